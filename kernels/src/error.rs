@@ -1,0 +1,75 @@
+//! What can go wrong when a kernel is called.
+
+use crate::DType;
+
+/// A call that cannot be carried out. Every variant says what was asked and what would have been right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Two sizes that had to agree do not.
+    #[error("{op}: {what} has {found} elements, expected {expected}")]
+    Length {
+        /// The kernel's name.
+        op: &'static str,
+        /// The argument's name.
+        what: &'static str,
+        /// Elements given.
+        found: usize,
+        /// Elements the shapes call for.
+        expected: usize,
+    },
+    /// An argument of another type than the kernel's contract states.
+    #[error("{op}: {what} is {found}, expected {expected}")]
+    Type {
+        /// The kernel's name.
+        op: &'static str,
+        /// The argument's name.
+        what: &'static str,
+        /// Type given.
+        found: DType,
+        /// Type or types accepted.
+        expected: &'static str,
+    },
+    /// Arguments live on different devices.
+    #[error("{op}: {what} lives on {found}, the other arguments on {expected}")]
+    Device {
+        /// The kernel's name.
+        op: &'static str,
+        /// The argument's name.
+        what: &'static str,
+        /// Where it is.
+        found: &'static str,
+        /// Where it should be.
+        expected: &'static str,
+    },
+    /// A value outside the kernel's domain.
+    #[error("{op}: {message}")]
+    Value {
+        /// The kernel's name.
+        op: &'static str,
+        /// What was given and what is accepted.
+        message: String,
+    },
+    /// The machine has no memory left.
+    #[error(
+        "out of memory on {device}: {bytes} bytes asked for, {in_use} in use; a smaller batch or recomputation of blocks needs less"
+    )]
+    OutOfMemory {
+        /// The device's name.
+        device: &'static str,
+        /// Bytes of the request.
+        bytes: usize,
+        /// Bytes held by live buffers.
+        in_use: usize,
+    },
+    /// A device name that names nothing here.
+    #[error("device `{name}` is not available: {reason}")]
+    NoDevice {
+        /// The name as written.
+        name: String,
+        /// Why, and what is available.
+        reason: String,
+    },
+}
+
+/// The result of every kernel.
+pub type Result<T> = std::result::Result<T, Error>;

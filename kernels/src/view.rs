@@ -1,0 +1,164 @@
+//! Typed views on untyped buffers: what kernels take.
+
+use crate::device::{Buffer, Device, Kind};
+use crate::dtype::{DType, Stored};
+use crate::{Error, Result};
+
+/// `len` elements of `dtype`, read only. Always contiguous; shapes are the kernel's own arguments.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    buffer: &'a Buffer,
+    dtype: DType,
+    offset: usize,
+    len: usize,
+}
+
+/// `len` elements of `dtype`, to be written.
+#[derive(Debug)]
+pub struct ViewMut<'a> {
+    buffer: &'a mut Buffer,
+    dtype: DType,
+    offset: usize,
+    len: usize,
+}
+
+macro_rules! common {
+    ($view:ident) => {
+        impl $view<'_> {
+            /// The element type.
+            pub fn dtype(&self) -> DType {
+                self.dtype
+            }
+            /// Number of elements.
+            pub fn len(&self) -> usize {
+                self.len
+            }
+            /// Whether there are none.
+            pub fn is_empty(&self) -> bool {
+                self.len == 0
+            }
+            /// Where the elements live.
+            pub fn device(&self) -> &Device {
+                self.buffer.device()
+            }
+            /// What computes there.
+            pub fn kind(&self) -> Kind {
+                self.buffer.device().kind()
+            }
+            /// Fails unless the view has `expected` elements.
+            pub(crate) fn expect_len(&self, op: &'static str, what: &'static str, expected: usize) -> Result<()> {
+                if self.len == expected {
+                    return Ok(());
+                }
+                Err(Error::Length {
+                    op,
+                    what,
+                    found: self.len,
+                    expected,
+                })
+            }
+            /// Fails unless the view's elements are of type `expected`.
+            pub(crate) fn expect_dtype(&self, op: &'static str, what: &'static str, expected: DType) -> Result<()> {
+                if self.dtype == expected {
+                    return Ok(());
+                }
+                Err(Error::Type {
+                    op,
+                    what,
+                    found: self.dtype,
+                    expected: expected.name(),
+                })
+            }
+            fn range(&self) -> std::ops::Range<usize> {
+                let size = self.dtype.size();
+                self.offset * size..(self.offset + self.len) * size
+            }
+            /// The elements as a slice on the CPU.
+            ///
+            /// # Panics
+            /// When `T` is not the view's type: the dispatch macros make that impossible.
+            pub fn slice<T: Stored>(&self) -> &[T] {
+                assert_eq!(T::DTYPE, self.dtype, "view read as another type");
+                bytemuck::cast_slice(&self.buffer.bytes()[self.range()])
+            }
+        }
+    };
+}
+common!(View);
+common!(ViewMut);
+
+impl<'a> View<'a> {
+    /// The elements `offset .. offset + len` of `buffer` read as `dtype`.
+    pub fn new(buffer: &'a Buffer, dtype: DType, offset: usize, len: usize) -> View<'a> {
+        View {
+            buffer,
+            dtype,
+            offset,
+            len,
+        }
+    }
+}
+
+impl<'a> ViewMut<'a> {
+    /// The elements `offset .. offset + len` of `buffer` written as `dtype`.
+    pub fn new(buffer: &'a mut Buffer, dtype: DType, offset: usize, len: usize) -> ViewMut<'a> {
+        ViewMut {
+            buffer,
+            dtype,
+            offset,
+            len,
+        }
+    }
+
+    /// The elements as a slice on the CPU, to be written.
+    ///
+    /// # Panics
+    /// When `T` is not the view's type: the dispatch macros make that impossible.
+    pub fn slice_mut<T: Stored>(&mut self) -> &mut [T] {
+        assert_eq!(T::DTYPE, self.dtype, "view written as another type");
+        let range = self.range();
+        bytemuck::cast_slice_mut(&mut self.buffer.bytes_mut()[range])
+    }
+
+    /// A shorter borrow of the same elements.
+    pub fn reborrow(&mut self) -> ViewMut<'_> {
+        ViewMut {
+            buffer: self.buffer,
+            dtype: self.dtype,
+            offset: self.offset,
+            len: self.len,
+        }
+    }
+}
+
+/// Runs `$body` with `$t` bound to the Rust type of `$dtype`, on the CPU; on the trace device does nothing.
+/// `on_device!("layer_norm", x, T => cpu::norm::layer_norm::<T>(x.slice(), …))`
+macro_rules! on_device {
+    ($op:literal, $view:expr, $t:ident => $body:expr) => {
+        match ($view.kind(), $view.dtype()) {
+            ($crate::device::Kind::Trace, _) => Ok(()),
+            ($crate::device::Kind::Cpu, $crate::DType::F32) => {
+                type $t = f32;
+                $body;
+                Ok(())
+            }
+            ($crate::device::Kind::Cpu, $crate::DType::BF16) => {
+                type $t = half::bf16;
+                $body;
+                Ok(())
+            }
+            ($crate::device::Kind::Cpu, $crate::DType::F64) => {
+                type $t = f64;
+                $body;
+                Ok(())
+            }
+            ($crate::device::Kind::Cpu, found) => Err($crate::Error::Type {
+                op: $op,
+                what: stringify!($view),
+                found,
+                expected: "f32, bf16 or f64",
+            }),
+        }
+    };
+}
+pub(crate) use on_device;
