@@ -1,0 +1,89 @@
+//! The contrastive loss of CLIP (Radford et al. 2021), without the N×N matrix.
+
+use super::cross_entropy::scaled;
+use crate::Tensor;
+use crate::error::{Result, expect_shape, mismatch};
+use crate::tape::{Context, Op, Var, record};
+use kernels::contrastive as kernel;
+
+/// Symmetric cross-entropy of image–text scores `exp(log_scale) · max_q ⟨image[i, q], text[j]⟩` with the pairs (i, i):
+/// image (n, dim), or (n, queries, dim) as in BLIP-2; text (n, dim), both of unit length; log_scale (1) in the
+/// accumulator's type, its exponential clamped at 100. A scalar (1).
+pub fn clip_loss(image: &Var, text: &Var, log_scale: &Var) -> Result<Var> {
+    let problem = problem("clip_loss", image, text)?;
+    let accumulated = |n: usize| Tensor::empty(text.tensor().device(), text.dtype().accumulator(), [n]);
+    let (mut loss, mut row_lse, mut col_lse) = (accumulated(1)?, accumulated(problem.n)?, accumulated(problem.n)?);
+    let log_scale_value = log_scale.tensor().cast(text.dtype().accumulator())?;
+    kernel::clip_loss(
+        &problem,
+        image.tensor().view(),
+        text.tensor().view(),
+        log_scale_value.view(),
+        &mut loss.view_mut()?,
+        &mut row_lse.view_mut()?,
+        &mut col_lse.view_mut()?,
+    )?;
+    let (image_value, text_value) = (image.tensor().clone(), text.tensor().clone());
+    Ok(record(&[image, text, log_scale], loss, || ClipLoss {
+        problem,
+        image: image_value,
+        text: text_value,
+        log_scale: log_scale_value,
+        row_lse,
+        col_lse,
+    }))
+}
+
+/// The sizes of a contrastive loss.
+pub(super) fn problem(op: &'static str, image: &Var, text: &Var) -> Result<kernel::Contrastive> {
+    let (n, groups, dim) = match image.shape()[..] {
+        [n, dim] => (n, 1, dim),
+        [n, groups, dim] => (n, groups, dim),
+        _ => {
+            return mismatch(
+                op,
+                format!(
+                    "image features {}, expected (n, dim) or (n, queries, dim)",
+                    image.shape()
+                ),
+            );
+        }
+    };
+    expect_shape(op, "text features", text.shape(), [n, dim])?;
+    Ok(kernel::Contrastive { n, dim, groups })
+}
+
+struct ClipLoss {
+    problem: kernel::Contrastive,
+    image: Tensor,
+    text: Tensor,
+    log_scale: Tensor,
+    row_lse: Tensor,
+    col_lse: Tensor,
+}
+
+impl Op for ClipLoss {
+    fn name(&self) -> &'static str {
+        "clip_loss"
+    }
+
+    fn backward(self: Box<Self>, dy: Tensor, _: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
+        let (mut dimage, mut dtext, mut dlog_scale) = (self.image.like()?, self.text.like()?, dy.like()?);
+        kernel::clip_loss_backward(
+            &self.problem,
+            self.image.view(),
+            self.text.view(),
+            self.log_scale.view(),
+            self.row_lse.view(),
+            self.col_lse.view(),
+            &mut dimage.view_mut()?,
+            &mut dtext.view_mut()?,
+            &mut dlog_scale.view_mut()?,
+        )?;
+        Ok(vec![
+            scaled(Some(dimage), &dy)?,
+            scaled(Some(dtext), &dy)?,
+            scaled(Some(dlog_scale), &dy)?,
+        ])
+    }
+}

@@ -1,0 +1,88 @@
+//! The last linear layer and its cross-entropy in one, without ever holding all logits.
+
+use crate::error::{Result, expect_shape, mismatch};
+use crate::tape::{Context, Op, Var, record};
+use crate::{DType, Tensor};
+use kernels::elementwise::scale_by;
+use kernels::loss as kernel;
+
+/// A cross-entropy and what is worth logging about it.
+pub struct CrossEntropy {
+    /// The mean over rows that count: a scalar (1) in the accumulator's type.
+    pub loss: Var,
+    /// Each row's loss, 0 where ignored: (rows) in the accumulator's type.
+    pub losses: Tensor,
+    /// Each row's most likely id: (rows) I32.
+    pub predictions: Tensor,
+}
+
+/// Cross-entropy of the logits `x·wᵀ` against `targets`: x (rows, dim), w (vocab, dim), targets (rows) I32;
+/// rows whose target is −100 do not count. `smoothing` spreads that share of the target over all ids.
+pub fn linear_cross_entropy(x: &Var, w: &Var, targets: &Tensor, smoothing: f64) -> Result<CrossEntropy> {
+    let (rows, dim) = (x.shape().rows(), x.shape().last());
+    let [vocab, inner] = w.shape()[..] else {
+        return mismatch(
+            "linear_cross_entropy",
+            format!("the weight has shape {}, expected (vocab, dim)", w.shape()),
+        );
+    };
+    expect_shape("linear_cross_entropy", "the weight", w.shape(), [vocab, dim])?;
+    debug_assert_eq!(inner, dim);
+    let problem = kernel::CrossEntropy {
+        rows,
+        dim,
+        vocab,
+        ignore_index: -100,
+        smoothing,
+    };
+    let (device, accumulator) = (x.tensor().device(), x.dtype().accumulator());
+    let mut loss = Tensor::empty(device, accumulator, [1])?;
+    let mut losses = Tensor::empty(device, accumulator, [rows])?;
+    let mut predictions = Tensor::empty(device, DType::I32, [rows])?;
+    let mut dx = x.needs_gradient().then(|| x.tensor().like()).transpose()?;
+    let mut dw = w
+        .needs_gradient()
+        .then(|| Tensor::empty(device, accumulator, w.shape()))
+        .transpose()?;
+    kernel::linear_cross_entropy(
+        &problem,
+        x.tensor().view(),
+        w.tensor().view(),
+        targets.view(),
+        &mut loss.view_mut()?,
+        &mut losses.view_mut()?,
+        &mut predictions.view_mut()?,
+        dx.as_mut().map(Tensor::view_mut).transpose()?.as_mut(),
+        dw.as_mut().map(Tensor::view_mut).transpose()?.as_mut(),
+    )?;
+    let loss = record(&[x, w], loss, || LinearCrossEntropy { dx, dw });
+    Ok(CrossEntropy {
+        loss,
+        losses,
+        predictions,
+    })
+}
+
+/// The gradients were computed with the loss; backward only scales them.
+struct LinearCrossEntropy {
+    dx: Option<Tensor>,
+    dw: Option<Tensor>,
+}
+
+impl Op for LinearCrossEntropy {
+    fn name(&self) -> &'static str {
+        "linear_cross_entropy"
+    }
+
+    fn backward(self: Box<Self>, dy: Tensor, _: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![scaled(self.dx, &dy)?, scaled(self.dw, &dy)?])
+    }
+}
+
+/// `x · scalar`, the scalar being an upstream gradient on the device.
+pub(super) fn scaled(x: Option<Tensor>, scalar: &Tensor) -> Result<Option<Tensor>> {
+    let Some(x) = x else { return Ok(None) };
+    let mut out = x.like()?;
+    scale_by(x.view(), scalar.view(), &mut out.view_mut()?, 1.0)?;
+    Ok(Some(out))
+}

@@ -1,0 +1,144 @@
+//! `y = act(x·wᵀ + b)` or `y = residual + x·wᵀ + b`, each in one product.
+
+use crate::error::{Result, expect_shape, mismatch};
+use crate::tape::{Context, Op, Var, record};
+use crate::{Activation, Tensor};
+use kernels::activation::activate_backward;
+use kernels::gemm::{Epilogue, Gemm, Layout, gemm};
+use kernels::reduce::sum_axis;
+
+/// `x·wᵀ + b`: x (rows, in), w (out, in), b (out) → (rows, out).
+pub fn linear(x: &Var, w: &Var, b: Option<&Var>) -> Result<Var> {
+    forward(x, w, b, None, None)
+}
+
+/// `act(x·wᵀ + b)`; keeps the pre-activation for backward.
+pub fn linear_act(x: &Var, w: &Var, b: Option<&Var>, activation: Activation) -> Result<Var> {
+    forward(x, w, b, Some(activation), None)
+}
+
+/// `residual + x·wᵀ + b`: residual (rows, out).
+pub fn linear_residual(x: &Var, w: &Var, b: Option<&Var>, residual: &Var) -> Result<Var> {
+    forward(x, w, b, None, Some(residual))
+}
+
+struct Linear {
+    x: Tensor,
+    w: Tensor,
+    activation: Option<(Activation, Tensor)>,
+    product: Gemm,
+}
+
+fn forward(x: &Var, w: &Var, b: Option<&Var>, act: Option<Activation>, residual: Option<&Var>) -> Result<Var> {
+    let (rows, dim) = (x.shape().rows(), x.shape().last());
+    let [out, inner] = w.shape()[..] else {
+        return mismatch(
+            "linear",
+            format!("the weight has shape {}, expected (out, in)", w.shape()),
+        );
+    };
+    if inner != dim {
+        return mismatch(
+            "linear",
+            format!(
+                "input {} and weight {} differ in their last dimension",
+                x.shape(),
+                w.shape()
+            ),
+        );
+    }
+    if let Some(b) = b {
+        expect_shape("linear", "the bias", b.shape(), [out])?;
+    }
+    let shape = x.shape().with_last(out);
+    if let Some(residual) = residual {
+        expect_shape("linear", "the residual", residual.shape(), shape)?;
+    }
+    let product = Gemm::new(Layout::Nt, rows, out, dim);
+    let mut y = Tensor::empty(x.tensor().device(), x.dtype(), shape)?;
+    let tracked = [Some(x), Some(w), b, residual]
+        .into_iter()
+        .flatten()
+        .any(Var::needs_gradient);
+    let mut pre = match act {
+        Some(_) if tracked => Some(y.like()?),
+        _ => None,
+    };
+    let epilogue = Epilogue {
+        bias: b.map(|b| b.tensor().view()),
+        activation: act,
+        pre: pre.as_mut().map(Tensor::view_mut).transpose()?,
+        residual: residual.map(|r| r.tensor().view()),
+        ..Epilogue::default()
+    };
+    gemm(
+        product,
+        x.tensor().view(),
+        w.tensor().view(),
+        &mut y.view_mut()?,
+        epilogue,
+    )?;
+    let none = Var::constant(x.tensor().clone());
+    let inputs = [x, w, b.unwrap_or(&none), residual.unwrap_or(&none)];
+    let (x, w) = (x.tensor().clone(), w.tensor().clone());
+    Ok(record(&inputs, y, || Linear {
+        x,
+        w,
+        activation: act.zip(pre),
+        product,
+    }))
+}
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn backward(self: Box<Self>, dy: Tensor, context: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
+        let Linear {
+            x,
+            w,
+            activation,
+            product:
+                Gemm {
+                    m: rows,
+                    n: out,
+                    k: dim,
+                    ..
+                },
+        } = *self;
+        let needs = |i: usize| context.needs[i];
+        let residual = needs(3).then(|| dy.clone());
+        let dpre = match activation {
+            Some((activation, pre)) => {
+                let mut dpre = dy.like()?;
+                activate_backward(pre.view(), dy.view(), &mut dpre.view_mut()?, activation)?;
+                dpre
+            }
+            None => dy,
+        };
+        let accumulator = x.dtype().accumulator();
+        let dx = needs(0)
+            .then(|| self::product(Gemm::new(Layout::Nn, rows, dim, out), &dpre, &w, x.like()?))
+            .transpose()?;
+        let dw = needs(1)
+            .then(|| {
+                let dw = Tensor::empty(x.device(), accumulator, w.shape())?;
+                self::product(Gemm::new(Layout::Tn, out, dim, rows), &dpre, &x, dw)
+            })
+            .transpose()?;
+        let db = needs(2)
+            .then(|| {
+                let mut db = Tensor::empty(x.device(), accumulator, [out])?;
+                sum_axis(dpre.view(), &mut db.view_mut()?, 1, rows, out, 1.0)?;
+                Result::Ok(db)
+            })
+            .transpose()?;
+        Ok(vec![dx, dw, db, residual])
+    }
+}
+
+fn product(shape: Gemm, a: &Tensor, b: &Tensor, mut c: Tensor) -> Result<Tensor> {
+    gemm(shape, a.view(), b.view(), &mut c.view_mut()?, Epilogue::default())?;
+    Ok(c)
+}

@@ -1,0 +1,370 @@
+//! Parameters: ordered names over flat arenas.
+//!
+//! Trainable parameters lie in one arena of accumulator type (the master weights), group after group, so that one
+//! kernel steps a whole group; in bf16 a second arena of the same layout holds what the model computes with.
+//! Frozen parameters lie in an arena of their own, in the model's type, without gradients or optimiser state.
+
+use crate::error::{Error, Result};
+use crate::{DType, Device, Kind, Shape, Tensor};
+use kernels::elementwise;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::HashMap;
+
+/// A parameter's place in its [`Params`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ParamId(usize);
+
+impl ParamId {
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// How a parameter starts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// All zeros.
+    Zeros,
+    /// All ones.
+    Ones,
+    /// One value everywhere.
+    Constant(f64),
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// Uniform in ±bound.
+    Uniform(f64),
+}
+
+/// Collects parameters by name; [`ParamBuilder::build`] allocates them.
+#[derive(Debug, Default)]
+pub struct ParamBuilder {
+    entries: Vec<(String, Shape, Init)>,
+    by_name: HashMap<String, usize>,
+    prefix: Vec<String>,
+}
+
+impl ParamBuilder {
+    /// An empty collection.
+    pub fn new() -> ParamBuilder {
+        ParamBuilder::default()
+    }
+
+    /// Adds a parameter under the current prefix.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn add(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<ParamId> {
+        let name = self
+            .prefix
+            .iter()
+            .map(String::as_str)
+            .chain([name])
+            .collect::<Vec<_>>()
+            .join(".");
+        if self.by_name.insert(name.clone(), self.entries.len()).is_some() {
+            return Err(Error::Param {
+                name,
+                message: "the name is already taken".into(),
+            });
+        }
+        self.entries.push((name, shape.into(), init));
+        Ok(ParamId(self.entries.len() - 1))
+    }
+
+    /// Runs `build` with `prefix` in front of every name.
+    pub fn scope<T>(
+        &mut self,
+        prefix: impl Into<String>,
+        build: impl FnOnce(&mut ParamBuilder) -> Result<T>,
+    ) -> Result<T> {
+        self.prefix.push(prefix.into());
+        let result = build(self);
+        self.prefix.pop();
+        result
+    }
+
+    /// Allocates and initialises everything, all trainable in one group without decay. Each parameter draws from a
+    /// stream of its own (seed and name), so adding one does not change the others.
+    pub fn build(self, device: &Device, dtype: DType, seed: u64) -> Result<Params> {
+        let ParamBuilder { entries, by_name, .. } = self;
+        let mut values = Vec::with_capacity(entries.len());
+        for (name, shape, init) in &entries {
+            values.push(initial(device, dtype.accumulator(), *shape, *init, seed, name)?);
+        }
+        let entries = entries
+            .into_iter()
+            .map(|(name, shape, _)| Entry {
+                name,
+                shape,
+                group: 0,
+                offset: 0,
+            })
+            .collect();
+        let mut params = Params {
+            device: device.clone(),
+            dtype,
+            entries,
+            by_name,
+            groups: vec![GroupSpec::default()],
+            ranges: Vec::new(),
+            master: Tensor::empty(device, dtype.accumulator(), [0])?,
+            low: None,
+            frozen: Tensor::empty(device, dtype, [0])?,
+        };
+        params.lay_out(vec![GroupSpec::default()], |_, _| 0, |i| Ok(values[i].clone()))?;
+        Ok(params)
+    }
+}
+
+fn initial(device: &Device, dtype: DType, shape: Shape, init: Init, seed: u64, name: &str) -> Result<Tensor> {
+    let constant = match init {
+        Init::Zeros => 0.0,
+        Init::Ones => 1.0,
+        Init::Constant(value) => value,
+        Init::Normal(_) | Init::Uniform(_) if device.kind() == Kind::Trace => 0.0,
+        Init::Normal(_) | Init::Uniform(_) => {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(name));
+            let values: Vec<f64> = (0..shape.elements()).map(|_| draw(&mut rng, init)).collect();
+            return Tensor::from_slice(device, &values, shape)?.cast(dtype);
+        }
+    };
+    Tensor::full(device, dtype, shape, constant)
+}
+
+fn draw(rng: &mut ChaCha8Rng, init: Init) -> f64 {
+    match init {
+        Init::Uniform(bound) => bound * (2.0 * rng.random::<f64>() - 1.0),
+        // Box and Muller's transform of two uniforms.
+        Init::Normal(deviation) => {
+            let (u, v) = (1.0 - rng.random::<f64>(), rng.random::<f64>());
+            deviation * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+        }
+        Init::Zeros | Init::Ones | Init::Constant(_) => 0.0,
+    }
+}
+
+/// FNV-1a of a name: a hash that never changes between versions of Rust.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ b as u64).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// How a group of parameters is trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupSpec {
+    /// Factor on the schedule's learning rate.
+    pub lr_scale: f64,
+    /// AdamW's decoupled weight decay.
+    pub weight_decay: f64,
+    /// Not trained: no gradient, no optimiser state.
+    pub frozen: bool,
+}
+
+impl Default for GroupSpec {
+    fn default() -> GroupSpec {
+        GroupSpec {
+            lr_scale: 1.0,
+            weight_decay: 0.0,
+            frozen: false,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    name: String,
+    shape: Shape,
+    group: usize,
+    /// In elements, from the start of the trainable or the frozen arena.
+    offset: usize,
+}
+
+/// A model's parameters.
+#[derive(Debug)]
+pub struct Params {
+    device: Device,
+    dtype: DType,
+    entries: Vec<Entry>,
+    by_name: HashMap<String, usize>,
+    groups: Vec<GroupSpec>,
+    /// Elements of the trainable arena each group covers; empty for frozen ones.
+    ranges: Vec<std::ops::Range<usize>>,
+    master: Tensor,
+    low: Option<Tensor>,
+    frozen: Tensor,
+}
+
+impl Params {
+    /// Where they live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The type the model computes in.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Number of parameters (tensors).
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All parameters in the order they were added.
+    pub fn ids(&self) -> impl Iterator<Item = ParamId> + use<> {
+        (0..self.entries.len()).map(ParamId)
+    }
+
+    /// The parameter called `name`.
+    pub fn find(&self, name: &str) -> Option<ParamId> {
+        self.by_name.get(name).copied().map(ParamId)
+    }
+
+    /// A parameter's full name.
+    pub fn name(&self, id: ParamId) -> &str {
+        &self.entries[id.0].name
+    }
+
+    /// A parameter's shape.
+    pub fn shape(&self, id: ParamId) -> Shape {
+        self.entries[id.0].shape
+    }
+
+    /// Whether it is frozen.
+    pub fn is_frozen(&self, id: ParamId) -> bool {
+        self.groups[self.entries[id.0].group].frozen
+    }
+
+    /// Numbers in all parameters, and in the trainable ones.
+    pub fn count(&self) -> (usize, usize) {
+        let trainable = self.trainable_elements();
+        (self.entries.iter().map(|e| e.shape.elements()).sum(), trainable)
+    }
+
+    /// A parameter as the model computes with it, sharing the arena.
+    pub fn tensor(&self, id: ParamId) -> Tensor {
+        let entry = &self.entries[id.0];
+        let arena = match self.is_frozen(id) {
+            true => &self.frozen,
+            false => self.low.as_ref().unwrap_or(&self.master),
+        };
+        arena.slice_flat(entry.offset, entry.shape)
+    }
+
+    /// A parameter at full precision: the master weights where it is trained.
+    pub fn master(&self, id: ParamId) -> Tensor {
+        let entry = &self.entries[id.0];
+        let arena = if self.is_frozen(id) { &self.frozen } else { &self.master };
+        arena.slice_flat(entry.offset, entry.shape)
+    }
+
+    /// Overwrites a parameter.
+    ///
+    /// # Errors
+    /// When `value` has another shape, or a graph still uses the parameters.
+    pub fn set(&mut self, id: ParamId, value: &Tensor) -> Result<()> {
+        let Entry {
+            name, shape, offset, ..
+        } = self.entries[id.0].clone();
+        if value.shape() != shape {
+            let message = format!("a value of shape {}, expected {shape}", value.shape());
+            return Err(Error::Param { name, message });
+        }
+        let arena = if self.is_frozen(id) {
+            &mut self.frozen
+        } else {
+            &mut self.master
+        };
+        elementwise::cast(
+            value.view(),
+            &mut arena.range_mut("a parameter", offset, shape.elements())?,
+        )?;
+        if !self.is_frozen(id)
+            && let Some(low) = &mut self.low
+        {
+            elementwise::cast(
+                value.view(),
+                &mut low.range_mut("a parameter", offset, shape.elements())?,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Assigns every parameter to one of `groups` (by its name and shape) and lays the arenas out anew.
+    pub fn regroup(&mut self, groups: Vec<GroupSpec>, assign: impl Fn(&str, Shape) -> usize) -> Result<()> {
+        let values: Vec<Tensor> = self.ids().map(|id| self.master(id).copy()).collect::<Result<_>>()?;
+        self.lay_out(groups, assign, |i| Ok(values[i].clone()))
+    }
+
+    fn lay_out(
+        &mut self,
+        groups: Vec<GroupSpec>,
+        assign: impl Fn(&str, Shape) -> usize,
+        value: impl Fn(usize) -> Result<Tensor>,
+    ) -> Result<()> {
+        for entry in &mut self.entries {
+            entry.group = assign(&entry.name, entry.shape);
+        }
+        self.ranges.clear();
+        let (mut trainable, mut frozen) = (0, 0);
+        for (g, group) in groups.iter().enumerate() {
+            let start = trainable;
+            let end = if group.frozen { &mut frozen } else { &mut trainable };
+            for entry in self.entries.iter_mut().filter(|e| e.group == g) {
+                entry.offset = *end;
+                *end += entry.shape.elements();
+            }
+            self.ranges.push(start..trainable);
+        }
+        self.groups = groups;
+        self.master = Tensor::empty(&self.device, self.dtype.accumulator(), [trainable])?;
+        self.frozen = Tensor::empty(&self.device, self.dtype, [frozen])?;
+        self.low = match self.dtype == self.dtype.accumulator() {
+            true => None,
+            false => Some(Tensor::empty(&self.device, self.dtype, [trainable])?),
+        };
+        for i in 0..self.entries.len() {
+            self.set(ParamId(i), &value(i)?)?;
+        }
+        Ok(())
+    }
+
+    /// Length of the trainable arena.
+    pub(crate) fn trainable_elements(&self) -> usize {
+        self.ranges.iter().map(|r| r.len()).sum()
+    }
+
+    /// Adds a parameter's gradient into an arena of gradients.
+    pub(crate) fn add_gradient(&self, index: usize, gradient: &Tensor, arena: &mut Tensor) -> Result<()> {
+        let entry = &self.entries[index];
+        let mut target = arena.range_mut("the gradients", entry.offset, entry.shape.elements())?;
+        Ok(elementwise::axpy(gradient.view(), &mut target, 1.0)?)
+    }
+
+    /// Trainable groups with their ranges of the arena.
+    pub(crate) fn trainable_groups(&self) -> Vec<(GroupSpec, std::ops::Range<usize>)> {
+        let all = self.groups.iter().cloned().zip(self.ranges.iter().cloned());
+        all.filter(|(group, range)| !group.frozen && !range.is_empty())
+            .collect()
+    }
+
+    /// Trainable parameters with their ranges of the arena.
+    pub(crate) fn trainable_entries(&self) -> impl Iterator<Item = (&str, std::ops::Range<usize>)> {
+        self.entries
+            .iter()
+            .filter(|e| !self.groups[e.group].frozen)
+            .map(|e| (e.name.as_str(), e.offset..e.offset + e.shape.elements()))
+    }
+
+    /// The arenas the optimiser writes: master weights and, in bf16, the copy the model computes with.
+    pub(crate) fn arenas_mut(&mut self) -> (&mut Tensor, Option<&mut Tensor>) {
+        (&mut self.master, self.low.as_mut())
+    }
+}
