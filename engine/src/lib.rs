@@ -27,6 +27,7 @@ mod optimizer;
 mod params;
 mod schedule;
 mod shape;
+pub mod table;
 mod tape;
 mod tensor;
 

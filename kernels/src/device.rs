@@ -12,6 +12,10 @@ use std::sync::{Arc, Mutex};
 /// Alignment of every buffer: one cache line, one AVX-512 register.
 const ALIGN: usize = 64;
 
+/// A pool gives its free lists back before it would hold more than this many times the most that was ever in use:
+/// with shapes that keep changing, lists of exact sizes would grow for ever.
+const MOST_RESERVED: usize = 2;
+
 /// What computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -46,14 +50,24 @@ pub struct MemoryUse {
     pub in_use: usize,
     /// The most that was ever in live buffers at once.
     pub peak_in_use: usize,
-    /// Taken from the system: live buffers and free lists. Never shrinks.
+    /// Taken from the system: live buffers and free lists.
     pub reserved: usize,
+    /// The most that was ever taken from the system at once.
+    pub peak_reserved: usize,
 }
 
 #[derive(Debug, Default)]
 struct Pool {
     free: HashMap<usize, Vec<Memory>>,
     usage: MemoryUse,
+}
+
+impl Pool {
+    /// Gives the free lists back to the system.
+    fn release_free(&mut self) {
+        self.free.clear();
+        self.usage.reserved = self.usage.in_use;
+    }
 }
 
 impl Device {
@@ -94,12 +108,16 @@ impl Device {
         let memory = match pool.free.get_mut(&size).and_then(Vec::pop) {
             Some(memory) => memory,
             None => {
+                if pool.usage.reserved + size > MOST_RESERVED * (pool.usage.peak_in_use + size) {
+                    pool.release_free();
+                }
                 let memory = Memory::new(self.kind, size).ok_or(Error::OutOfMemory {
                     device: self.kind.name(),
                     bytes: size,
                     in_use: pool.usage.in_use,
                 })?;
                 pool.usage.reserved += size;
+                pool.usage.peak_reserved = pool.usage.peak_reserved.max(pool.usage.reserved);
                 memory
             }
         };
@@ -212,6 +230,19 @@ mod tests {
                 peak_in_use: 1024,
                 reserved: 1024
             }
+        );
+    }
+
+    #[test]
+    fn sizes_that_keep_changing_do_not_pile_up() {
+        let device = Device::trace();
+        for size in 1..1000 {
+            drop(device.allocate(size * ALIGN).unwrap());
+        }
+        assert!(
+            device.memory().peak_reserved <= MOST_RESERVED * 2 * 999 * ALIGN,
+            "{:?}",
+            device.memory()
         );
     }
 

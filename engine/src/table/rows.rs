@@ -1,0 +1,582 @@
+//! The rows: every op, its kernels and its cases.
+
+use super::oracle::{self, Sight};
+use super::{Array, Case, Row};
+use crate::ops::{self, Attend};
+use crate::{Activation, DType, Device, Error, Mask, Result, Tensor, Var};
+
+/// Errors of a result that is one sum over a few dozen products: 1e-5 in f32 (2⁻²⁴ times √n and some room), 2⁻⁷ in
+/// bf16, which rounds inputs of later steps and the result (2⁻⁹ each).
+const PRODUCT: (f64, f64) = (1e-5, 8e-3);
+/// Errors of results that pass through several roundings in bf16 on the way to a gradient.
+const LOSS: (f64, f64) = (2e-5, 2e-2);
+
+const ACTIVATIONS: [Activation; 4] = [
+    Activation::Gelu,
+    Activation::GeluTanh,
+    Activation::QuickGelu,
+    Activation::Silu,
+];
+
+/// A case from its parts.
+fn case(
+    name: impl Into<String>,
+    inputs: Vec<Array>,
+    tolerance: (f64, f64),
+    run: impl Fn(&Device, &[Var]) -> Result<Var> + 'static,
+    oracle: impl Fn(&[Array]) -> Array + 'static,
+) -> Case {
+    Case {
+        name: name.into(),
+        inputs,
+        run: Box::new(run),
+        oracle: Box::new(oracle),
+        tolerance,
+    }
+}
+
+/// Normal arrays of these shapes, each from its own seed.
+fn normal<const N: usize>(shapes: [&[usize]; N]) -> Vec<Array> {
+    shapes
+        .iter()
+        .enumerate()
+        .map(|(i, s)| Array::random(*s, 1.0, i as u64 + 1))
+        .collect()
+}
+
+/// Rows of unit length.
+fn unit(shape: &[usize], seed: u64) -> Array {
+    oracle::by_row(&Array::random(shape, 1.0, seed), |row| {
+        let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+        row.iter().map(|x| x / norm).collect()
+    })
+}
+
+fn ints(device: &Device, values: &[i32], shape: &[usize]) -> Result<Tensor> {
+    Tensor::from_slice(device, values, shape)
+}
+
+/// The whole table.
+pub fn rows() -> Vec<Row> {
+    let row = |op, kernels, cases| Row { op, kernels, cases };
+    vec![
+        row("linear", &["gemm", "activation", "reduce"], linear()),
+        row("matmul", &["gemm"], matmul()),
+        row("attention", &["attention"], attention()),
+        row("layer_norm", &["norm"], layer_norm()),
+        row("rms_norm", &["norm"], rms_norm()),
+        row("l2_normalize", &["norm"], l2_normalize()),
+        row("rotary", &["rotary"], rotary()),
+        row("embedding", &["embedding"], embedding()),
+        row("cross_entropy", &["loss", "elementwise"], cross_entropy()),
+        row("clip_loss", &["contrastive", "elementwise"], clip_loss()),
+        row("siglip_loss", &["contrastive", "elementwise"], siglip_loss()),
+        row("patch_embed", &["patch", "gemm"], patch_embed()),
+        row("dropout", &["dropout"], dropout()),
+        row("activate", &["activation"], activate()),
+        row("silu_mul", &["activation"], silu_mul()),
+        row("add", &["elementwise"], add()),
+        row("mul", &["elementwise"], mul()),
+        row("scale", &["elementwise"], scale()),
+        row("add_broadcast", &["elementwise", "reduce"], add_broadcast()),
+        row("sum", &["reduce"], sum()),
+        row("repeat", &["reduce"], repeat()),
+        row("concat", &["copy"], concat()),
+        row("slice", &["copy"], slice()),
+        row("reshape", &[], reshape()),
+        row("cast", &["elementwise"], cast()),
+        row("recompute", &[], Vec::new()),
+    ]
+}
+
+fn linear() -> Vec<Case> {
+    let inputs = || normal([&[2, 9, 13], &[7, 13], &[7]]);
+    let mut cases = vec![
+        case(
+            "linear/bias",
+            inputs(),
+            PRODUCT,
+            |_, v| ops::linear(&v[0], &v[1], Some(&v[2])),
+            |a| oracle::linear(&a[0], &a[1], Some(&a[2])),
+        ),
+        case(
+            "linear/plain",
+            normal([&[33, 40], &[70, 40]]),
+            PRODUCT,
+            |_, v| ops::linear(&v[0], &v[1], None),
+            |a| oracle::linear(&a[0], &a[1], None),
+        ),
+        case(
+            "linear/residual",
+            normal([&[2, 9, 13], &[7, 13], &[7], &[2, 9, 7]]),
+            PRODUCT,
+            |_, v| ops::linear_residual(&v[0], &v[1], Some(&v[2]), &v[3]),
+            |a| oracle::linear(&a[0], &a[1], Some(&a[2])).zip(&a[3], |x, r| x + r),
+        ),
+    ];
+    cases.extend(ACTIVATIONS.map(|act| {
+        case(
+            format!("linear/{act:?}"),
+            // Small weights keep GELU's argument where the oracle's series for erf converges quickly.
+            vec![
+                Array::random([5, 13], 1.0, 1),
+                Array::random([6, 13], 0.3, 2),
+                Array::random([6], 0.3, 3),
+            ],
+            LOSS,
+            move |_, v| ops::linear_act(&v[0], &v[1], Some(&v[2]), act),
+            move |a| oracle::linear(&a[0], &a[1], Some(&a[2])).map(|x| oracle::activation(x, act)),
+        )
+    }));
+    cases
+}
+
+fn matmul() -> Vec<Case> {
+    vec![
+        case(
+            "matmul/nn",
+            normal([&[3, 5, 7], &[3, 7, 6]]),
+            PRODUCT,
+            |_, v| ops::matmul(&v[0], &v[1], false),
+            |a| oracle::matmul(&a[0], &a[1], false),
+        ),
+        case(
+            "matmul/nt",
+            normal([&[3, 5, 7], &[3, 6, 7]]),
+            PRODUCT,
+            |_, v| ops::matmul(&v[0], &v[1], true),
+            |a| oracle::matmul(&a[0], &a[1], true),
+        ),
+    ]
+}
+
+fn attention() -> Vec<Case> {
+    let attend = |name: &str, shapes: [&[usize]; 3], sight: Sight| {
+        let seen = sight.clone();
+        let batch = shapes[0][0];
+        case(
+            format!("attention/{name}"),
+            normal(shapes),
+            LOSS,
+            move |device, v| {
+                let tensor = |values: &Option<Vec<i32>>| {
+                    let shape = |n: usize| {
+                        if n == batch {
+                            vec![batch]
+                        } else {
+                            vec![batch, n / batch]
+                        }
+                    };
+                    values.as_ref().map(|x| ints(device, x, &shape(x.len()))).transpose()
+                };
+                let attend = Attend {
+                    mask: sight.mask,
+                    q_lens: tensor(&sight.q_lens)?,
+                    k_lens: tensor(&sight.k_lens)?,
+                    segments: tensor(&sight.segments)?,
+                    ..Attend::default()
+                };
+                ops::attention(&v[0], &v[1], &v[2], attend)
+            },
+            move |a| oracle::attention(&a[0], &a[1], &a[2], &seen),
+        )
+    };
+    let square: [&[usize]; 3] = [&[2, 6, 4, 5], &[2, 6, 2, 5], &[2, 6, 2, 5]];
+    let cross: [&[usize]; 3] = [&[2, 3, 2, 8], &[2, 7, 2, 8], &[2, 7, 2, 8]];
+    let masked = |mask| Sight {
+        mask,
+        ..Sight::default()
+    };
+    vec![
+        attend("full, grouped queries", square, masked(Mask::Full)),
+        attend("causal", square, masked(Mask::Causal)),
+        attend("causal, more keys", cross, masked(Mask::Causal)),
+        attend("prefix", square, masked(Mask::PrefixCausal(3))),
+        attend("cross", cross, masked(Mask::Full)),
+        attend(
+            "lengths, one empty",
+            cross,
+            Sight {
+                q_lens: Some(vec![3, 2]),
+                k_lens: Some(vec![5, 0]),
+                ..masked(Mask::Full)
+            },
+        ),
+        attend(
+            "segments",
+            square,
+            Sight {
+                segments: Some(vec![0, 0, 1, 1, 2, 2, 0, 1, 1, 2, -1, -1]),
+                ..masked(Mask::Causal)
+            },
+        ),
+    ]
+}
+
+fn layer_norm() -> Vec<Case> {
+    let run = |_: &Device, v: &[Var]| ops::layer_norm(&v[0], &v[1], &v[2], 1e-5);
+    vec![case(
+        "layer_norm",
+        normal([&[2, 3, 37], &[37], &[37]]),
+        LOSS,
+        run,
+        |a| oracle::layer_norm(&a[0], &a[1], &a[2], 1e-5),
+    )]
+}
+
+fn rms_norm() -> Vec<Case> {
+    let run = |_: &Device, v: &[Var]| ops::rms_norm(&v[0], &v[1], 1e-5);
+    vec![case("rms_norm", normal([&[2, 3, 37], &[37]]), LOSS, run, |a| {
+        oracle::rms_norm(&a[0], &a[1], 1e-5)
+    })]
+}
+
+fn l2_normalize() -> Vec<Case> {
+    vec![case(
+        "l2_normalize",
+        normal([&[5, 19]]),
+        LOSS,
+        |_, v| ops::l2_normalize(&v[0], 1e-12),
+        |a| {
+            oracle::by_row(&a[0], |row| {
+                let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+                row.iter().map(|x| x / norm).collect()
+            })
+        },
+    )]
+}
+
+fn rotary() -> Vec<Case> {
+    const POSITIONS: [i32; 6] = [0, 1, 2, 7, 0, 30];
+    const INV_FREQ: [f64; 5] = [1.0, 0.3, 0.1, 0.03, 0.01];
+    let run = |device: &Device, v: &[Var]| {
+        let inv_freq = Tensor::from_slice(device, &INV_FREQ, [5])?.cast(v[0].dtype().accumulator())?;
+        ops::rotary(&v[0], &ints(device, &POSITIONS, &[2, 3])?, &inv_freq)
+    };
+    vec![case("rotary", normal([&[2, 3, 2, 10]]), PRODUCT, run, |a| {
+        oracle::rotary(&a[0], &POSITIONS, &INV_FREQ)
+    })]
+}
+
+fn embedding() -> Vec<Case> {
+    const IDS: [i32; 6] = [3, 0, 3, 4, 1, 3];
+    let gather = |a: &[Array], entry: usize| -> Vec<f64> {
+        IDS.iter()
+            .flat_map(|id| a[0].data[*id as usize * entry..][..entry].to_vec())
+            .collect()
+    };
+    vec![
+        case(
+            "embedding/rows, one twice and one never",
+            normal([&[5, 11]]),
+            PRODUCT,
+            |device, v| ops::embedding(&v[0], &ints(device, &IDS, &[2, 3])?),
+            move |a| Array::new([2, 3, 11], gather(a, 11)),
+        ),
+        case(
+            "embedding/entries of a batch",
+            normal([&[5, 2, 3]]),
+            PRODUCT,
+            |device, v| ops::embedding(&v[0], &ints(device, &IDS, &[6])?),
+            move |a| Array::new([6, 2, 3], gather(a, 6)),
+        ),
+    ]
+}
+
+fn cross_entropy() -> Vec<Case> {
+    const TARGETS: [i32; 5] = [2, 0, -100, 8, 3];
+    [0.0, 0.1]
+        .map(|smoothing| {
+            case(
+                format!("cross_entropy/smoothing {smoothing}"),
+                normal([&[5, 7], &[9, 7]]),
+                LOSS,
+                move |device, v| {
+                    Ok(ops::linear_cross_entropy(&v[0], &v[1], &ints(device, &TARGETS, &[5])?, smoothing)?.loss)
+                },
+                move |a| oracle::cross_entropy(&a[0], &a[1], &TARGETS, smoothing),
+            )
+        })
+        .into()
+}
+
+fn clip_loss() -> Vec<Case> {
+    let run = |_: &Device, v: &[Var]| ops::clip_loss(&v[0], &v[1], &v[2]);
+    let scale = || Array::new([1], vec![14.3f64.ln()]);
+    // In bf16 a score of size 1 errs by 2⁻⁹, times the scale of 14: the loss by 0.03.
+    let tolerance = (2e-5, 5e-2);
+    vec![
+        case(
+            "clip_loss/one query",
+            vec![unit(&[6, 8], 1), unit(&[6, 8], 2), scale()],
+            tolerance,
+            run,
+            |a| oracle::clip_loss(&a[0], &a[1], &a[2]),
+        ),
+        case(
+            "clip_loss/best of three queries",
+            vec![unit(&[5, 3, 8], 1), unit(&[5, 8], 2), scale()],
+            tolerance,
+            run,
+            |a| oracle::clip_loss(&a[0], &a[1], &a[2]),
+        ),
+    ]
+}
+
+fn siglip_loss() -> Vec<Case> {
+    let run = |_: &Device, v: &[Var]| ops::siglip_loss(&v[0], &v[1], &v[2], &v[3]);
+    let inputs = vec![
+        unit(&[6, 8], 1),
+        unit(&[6, 8], 2),
+        Array::new([1], vec![10f64.ln()]),
+        Array::new([1], vec![-10.0]),
+    ];
+    vec![case("siglip_loss", inputs, (2e-5, 5e-2), run, |a| {
+        oracle::siglip_loss(&a[0], &a[1], &a[2], &a[3])
+    })]
+}
+
+fn patch_embed() -> Vec<Case> {
+    let run = |_: &Device, v: &[Var]| ops::patch_embed(&v[0], &v[1], Some(&v[2]), 2);
+    let inputs = normal([&[2, 3, 4, 6], &[5, 12], &[5]]);
+    vec![case("patch_embed", inputs, PRODUCT, run, |a| {
+        oracle::linear(&oracle::unfold(&a[0], 2), &a[1], Some(&a[2]))
+    })]
+}
+
+/// Dropout's oracle is the op itself on ones: that fixes the mask; its statistics have a test of their own.
+fn dropout() -> Vec<Case> {
+    const P: f64 = 0.3;
+    let mask = |shape: crate::Shape| -> Result<Vec<f64>> {
+        ops::dropout(
+            &Var::constant(Tensor::full(&Device::cpu(), DType::F64, shape, 1.0)?),
+            P,
+            7,
+        )?
+        .tensor()
+        .to_f64()
+    };
+    vec![case(
+        "dropout",
+        normal([&[4, 50]]),
+        PRODUCT,
+        |_, v| ops::dropout(&v[0], P, 7),
+        move |a| {
+            let mask = mask(a[0].shape).expect("dropout of ones on the CPU");
+            a[0].zip(&Array::new(a[0].shape, mask), |x, m| x * m)
+        },
+    )]
+}
+
+fn activate() -> Vec<Case> {
+    let inputs = || vec![Array::random([3, 21], 1.0, 1)];
+    ACTIVATIONS
+        .map(|act| {
+            case(
+                format!("activate/{act:?}"),
+                inputs(),
+                PRODUCT,
+                move |_, v| ops::activate(&v[0], act),
+                move |a| a[0].map(|x| oracle::activation(x, act)),
+            )
+        })
+        .into()
+}
+
+fn silu_mul() -> Vec<Case> {
+    vec![case(
+        "silu_mul",
+        normal([&[3, 21], &[3, 21]]),
+        PRODUCT,
+        |_, v| ops::silu_mul(&v[0], &v[1]),
+        |a| {
+            a[0].map(|x| oracle::activation(x, Activation::Silu))
+                .zip(&a[1], |x, y| x * y)
+        },
+    )]
+}
+
+fn add() -> Vec<Case> {
+    vec![
+        case(
+            "add",
+            normal([&[3, 21], &[3, 21]]),
+            PRODUCT,
+            |_, v| ops::add(&v[0], &v[1]),
+            |a| a[0].zip(&a[1], |x, y| x + y),
+        ),
+        case(
+            "add/one variable twice",
+            normal([&[3, 21]]),
+            PRODUCT,
+            |_, v| ops::add(&v[0], &v[0]),
+            |a| a[0].map(|x| 2.0 * x),
+        ),
+    ]
+}
+
+fn mul() -> Vec<Case> {
+    vec![case(
+        "mul",
+        normal([&[3, 21], &[3, 21]]),
+        PRODUCT,
+        |_, v| ops::mul(&v[0], &v[1]),
+        |a| a[0].zip(&a[1], |x, y| x * y),
+    )]
+}
+
+fn scale() -> Vec<Case> {
+    vec![case(
+        "scale",
+        normal([&[3, 21]]),
+        PRODUCT,
+        |_, v| ops::scale(&v[0], -2.5),
+        |a| a[0].map(|x| -2.5 * x),
+    )]
+}
+
+fn add_broadcast() -> Vec<Case> {
+    vec![case(
+        "add_broadcast",
+        normal([&[4, 3, 5], &[3, 5]]),
+        PRODUCT,
+        |_, v| ops::add_broadcast(&v[0], &v[1]),
+        |a| {
+            let data = a[0]
+                .data
+                .iter()
+                .enumerate()
+                .map(|(i, x)| x + a[1].data[i % 15])
+                .collect();
+            Array::new(a[0].shape, data)
+        },
+    )]
+}
+
+fn sum() -> Vec<Case> {
+    vec![
+        case(
+            "sum/all",
+            normal([&[4, 3, 5]]),
+            PRODUCT,
+            |_, v| ops::sum(&v[0]),
+            |a| Array::new([1], vec![a[0].data.iter().sum()]),
+        ),
+        case(
+            "sum/axis",
+            normal([&[4, 3, 5]]),
+            PRODUCT,
+            |_, v| ops::sum_axis(&v[0], 1),
+            |a| oracle::sum_axis(&a[0], 1, |_| 1.0),
+        ),
+        case(
+            "sum/mean of the last",
+            normal([&[4, 3, 5]]),
+            PRODUCT,
+            |_, v| ops::mean_axis(&v[0], 2),
+            |a| oracle::sum_axis(&a[0], 2, |n| 1.0 / n as f64),
+        ),
+    ]
+}
+
+fn repeat() -> Vec<Case> {
+    vec![case(
+        "repeat",
+        normal([&[3, 5]]),
+        PRODUCT,
+        |_, v| ops::repeat(&v[0], 4),
+        |a| Array::new([4, 3, 5], a[0].data.repeat(4)),
+    )]
+}
+
+fn concat() -> Vec<Case> {
+    let inputs = normal([&[2, 3, 5], &[2, 1, 5], &[2, 4, 5]]);
+    vec![case(
+        "concat",
+        inputs,
+        PRODUCT,
+        |_, v| ops::concat(&[&v[0], &v[1], &v[2]]),
+        oracle::concat,
+    )]
+}
+
+fn slice() -> Vec<Case> {
+    vec![case(
+        "slice",
+        normal([&[2, 6, 5]]),
+        PRODUCT,
+        |_, v| ops::slice(&v[0], 2, 3),
+        |a| oracle::slice(&a[0], 2, 3),
+    )]
+}
+
+fn reshape() -> Vec<Case> {
+    let oracle = |a: &[Array]| Array::new([6, 5], a[0].data.clone());
+    vec![case(
+        "reshape",
+        normal([&[2, 3, 5]]),
+        PRODUCT,
+        |_, v| ops::reshape(&v[0], [6, 5]),
+        oracle,
+    )]
+}
+
+fn cast() -> Vec<Case> {
+    vec![case(
+        "cast",
+        normal([&[3, 21]]),
+        PRODUCT,
+        |_, v| ops::cast(&v[0], DType::F64),
+        |a| a[0].clone(),
+    )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_derivative_is_found() -> Result<()> {
+        // Detaching one use of x halves the derivative of x².
+        let wrong = case(
+            "square",
+            normal([&[5]]),
+            PRODUCT,
+            |_, v| ops::mul(&v[0], &v[0].detach()),
+            |a| a[0].map(|x| x * x),
+        );
+        assert!(!super::super::finite_differences(&wrong)?.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn a_wrong_result_is_found() -> Result<()> {
+        let wrong = case(
+            "double",
+            normal([&[5]]),
+            PRODUCT,
+            |_, v| ops::scale(&v[0], 2.001),
+            |a| a[0].map(|x| 2.0 * x),
+        );
+        assert!(!super::super::follows_oracle(&wrong, &Device::cpu(), DType::F32)?.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn an_op_without_derivative_is_an_error_that_names_it() -> Result<()> {
+        let tape = crate::Tape::new();
+        let q = tape.leaf(Tensor::zeros(&Device::cpu(), DType::F32, [1, 2, 1, 4])?);
+        let weights = ops::attention_weights(&q, &q, Attend::full())?;
+        let error = tape.gradients(&ops::sum(&weights)?).err().expect("an error");
+        assert!(
+            matches!(
+                error,
+                Error::NoDerivative {
+                    op: "attention_weights"
+                }
+            ),
+            "{error}"
+        );
+        Ok(())
+    }
+}
