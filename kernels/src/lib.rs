@@ -9,10 +9,13 @@
 //! - Outputs are overwritten, never read, unless the contract says "adds to".
 //! - How work is split depends on shapes alone, so results are the same to the last bit for any number of threads.
 
+pub mod attention;
 pub mod cpu;
 mod device;
 mod dtype;
 mod error;
+pub mod patch;
+pub mod rotary;
 mod view;
 
 pub use device::{Buffer, Device, Kind, MemoryUse};

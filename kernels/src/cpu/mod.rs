@@ -1,4 +1,7 @@
 //! The SIMD implementation of every family, under the family's own name.
 
+pub(crate) mod attention;
+pub(crate) mod patch;
 pub(crate) mod random;
+pub(crate) mod rotary;
 pub mod simd;

@@ -1,0 +1,72 @@
+//! Images as rows of patches: what turns a patch embedding's convolution into a matrix product.
+
+use crate::view::on_device;
+use crate::{Error, Result, View, ViewMut, cpu};
+
+/// Images and the side of the square patches they are cut into. Rows and columns of pixels that do not fill a patch
+/// at the lower and right edge belong to none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patches {
+    /// Images.
+    pub batch: usize,
+    /// Colours.
+    pub channels: usize,
+    /// Pixels from top to bottom.
+    pub height: usize,
+    /// Pixels from left to right.
+    pub width: usize,
+    /// Side of a patch in pixels.
+    pub patch: usize,
+}
+
+impl Patches {
+    fn check(&self, op: &'static str, image: (usize, &'static str), patches: (usize, &'static str)) -> Result<()> {
+        if self.patch == 0 {
+            let message = "patches need a side of at least one pixel".to_owned();
+            return Err(Error::Value { op, message });
+        }
+        let Patches {
+            batch,
+            channels,
+            height,
+            width,
+            patch,
+        } = *self;
+        let whole = batch * channels * height * width;
+        let cut = batch * (height / patch) * (width / patch) * channels * patch * patch;
+        for ((found, what), expected) in [(image, whole), (patches, cut)] {
+            if found != expected {
+                return Err(Error::Length {
+                    op,
+                    what,
+                    found,
+                    expected,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Cuts `image` `(batch, channels, height, width)` into `patches` `(batch, height/patch · width/patch, channels·patch·patch)`,
+/// left to right and top to bottom.
+///
+/// # Errors
+/// Lengths or types that do not fit; a patch of no pixels.
+pub fn unfold(p: Patches, image: View, patches: &mut ViewMut) -> Result<()> {
+    const OP: &str = "unfold";
+    p.check(OP, (image.len(), "image"), (patches.len(), "patches"))?;
+    patches.expect_dtype(OP, "patches", image.dtype())?;
+    on_device!("unfold", image, T => cpu::patch::unfold::<T>(p, image.slice(), patches.slice_mut()))
+}
+
+/// The derivative of [`unfold`]: puts `dpatches` back in their places in `dimage`, zero where no patch lies.
+///
+/// # Errors
+/// As for [`unfold`].
+pub fn fold(p: Patches, dpatches: View, dimage: &mut ViewMut) -> Result<()> {
+    const OP: &str = "fold";
+    p.check(OP, (dimage.len(), "dimage"), (dpatches.len(), "dpatches"))?;
+    dimage.expect_dtype(OP, "dimage", dpatches.dtype())?;
+    on_device!("fold", dpatches, T => cpu::patch::fold::<T>(p, dpatches.slice(), dimage.slice_mut()))
+}
