@@ -4,4 +4,5 @@ pub(crate) mod attention;
 pub(crate) mod patch;
 pub(crate) mod random;
 pub(crate) mod rotary;
+pub(crate) mod parallel;
 pub mod simd;
