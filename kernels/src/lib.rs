@@ -12,7 +12,9 @@
 pub mod attention;
 pub mod cpu;
 mod device;
+mod dispatch;
 mod dtype;
+pub mod elementwise;
 mod error;
 pub mod patch;
 pub mod rotary;

@@ -1,0 +1,64 @@
+//! Walking a row register by register, its ragged end included.
+
+use crate::Element;
+use crate::cpu::simd::{Lanes, load_tail, store_tail};
+
+/// A place in a row: where a register's worth of elements, or the row's last few, are.
+pub(crate) trait Place: Copy {
+    /// Loads the elements of `x` here, widened; lanes past the row's end get `fill`.
+    fn load<T: Element, V: Lanes<T::Acc>>(self, x: &[T], fill: T::Acc) -> V;
+    /// Rounds and stores to the elements of `y` here.
+    fn store<T: Element, V: Lanes<T::Acc>>(self, y: &mut [T], v: V);
+}
+
+/// A full register starting at an element.
+#[derive(Clone, Copy)]
+pub(crate) struct Full(pub(crate) usize);
+
+/// Fewer elements than a register, from this one to the row's end.
+#[derive(Clone, Copy)]
+pub(crate) struct Rest(pub(crate) usize);
+
+impl Place for Full {
+    #[inline(always)]
+    fn load<T: Element, V: Lanes<T::Acc>>(self, x: &[T], _fill: T::Acc) -> V {
+        // SAFETY: the slice taken has V::N elements.
+        unsafe { T::load(x[self.0..self.0 + V::N].as_ptr()) }
+    }
+    #[inline(always)]
+    fn store<T: Element, V: Lanes<T::Acc>>(self, y: &mut [T], v: V) {
+        // SAFETY: the slice taken has V::N elements.
+        unsafe { T::store(y[self.0..self.0 + V::N].as_mut_ptr(), v) }
+    }
+}
+
+impl Place for Rest {
+    #[inline(always)]
+    fn load<T: Element, V: Lanes<T::Acc>>(self, x: &[T], fill: T::Acc) -> V {
+        load_tail(&x[self.0..], fill)
+    }
+    #[inline(always)]
+    fn store<T: Element, V: Lanes<T::Acc>>(self, y: &mut [T], v: V) {
+        store_tail(&mut y[self.0..], v)
+    }
+}
+
+/// `lanes!(V, len, at => { … })` runs the block for each [`Place`] of a row of `len` elements, in order. The block is
+/// written out twice, for full registers and for the rest: a closure called from two places might not be inlined, and
+/// then would not be compiled for the instruction set.
+macro_rules! lanes {
+    ($v:ident, $len:expr, $at:ident => $body:block) => {{
+        let len: usize = $len;
+        let mut start = 0;
+        while start + $v::N <= len {
+            let $at = $crate::cpu::lanes::Full(start);
+            $body
+            start += $v::N;
+        }
+        if start < len {
+            let $at = $crate::cpu::lanes::Rest(start);
+            $body
+        }
+    }};
+}
+pub(crate) use lanes;

@@ -1,0 +1,130 @@
+//! Element by element: sums, products, scaling, casts.
+//!
+//! Every kernel takes arguments of any shape as long as the numbers of elements agree, computes in `A` and rounds once.
+
+use crate::cpu;
+use crate::device::Kind;
+use crate::dispatch::{Call, on_pair};
+use crate::view::on_device;
+use crate::{DType, Error, Result, View, ViewMut};
+
+/// `out = x + y`; all `T`, of equal length.
+///
+/// # Errors
+/// Lengths, types or devices that differ.
+pub fn add(x: View, y: View, out: &mut ViewMut) -> Result<()> {
+    let call = Call::new("add", "x", &x)?;
+    call.same("y", &y, x.len())?;
+    call.same("out", out, x.len())?;
+    on_device!("add", x, T => cpu::elementwise::add::<T>(x.slice(), y.slice(), out.slice_mut()))
+}
+
+/// `out = x ⊙ y`; all `T`, of equal length.
+///
+/// # Errors
+/// Lengths, types or devices that differ.
+pub fn mul(x: View, y: View, out: &mut ViewMut) -> Result<()> {
+    let call = Call::new("mul", "x", &x)?;
+    call.same("y", &y, x.len())?;
+    call.same("out", out, x.len())?;
+    on_device!("mul", x, T => cpu::elementwise::mul::<T>(x.slice(), y.slice(), out.slice_mut()))
+}
+
+/// `out = factor · x`; both `T`, of equal length.
+///
+/// # Errors
+/// Lengths, types or devices that differ.
+pub fn scale(x: View, out: &mut ViewMut, factor: f64) -> Result<()> {
+    let call = Call::new("scale", "x", &x)?;
+    call.same("out", out, x.len())?;
+    on_device!("scale", x, T => cpu::elementwise::scale::<T, T>(x.slice(), out.slice_mut(), factor))
+}
+
+/// `out = factor · scalar · x`, with `scalar` one element of type `A` on the device: scaling by a number the host has not
+/// seen. `x` and `out` are each `T` or `A`, of equal length.
+///
+/// # Errors
+/// Lengths or devices that differ, types without a common accumulator.
+pub fn scale_by(x: View, scalar: View, out: &mut ViewMut, factor: f64) -> Result<()> {
+    let call = Call::new("scale_by", "x", &x)?;
+    call.accumulator("scalar", &scalar, 1)?;
+    let out_call = Call::new("scale_by", "out", out)?;
+    out_call.accumulator("scalar", &scalar, 1)?;
+    call.sized("out", out.len(), x.len())?;
+    on_pair!("scale_by", x, out, (T, U) => {
+        let scalar = match scalar.dtype() {
+            DType::F64 => scalar.slice::<f64>()[0],
+            _ => scalar.slice::<f32>()[0] as f64,
+        };
+        cpu::elementwise::scale::<T, U>(x.slice(), out.slice_mut(), scalar * factor)
+    })
+}
+
+/// `y = y + factor · x`; `x` is `T`, `y` is `T` or `A`, of equal length.
+///
+/// # Errors
+/// Lengths or devices that differ, types without a common accumulator.
+pub fn axpy(x: View, y: &mut ViewMut, factor: f64) -> Result<()> {
+    let call = Call::new("axpy", "x", &x)?;
+    call.same_or_accumulator("y", y, x.len())?;
+    on_pair!("axpy", x, y, (T, U) => cpu::elementwise::axpy::<T, U>(x.slice(), y.slice_mut(), factor))
+}
+
+/// `out[o, i] = x[o, i] + b[i]`: `x` and `out` are `(outer, inner)`, `b` is `(inner)`, all `T`. `inner` is `b`'s length.
+///
+/// # Errors
+/// An `x` that is not a number of whole rows; lengths, types or devices that differ.
+pub fn add_broadcast(x: View, b: View, out: &mut ViewMut) -> Result<()> {
+    let call = Call::new("add_broadcast", "x", &x)?;
+    call.same("b", &b, b.len())?;
+    call.sized("x", x.len(), x.len() / b.len().max(1) * b.len())?;
+    call.same("out", out, x.len())?;
+    on_device!("add_broadcast", x, T => cpu::elementwise::add_broadcast::<T>(x.slice(), b.slice(), out.slice_mut()))
+}
+
+/// `out = x` in another type: any of F64, F32, BF16 and F16 to any, rounded to nearest, ties to even. Between different
+/// types the value passes through F32, so F64 to a half type rounds twice.
+///
+/// # Errors
+/// Lengths or devices that differ, integers.
+pub fn cast(x: View, out: &mut ViewMut) -> Result<()> {
+    float("cast", "x", x.dtype())?;
+    float("cast", "out", out.dtype())?;
+    out.expect_len("cast", "out", x.len())?;
+    if x.kind() != out.kind() {
+        return Err(Error::Device {
+            op: "cast",
+            what: "out",
+            found: out.kind().name(),
+            expected: x.kind().name(),
+        });
+    }
+    if x.kind() == Kind::Cpu {
+        cpu::elementwise::cast(x, out);
+    }
+    Ok(())
+}
+
+/// `out = value` everywhere, in any floating-point type.
+///
+/// # Errors
+/// Integers.
+pub fn fill(out: &mut ViewMut, value: f64) -> Result<()> {
+    float("fill", "out", out.dtype())?;
+    if out.kind() == Kind::Cpu {
+        cpu::elementwise::fill(out, value);
+    }
+    Ok(())
+}
+
+fn float(op: &'static str, what: &'static str, found: DType) -> Result<()> {
+    match found {
+        DType::I32 => Err(Error::Type {
+            op,
+            what,
+            found,
+            expected: "f64, f32, bf16 or f16",
+        }),
+        _ => Ok(()),
+    }
+}
