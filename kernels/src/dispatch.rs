@@ -32,12 +32,17 @@ pub(crate) struct Call {
 impl Call {
     /// A call whose `T` is the type of `leader`, which must be one the kernels compute in.
     pub(crate) fn new(op: &'static str, what: &'static str, leader: &impl Argument) -> Result<Call> {
-        let (dtype, _, kind) = leader.describe();
-        let call = Call { op, kind, dtype };
-        match dtype {
+        let call = Call::of_any(op, leader);
+        match call.dtype {
             DType::F32 | DType::BF16 | DType::F64 => Ok(call),
-            _ => Err(call.wrong_type(what, dtype, "f32, bf16 or f64")),
+            found => Err(call.wrong_type(what, found, "f32, bf16 or f64")),
         }
+    }
+
+    /// A call that accepts a leader of any type.
+    pub(crate) fn of_any(op: &'static str, leader: &impl Argument) -> Call {
+        let (dtype, _, kind) = leader.describe();
+        Call { op, kind, dtype }
     }
 
     /// Requires `len` elements of type `T`.

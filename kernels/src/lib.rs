@@ -10,6 +10,7 @@
 //! - How work is split depends on shapes alone, so results are the same to the last bit for any number of threads.
 
 pub mod attention;
+pub mod copy;
 pub mod cpu;
 mod device;
 mod dispatch;

@@ -4,6 +4,7 @@ pub(crate) mod attention;
 pub(crate) mod patch;
 pub(crate) mod random;
 pub(crate) mod rotary;
+pub(crate) mod copy;
 pub(crate) mod elementwise;
 pub(crate) mod lanes;
 pub(crate) mod parallel;
