@@ -19,6 +19,8 @@ pub mod elementwise;
 mod error;
 pub mod patch;
 pub mod rotary;
+pub mod norm;
+pub mod reduce;
 mod view;
 
 pub use device::{Buffer, Device, Kind, MemoryUse};

@@ -7,5 +7,7 @@ pub(crate) mod rotary;
 pub(crate) mod copy;
 pub(crate) mod elementwise;
 pub(crate) mod lanes;
+pub(crate) mod norm;
 pub(crate) mod parallel;
+pub(crate) mod reduce;
 pub mod simd;

@@ -4,7 +4,7 @@
 //! [`fold_chunks`] also combines the chunks' results, in a binary tree that the number of chunks determines. One chunk
 //! runs on the calling thread and never enters rayon.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 /// Elements per chunk of memory-bound work: a few microseconds, against which handing out a chunk is cheap.
 pub(crate) const CHUNK: usize = 16 * 1024;
@@ -82,6 +82,7 @@ tuple_parts!(A a0 a1, B b0 b1, C c0 c1);
 tuple_parts!(A a0 a1, B b0 b1, C c0 c1, D d0 d1);
 tuple_parts!(A a0 a1, B b0 b1, C c0 c1, D d0 d1, E e0 e1);
 tuple_parts!(A a0 a1, B b0 b1, C c0 c1, D d0 d1, E e0 e1, F f0 f1);
+tuple_parts!(A a0 a1, B b0 b1, C c0 c1, D d0 d1, E e0 e1, F f0 f1, G g0 g1);
 
 /// Calls `f(chunk index, pieces)` for each of `chunks` chunks, in parallel. With no chunks at all `f` is called once, on
 /// empty pieces.
@@ -119,19 +120,19 @@ fn fold_from<P: Parts, R: Send>(
 }
 
 thread_local! {
-    static SCRATCH: Cell<Vec<u64>> = const { Cell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<Vec<u64>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Calls `f` with `len` elements of scratch memory holding arbitrary values. The memory is the thread's own and is kept
 /// for the next call; a call within a call (rayon may run another kernel's chunk here) gets memory of its own.
 pub(crate) fn with_scratch<A: bytemuck::Pod, R>(len: usize, f: impl FnOnce(&mut [A]) -> R) -> R {
-    let mut words = SCRATCH.take();
+    let mut words = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
     let needed = (len * size_of::<A>()).div_ceil(size_of::<u64>());
     if words.len() < needed {
         words.resize(needed, 0);
     }
     let result = f(&mut bytemuck::cast_slice_mut(&mut words)[..len]);
-    SCRATCH.set(words);
+    SCRATCH.with_borrow_mut(|free| free.push(words));
     result
 }
 

@@ -19,9 +19,11 @@ pub(crate) struct Array {
 impl Array {
     /// `values` rounded to `dtype`, on the CPU.
     pub(crate) fn new(dtype: DType, values: &[f64]) -> Array {
-        let bytes: Vec<u8> = values.iter().flat_map(|&v| encode(dtype, v)).collect();
         let mut array = Array::on(&Device::cpu(), dtype, values.len());
-        array.buffer.bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
+        let elements = array.buffer.bytes_mut().chunks_exact_mut(dtype.size());
+        for (bytes, &v) in elements.zip(values) {
+            bytes.copy_from_slice(&encode(dtype, v)[..dtype.size()]);
+        }
         array
     }
 
@@ -61,15 +63,18 @@ impl Array {
     }
 }
 
-fn encode(dtype: DType, v: f64) -> Vec<u8> {
+/// The bytes of one element, in the first places.
+fn encode(dtype: DType, v: f64) -> [u8; 8] {
+    let mut bytes = [0; 8];
     match dtype {
-        DType::F64 => v.to_ne_bytes().to_vec(),
-        DType::F32 => (v as f32).to_ne_bytes().to_vec(),
-        DType::BF16 => bf16::from_f32(v as f32).to_ne_bytes().to_vec(),
-        DType::F16 => f16::from_f32(v as f32).to_ne_bytes().to_vec(),
-        DType::I32 if v.is_nan() => i32::MIN.to_ne_bytes().to_vec(),
-        DType::I32 => (v as i32).to_ne_bytes().to_vec(),
+        DType::F64 => bytes = v.to_ne_bytes(),
+        DType::F32 => bytes[..4].copy_from_slice(&(v as f32).to_ne_bytes()),
+        DType::BF16 => bytes[..2].copy_from_slice(&bf16::from_f32(v as f32).to_ne_bytes()),
+        DType::F16 => bytes[..2].copy_from_slice(&f16::from_f32(v as f32).to_ne_bytes()),
+        DType::I32 if v.is_nan() => bytes[..4].copy_from_slice(&i32::MIN.to_ne_bytes()),
+        DType::I32 => bytes[..4].copy_from_slice(&(v as i32).to_ne_bytes()),
     }
+    bytes
 }
 
 fn decode(dtype: DType, b: &[u8]) -> f64 {
@@ -84,7 +89,10 @@ fn decode(dtype: DType, b: &[u8]) -> f64 {
 
 /// `values` as `dtype` stores them.
 pub(crate) fn rounded(dtype: DType, values: &[f64]) -> Vec<f64> {
-    values.iter().map(|&v| decode(dtype, &encode(dtype, v))).collect()
+    values
+        .iter()
+        .map(|&v| decode(dtype, &encode(dtype, v)[..dtype.size()]))
+        .collect()
 }
 
 /// The spacing of `dtype`'s numbers between 1 and 2: rounding is off by at most half of it, relatively.
@@ -113,11 +121,11 @@ pub(crate) fn numbers(n: usize, seed: u64) -> Vec<f64> {
     (0..n).map(|_| 4.0 * next() - 2.0).collect()
 }
 
-/// Fails where `|found − expected| > tolerance · max(scale, |expected|)`, or where only one of them is NaN.
-pub(crate) fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64, scale: f64) {
+/// Fails where `|found − expected| > relative · |expected| + absolute`, or where only one of them is NaN.
+pub(crate) fn close(what: &str, found: &[f64], expected: &[f64], relative: f64, absolute: f64) {
     assert_eq!(found.len(), expected.len(), "{what}: length");
     for (i, (f, e)) in found.iter().zip(expected).enumerate() {
-        let bound = tolerance * e.abs().max(scale);
+        let bound = relative * e.abs() + absolute;
         let good = f == e || (f - e).abs() <= bound || (f.is_nan() && e.is_nan());
         assert!(good, "{what}[{i}] = {f}, expected {e} within {bound:e}");
     }
