@@ -11,6 +11,7 @@
 
 pub mod attention;
 pub mod copy;
+pub mod activation;
 pub mod cpu;
 mod device;
 mod dispatch;
@@ -21,6 +22,7 @@ pub mod patch;
 pub mod rotary;
 pub mod norm;
 pub mod reduce;
+pub mod gemm;
 mod view;
 
 pub use device::{Buffer, Device, Kind, MemoryUse};

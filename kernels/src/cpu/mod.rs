@@ -10,4 +10,6 @@ pub(crate) mod lanes;
 pub(crate) mod norm;
 pub(crate) mod parallel;
 pub(crate) mod reduce;
+pub(crate) mod activation;
+pub(crate) mod gemm;
 pub mod simd;
