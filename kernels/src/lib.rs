@@ -12,6 +12,7 @@
 pub mod attention;
 pub mod copy;
 pub mod activation;
+pub mod contrastive;
 pub mod cpu;
 mod device;
 mod dispatch;
@@ -23,6 +24,7 @@ pub mod rotary;
 pub mod norm;
 pub mod reduce;
 pub mod gemm;
+pub mod loss;
 mod view;
 
 pub use device::{Buffer, Device, Kind, MemoryUse};

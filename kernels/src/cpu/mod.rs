@@ -12,4 +12,7 @@ pub(crate) mod parallel;
 pub(crate) mod reduce;
 pub(crate) mod activation;
 pub(crate) mod gemm;
+pub(crate) mod contrastive;
+pub(crate) mod loss;
+pub(crate) mod score;
 pub mod simd;

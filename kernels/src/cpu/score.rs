@@ -1,0 +1,210 @@
+//! What the losses over score matrices share: scratch for a block of scores, access by register, softmax statistics.
+
+use crate::Element;
+use crate::cpu::simd::{Lanes, Real, load_tail, simd, store_tail};
+use num_traits::{Float, Zero};
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+/// A cache line, so that scratch is aligned for every register.
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u64; 8]);
+
+thread_local! {
+    /// Memory given back by [`Scratch`], for the next one on this thread.
+    static POOL: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A slice of `len` elements with arbitrary contents, reused from call to call.
+pub(crate) struct Scratch<A: bytemuck::Pod> {
+    lines: Vec<Line>,
+    len: usize,
+    element: PhantomData<A>,
+}
+
+impl<A: bytemuck::Pod> Scratch<A> {
+    pub(crate) fn new(len: usize) -> Scratch<A> {
+        let needed = (len * size_of::<A>()).div_ceil(size_of::<Line>());
+        let mut lines = POOL.with_borrow_mut(|pool| {
+            let fits = pool.iter().position(|lines| lines.len() >= needed);
+            match fits {
+                Some(at) => pool.swap_remove(at),
+                None => pool.pop().unwrap_or_default(),
+            }
+        });
+        if lines.len() < needed {
+            lines = vec![Line([0; 8]); needed];
+        }
+        Scratch {
+            lines,
+            len,
+            element: PhantomData,
+        }
+    }
+}
+
+impl<A: bytemuck::Pod> Drop for Scratch<A> {
+    fn drop(&mut self) {
+        let lines = std::mem::take(&mut self.lines);
+        // The thread may be ending and its pool gone: then the memory is simply freed.
+        let _ = POOL.try_with(|pool| pool.borrow_mut().push(lines));
+    }
+}
+
+impl<A: bytemuck::Pod> Deref for Scratch<A> {
+    type Target = [A];
+    fn deref(&self) -> &[A] {
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+}
+
+impl<A: bytemuck::Pod> DerefMut for Scratch<A> {
+    fn deref_mut(&mut self) -> &mut [A] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+}
+
+/// The register of elements from `at` on, filled up with `fill` past the end.
+#[inline(always)]
+pub(crate) fn read<T: Element, V: Lanes<T::Acc>>(x: &[T], at: usize, fill: T::Acc) -> V {
+    if at + V::N <= x.len() {
+        // SAFETY: the slice holds `V::N` elements from `at` on.
+        unsafe { T::load(x.as_ptr().add(at)) }
+    } else {
+        load_tail::<T, V>(&x[at..], fill)
+    }
+}
+
+/// Stores the register to the elements from `at` on, as far as there are any.
+#[inline(always)]
+pub(crate) fn write<T: Element, V: Lanes<T::Acc>>(x: &mut [T], at: usize, v: V) {
+    if at + V::N <= x.len() {
+        // SAFETY: the slice holds `V::N` elements from `at` on.
+        unsafe { T::store(x.as_mut_ptr().add(at), v) }
+    } else {
+        store_tail(&mut x[at..], v);
+    }
+}
+
+/// A row of scores z in short.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Statistics<A> {
+    /// The largest score.
+    pub(crate) max: A,
+    /// Its first place.
+    pub(crate) argmax: usize,
+    /// Σ z
+    pub(crate) total: A,
+    /// Σ e^(z − max); NaN when any score is, so that nothing broken looks sound.
+    pub(crate) sum: A,
+}
+
+impl<A: Real> Statistics<A> {
+    /// ln Σ e^z
+    pub(crate) fn lse(&self) -> A {
+        self.max + self.sum.ln()
+    }
+
+    /// ln Σ e^z − `score`, without the rounding of a large log-sum-exp.
+    pub(crate) fn excess(&self, score: A) -> A {
+        self.sum.ln() + (self.max - score)
+    }
+}
+
+simd! {
+    /// The statistics of a row of at most 2²⁴ scores.
+    pub(crate) fn statistics<V; T: Element>(row: &[T]) -> Statistics<T::Acc> {
+        let lowest = T::Acc::neg_infinity();
+        let lanes = V::splat(T::Acc::of(V::N as f64));
+        let mut index = [T::Acc::zero(); crate::cpu::simd::MAX_LANES];
+        index.iter_mut().enumerate().for_each(|(i, lane)| *lane = T::Acc::of(i as f64));
+        // SAFETY: the array holds MAX_LANES ≥ V::N elements.
+        let mut here: V = unsafe { V::load(index.as_ptr()) };
+        let (mut best, mut place, mut total) = (V::splat(lowest), here, V::zero());
+        for at in (0..row.len()).step_by(V::N) {
+            let z: V = read(row, at, lowest);
+            place = z.select_gt(best, here, place);
+            best = z.select_gt(best, z, best);
+            here = here + lanes;
+            total = total + read(row, at, T::Acc::zero());
+        }
+        let max = best.largest();
+        let (mut bests, mut places) = ([lowest; crate::cpu::simd::MAX_LANES], index);
+        // SAFETY: both arrays hold MAX_LANES ≥ V::N elements.
+        unsafe {
+            best.store(bests.as_mut_ptr());
+            place.store(places.as_mut_ptr());
+        }
+        let argmax = (0..V::N).filter(|&i| bests[i] == max).map(|i| places[i].f64() as usize).min();
+        let (mut sum, shift) = (V::zero(), V::splat(max));
+        for at in (0..row.len()).step_by(V::N) {
+            let z: V = read(row, at, lowest);
+            sum = sum + (z - shift).exp();
+        }
+        let total = total.sum();
+        Statistics {
+            max,
+            argmax: argmax.unwrap_or(0),
+            total,
+            sum: if total.is_nan() { total } else { sum.sum() },
+        }
+    }
+}
+
+/// ln(1 + u) for 0 ≤ u ≤ 1: 2·artanh(y) with y = u / (2 + u) ≤ 1/3, by its power series.
+#[inline(always)]
+pub(crate) fn ln_1p<A: Real, V: Lanes<A>>(u: V) -> V {
+    let terms = if size_of::<A>() == 4 { 7 } else { 16 };
+    let y = u / (u + V::splat(A::of(2.0)));
+    let y2 = y * y;
+    let mut p = V::zero();
+    for k in (0..=terms).rev() {
+        p = p.fma(y2, V::splat(A::of(2.0 / (2 * k + 1) as f64)));
+    }
+    p * y
+}
+
+/// ln(1 + eˣ); NaN for NaN.
+#[inline(always)]
+pub(crate) fn softplus<A: Real, V: Lanes<A>>(x: V) -> V {
+    let positive = x - x.min(V::zero());
+    positive + ln_1p::<A, V>(x.min(-x).exp())
+}
+
+/// Stand-in for the shared product.
+pub(crate) fn product<T: Element, C: Element<Acc = T::Acc>>(
+    layout: Layout,
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: T::Acc,
+    a: &[T],
+    b: &[T],
+    c: &mut [C],
+    accumulate: bool,
+) {
+    let mut wide = vec![T::Acc::zero(); m * n];
+    for i in 0..m {
+        for l in 0..k {
+            let x = a[if layout == Layout::Tn { l * m + i } else { i * k + l }].widen();
+            for j in 0..n {
+                let y = b[if layout == Layout::Nt { j * k + l } else { l * n + j }].widen();
+                wide[i * n + j] = wide[i * n + j] + x * y;
+            }
+        }
+    }
+    for (c, w) in c.iter_mut().zip(wide) {
+        let old = if accumulate { c.widen() } else { T::Acc::zero() };
+        *c = C::narrow(old + alpha * w);
+    }
+}
+
+/// Stand-in for the shared layouts.
+#[derive(PartialEq, Eq, Clone, Copy)]
+pub(crate) enum Layout {
+    Nn,
+    Nt,
+    Tn,
+}
