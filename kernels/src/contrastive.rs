@@ -7,8 +7,9 @@
 //!
 //! The (n, n) matrix never exists: blocks of rows are computed, reduced and dropped, and computed again for the gradient.
 
+use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{Error, Result, View, ViewMut, cpu};
+use crate::{Result, View, ViewMut, cpu};
 
 /// Sizes of a contrastive loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,32 +23,24 @@ pub struct Contrastive {
 }
 
 impl Contrastive {
-    /// Checks the sizes, and that `image` and `text` fit them and each other.
-    fn expect(&self, op: &'static str, image: View, text: View) -> Result<()> {
-        if self.n == 0 || self.groups == 0 {
-            let message = format!("needs at least one pair and one query per image, got {self:?}");
-            return Err(Error::Value { op, message });
+    /// Checks the sizes and the arguments that all the losses have.
+    fn call(&self, op: &'static str, image: View, text: View, log_scale: View) -> Result<Call> {
+        let call = Call::new(op, "image", &image)?;
+        if self.n == 0 || self.dim == 0 || self.groups == 0 {
+            return Err(call.refuse(format!("needs n, dim and groups of at least 1, got {self:?}")));
         }
-        image.expect_len(op, "image", self.n * self.groups * self.dim)?;
-        text.expect_len(op, "text", self.n * self.dim)?;
-        text.expect_dtype(op, "text", image.dtype())
+        call.same("image", &image, self.n * self.groups * self.dim)?;
+        call.same("text", &text, self.n * self.dim)?;
+        call.accumulator("log_scale", &log_scale, 1)?;
+        Ok(call)
     }
 
-    /// Checks that `dimage` and `dtext` are like `image` and `text`.
-    fn expect_gradients(&self, op: &'static str, image: View, dimage: &ViewMut, dtext: &ViewMut) -> Result<()> {
-        dimage.expect_len(op, "dimage", image.len())?;
-        dimage.expect_dtype(op, "dimage", image.dtype())?;
-        dtext.expect_len(op, "dtext", self.n * self.dim)?;
-        dtext.expect_dtype(op, "dtext", image.dtype())
+    /// Checks the gradients that all the losses have.
+    fn gradients(&self, call: &Call, dimage: &ViewMut, dtext: &ViewMut, dlog_scale: &ViewMut) -> Result<()> {
+        call.same("dimage", dimage, self.n * self.groups * self.dim)?;
+        call.same("dtext", dtext, self.n * self.dim)?;
+        call.accumulator("dlog_scale", dlog_scale, 1)
     }
-}
-
-/// Checks that each view has `len` elements of the accumulator of `image`'s type.
-macro_rules! expect_acc {
-    ($op:expr, $image:expr, $len:expr, $($view:ident),*) => {$(
-        $view.expect_len($op, stringify!($view), $len)?;
-        $view.expect_dtype($op, stringify!($view), $image.dtype().accumulator())?;
-    )*};
 }
 
 /// CLIP's loss: the mean of the cross-entropies of each image over the texts and of each text over the images.
@@ -56,7 +49,7 @@ macro_rules! expect_acc {
 /// `col_lse` (n), the log-sum-exps of the scores of each image and of each text, which the derivative needs.
 ///
 /// # Errors
-/// Lengths or types that do not fit; no pairs or no queries.
+/// Lengths, types or devices that do not fit; a size of 0.
 pub fn clip_loss(
     p: &Contrastive,
     image: View,
@@ -66,10 +59,10 @@ pub fn clip_loss(
     row_lse: &mut ViewMut,
     col_lse: &mut ViewMut,
 ) -> Result<()> {
-    const OP: &str = "clip_loss";
-    p.expect(OP, image, text)?;
-    expect_acc!(OP, image, 1, log_scale, loss);
-    expect_acc!(OP, image, p.n, row_lse, col_lse);
+    let call = p.call("clip_loss", image, text, log_scale)?;
+    call.accumulator("loss", loss, 1)?;
+    call.accumulator("row_lse", row_lse, p.n)?;
+    call.accumulator("col_lse", col_lse, p.n)?;
     on_device!("clip_loss", image, T => loss.slice_mut()[0] = cpu::contrastive::clip_loss::<T>(
         p,
         image.slice(),
@@ -98,11 +91,10 @@ pub fn clip_loss_backward(
     dtext: &mut ViewMut,
     dlog_scale: &mut ViewMut,
 ) -> Result<()> {
-    const OP: &str = "clip_loss_backward";
-    p.expect(OP, image, text)?;
-    p.expect_gradients(OP, image, dimage, dtext)?;
-    expect_acc!(OP, image, 1, log_scale, dlog_scale);
-    expect_acc!(OP, image, p.n, row_lse, col_lse);
+    let call = p.call("clip_loss_backward", image, text, log_scale)?;
+    p.gradients(&call, dimage, dtext, dlog_scale)?;
+    call.accumulator("row_lse", &row_lse, p.n)?;
+    call.accumulator("col_lse", &col_lse, p.n)?;
     on_device!("clip_loss_backward", image, T => dlog_scale.slice_mut()[0] = cpu::contrastive::clip_loss_backward::<T>(
         p,
         image.slice(),
@@ -120,7 +112,7 @@ pub fn clip_loss_backward(
 /// `image` (n·groups, dim) and `text` (n, dim) of T; `log_scale`, `bias` and `loss` (1) of A.
 ///
 /// # Errors
-/// Lengths or types that do not fit; no pairs or no queries.
+/// Lengths, types or devices that do not fit; a size of 0.
 pub fn siglip_loss(
     p: &Contrastive,
     image: View,
@@ -129,9 +121,9 @@ pub fn siglip_loss(
     bias: View,
     loss: &mut ViewMut,
 ) -> Result<()> {
-    const OP: &str = "siglip_loss";
-    p.expect(OP, image, text)?;
-    expect_acc!(OP, image, 1, log_scale, bias, loss);
+    let call = p.call("siglip_loss", image, text, log_scale)?;
+    call.accumulator("bias", &bias, 1)?;
+    call.accumulator("loss", loss, 1)?;
     on_device!("siglip_loss", image, T => loss.slice_mut()[0] = cpu::contrastive::siglip_loss::<T>(
         p,
         image.slice(),
@@ -159,10 +151,10 @@ pub fn siglip_loss_backward(
     dlog_scale: &mut ViewMut,
     dbias: &mut ViewMut,
 ) -> Result<()> {
-    const OP: &str = "siglip_loss_backward";
-    p.expect(OP, image, text)?;
-    p.expect_gradients(OP, image, dimage, dtext)?;
-    expect_acc!(OP, image, 1, log_scale, bias, dlog_scale, dbias);
+    let call = p.call("siglip_loss_backward", image, text, log_scale)?;
+    p.gradients(&call, dimage, dtext, dlog_scale)?;
+    call.accumulator("bias", &bias, 1)?;
+    call.accumulator("dbias", dbias, 1)?;
     on_device!("siglip_loss_backward", image, T => {
         (dlog_scale.slice_mut()[0], dbias.slice_mut()[0]) = cpu::contrastive::siglip_loss_backward::<T>(
             p,

@@ -5,8 +5,9 @@
 //! (1 − ε)·(lse z − z_t) + ε·(lse z − mean z), and its derivative to z is softmax z − (1 − ε)·δ_t − ε/vocab, which costs
 //! little to compute in the forward pass while a chunk of logits is at hand (Wijmans et al., "Cut Your Losses", 2024).
 
+use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{DType, Error, Result, View, ViewMut, cpu};
+use crate::{DType, Result, View, ViewMut, cpu};
 
 /// Sizes and options of a linear layer followed by cross-entropy.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,7 +32,7 @@ pub struct CrossEntropy {
 /// Ignored rows are not computed, so their `x` may hold anything.
 ///
 /// # Errors
-/// Lengths or types that do not fit; a target that is neither a class nor `ignore_index`; smoothing outside 0..=1.
+/// Lengths, types or devices that do not fit; a target that is neither a class nor `ignore_index`; smoothing outside 0..=1.
 pub fn linear_cross_entropy(
     p: &CrossEntropy,
     x: View,
@@ -43,30 +44,21 @@ pub fn linear_cross_entropy(
     mut dx: Option<&mut ViewMut>,
     mut dw: Option<&mut ViewMut>,
 ) -> Result<()> {
-    const OP: &str = "linear_cross_entropy";
-    let (element, acc) = (x.dtype(), x.dtype().accumulator());
-    x.expect_len(OP, "x", p.rows * p.dim)?;
-    w.expect_len(OP, "w", p.vocab * p.dim)?;
-    w.expect_dtype(OP, "w", element)?;
-    targets.expect_len(OP, "targets", p.rows)?;
-    targets.expect_dtype(OP, "targets", DType::I32)?;
-    loss.expect_len(OP, "loss", 1)?;
-    loss.expect_dtype(OP, "loss", acc)?;
-    losses.expect_len(OP, "losses", p.rows)?;
-    losses.expect_dtype(OP, "losses", acc)?;
-    predictions.expect_len(OP, "predictions", p.rows)?;
-    predictions.expect_dtype(OP, "predictions", DType::I32)?;
-    if let Some(dx) = &dx {
-        dx.expect_len(OP, "dx", p.rows * p.dim)?;
-        dx.expect_dtype(OP, "dx", element)?;
+    let call = Call::new("linear_cross_entropy", "x", &x)?;
+    call.same("x", &x, p.rows * p.dim)?;
+    call.same("w", &w, p.vocab * p.dim)?;
+    call.typed("targets", &targets, DType::I32, p.rows)?;
+    call.accumulator("loss", loss, 1)?;
+    call.accumulator("losses", losses, p.rows)?;
+    call.typed("predictions", predictions, DType::I32, p.rows)?;
+    if let Some(dx) = dx.as_deref() {
+        call.same("dx", dx, p.rows * p.dim)?;
     }
-    if let Some(dw) = &dw {
-        dw.expect_len(OP, "dw", p.vocab * p.dim)?;
-        dw.expect_dtype(OP, "dw", acc)?;
+    if let Some(dw) = dw.as_deref() {
+        call.accumulator("dw", dw, p.vocab * p.dim)?;
     }
     if !(0.0..=1.0).contains(&p.smoothing) {
-        let message = format!("smoothing {} is outside 0..=1", p.smoothing);
-        return Err(Error::Value { op: OP, message });
+        return Err(call.refuse(format!("smoothing {} is outside 0..=1", p.smoothing)));
     }
     on_device!("linear_cross_entropy", x, T => cpu::loss::linear_cross_entropy::<T>(
         p,

@@ -1,11 +1,13 @@
 //! Contrastive losses on the CPU: blocks of rows of scores, each reduced while it is in the cache.
 
+use super::elementwise::{axpy_chunk, scale, scale_chunk};
+use super::lanes::{Place, lanes};
 use super::parallel::{chunk_rows, for_chunks};
-use super::score::{Layout, Scratch, Statistics, product, read, softplus, statistics, write};
+use super::score::{Layout, Scratch, Statistics, product, softplus, statistics};
 use super::simd::{Real, simd};
-use crate::{Element, Stored};
 use crate::contrastive::Contrastive;
-use num_traits::{Float, Zero};
+use crate::{Element, Stored};
+use num_traits::{Float, One, Zero};
 use std::ops::Range;
 
 /// Images in a block at most.
@@ -14,6 +16,8 @@ const MAX_IMAGES: usize = 256;
 const BLOCK_SCORES: usize = 1 << 20;
 /// The largest scale.
 const MAX_SCALE: f64 = 100.0;
+/// A score without weight, for lanes past the end: finite, so that the moments stay numbers.
+const UNLIKELY: f64 = -1e30;
 /// Columns per chunk of the passes down the columns.
 const STRIP: usize = 256;
 /// Rows that share one rescaling of the column sums.
@@ -34,7 +38,13 @@ impl<'a, T: Element> Scores<'a, T> {
         let (scale, most) = (log_scale.exp(), T::Acc::of(MAX_SCALE));
         let held = scale > most;
         let scale = if held { most } else { scale };
-        Scores { p, image, text, scale, held }
+        Scores {
+            p,
+            image,
+            text,
+            scale,
+            held,
+        }
     }
 
     /// Scores per image.
@@ -62,7 +72,17 @@ impl<'a, T: Element> Scores<'a, T> {
     fn compute<'s>(&self, block: &Range<usize>, space: &'s mut Scratch<T::Acc>) -> &'s mut [T::Acc] {
         let scores = &mut space[..block.len() * self.width()];
         let rows = block.len() * self.p.groups;
-        product(Layout::Nt, rows, self.p.n, self.p.dim, self.scale, self.rows(block), self.text, scores, false);
+        product(
+            Layout::Nt,
+            rows,
+            self.p.n,
+            self.p.dim,
+            self.scale,
+            self.rows(block),
+            self.text,
+            scores,
+            false,
+        );
         scores
     }
 }
@@ -83,34 +103,36 @@ fn reduce_queries<A: Real + Element<Acc = A>>(scores: &mut [A], n: usize, own: u
 simd! {
     /// Element-wise largest of the rows of (groups, n), into row 0, and the first row that has it, into row 1.
     fn largest_query<V; T: Element>(scores: &mut [T], n: usize) {
-        for at in (0..n).step_by(V::N) {
-            let mut best: V = read(&scores[..n], at, T::Acc::zero());
+        lanes!(V, n, at => {
+            let mut best: V = at.load(&scores[..n], T::Acc::zero());
             let mut place = V::zero();
             for (query, row) in scores.chunks_exact(n).enumerate().skip(1) {
-                let s: V = read(row, at, T::Acc::zero());
+                let s: V = at.load(row, T::Acc::zero());
                 place = s.select_gt(best, V::splat(T::Acc::of(query as f64)), place);
                 best = s.select_gt(best, s, best);
             }
-            write(&mut scores[..n], at, best);
-            write(&mut scores[n..2 * n], at, place);
-        }
+            at.store(&mut scores[..n], best);
+            at.store(&mut scores[n..2 * n], place);
+        });
     }
 
-    /// Adds rows of scores to the columns' running maxima m and sums Σ e^(s − m). Row r of the columns `first ..` starts
-    /// at r·stride + first.
-    fn add_to_columns<V; T: Element>(scores: &[T], stride: usize, first: usize, max: &mut [T], sum: &mut [T]) {
-        let (rows, columns) = (scores.len().div_ceil(stride), max.len());
-        for top in (0..rows).step_by(ROW_GROUP) {
-            let row = |r: usize| &scores[r * stride + first..][..columns];
-            let group = top..(top + ROW_GROUP).min(rows);
-            for at in (0..columns).step_by(V::N) {
-                let old: V = read(max, at, T::Acc::zero());
-                let new = group.clone().fold(old, |m, r| m.max(read(row(r), at, T::Acc::zero())));
-                let rescaled = read::<T, V>(sum, at, T::Acc::zero()) * (old - new).exp();
-                let total = group.clone().fold(rescaled, |t, r| t + (read::<T, V>(row(r), at, T::Acc::zero()) - new).exp());
-                write(max, at, new);
-                write(sum, at, total);
-            }
+    /// Adds rows of scores, `stride` apart, to the columns' running maxima m and sums Σ e^(s − m).
+    fn add_to_columns<V; T: Element>(scores: &[T], stride: usize, max: &mut [T], sum: &mut [T]) {
+        let (columns, zero) = (max.len(), T::Acc::zero());
+        for rows in scores.chunks(ROW_GROUP * stride) {
+            lanes!(V, columns, at => {
+                let old: V = at.load(max, zero);
+                let mut new = old;
+                for row in rows.chunks(stride) {
+                    new = new.max(at.load(&row[..columns], zero));
+                }
+                let mut total = at.load::<T, V>(sum, zero) * (old - new).exp();
+                for row in rows.chunks(stride) {
+                    total = total + (at.load::<T, V>(&row[..columns], zero) - new).exp();
+                }
+                at.store(max, new);
+                at.store(sum, total);
+            });
         }
     }
 }
@@ -132,7 +154,11 @@ pub(crate) fn clip_loss<T: Element>(
     col_sum.fill(T::Acc::zero());
     for block in scores.blocks() {
         let s = scores.compute(&block, &mut space);
-        let (lse, own, excess) = (&mut row_lse[block.clone()], &mut own[block.clone()], &mut excess[block.clone()]);
+        let (lse, own, excess) = (
+            &mut row_lse[block.clone()],
+            &mut own[block.clone()],
+            &mut excess[block.clone()],
+        );
         let parts = ((&mut *s, step * width), (lse, step), (own, step), (excess, step));
         for_chunks(block.len().div_ceil(step), parts, |chunk, (s, lse, own, excess)| {
             for (i, s) in s.chunks_exact_mut(width).enumerate() {
@@ -143,12 +169,19 @@ pub(crate) fn clip_loss<T: Element>(
             }
         });
         let parts = ((&mut *col_max, STRIP), (&mut col_sum[..], STRIP));
-        for_chunks(n.div_ceil(STRIP), parts, |strip, (max, sum)| add_to_columns(s, width, strip * STRIP, max, sum));
+        for_chunks(n.div_ceil(STRIP), parts, |strip, (max, sum)| {
+            add_to_columns(&s[strip * STRIP..], width, max, sum)
+        });
     }
     let mut total = 0.0;
     for i in 0..n {
         let (max, sum) = (col_max[i], col_sum[i]);
-        let column = Statistics { max, sum, argmax: 0, total: sum };
+        let column = Statistics {
+            max,
+            sum,
+            argmax: 0,
+            total: sum,
+        };
         total += excess[i].f64() + column.excess(own[i]).f64();
         col_max[i] = column.lse();
     }
@@ -185,35 +218,34 @@ simd! {
     /// Σ ln(1 + e^(s + bias))
     fn sum_softplus<V; T: Element>(s: &[T], bias: T::Acc) -> T::Acc {
         let (mut sum, bias) = (V::zero(), V::splat(bias));
-        for at in (0..s.len()).step_by(V::N) {
-            sum = sum + softplus::<T::Acc, V>(read::<T, V>(s, at, T::Acc::of(-1e30)) + bias);
-        }
+        lanes!(V, s.len(), at => {
+            sum = sum + softplus::<T::Acc, V>(at.load::<T, V>(s, T::Acc::of(UNLIKELY)) + bias);
+        });
         sum.sum()
     }
 
     /// ds = weight · (e^(s − row_lse) + e^(s − col_lse)); returns Σ ds·s.
     fn clip_row<V; T: Element>(s: &[T::Acc], ds: &mut [T], row_lse: T::Acc, col_lse: &[T::Acc], weight: T::Acc) -> T::Acc {
         let (mut sum, row_lse, weight) = (V::zero(), V::splat(row_lse), V::splat(weight));
-        for at in (0..s.len()).step_by(V::N) {
-            let z: V = read(s, at, T::Acc::zero());
-            let col_lse: V = read(col_lse, at, T::Acc::zero());
+        lanes!(V, s.len(), at => {
+            let (z, col_lse): (V, V) = (at.load(s, T::Acc::zero()), at.load(col_lse, T::Acc::infinity()));
             let d = weight * ((z - row_lse).exp() + (z - col_lse).exp());
             sum = d.fma(z, sum);
-            write(ds, at, d);
-        }
+            at.store(ds, d);
+        });
         sum.sum()
     }
 
     /// ds = weight · σ(s + bias); returns Σ ds·s and Σ ds.
     fn siglip_row<V; T: Element>(s: &[T::Acc], ds: &mut [T], bias: T::Acc, weight: T::Acc) -> (T::Acc, T::Acc) {
         let (mut moment, mut sum, bias, weight) = (V::zero(), V::zero(), V::splat(bias), V::splat(weight));
-        for at in (0..s.len()).step_by(V::N) {
-            let z: V = read(s, at, T::Acc::of(-1e30));
+        lanes!(V, s.len(), at => {
+            let z: V = at.load(s, T::Acc::of(UNLIKELY));
             let d = weight * (z + bias).sigmoid();
             moment = d.fma(z, moment);
             sum = sum + d;
-            write(ds, at, d);
-        }
+            at.store(ds, d);
+        });
         (moment.sum(), sum.sum())
     }
 }
@@ -262,7 +294,12 @@ pub(crate) fn clip_loss_backward<T: Element>(
     dimage: &mut [T],
     dtext: &mut [T],
 ) -> T::Acc {
-    backward(Scores::new(p, image, text, log_scale), &Clip { row_lse, col_lse }, dimage, dtext)[0]
+    backward(
+        Scores::new(p, image, text, log_scale),
+        &Clip { row_lse, col_lse },
+        dimage,
+        dtext,
+    )[0]
 }
 
 pub(crate) fn siglip_loss_backward<T: Element>(
@@ -291,9 +328,7 @@ fn backward<T: Element>(
     } else {
         let mut wide = Scratch::<T::Acc>::new(dtext.len());
         backward_rows(&scores, loss, dimage, &mut wide, &mut rows);
-        let chunk = chunk_rows(1);
-        let parts = ((&wide[..], chunk), (dtext, chunk));
-        for_chunks(wide.len().div_ceil(chunk), parts, |_, (wide, dtext)| narrow(wide, dtext));
+        scale::<T::Acc, T>(&wide, dtext, 1.0);
     }
     let total = |part: usize| T::Acc::of(rows.iter().map(|row| row[part].f64()).sum());
     [if scores.held { T::Acc::zero() } else { total(0) }, total(1)]
@@ -328,7 +363,17 @@ fn backward_rows<T: Element>(
         derive(scores, loss, &block, s, ds, &mut sums[block.clone()]);
         let dimage = &mut dimage[block.start * width..block.end * width];
         product(Layout::Nn, m, p.dim, p.n, scores.scale, ds, scores.text, dimage, false);
-        product(Layout::Tn, p.n, p.dim, m, scores.scale, ds, scores.rows(&block), dtext, block.start > 0);
+        product(
+            Layout::Tn,
+            p.n,
+            p.dim,
+            m,
+            scores.scale,
+            ds,
+            scores.rows(&block),
+            dtext,
+            block.start > 0,
+        );
     }
 }
 
@@ -362,9 +407,13 @@ fn sparse_dimage<T: Element>(scores: &Scores<T>, s: &[T::Acc], ds: &[T::Acc], di
         wide.fill(T::Acc::zero());
         for (j, (query, &d)) in s[p.n..2 * p.n].iter().zip(ds).enumerate() {
             let query = query.f64() as usize;
-            add_row(&mut wide[query * p.dim..][..p.dim], &scores.text[j * p.dim..][..p.dim], scores.scale * d);
+            axpy_chunk(
+                &scores.text[j * p.dim..][..p.dim],
+                &mut wide[query * p.dim..][..p.dim],
+                scores.scale * d,
+            );
         }
-        narrow(&wide, dimage);
+        scale_chunk(&wide, dimage, T::Acc::one());
     });
 }
 
@@ -383,28 +432,8 @@ fn sparse_dtext<T: Element>(
             for i in 0..block.len() {
                 let query = s[i * scores.width() + p.n + j].f64() as usize;
                 let row = &image[(i * p.groups + query) * p.dim..][..p.dim];
-                add_row(dtext, row, scores.scale * ds[i * p.n + j]);
+                axpy_chunk(row, dtext, scores.scale * ds[i * p.n + j]);
             }
         }
     });
-}
-
-simd! {
-    /// y += factor · x
-    fn add_row<V; T: Element>(y: &mut [T::Acc], x: &[T], factor: T::Acc) {
-        let factor = V::splat(factor);
-        for at in (0..x.len()).step_by(V::N) {
-            let x: V = read(x, at, T::Acc::zero());
-            let sum = x.fma(factor, read(y, at, T::Acc::zero()));
-            write(y, at, sum);
-        }
-    }
-
-    /// Rounds to the stored type.
-    fn narrow<V; T: Element>(wide: &[T::Acc], out: &mut [T]) {
-        for at in (0..wide.len()).step_by(V::N) {
-            let wide: V = read(wide, at, T::Acc::zero());
-            write(out, at, wide);
-        }
-    }
 }

@@ -1,7 +1,8 @@
 //! Linear + cross-entropy on the CPU: chunks of rows, each with two passes over its logits between three products.
 
+use super::lanes::{Place, lanes};
 use super::parallel::{chunk_rows, for_chunks};
-use super::score::{Layout, Scratch, product, read, statistics, write};
+use super::score::{Layout, Scratch, product, statistics};
 use super::simd::{Real, simd};
 use crate::loss::CrossEntropy;
 use crate::{Element, Error, Result};
@@ -40,7 +41,9 @@ pub(crate) fn linear_cross_entropy<T: Element>(
     if let Some(dw) = out.dw.as_deref_mut().filter(|_| active.is_empty()) {
         dw.fill(T::Acc::zero());
     }
-    let rows = (CHUNK_LOGITS / p.vocab.max(1)).clamp(MIN_ROWS, MAX_ROWS).min(active.len());
+    let rows = (CHUNK_LOGITS / p.vocab.max(1))
+        .clamp(MIN_ROWS, MAX_ROWS)
+        .min(active.len());
     let mut logits = Scratch::<T::Acc>::new(rows * p.vocab);
     let mut dlogits = (out.dx.is_some() || out.dw.is_some()).then(|| Scratch::<T>::new(rows * p.vocab));
     let mut gathered = Scratch::<T>::new(if active.len() < p.rows { rows * p.dim } else { 0 });
@@ -48,9 +51,27 @@ pub(crate) fn linear_cross_entropy<T: Element>(
     for (index, rows) in active.chunks(rows.max(1)).enumerate() {
         let (m, len) = (rows.len(), rows.len() * p.vocab);
         let x = gather(x, p.dim, rows, &mut gathered);
-        product(Layout::Nt, m, p.vocab, p.dim, T::Acc::one(), x, w, &mut logits[..len], false);
+        product(
+            Layout::Nt,
+            m,
+            p.vocab,
+            p.dim,
+            T::Acc::one(),
+            x,
+            w,
+            &mut logits[..len],
+            false,
+        );
         let mut dlogits = dlogits.as_deref_mut().map(|all| &mut all[..len]);
-        score_rows::<T>(p, active.len(), rows, targets, &logits[..len], &mut results[..m], dlogits.as_deref_mut());
+        score_rows::<T>(
+            p,
+            active.len(),
+            rows,
+            targets,
+            &logits[..len],
+            &mut results[..m],
+            dlogits.as_deref_mut(),
+        );
         for (&row, &(loss, prediction)) in rows.iter().zip(&results) {
             (out.losses[row], out.predictions[row]) = (loss, prediction);
         }
@@ -58,7 +79,10 @@ pub(crate) fn linear_cross_entropy<T: Element>(
             product(Layout::Tn, p.vocab, p.dim, m, T::Acc::one(), dlogits, x, dw, index > 0);
         }
         if let (Some(dlogits), Some(dx)) = (&dlogits, out.dx.as_deref_mut()) {
-            let dx_rows = consecutive(rows, p.dim).map_or(&mut gathered[..m * p.dim], |range| &mut dx[range]);
+            let dx_rows = match consecutive(rows, p.dim) {
+                Some(range) => &mut dx[range],
+                None => &mut gathered[..m * p.dim],
+            };
             product(Layout::Nn, m, p.dim, p.vocab, T::Acc::one(), dlogits, w, dx_rows, false);
             scatter(&gathered, p.dim, rows, dx);
         }
@@ -78,7 +102,10 @@ fn active_rows(p: &CrossEntropy, targets: &[i32]) -> Result<Vec<usize>> {
         if target < 0 || target as usize >= p.vocab {
             return Err(Error::Value {
                 op: "linear_cross_entropy",
-                message: format!("target {target} of row {row} is outside the vocabulary of {} ids", p.vocab),
+                message: format!(
+                    "target {target} of row {row} is outside the vocabulary of {} ids",
+                    p.vocab
+                ),
             });
         }
         active.push(row);
@@ -124,33 +151,42 @@ fn score_rows<T: Element>(
 ) {
     let (width, step) = (p.vocab, chunk_rows(p.vocab));
     let (smoothing, classes) = (T::Acc::of(p.smoothing), T::Acc::of(p.vocab as f64));
-    let parts = ((rows, step), (logits, step * width), (results, step), (dlogits, step * width));
-    for_chunks(rows.len().div_ceil(step), parts, |_, (rows, logits, results, mut dlogits)| {
-        for (i, &row) in rows.iter().enumerate() {
-            let (z, target) = (&logits[i * width..][..width], targets[row] as usize);
-            let s = statistics(z);
-            let (nll, even) = (s.excess(z[target]), s.excess(s.total / classes));
-            let loss = nll + smoothing * (even - nll);
-            results[i] = (loss, s.argmax as i32);
-            if let Some(dlogits) = dlogits.as_deref_mut() {
-                let weight = T::Acc::one() / T::Acc::of(count as f64);
-                let spread = smoothing * weight / classes;
-                let dz = &mut dlogits[i * width..][..width];
-                softmax(z, dz, s.max, weight / s.sum, spread);
-                let likely = (z[target] - s.max).exp() / s.sum;
-                dz[target] = T::narrow(weight * (likely - T::Acc::one() + smoothing) - spread);
+    let parts = (
+        (rows, step),
+        (logits, step * width),
+        (results, step),
+        (dlogits, step * width),
+    );
+    for_chunks(
+        rows.len().div_ceil(step),
+        parts,
+        |_, (rows, logits, results, mut dlogits)| {
+            for (i, &row) in rows.iter().enumerate() {
+                let (z, target) = (&logits[i * width..][..width], targets[row] as usize);
+                let s = statistics(z);
+                let (nll, even) = (s.excess(z[target]), s.excess(s.total / classes));
+                let loss = nll + smoothing * (even - nll);
+                results[i] = (loss, s.argmax as i32);
+                if let Some(dlogits) = dlogits.as_deref_mut() {
+                    let weight = T::Acc::one() / T::Acc::of(count as f64);
+                    let spread = smoothing * weight / classes;
+                    let dz = &mut dlogits[i * width..][..width];
+                    softmax(z, dz, s.max, weight / s.sum, spread);
+                    let likely = (z[target] - s.max).exp() / s.sum;
+                    dz[target] = T::narrow(weight * (likely - T::Acc::one() + smoothing) - spread);
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 simd! {
     /// dz = factor · e^(z − max) − spread
     fn softmax<V; T: Element>(z: &[T::Acc], dz: &mut [T], max: T::Acc, factor: T::Acc, spread: T::Acc) {
         let (max, factor, spread) = (V::splat(max), V::splat(factor), V::splat(-spread));
-        for at in (0..z.len()).step_by(V::N) {
-            let z: V = read(z, at, T::Acc::zero());
-            write(dz, at, (z - max).exp().fma(factor, spread));
-        }
+        lanes!(V, z.len(), at => {
+            let z: V = at.load(z, T::Acc::zero());
+            at.store(dz, (z - max).exp().fma(factor, spread));
+        });
     }
 }

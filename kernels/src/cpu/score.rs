@@ -1,7 +1,8 @@
-//! What the losses over score matrices share: scratch for a block of scores, access by register, softmax statistics.
+//! What the losses over score matrices share: scratch for a block of scores, softmax statistics.
 
 use crate::Element;
-use crate::cpu::simd::{Lanes, Real, load_tail, simd, store_tail};
+use crate::cpu::lanes::{Place, lanes};
+use crate::cpu::simd::{Lanes, MAX_LANES, Real, simd};
 use num_traits::{Float, Zero};
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -66,28 +67,6 @@ impl<A: bytemuck::Pod> DerefMut for Scratch<A> {
     }
 }
 
-/// The register of elements from `at` on, filled up with `fill` past the end.
-#[inline(always)]
-pub(crate) fn read<T: Element, V: Lanes<T::Acc>>(x: &[T], at: usize, fill: T::Acc) -> V {
-    if at + V::N <= x.len() {
-        // SAFETY: the slice holds `V::N` elements from `at` on.
-        unsafe { T::load(x.as_ptr().add(at)) }
-    } else {
-        load_tail::<T, V>(&x[at..], fill)
-    }
-}
-
-/// Stores the register to the elements from `at` on, as far as there are any.
-#[inline(always)]
-pub(crate) fn write<T: Element, V: Lanes<T::Acc>>(x: &mut [T], at: usize, v: V) {
-    if at + V::N <= x.len() {
-        // SAFETY: the slice holds `V::N` elements from `at` on.
-        unsafe { T::store(x.as_mut_ptr().add(at), v) }
-    } else {
-        store_tail(&mut x[at..], v);
-    }
-}
-
 /// A row of scores z in short.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Statistics<A> {
@@ -117,21 +96,22 @@ simd! {
     /// The statistics of a row of at most 2²⁴ scores.
     pub(crate) fn statistics<V; T: Element>(row: &[T]) -> Statistics<T::Acc> {
         let lowest = T::Acc::neg_infinity();
-        let lanes = V::splat(T::Acc::of(V::N as f64));
-        let mut index = [T::Acc::zero(); crate::cpu::simd::MAX_LANES];
+        let width = V::splat(T::Acc::of(V::N as f64));
+        let mut index = [T::Acc::zero(); MAX_LANES];
         index.iter_mut().enumerate().for_each(|(i, lane)| *lane = T::Acc::of(i as f64));
         // SAFETY: the array holds MAX_LANES ≥ V::N elements.
-        let mut here: V = unsafe { V::load(index.as_ptr()) };
-        let (mut best, mut place, mut total) = (V::splat(lowest), here, V::zero());
-        for at in (0..row.len()).step_by(V::N) {
-            let z: V = read(row, at, lowest);
+        let first: V = unsafe { V::load(index.as_ptr()) };
+        let mut here = first - width;
+        let (mut best, mut place, mut total) = (V::splat(lowest), first, V::zero());
+        lanes!(V, row.len(), at => {
+            let z: V = at.load(row, lowest);
+            here = here + width;
             place = z.select_gt(best, here, place);
             best = z.select_gt(best, z, best);
-            here = here + lanes;
-            total = total + read(row, at, T::Acc::zero());
-        }
+            total = total + at.load::<T, V>(row, T::Acc::zero());
+        });
         let max = best.largest();
-        let (mut bests, mut places) = ([lowest; crate::cpu::simd::MAX_LANES], index);
+        let (mut bests, mut places) = ([lowest; MAX_LANES], index);
         // SAFETY: both arrays hold MAX_LANES ≥ V::N elements.
         unsafe {
             best.store(bests.as_mut_ptr());
@@ -139,10 +119,10 @@ simd! {
         }
         let argmax = (0..V::N).filter(|&i| bests[i] == max).map(|i| places[i].f64() as usize).min();
         let (mut sum, shift) = (V::zero(), V::splat(max));
-        for at in (0..row.len()).step_by(V::N) {
-            let z: V = read(row, at, lowest);
+        lanes!(V, row.len(), at => {
+            let z: V = at.load(row, lowest);
             sum = sum + (z - shift).exp();
-        }
+        });
         let total = total.sum();
         Statistics {
             max,
