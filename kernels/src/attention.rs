@@ -11,9 +11,10 @@ use crate::view::on_device;
 use crate::{DType, Error, Kind, Result, View, ViewMut, cpu};
 
 /// Which keys a query sees, before lengths and segments narrow it further.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mask {
     /// All of them.
+    #[default]
     Full,
     /// Aligned at the bottom right: query i sees keys ≤ i + `k_len` − `q_len`.
     Causal,

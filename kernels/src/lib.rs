@@ -9,22 +9,22 @@
 //! - Outputs are overwritten, never read, unless the contract says "adds to".
 //! - How work is split depends on shapes alone, so results are the same to the last bit for any number of threads.
 
-pub mod attention;
-pub mod copy;
 pub mod activation;
+pub mod attention;
 pub mod contrastive;
+pub mod copy;
 pub mod cpu;
 mod device;
 mod dispatch;
 mod dtype;
 pub mod elementwise;
 mod error;
-pub mod patch;
-pub mod rotary;
-pub mod norm;
-pub mod reduce;
 pub mod gemm;
 pub mod loss;
+pub mod norm;
+pub mod patch;
+pub mod reduce;
+pub mod rotary;
 mod view;
 
 pub use device::{Buffer, Device, Kind, MemoryUse};

@@ -34,7 +34,7 @@ pub fn patch_embed(image: &Var, w: &Var, b: Option<&Var>, patch: usize) -> Resul
         image.dtype(),
         [batch, tokens, channels * patch * patch],
     )?;
-    patch::unfold(&cut, image.tensor().view(), &mut patches.view_mut()?)?;
+    patch::unfold(cut, image.tensor().view(), &mut patches.view_mut()?)?;
     linear(&record(&[image], patches, || Unfold { cut }), w, b)
 }
 
@@ -56,7 +56,7 @@ impl Op for Unfold {
             ..
         } = self.cut;
         let mut dimage = Tensor::empty(dy.device(), dy.dtype(), [batch, channels, height, width])?;
-        patch::fold(&self.cut, dy.view(), &mut dimage.view_mut()?)?;
+        patch::fold(self.cut, dy.view(), &mut dimage.view_mut()?)?;
         Ok(vec![Some(dimage)])
     }
 }

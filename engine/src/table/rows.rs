@@ -3,7 +3,7 @@
 use super::oracle::{self, Sight};
 use super::{Array, Case, Row};
 use crate::ops::{self, Attend};
-use crate::{Activation, DType, Device, Error, Mask, Result, Tensor, Var};
+use crate::{Activation, DType, Device, Mask, Result, Tensor, Var};
 
 /// Errors of a result that is one sum over a few dozen products: 1e-5 in f32 (2⁻²⁴ times √n and some room), 2⁻⁷ in
 /// bf16, which rounds inputs of later steps and the result (2⁻⁹ each).
@@ -534,6 +534,7 @@ fn cast() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
 
     #[test]
     fn a_wrong_derivative_is_found() -> Result<()> {
