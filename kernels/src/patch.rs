@@ -3,8 +3,8 @@
 use crate::view::on_device;
 use crate::{Error, Result, View, ViewMut, cpu};
 
-/// Images and the side of the square patches they are cut into. Rows and columns of pixels that do not fill a patch
-/// at the lower and right edge belong to none.
+/// Images and the square windows they are cut into: one every `patch` pixels, `patch + 2·margin` wide, zero beyond the
+/// image. Rows and columns of pixels that do not fill a patch at the lower and right edge have no window of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patches {
     /// Images.
@@ -15,11 +15,18 @@ pub struct Patches {
     pub height: usize,
     /// Pixels from left to right.
     pub width: usize,
-    /// Side of a patch in pixels.
+    /// Pixels from one window to the next.
     pub patch: usize,
+    /// Pixels by which a window reaches over its patch on each side; 0: plain patches.
+    pub margin: usize,
 }
 
 impl Patches {
+    /// Side of a window in pixels.
+    pub fn window(&self) -> usize {
+        self.patch + 2 * self.margin
+    }
+
     fn check(&self, op: &'static str, image: (usize, &'static str), patches: (usize, &'static str)) -> Result<()> {
         if self.patch == 0 {
             let message = "patches need a side of at least one pixel".to_owned();
@@ -31,9 +38,10 @@ impl Patches {
             height,
             width,
             patch,
+            ..
         } = *self;
         let whole = batch * channels * height * width;
-        let cut = batch * (height / patch) * (width / patch) * channels * patch * patch;
+        let cut = batch * (height / patch) * (width / patch) * channels * self.window() * self.window();
         for ((found, what), expected) in [(image, whole), (patches, cut)] {
             if found != expected {
                 return Err(Error::Length {
@@ -48,7 +56,7 @@ impl Patches {
     }
 }
 
-/// Cuts `image` `(batch, channels, height, width)` into `patches` `(batch, height/patch · width/patch, channels·patch·patch)`,
+/// Cuts `image` `(batch, channels, height, width)` into `patches` `(batch, height/patch · width/patch, channels·window·window)`,
 /// left to right and top to bottom.
 ///
 /// # Errors
@@ -60,7 +68,7 @@ pub fn unfold(p: Patches, image: View, patches: &mut ViewMut) -> Result<()> {
     on_device!("unfold", image, T => cpu::patch::unfold::<T>(p, image.slice(), patches.slice_mut()))
 }
 
-/// The derivative of [`unfold`]: puts `dpatches` back in their places in `dimage`, zero where no patch lies.
+/// The derivative of [`unfold`]: adds `dpatches` up in their places in `dimage`, zero where no window lies.
 ///
 /// # Errors
 /// As for [`unfold`].

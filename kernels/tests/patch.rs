@@ -19,21 +19,23 @@ fn sizes(p: Patches) -> (usize, usize) {
     let patches = (p.height / p.patch) * (p.width / p.patch);
     (
         p.batch * p.channels * p.height * p.width,
-        p.batch * patches * p.channels * p.patch * p.patch,
+        p.batch * patches * p.channels * p.window() * p.window(),
     )
 }
 
-/// For each element of `patches`, its place in the image.
-fn places(p: Patches) -> Vec<usize> {
-    let (rows, columns) = (p.height / p.patch, p.width / p.patch);
+/// For each element of `patches`, its place in the image, if it has one.
+fn places(p: Patches) -> Vec<Option<usize>> {
+    let (rows, columns, side) = (p.height / p.patch, p.width / p.patch, p.window());
     let mut places = Vec::new();
     for b in 0..p.batch {
         for patch in 0..rows * columns {
             for c in 0..p.channels {
-                for pixel in 0..p.patch * p.patch {
-                    let y = patch / columns * p.patch + pixel / p.patch;
-                    let x = patch % columns * p.patch + pixel % p.patch;
-                    places.push(((b * p.channels + c) * p.height + y) * p.width + x);
+                for pixel in 0..side * side {
+                    let y = (patch / columns * p.patch + pixel / side) as i64 - p.margin as i64;
+                    let x = (patch % columns * p.patch + pixel % side) as i64 - p.margin as i64;
+                    let inside = (0..p.height as i64).contains(&y) && (0..p.width as i64).contains(&x);
+                    let line = (b * p.channels + c) * p.height;
+                    places.push(inside.then(|| (line + y as usize) * p.width + x as usize));
                 }
             }
         }
@@ -43,7 +45,8 @@ fn places(p: Patches) -> Vec<usize> {
 
 fn check<T: Element + PartialEq>(p: Patches) {
     let (whole, cut) = sizes(p);
-    let (places, nan) = (places(p), T::narrow(T::Acc::of(f64::NAN)));
+    let number = |x: f64| T::narrow(T::Acc::of(x));
+    let (places, nan, zero) = (places(p), number(f64::NAN), number(0.0));
     let image = ramp::<T>(whole);
     let (source, mut out) = (buffer(&image), buffer(&vec![nan; cut]));
     unfold(
@@ -52,7 +55,7 @@ fn check<T: Element + PartialEq>(p: Patches) {
         &mut ViewMut::new(&mut out, T::DTYPE, 0, cut),
     )
     .unwrap();
-    let expected: Vec<T> = places.iter().map(|&at| image[at]).collect();
+    let expected: Vec<T> = places.iter().map(|at| at.map_or(zero, |at| image[at])).collect();
     assert_eq!(View::new(&out, T::DTYPE, 0, cut).slice::<T>(), expected, "{p:?}");
 
     let patches = ramp::<T>(cut);
@@ -63,24 +66,32 @@ fn check<T: Element + PartialEq>(p: Patches) {
         &mut ViewMut::new(&mut out, T::DTYPE, 0, whole),
     )
     .unwrap();
-    let mut expected = vec![T::narrow(T::Acc::of(0.0)); whole];
-    places.iter().zip(&patches).for_each(|(&at, &x)| expected[at] = x);
+    let mut sums = vec![0.0; whole];
+    for (at, x) in places.iter().zip(&patches) {
+        if let Some(at) = at {
+            sums[*at] += x.widen().f64();
+        }
+    }
+    let expected: Vec<T> = sums.into_iter().map(number).collect();
     assert_eq!(View::new(&out, T::DTYPE, 0, whole).slice::<T>(), expected, "{p:?}");
 }
 
-fn shapes() -> [Patches; 4] {
-    let shape = |batch, channels, height, width, patch| Patches {
+fn shapes() -> [Patches; 6] {
+    let plain = |batch, channels, height, width, patch| Patches {
         batch,
         channels,
         height,
         width,
         patch,
+        margin: 0,
     };
     [
-        shape(2, 3, 28, 42, 14),
-        shape(1, 1, 5, 7, 1),
-        shape(3, 2, 17, 10, 4),
-        shape(1, 3, 3, 9, 4),
+        plain(2, 3, 28, 42, 14),
+        plain(1, 1, 5, 7, 1),
+        plain(3, 2, 17, 10, 4),
+        plain(1, 3, 3, 9, 4),
+        Patches { margin: 2, ..plain(2, 3, 12, 16, 4) },
+        Patches { margin: 5, ..plain(1, 2, 11, 9, 3) },
     ]
 }
 

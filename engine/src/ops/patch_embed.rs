@@ -6,9 +6,10 @@ use crate::ops::linear;
 use crate::tape::{Context, Op, Var, record};
 use kernels::patch::{self, Patches};
 
-/// Tokens of an image: image (batch, channels, height, width), w (dim, channels·patch·patch), b (dim)
-/// → (batch, height/patch · width/patch, dim), patches row by row.
-pub fn patch_embed(image: &Var, w: &Var, b: Option<&Var>, patch: usize) -> Result<Var> {
+/// Tokens of an image: image (batch, channels, height, width), w (dim, channels·window·window), b (dim)
+/// → (batch, height/patch · width/patch, dim), patches row by row. A window is `patch + 2·margin` wide, so that with
+/// a margin neighbours overlap; beyond the image it sees zeros.
+pub fn patch_embed(image: &Var, w: &Var, b: Option<&Var>, patch: usize, margin: usize) -> Result<Var> {
     let [batch, channels, height, width] = image.shape()[..] else {
         return mismatch(
             "patch_embed",

@@ -257,22 +257,18 @@ pub(super) fn concat(parts: &[Array]) -> Array {
     Array::new([batch, parts.iter().map(|p| p.shape[1]).sum(), dim], data)
 }
 
-/// Images (batch, channels, height, width) as patches (batch, patches, channels · patch²).
-pub(super) fn unfold(x: &Array, patch: usize) -> Array {
-    let [batch, channels, height, width] = x.shape[..] else {
-        unreachable!("rank 4")
+/// Images (batch, channels, height, width) as windows (batch, patches, channels · window²), zero beyond the image.
+pub(super) fn unfold(x: &Array, patch: usize, margin: usize) -> Array {
+    let [batch, channels, height, width] = x.shape[..] else { unreachable!("rank 4") };
+    let (down, across, side) = (height / patch, width / patch, patch + 2 * margin);
+    let shape = Shape::from([batch, down * across, channels * side * side]);
+    let pixel = |place: usize| {
+        let (column, row, channel) = (place % side, place / side % side, place / (side * side) % channels);
+        let tile = place / (side * side * channels);
+        let (b, tile_row, tile_column) = (tile / (down * across), tile / across % down, tile % across);
+        let (y, x0) = (tile_row * patch + row, tile_column * patch + column);
+        let inside = y >= margin && y < height + margin && x0 >= margin && x0 < width + margin;
+        if inside { x.data[((b * channels + channel) * height + y - margin) * width + x0 - margin] } else { 0.0 }
     };
-    let (down, across) = (height / patch, width / patch);
-    let mut data = Vec::with_capacity(x.data.len());
-    for place in 0..batch * down * across * channels * patch * patch {
-        let (column, row) = (place % patch, place / patch % patch);
-        let channel = place / (patch * patch) % channels;
-        let tile = place / (patch * patch * channels);
-        let (b, y, x0) = (tile / (down * across), tile / across % down, tile % across);
-        data.push(x.data[((b * channels + channel) * height + y * patch + row) * width + x0 * patch + column]);
-    }
-    Array {
-        shape: Shape::from([batch, down * across, channels * patch * patch]),
-        data,
-    }
+    Array { shape, data: (0..shape.elements()).map(pixel).collect() }
 }

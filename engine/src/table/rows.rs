@@ -337,11 +337,18 @@ fn siglip_loss() -> Vec<Case> {
 }
 
 fn patch_embed() -> Vec<Case> {
-    let run = |_: &Device, v: &[Var]| ops::patch_embed(&v[0], &v[1], Some(&v[2]), 2);
-    let inputs = normal([&[2, 3, 4, 6], &[5, 12], &[5]]);
-    vec![case("patch_embed", inputs, PRODUCT, run, |a| {
-        oracle::linear(&oracle::unfold(&a[0], 2), &a[1], Some(&a[2]))
-    })]
+    [0, 2]
+        .map(|margin| {
+            let window = 2 + 2 * margin;
+            case(
+                format!("patch_embed/margin {margin}"),
+                normal([&[2, 3, 4, 6], &[5, 3 * window * window], &[5]]),
+                PRODUCT,
+                move |_, v| ops::patch_embed(&v[0], &v[1], Some(&v[2]), 2, margin),
+                move |a| oracle::linear(&oracle::unfold(&a[0], 2, margin), &a[1], Some(&a[2])),
+            )
+        })
+        .into()
 }
 
 /// Dropout's oracle is the op itself on ones: that fixes the mask; its statistics have a test of their own.
