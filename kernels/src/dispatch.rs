@@ -93,6 +93,12 @@ impl Call {
         })
     }
 
+    /// The number of elements of a shape.
+    pub(crate) fn elements(&self, shape: &[usize]) -> Result<usize> {
+        let product = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+        product.ok_or_else(|| self.refuse(format!("shape {shape:?} has more elements than can be counted")))
+    }
+
     /// A value outside the kernel's domain.
     pub(crate) fn refuse(&self, message: String) -> Error {
         Error::Value { op: self.op, message }

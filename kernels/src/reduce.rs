@@ -11,7 +11,7 @@ use crate::{Result, View, ViewMut};
 /// Lengths or devices that do not fit, types without a common accumulator.
 pub fn sum_axis(x: View, out: &mut ViewMut, outer: usize, axis: usize, inner: usize, factor: f64) -> Result<()> {
     let call = Call::new("sum_axis", "x", &x)?;
-    let (long, short) = sizes(&call, outer, axis, inner)?;
+    let (long, short) = (call.elements(&[outer, axis, inner])?, call.elements(&[outer, inner])?);
     call.same("x", &x, long)?;
     call.same_or_accumulator("out", out, short)?;
     on_pair!("sum_axis", x, out, (T, U) => {
@@ -26,21 +26,10 @@ pub fn sum_axis(x: View, out: &mut ViewMut, outer: usize, axis: usize, inner: us
 /// Lengths or devices that do not fit, types without a common accumulator.
 pub fn broadcast_axis(x: View, out: &mut ViewMut, outer: usize, axis: usize, inner: usize, factor: f64) -> Result<()> {
     let call = Call::new("broadcast_axis", "out", out)?;
-    let (long, short) = sizes(&call, outer, axis, inner)?;
+    let (long, short) = (call.elements(&[outer, axis, inner])?, call.elements(&[outer, inner])?);
     call.same_or_accumulator("x", &x, short)?;
     call.same("out", out, long)?;
     on_pair!("broadcast_axis", x, out, (T, U) => {
         cpu::reduce::broadcast_axis::<T, U>(x.slice(), out.slice_mut(), [outer, axis, inner], factor)
     })
-}
-
-/// Elements with and without the axis.
-fn sizes(call: &Call, outer: usize, axis: usize, inner: usize) -> Result<(usize, usize)> {
-    let short = outer.checked_mul(inner);
-    match (short.and_then(|short| short.checked_mul(axis)), short) {
-        (Some(long), Some(short)) => Ok((long, short)),
-        _ => Err(call.refuse(format!(
-            "({outer}, {axis}, {inner}) has more elements than there is memory"
-        ))),
-    }
 }

@@ -1,7 +1,8 @@
 //! Walking a row register by register, its ragged end included.
 
 use crate::Element;
-use crate::cpu::simd::{Lanes, load_tail, store_tail};
+use crate::cpu::simd::{Lanes, MAX_LANES, Real, load_tail, store_tail};
+use half::bf16;
 
 /// A place in a row: where a register's worth of elements, or the row's last few, are.
 pub(crate) trait Place: Copy {
@@ -9,6 +10,10 @@ pub(crate) trait Place: Copy {
     fn load<T: Element, V: Lanes<T::Acc>>(self, x: &[T], fill: T::Acc) -> V;
     /// Rounds and stores to the elements of `y` here.
     fn store<T: Element, V: Lanes<T::Acc>>(self, y: &mut [T], v: V);
+    /// [`store`](Place::store) to bf16, from any accumulator.
+    fn store_bf16<A: Real, V: Lanes<A>>(self, y: &mut [bf16], v: V);
+    /// The first element's number.
+    fn start(self) -> usize;
 }
 
 /// A full register starting at an element.
@@ -30,6 +35,15 @@ impl Place for Full {
         // SAFETY: the slice taken has V::N elements.
         unsafe { T::store(y[self.0..self.0 + V::N].as_mut_ptr(), v) }
     }
+    #[inline(always)]
+    fn store_bf16<A: Real, V: Lanes<A>>(self, y: &mut [bf16], v: V) {
+        // SAFETY: the slice taken has V::N elements.
+        unsafe { v.store_bf16(y[self.0..self.0 + V::N].as_mut_ptr()) }
+    }
+    #[inline(always)]
+    fn start(self) -> usize {
+        self.0
+    }
 }
 
 impl Place for Rest {
@@ -40,6 +54,18 @@ impl Place for Rest {
     #[inline(always)]
     fn store<T: Element, V: Lanes<T::Acc>>(self, y: &mut [T], v: V) {
         store_tail(&mut y[self.0..], v)
+    }
+    #[inline(always)]
+    fn store_bf16<A: Real, V: Lanes<A>>(self, y: &mut [bf16], v: V) {
+        let mut all = [bf16::ZERO; MAX_LANES];
+        // SAFETY: the array holds MAX_LANES ≥ V::N elements.
+        unsafe { v.store_bf16(all.as_mut_ptr()) }
+        let rest = &mut y[self.0..];
+        rest.copy_from_slice(&all[..rest.len()]);
+    }
+    #[inline(always)]
+    fn start(self) -> usize {
+        self.0
     }
 }
 

@@ -58,6 +58,14 @@ impl<'a, T: Send> Parts for (Option<&'a mut [T]>, usize) {
     }
 }
 
+impl Parts for () {
+    type Piece = ();
+    fn cut(self, _chunks: usize) -> ((), ()) {
+        ((), ())
+    }
+    fn piece(self) {}
+}
+
 macro_rules! tuple_parts {
     ($($part:ident $head:ident $tail:ident),*) => {
         impl<$($part: Parts),*> Parts for ($($part,)*) {

@@ -1,0 +1,50 @@
+//! Rows of a table by number, and the derivative to the table.
+
+use crate::cpu;
+use crate::device::Kind;
+use crate::dispatch::Call;
+use crate::view::on_device;
+use crate::{DType, Result, View, ViewMut};
+
+/// `out[i] = table[ids[i]]`: `table` is `(vocab, dim)` and `out` `(n, dim)`, both `T`; `ids` is I32 `(n)`.
+///
+/// # Errors
+/// Lengths, types or devices that do not fit; an id outside `0..vocab`, which the error names with its place.
+pub fn embedding(table: View, ids: View, out: &mut ViewMut, vocab: usize, dim: usize) -> Result<()> {
+    let call = Call::new("embedding", "table", &table)?;
+    call.same("table", &table, call.elements(&[vocab, dim])?)?;
+    call.typed("ids", &ids, DType::I32, ids.len())?;
+    call.same("out", out, call.elements(&[ids.len(), dim])?)?;
+    check_ids(&call, &ids, vocab)?;
+    on_device!("embedding", table, T => cpu::embedding::embedding::<T>(table.slice(), ids.slice(), out.slice_mut(), dim))
+}
+
+/// Derivative of [`embedding`]: `dtable[t] = Σ dout[i]` over the places `i` with `ids[i] = t`, added in order. `dout` is
+/// `(n, dim)` of type `T`, `dtable` is `(vocab, dim)` in `A` and overwritten, zero where no id points.
+///
+/// # Errors
+/// Lengths, types or devices that do not fit; an id outside `0..vocab`, which the error names with its place.
+pub fn embedding_backward(ids: View, dout: View, dtable: &mut ViewMut, vocab: usize, dim: usize) -> Result<()> {
+    let call = Call::new("embedding_backward", "dout", &dout)?;
+    call.typed("ids", &ids, DType::I32, ids.len())?;
+    call.same("dout", &dout, call.elements(&[ids.len(), dim])?)?;
+    call.accumulator("dtable", dtable, call.elements(&[vocab, dim])?)?;
+    check_ids(&call, &ids, vocab)?;
+    on_device!("embedding_backward", dout, T => {
+        cpu::embedding::embedding_backward::<T>(ids.slice(), dout.slice(), dtable.slice_mut(), dim)
+    })
+}
+
+fn check_ids(call: &Call, ids: &View, vocab: usize) -> Result<()> {
+    if ids.kind() != Kind::Cpu {
+        return Ok(());
+    }
+    let ids = ids.slice::<i32>();
+    match ids
+        .iter()
+        .position(|&id| usize::try_from(id).map_or(true, |id| id >= vocab))
+    {
+        Some(place) => Err(call.refuse(format!("id {} at place {place} is outside 0..{vocab}", ids[place]))),
+        None => Ok(()),
+    }
+}
