@@ -9,6 +9,7 @@ mod rows;
 mod scratch;
 mod sequence;
 mod tile;
+mod transpose;
 
 pub(crate) use backward::{Saved, backward};
 pub(crate) use forward::{forward, weights};

@@ -7,7 +7,7 @@ use super::tile::{Left, Size, product};
 use super::{Plan, scratch};
 use crate::Element;
 use crate::attention::Attention;
-use crate::cpu::simd::{MAX_LANES, Real};
+use crate::cpu::simd::Real;
 use num_traits::{One, Zero};
 use rayon::prelude::*;
 
@@ -145,13 +145,12 @@ impl<T: Element> Group<'_, T> {
         pack(saved.dout, rows, m, T::Acc::one(), self.dout, width);
         row_dots(saved.dout, saved.out, rows, &mut self.delta[..m]);
 
-        score(&self.plan, m, visible, self.queries, self.keys_t, self.scores);
-        weights::<T::Acc>(&self.sequence, first, self.scores, keys, &saved.lse[row..][..m]);
+        let whole = score(&self.plan, m, visible, self.queries, self.keys_t, self.scores);
+        weights::<T::Acc>(&self.sequence, first, self.scores, keys, whole, &saved.lse[row..][..m]);
         score(&self.plan, m, visible, self.dout, self.values_t, self.gradients);
         if self.p.dropout > 0.0 {
             drop_rows(self.p, row, m, visible, self.gradients, keys);
         }
-        let whole = visible.next_multiple_of(MAX_LANES);
         score_gradients::<T::Acc>(self.scores, self.gradients, keys, whole, &self.delta[..m]);
         if self.p.dropout > 0.0 {
             drop_rows(self.p, row, m, visible, self.scores, keys);

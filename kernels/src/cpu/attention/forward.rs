@@ -76,10 +76,18 @@ impl<T: Element> Heads<'_, T> {
             let end = (first + block).min(self.sequence.queries);
             let (m, visible) = (end - first, self.sequence.visible_to(first, end));
             pack(self.q, rows.from(first), m, T::Acc::of(self.p.scale), queries, width);
-            score(&self.plan, m, visible, queries, keys, scores);
+            let whole = score(&self.plan, m, visible, queries, keys, scores);
             // SAFETY: rows of log-sum-exps belong to heads, and heads to tasks.
             let lse = unsafe { self.lse.row(self.plan.row(self.batch, head) + first, m) };
-            softmax::<T::Acc>(&self.sequence, first, scores, self.plan.keys, lse, &mut inverse[..m]);
+            softmax::<T::Acc>(
+                &self.sequence,
+                first,
+                scores,
+                self.plan.keys,
+                whole,
+                lse,
+                &mut inverse[..m],
+            );
             if self.p.dropout > 0.0 {
                 drop_rows::<T::Acc>(
                     self.p,
@@ -116,7 +124,7 @@ impl<T: Element> Heads<'_, T> {
     }
 }
 
-/// Scores of `m` packed queries against the first `visible` packed keys, rounded up to registers.
+/// Scores of `m` packed queries against the first `visible` packed keys, rounded up to registers; returns their number.
 pub(super) fn score<A: Real + Element<Acc = A>>(
     plan: &Plan,
     m: usize,
@@ -124,7 +132,7 @@ pub(super) fn score<A: Real + Element<Acc = A>>(
     queries: &[A],
     keys: &[A],
     scores: &mut [A],
-) {
+) -> usize {
     let size = Size {
         m,
         n: visible.next_multiple_of(MAX_LANES),
@@ -139,6 +147,7 @@ pub(super) fn score<A: Real + Element<Acc = A>>(
         plan.keys,
         false,
     );
+    size.n
 }
 
 /// Applies the dropout mask of `m` queries, the first of which is row `row` of `(batch, q_heads, q_len)`.
@@ -181,8 +190,8 @@ pub(crate) fn weights<T: Element>(p: &Attention, q: &[T], k: &[T], lse: &[T::Acc
                     let end = (first + block).min(sequence.queries);
                     let (m, visible) = (end - first, sequence.visible_to(first, end));
                     pack(q, rows.from(first), m, T::Acc::of(p.scale), queries, width);
-                    score(&plan, m, visible, queries, keys, scores);
-                    rows::weights::<T::Acc>(&sequence, first, scores, plan.keys, &lse[first..end]);
+                    let whole = score(&plan, m, visible, queries, keys, scores);
+                    rows::weights::<T::Acc>(&sequence, first, scores, plan.keys, whole, &lse[first..end]);
                     let scores = scores.chunks_exact(plan.keys);
                     for (weights, scores) in weights[first * p.k_len..end * p.k_len]
                         .chunks_exact_mut(p.k_len)

@@ -1,8 +1,9 @@
 //! Row by row: between heads in memory and padded scratch, and from scores to softmax weights and back.
 
 use super::sequence::Sequence;
+use super::transpose::{SIDE, transpose};
 use crate::cpu::random::uniform;
-use crate::cpu::simd::{Real, load_tail, simd, store_tail};
+use crate::cpu::simd::{MAX_LANES, Real, load_tail, simd, store_tail};
 use num_traits::{Float, One, Zero};
 use std::marker::PhantomData;
 
@@ -80,9 +81,24 @@ simd! {
     /// Copies `rows` rows into the columns of scratch rows of `width` elements, padded with zeros.
     pub(super) fn pack_transposed<V; T: Element>(x: &[T], head: Head, rows: usize, out: &mut [T::Acc], width: usize) {
         let Head { first, stride, dim } = head;
+        let (whole_rows, whole) = (rows - rows % SIDE, dim - dim % V::N);
+        let mut block = [[T::Acc::zero(); MAX_LANES]; SIDE];
+        for i in (0..whole_rows).step_by(SIDE) {
+            for j in (0..whole).step_by(V::N) {
+                for (r, row) in block.iter_mut().enumerate() {
+                    let x = &x[first + (i + r) * stride + j..][..V::N];
+                    // SAFETY: `x` has V::N elements and `row` MAX_LANES ≥ V::N.
+                    unsafe { T::load::<V>(x.as_ptr()).store(row.as_mut_ptr()) }
+                }
+                for part in (0..V::N).step_by(SIDE) {
+                    transpose(&block, part, &mut out[(j + part) * width + i..], width);
+                }
+            }
+        }
         for i in 0..rows {
             let x = &x[first + i * stride..][..dim];
-            for (out, x) in out.chunks_exact_mut(width).zip(x) {
+            let done = if i < whole_rows { whole } else { 0 };
+            for (out, x) in out.chunks_exact_mut(width).zip(x).skip(done) {
                 out[i] = x.widen();
             }
         }
@@ -99,12 +115,14 @@ simd! {
         for (i, (x, factor)) in x.chunks_exact(width).zip(factors).enumerate() {
             // SAFETY: tasks own heads, and rows of different heads do not overlap.
             let out = unsafe { out.row(first + i * stride, dim) };
-            for (x, out) in x.chunks(V::N).zip(out.chunks_mut(V::N)) {
-                let y = load_tail::<T::Acc, V>(x, T::Acc::zero()) * V::splat(*factor);
-                match out.len() == V::N {
-                    // SAFETY: `out` has V::N elements.
-                    true => unsafe { T::store(out.as_mut_ptr(), y) },
-                    false => store_tail(out, y),
+            for (x, out) in x.chunks_exact(V::N).zip(out.chunks_mut(V::N)) {
+                // SAFETY: a chunk of `x` has V::N elements, and so has `out` where it is stored to whole.
+                unsafe {
+                    let y = V::load(x.as_ptr()) * V::splat(*factor);
+                    match out.len() == V::N {
+                        true => T::store(out.as_mut_ptr(), y),
+                        false => store_tail(out, y),
+                    }
                 }
             }
         }
@@ -112,20 +130,20 @@ simd! {
 
     /// Turns rows of scores into exp(score − largest); writes the log-sum-exp and the inverse of each row's sum.
     pub(super) fn softmax<V; A: Element>(
-        sequence: &Sequence, first: usize, scores: &mut [A::Acc], width: usize, lse: &mut [A::Acc], inverse: &mut [A::Acc],
+        sequence: &Sequence, first: usize, scores: &mut [A::Acc], width: usize, whole: usize, lse: &mut [A::Acc], inverse: &mut [A::Acc],
     ) {
         let none = A::Acc::neg_infinity();
         for (r, row) in scores.chunks_exact_mut(width).take(lse.len()).enumerate() {
-            let row = sequence.hide(first + r, row, V::N);
+            let row = sequence.hide(first + r, &mut row[..whole], V::N);
             let mut largest = V::splat(none);
             for x in row.chunks_exact(V::N) {
                 // SAFETY: a chunk has V::N elements.
                 largest = largest.max(unsafe { V::load(x.as_ptr()) });
             }
             let largest = largest.largest();
+            lse[r] = largest;
             if largest == none {
                 row.fill(A::Acc::zero());
-                (lse[r], inverse[r]) = (none, A::Acc::zero());
                 continue;
             }
             let mut sum = V::zero();
@@ -137,18 +155,21 @@ simd! {
                     sum = sum + e;
                 }
             }
-            let sum = sum.sum();
-            lse[r] = largest + sum.ln();
-            inverse[r] = A::Acc::one() / sum;
+            inverse[r] = sum.sum();
+        }
+        for (lse, inverse) in lse.iter_mut().zip(inverse) {
+            let sees = *lse > none;
+            *lse = if sees { *lse + inverse.ln() } else { none };
+            *inverse = if sees { A::Acc::one() / *inverse } else { A::Acc::zero() };
         }
     }
 
     /// Turns rows of scores into softmax weights, given each row's log-sum-exp.
     pub(super) fn weights<V; A: Element>(
-        sequence: &Sequence, first: usize, scores: &mut [A::Acc], width: usize, lse: &[A::Acc],
+        sequence: &Sequence, first: usize, scores: &mut [A::Acc], width: usize, whole: usize, lse: &[A::Acc],
     ) {
         for (r, (row, &lse)) in scores.chunks_exact_mut(width).zip(lse).enumerate() {
-            let row = sequence.hide(first + r, row, V::N);
+            let row = sequence.hide(first + r, &mut row[..whole], V::N);
             if lse == A::Acc::neg_infinity() {
                 row.fill(A::Acc::zero());
                 continue;
