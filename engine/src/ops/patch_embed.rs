@@ -28,12 +28,13 @@ pub fn patch_embed(image: &Var, w: &Var, b: Option<&Var>, patch: usize, margin: 
         height,
         width,
         patch,
+        margin,
     };
     let tokens = (height / patch) * (width / patch);
     let mut patches = Tensor::empty(
         image.tensor().device(),
         image.dtype(),
-        [batch, tokens, channels * patch * patch],
+        [batch, tokens, channels * cut.window() * cut.window()],
     )?;
     patch::unfold(cut, image.tensor().view(), &mut patches.view_mut()?)?;
     linear(&record(&[image], patches, || Unfold { cut }), w, b)

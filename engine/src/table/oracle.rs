@@ -259,7 +259,9 @@ pub(super) fn concat(parts: &[Array]) -> Array {
 
 /// Images (batch, channels, height, width) as windows (batch, patches, channels · window²), zero beyond the image.
 pub(super) fn unfold(x: &Array, patch: usize, margin: usize) -> Array {
-    let [batch, channels, height, width] = x.shape[..] else { unreachable!("rank 4") };
+    let [batch, channels, height, width] = x.shape[..] else {
+        unreachable!("rank 4")
+    };
     let (down, across, side) = (height / patch, width / patch, patch + 2 * margin);
     let shape = Shape::from([batch, down * across, channels * side * side]);
     let pixel = |place: usize| {
@@ -268,7 +270,14 @@ pub(super) fn unfold(x: &Array, patch: usize, margin: usize) -> Array {
         let (b, tile_row, tile_column) = (tile / (down * across), tile / across % down, tile % across);
         let (y, x0) = (tile_row * patch + row, tile_column * patch + column);
         let inside = y >= margin && y < height + margin && x0 >= margin && x0 < width + margin;
-        if inside { x.data[((b * channels + channel) * height + y - margin) * width + x0 - margin] } else { 0.0 }
+        if inside {
+            x.data[((b * channels + channel) * height + y - margin) * width + x0 - margin]
+        } else {
+            0.0
+        }
     };
-    Array { shape, data: (0..shape.elements()).map(pixel).collect() }
+    Array {
+        shape,
+        data: (0..shape.elements()).map(pixel).collect(),
+    }
 }
