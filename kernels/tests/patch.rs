@@ -90,8 +90,14 @@ fn shapes() -> [Patches; 6] {
         plain(1, 1, 5, 7, 1),
         plain(3, 2, 17, 10, 4),
         plain(1, 3, 3, 9, 4),
-        Patches { margin: 2, ..plain(2, 3, 12, 16, 4) },
-        Patches { margin: 5, ..plain(1, 2, 11, 9, 3) },
+        Patches {
+            margin: 2,
+            ..plain(2, 3, 12, 16, 4)
+        },
+        Patches {
+            margin: 5,
+            ..plain(1, 2, 11, 9, 3)
+        },
     ]
 }
 
