@@ -1,11 +1,13 @@
 //! Contrastive losses on the CPU: blocks of rows of scores, each reduced while it is in the cache.
 
 use super::elementwise::{axpy_chunk, scale, scale_chunk};
+use super::gemm::product;
 use super::lanes::{Place, lanes};
 use super::parallel::{chunk_rows, for_chunks};
-use super::score::{Layout, Scratch, Statistics, product, softplus, statistics};
+use super::score::{Scratch, Statistics, softplus, statistics};
 use super::simd::{Real, simd};
 use crate::contrastive::Contrastive;
+use crate::gemm::Layout;
 use crate::{Element, Stored};
 use num_traits::{Float, One, Zero};
 use std::ops::Range;

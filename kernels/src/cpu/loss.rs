@@ -1,9 +1,11 @@
 //! Linear + cross-entropy on the CPU: chunks of rows, each with two passes over its logits between three products.
 
+use super::gemm::product;
 use super::lanes::{Place, lanes};
 use super::parallel::{chunk_rows, for_chunks};
-use super::score::{Layout, Scratch, product, statistics};
+use super::score::{Scratch, statistics};
 use super::simd::{Real, simd};
+use crate::gemm::Layout;
 use crate::loss::CrossEntropy;
 use crate::{Element, Error, Result};
 use num_traits::{Float, One, Zero};

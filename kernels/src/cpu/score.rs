@@ -1,6 +1,5 @@
 //! What the losses over score matrices share: scratch for a block of scores, softmax statistics.
 
-use crate::Element;
 use crate::cpu::lanes::{Place, lanes};
 use crate::cpu::simd::{Lanes, MAX_LANES, Real, simd};
 use num_traits::{Float, Zero};
@@ -151,40 +150,4 @@ pub(crate) fn ln_1p<A: Real, V: Lanes<A>>(u: V) -> V {
 pub(crate) fn softplus<A: Real, V: Lanes<A>>(x: V) -> V {
     let positive = x - x.min(V::zero());
     positive + ln_1p::<A, V>(x.min(-x).exp())
-}
-
-/// Stand-in for the shared product.
-pub(crate) fn product<T: Element, C: Element<Acc = T::Acc>>(
-    layout: Layout,
-    m: usize,
-    n: usize,
-    k: usize,
-    alpha: T::Acc,
-    a: &[T],
-    b: &[T],
-    c: &mut [C],
-    accumulate: bool,
-) {
-    let mut wide = vec![T::Acc::zero(); m * n];
-    for i in 0..m {
-        for l in 0..k {
-            let x = a[if layout == Layout::Tn { l * m + i } else { i * k + l }].widen();
-            for j in 0..n {
-                let y = b[if layout == Layout::Nt { j * k + l } else { l * n + j }].widen();
-                wide[i * n + j] = wide[i * n + j] + x * y;
-            }
-        }
-    }
-    for (c, w) in c.iter_mut().zip(wide) {
-        let old = if accumulate { c.widen() } else { T::Acc::zero() };
-        *c = C::narrow(old + alpha * w);
-    }
-}
-
-/// Stand-in for the shared layouts.
-#[derive(PartialEq, Eq, Clone, Copy)]
-pub(crate) enum Layout {
-    Nn,
-    Nt,
-    Tn,
 }
