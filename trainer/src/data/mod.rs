@@ -1,0 +1,3 @@
+//! Data to train and evaluate on.
+
+pub mod scenes;

@@ -1,0 +1,3 @@
+//! Training: where the data comes from.
+
+pub mod data;
