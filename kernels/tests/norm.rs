@@ -168,8 +168,8 @@ fn check_unit_length(dtype: DType, rows: usize, dim: usize) {
         &what("dx"),
         &dx.values(),
         &expected_dx,
-        steps + 0.51 * spacing(dtype),
-        8.0,
+        steps + to_t,
+        4.0 * steps * largest,
     );
 }
 

@@ -16,14 +16,14 @@ pub(crate) fn dropout<T: Element>(x: &[T], y: &mut [T], p: f64, seed: u64) {
 simd! {
     /// `x` and `y` start at element `first`.
     fn dropout_chunk<V; T: Element>(x: &[T], y: &mut [T], p: f64, seed: u64, first: usize) {
-        let (threshold, kept) = (p as f32, T::Acc::of(1.0 / (1.0 - p)));
+        let (threshold, scale) = (p as f32, T::Acc::of(1.0 / (1.0 - p)));
         lanes!(V, x.len(), at => {
-            let index = (first + at.start()) as u64;
+            let first = (first + at.start()) as u64;
             let mut factors = [T::Acc::zero(); MAX_LANES];
-            for (lane, factor) in factors.iter_mut().take(V::N).enumerate() {
-                if uniform(seed, index + lane as u64) >= threshold {
-                    *factor = kept;
-                }
+            for (lane, factor) in (0..).zip(factors.iter_mut().take(V::N)) {
+                // `first` is a multiple of the register's width: an `or` adds, and leaves the upper half alone.
+                let kept = uniform(seed, first | lane) >= threshold;
+                *factor = if kept { scale } else { T::Acc::zero() };
             }
             // SAFETY: the array holds MAX_LANES ≥ V::N elements.
             let factor = unsafe { V::load(factors.as_ptr()) };

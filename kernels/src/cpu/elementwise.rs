@@ -79,7 +79,7 @@ simd! {
     }
 
     /// `y = x` in another type with the same accumulator.
-    fn convert_chunk<V; T: Element, U: Element<Acc = T::Acc>>(x: &[T], y: &mut [U]) {
+    pub(crate) fn convert_chunk<V; T: Element, U: Element<Acc = T::Acc>>(x: &[T], y: &mut [U]) {
         lanes!(V, x.len(), at => {
             let x: V = at.load(x, T::Acc::zero());
             at.store(y, x);

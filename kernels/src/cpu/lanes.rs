@@ -72,7 +72,34 @@ impl Place for Rest {
 /// `lanes!(V, len, at => { … })` runs the block for each [`Place`] of a row of `len` elements, in order. The block is
 /// written out twice, for full registers and for the rest: a closure called from two places might not be inlined, and
 /// then would not be compiled for the instruction set.
+///
+/// `lanes!(V, len, (at, part) => { … })` also numbers consecutive registers 0 to 3 over and over: sums kept in four parts do
+/// not wait for one another.
 macro_rules! lanes {
+    ($v:ident, $len:expr, ($at:ident, $part:ident) => $body:block) => {{
+        let len: usize = $len;
+        let mut start = 0;
+        while start + 4 * $v::N <= len {
+            $crate::cpu::lanes::lanes!(@parts $v, start, $at, $part, $body, 0 1 2 3);
+            start += 4 * $v::N;
+        }
+        let $part = 0;
+        while start + $v::N <= len {
+            let $at = $crate::cpu::lanes::Full(start);
+            $body
+            start += $v::N;
+        }
+        if start < len {
+            let $at = $crate::cpu::lanes::Rest(start);
+            $body
+        }
+    }};
+    (@parts $v:ident, $start:ident, $at:ident, $part:ident, $body:block, $($i:literal)*) => {
+        $({
+            let ($at, $part) = ($crate::cpu::lanes::Full($start + $i * $v::N), $i);
+            $body
+        })*
+    };
     ($v:ident, $len:expr, $at:ident => $body:block) => {{
         let len: usize = $len;
         let mut start = 0;

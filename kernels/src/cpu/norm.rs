@@ -3,11 +3,12 @@
 //! RMS norm is layer norm without a mean and a bias, so both share their rows' code, told apart by `CENTER`. A row is read
 //! from memory once; further passes over it find it in the first-level cache.
 
-use crate::Element;
+use crate::cpu::elementwise::convert_chunk;
 use crate::cpu::lanes::{Place, lanes};
 use crate::cpu::parallel::{chunk_rows, for_chunks, with_scratch};
 use crate::cpu::reduce::sum_axis;
 use crate::cpu::simd::{Lanes, Real, simd};
+use crate::{Element, Stored};
 use num_traits::{Float, One, Zero};
 
 /// Fewest rows per chunk in the derivatives: each chunk leaves partial sums of the size of a row or two.
@@ -24,16 +25,34 @@ pub(crate) fn layer_norm<T: Element>(
 ) {
     let per = chunk_rows(w.len());
     let parts = ((x, per * w.len()), (y, per * w.len()), (mean, per), (rstd, per));
-    for_chunks(x.len().div_ceil(per * w.len()), parts, |_, (x, y, mean, rstd)| {
-        layer_norm_rows(x, w, b, y, mean, rstd, T::Acc::of(eps));
+    widened([w, b], |[w, b]| {
+        for_chunks(x.len().div_ceil(per * w.len()), parts, |_, (x, y, mean, rstd)| {
+            layer_norm_rows(x, w, b, y, mean, rstd, T::Acc::of(eps));
+        });
     });
 }
 
 pub(crate) fn rms_norm<T: Element>(x: &[T], w: &[T], y: &mut [T], rstd: &mut [T::Acc], eps: f64) {
     let per = chunk_rows(w.len());
     let parts = ((x, per * w.len()), (y, per * w.len()), (rstd, per));
-    for_chunks(x.len().div_ceil(per * w.len()), parts, |_, (x, y, rstd)| {
-        rms_norm_rows(x, w, y, rstd, T::Acc::of(eps));
+    widened([w], |[w]| {
+        for_chunks(x.len().div_ceil(per * w.len()), parts, |_, (x, y, rstd)| {
+            rms_norm_rows(x, w, y, rstd, T::Acc::of(eps));
+        });
+    });
+}
+
+/// Calls `f` with `N` slices of equal length widened to the accumulator: once here instead of once per row.
+fn widened<T: Element, const N: usize>(x: [&[T]; N], f: impl FnOnce([&[T::Acc]; N])) {
+    if T::DTYPE == T::Acc::DTYPE {
+        return f(x.map(bytemuck::cast_slice));
+    }
+    let len = x[0].len();
+    with_scratch::<T::Acc, _>(N * len, |wide| {
+        for (x, wide) in x.iter().zip(wide.chunks_exact_mut(len)) {
+            convert_chunk(x, wide);
+        }
+        f(std::array::from_fn(|i| &wide[i * len..][..len]));
     });
 }
 
@@ -41,7 +60,7 @@ pub(crate) fn rms_norm<T: Element>(x: &[T], w: &[T], y: &mut [T], rstd: &mut [T:
 #[derive(Clone, Copy)]
 struct Known<'a, T: Element> {
     x: &'a [T],
-    w: &'a [T],
+    w: &'a [T::Acc],
     mean: &'a [T::Acc],
     rstd: &'a [T::Acc],
     dy: &'a [T],
@@ -64,8 +83,10 @@ pub(crate) fn layer_norm_backward<T: Element>(
     dw: &mut [T::Acc],
     db: &mut [T::Acc],
 ) {
-    let known = Known { x, w, mean, rstd, dy };
-    backward::<T>(known, Gradients { dx, dw, db }, layer_norm_backward_rows);
+    widened([w], |[w]| {
+        let known = Known { x, w, mean, rstd, dy };
+        backward::<T>(known, Gradients { dx, dw, db }, layer_norm_backward_rows);
+    });
 }
 
 pub(crate) fn rms_norm_backward<T: Element>(
@@ -76,14 +97,11 @@ pub(crate) fn rms_norm_backward<T: Element>(
     dx: &mut [T],
     dw: &mut [T::Acc],
 ) {
-    let known = Known {
-        x,
-        w,
-        mean: &[],
-        rstd,
-        dy,
-    };
-    backward::<T>(known, Gradients { dx, dw, db: &mut [] }, rms_norm_backward_rows);
+    widened([w], |[w]| {
+        let (mean, db): (_, &mut [T::Acc]) = (&[], &mut []);
+        let known = Known { x, w, mean, rstd, dy };
+        backward::<T>(known, Gradients { dx, dw, db }, rms_norm_backward_rows);
+    });
 }
 
 /// Runs `rows` on chunks of rows, each with its own `dw` and `db`, and sums those in order.
@@ -133,8 +151,8 @@ pub(crate) fn l2_normalize_backward<T: Element>(y: &[T], inverse: &[T::Acc], dy:
 simd! {
     fn layer_norm_rows<V; T: Element>(
         x: &[T],
-        w: &[T],
-        b: &[T],
+        w: &[T::Acc],
+        b: &[T::Acc],
         y: &mut [T],
         mean: &mut [T::Acc],
         rstd: &mut [T::Acc],
@@ -146,7 +164,7 @@ simd! {
         }
     }
 
-    fn rms_norm_rows<V; T: Element>(x: &[T], w: &[T], y: &mut [T], rstd: &mut [T::Acc], eps: T::Acc) {
+    fn rms_norm_rows<V; T: Element>(x: &[T], w: &[T::Acc], y: &mut [T], rstd: &mut [T::Acc], eps: T::Acc) {
         for (row, (x, y)) in x.chunks_exact(w.len()).zip(y.chunks_exact_mut(w.len())).enumerate() {
             let (mean, r) = statistics::<V, T, false>(x, eps);
             rstd[row] = r;
@@ -164,12 +182,12 @@ simd! {
 
     fn l2_rows<V; T: Element>(x: &[T], y: &mut [T], inverse: &mut [T::Acc], dim: usize, eps: T::Acc) {
         for (row, (x, y)) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)).enumerate() {
-            let mut squares = V::zero();
-            lanes!(V, dim, at => {
+            let mut squares = [V::zero(); 4];
+            lanes!(V, dim, (at, part) => {
                 let x: V = at.load(x, T::Acc::zero());
-                squares = x.fma(x, squares);
+                squares[part] = x.fma(x, squares[part]);
             });
-            inverse[row] = T::Acc::one() / Float::max(squares.sum().sqrt(), eps);
+            inverse[row] = T::Acc::one() / Float::max(total(squares).sqrt(), eps);
             lanes!(V, dim, at => {
                 let x: V = at.load(x, T::Acc::zero());
                 at.store(y, x * V::splat(inverse[row]));
@@ -180,12 +198,12 @@ simd! {
     fn l2_backward_rows<V; T: Element>(y: &[T], inverse: &[T::Acc], dy: &[T], dx: &mut [T], dim: usize) {
         for (row, dx) in dx.chunks_exact_mut(dim).enumerate() {
             let (y, dy) = (&y[row * dim..][..dim], &dy[row * dim..][..dim]);
-            let mut product = V::zero();
-            lanes!(V, dim, at => {
+            let mut products = [V::zero(); 4];
+            lanes!(V, dim, (at, part) => {
                 let (y, dy): (V, V) = (at.load(y, T::Acc::zero()), at.load(dy, T::Acc::zero()));
-                product = y.fma(dy, product);
+                products[part] = y.fma(dy, products[part]);
             });
-            let (product, inverse) = (V::splat(product.sum()), V::splat(inverse[row]));
+            let (product, inverse) = (V::splat(total(products)), V::splat(inverse[row]));
             lanes!(V, dim, at => {
                 let (y, dy): (V, V) = (at.load(y, T::Acc::zero()), at.load(dy, T::Acc::zero()));
                 at.store(dx, inverse * (dy - y * product));
@@ -200,28 +218,34 @@ fn statistics<V: Lanes<T::Acc>, T: Element, const CENTER: bool>(x: &[T], eps: T:
     let share = T::Acc::one() / T::Acc::of(x.len() as f64);
     let mut mean = T::Acc::zero();
     if CENTER {
-        let mut sum = V::zero();
-        lanes!(V, x.len(), at => {
+        let mut sums = [V::zero(); 4];
+        lanes!(V, x.len(), (at, part) => {
             let x: V = at.load(x, T::Acc::zero());
-            sum = sum + x;
+            sums[part] = sums[part] + x;
         });
-        mean = sum.sum() * share;
+        mean = total(sums) * share;
     }
-    let mut squares = V::zero();
-    lanes!(V, x.len(), at => {
+    let mut squares = [V::zero(); 4];
+    lanes!(V, x.len(), (at, part) => {
         let x: V = at.load(x, mean);
         let centred = x - V::splat(mean);
-        squares = centred.fma(centred, squares);
+        squares[part] = centred.fma(centred, squares[part]);
     });
-    (mean, T::Acc::one() / (squares.sum() * share + eps).sqrt())
+    (mean, T::Acc::one() / (total(squares) * share + eps).sqrt())
+}
+
+/// The sum of four registers' elements.
+#[inline(always)]
+fn total<V: Lanes<A>, A: Real>(parts: [V; 4]) -> A {
+    ((parts[0] + parts[1]) + (parts[2] + parts[3])).sum()
 }
 
 /// `y = (x − mean)·rstd·w + b`, without `mean` and `b` unless CENTER.
 #[inline(always)]
 fn normalize<V: Lanes<T::Acc>, T: Element, const CENTER: bool>(
     x: &[T],
-    w: &[T],
-    b: &[T],
+    w: &[T::Acc],
+    b: &[T::Acc],
     y: &mut [T],
     mean: T::Acc,
     rstd: T::Acc,
@@ -248,24 +272,25 @@ fn backward_rows<V: Lanes<T::Acc>, T: Element, const CENTER: bool>(known: Known<
         let (x, dy) = (&known.x[row * dim..][..dim], &known.dy[row * dim..][..dim]);
         let mean = if CENTER { known.mean[row] } else { zero };
         let (shift, rstd) = (V::splat(mean), V::splat(known.rstd[row]));
-        let (mut sum_g, mut sum_gx) = (V::zero(), V::zero());
-        lanes!(V, dim, at => {
+        let (mut sum_g, mut sum_gx) = ([V::zero(); 4], [V::zero(); 4]);
+        lanes!(V, dim, (at, part) => {
             let (x, dy, w): (V, V, V) = (at.load(x, mean), at.load(dy, zero), at.load(w, zero));
             let (normal, g) = ((x - shift) * rstd, dy * w);
-            sum_gx = g.fma(normal, sum_gx);
+            sum_gx[part] = g.fma(normal, sum_gx[part]);
             let old: V = at.load(dw, zero);
             at.store(dw, dy.fma(normal, old));
             if CENTER {
-                sum_g = sum_g + g;
+                sum_g[part] = sum_g[part] + g;
                 let old: V = at.load(db, zero);
                 at.store(db, old + dy);
             }
         });
-        let (avg_g, avg_gx) = (V::splat(sum_g.sum() * share), V::splat(sum_gx.sum() * share));
+        // dx = rstd·g − rstd·avg(g) − (x − mean)·rstd²·avg(g·x̂).
+        let constant = V::splat(total(sum_g) * share) * -rstd;
+        let slope = V::splat(total(sum_gx) * share) * rstd * -rstd;
         lanes!(V, dim, at => {
             let (x, dy, w): (V, V, V) = (at.load(x, mean), at.load(dy, zero), at.load(w, zero));
-            let normal = (x - shift) * rstd;
-            at.store(dx, rstd * (dy.fma(w, -avg_g) - normal * avg_gx));
+            at.store(dx, (x - shift).fma(slope, (dy * w).fma(rstd, constant)));
         });
     }
 }

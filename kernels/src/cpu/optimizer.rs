@@ -78,7 +78,7 @@ simd! {
             at.store(m, new_m);
             at.store(v, new_v);
             at.store(weights, new_w);
-            if let Some(low) = low.as_deref_mut() {
+            if let Some(low) = &mut low {
                 at.store_bf16(low, new_w);
             }
         });
