@@ -1,0 +1,122 @@
+//! Configuration of what connects encoder and decoder.
+
+use super::{above_zero, config, divides, positive, probability};
+use crate::error::Result;
+use serde::{Deserialize, Serialize};
+
+/// A Q-Former (Li et al. 2023, "BLIP-2").
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QFormerConfig {
+    /// Learned queries: what an image is summed up in.
+    pub num_query_tokens: usize,
+    /// Width of queries and text.
+    pub hidden_size: usize,
+    /// Transformer blocks.
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// Width of the feed-forward layers.
+    pub intermediate_size: usize,
+    /// Every so many blocks, from the first on, queries look at the image.
+    pub cross_attention_frequency: usize,
+    /// The longest text in tokens.
+    pub max_position_embeddings: usize,
+    /// Added to the variance in layer norms.
+    pub layer_norm_eps: f64,
+    /// Dropout on embeddings and on what each sublayer adds.
+    pub dropout: f64,
+    /// Width of the space in which images and texts are compared.
+    pub projection: usize,
+    /// Adds 2-D sinusoidal positions to the keys of cross-attention.
+    pub positions_in_keys: bool,
+}
+
+impl Default for QFormerConfig {
+    fn default() -> QFormerConfig {
+        QFormerConfig {
+            num_query_tokens: 8,
+            hidden_size: 96,
+            num_hidden_layers: 4,
+            num_attention_heads: 4,
+            intermediate_size: 288,
+            cross_attention_frequency: 2,
+            max_position_embeddings: 64,
+            layer_norm_eps: 1e-5,
+            dropout: 0.0,
+            projection: 64,
+            positions_in_keys: true,
+        }
+    }
+}
+
+impl QFormerConfig {
+    pub(super) fn validate(&self, image_width: usize) -> Result<()> {
+        positive("qformer.num_query_tokens", self.num_query_tokens)?;
+        positive("qformer.hidden_size", self.hidden_size)?;
+        positive("qformer.num_hidden_layers", self.num_hidden_layers)?;
+        positive("qformer.intermediate_size", self.intermediate_size)?;
+        positive("qformer.cross_attention_frequency", self.cross_attention_frequency)?;
+        positive("qformer.max_position_embeddings", self.max_position_embeddings)?;
+        positive("qformer.projection", self.projection)?;
+        let heads = self.num_attention_heads;
+        divides(
+            "qformer.num_attention_heads",
+            heads,
+            self.hidden_size,
+            "qformer.hidden_size",
+        )?;
+        if self.positions_in_keys {
+            divides("qformer.positions_in_keys", 4, image_width, "vision.hidden_size")?;
+        }
+        above_zero("qformer.layer_norm_eps", self.layer_norm_eps)?;
+        probability("qformer.dropout", self.dropout)
+    }
+}
+
+/// What the decoder sees of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdapterKind {
+    /// The Q-Former's query outputs.
+    Qformer,
+    /// Every patch token through an MLP (Liu et al. 2023, "LLaVA").
+    #[default]
+    Mlp,
+    /// Query outputs, then all patch tokens, each through its projector.
+    Both,
+}
+
+/// The adapter: which tokens, and the projectors they go through.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdapterConfig {
+    /// What the decoder sees of an image.
+    pub kind: AdapterKind,
+    /// Width between a projector's two layers; the decoder's when none.
+    pub hidden_size: Option<usize>,
+    /// Adds 2-D sinusoidal positions to the projected patch tokens.
+    pub positions: bool,
+}
+
+impl Default for AdapterConfig {
+    fn default() -> AdapterConfig {
+        AdapterConfig {
+            kind: AdapterKind::Mlp,
+            hidden_size: None,
+            positions: true,
+        }
+    }
+}
+
+impl AdapterConfig {
+    pub(super) fn validate(&self, decoder_width: usize) -> Result<()> {
+        if self.hidden_size == Some(0) {
+            return config("adapter.hidden_size", "must be at least 1");
+        }
+        if self.positions && self.kind != AdapterKind::Qformer {
+            divides("adapter.positions", 4, decoder_width, "decoder.hidden_size")?;
+        }
+        Ok(())
+    }
+}

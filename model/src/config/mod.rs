@@ -1,0 +1,112 @@
+//! What a model is made of: serialised as the model folder's `config.json` and as the `[model]` table of a recipe.
+
+mod adapter;
+mod decoder;
+mod lora;
+mod vision;
+
+pub use adapter::{AdapterConfig, AdapterKind, QFormerConfig};
+pub use decoder::{DecoderConfig, ImageAttention, ImagePositions};
+pub use lora::{LoraConfig, LoraConfigs};
+pub use vision::{HiddenAct, PositionKind, VisionConfig};
+
+use crate::error::{Result, config};
+use serde::{Deserialize, Serialize};
+
+/// A vision-language model: encoder, adapter, decoder.
+///
+/// ```
+/// use model::{AdapterKind, VlmConfig};
+/// let mut config = VlmConfig { vocab_size: 100, ..VlmConfig::default() };
+/// config.validate()?;
+/// config.adapter.kind = AdapterKind::Qformer; // but there is no `qformer` table
+/// assert!(config.validate().unwrap_err().to_string().contains("qformer"));
+/// # Ok::<(), model::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VlmConfig {
+    /// The image encoder.
+    pub vision: VisionConfig,
+    /// The Q-Former; needed when the adapter or a contrastive phase uses it.
+    pub qformer: Option<QFormerConfig>,
+    /// What connects encoder and decoder.
+    pub adapter: AdapterConfig,
+    /// The language model.
+    pub decoder: DecoderConfig,
+    /// Ids of the tokenizer, specials included.
+    pub vocab_size: usize,
+    /// Low-rank adapters per part.
+    pub lora: LoraConfigs,
+}
+
+impl VlmConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] with the first field that makes no model.
+    pub fn validate(&self) -> Result<()> {
+        self.vision.validate()?;
+        self.decoder.validate()?;
+        if let Some(qformer) = &self.qformer {
+            qformer.validate(self.vision.hidden_size)?;
+        }
+        if self.adapter.kind != AdapterKind::Mlp && self.qformer.is_none() {
+            return config("qformer", "the adapter uses a Q-Former, but there is no such table");
+        }
+        self.adapter.validate(self.decoder.hidden_size)?;
+        positive("vocab_size", self.vocab_size)?;
+        self.lora.validate()?;
+        let slots = self.image_tokens();
+        if slots >= self.decoder.max_position_embeddings {
+            let limit = self.decoder.max_position_embeddings;
+            return config(
+                "decoder.max_position_embeddings",
+                format!("{limit} leaves no room for text after {slots} image slots"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Slots an image takes in front of the text.
+    pub fn image_tokens(&self) -> usize {
+        let queries = self.qformer.as_ref().map_or(0, |q| q.num_query_tokens);
+        match self.adapter.kind {
+            AdapterKind::Qformer => queries,
+            AdapterKind::Mlp => self.vision.patches(),
+            AdapterKind::Both => queries + self.vision.patches(),
+        }
+    }
+}
+
+/// Fails when `value` is 0.
+fn positive(field: &str, value: usize) -> Result<()> {
+    if value == 0 {
+        return config(field, "must be at least 1");
+    }
+    Ok(())
+}
+
+/// Fails unless `divisor` divides `value`.
+fn divides(field: &str, divisor: usize, value: usize, what: &str) -> Result<()> {
+    if divisor == 0 || !value.is_multiple_of(divisor) {
+        return config(field, format!("{divisor} does not divide {what} ({value})"));
+    }
+    Ok(())
+}
+
+/// Fails unless `0 ≤ p < 1`.
+fn probability(field: &str, p: f64) -> Result<()> {
+    if !(0.0..1.0).contains(&p) {
+        return config(field, format!("{p} is not in 0 ≤ p < 1"));
+    }
+    Ok(())
+}
+
+/// Fails unless the number is finite and above 0.
+fn above_zero(field: &str, x: f64) -> Result<()> {
+    if !(x.is_finite() && x > 0.0) {
+        return config(field, format!("{x} is not a finite number above 0"));
+    }
+    Ok(())
+}

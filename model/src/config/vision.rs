@@ -1,0 +1,139 @@
+//! The image encoder's configuration.
+
+use super::{above_zero, divides, positive, probability};
+use crate::error::Result;
+use engine::Activation;
+use serde::{Deserialize, Serialize};
+
+/// The activation between an encoder's two feed-forward layers, by its Hugging Face name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HiddenAct {
+    /// GELU with the error function.
+    #[default]
+    Gelu,
+    /// `x · σ(1.702 x)`: OpenAI's CLIP.
+    QuickGelu,
+    /// GELU's tanh approximation: SigLIP.
+    GeluPytorchTanh,
+}
+
+impl From<HiddenAct> for Activation {
+    fn from(act: HiddenAct) -> Activation {
+        match act {
+            HiddenAct::Gelu => Activation::Gelu,
+            HiddenAct::QuickGelu => Activation::QuickGelu,
+            HiddenAct::GeluPytorchTanh => Activation::GeluTanh,
+        }
+    }
+}
+
+/// How an encoder knows where a patch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PositionKind {
+    /// A learned vector per token.
+    Learned,
+    /// Fixed sines and cosines of row and column.
+    #[default]
+    Sinusoidal,
+}
+
+/// A vision transformer (Dosovitskiy et al. 2021); field names as in Hugging Face's CLIP and SigLIP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VisionConfig {
+    /// Side of the square image in pixels.
+    pub image_size: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Width of the tokens.
+    pub hidden_size: usize,
+    /// Transformer blocks.
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// Width of the feed-forward layers.
+    pub intermediate_size: usize,
+    /// A learned token in front of the patches, as in CLIP.
+    pub class_token: bool,
+    /// A bias in the patch embedding: SigLIP has one, CLIP has none.
+    pub patch_bias: bool,
+    /// A layer norm before the first block, as in CLIP.
+    pub pre_layernorm: bool,
+    /// How positions are encoded.
+    pub positions: PositionKind,
+    /// The feed-forward layers' activation.
+    pub hidden_act: HiddenAct,
+    /// Added to the variance in layer norms.
+    pub layer_norm_eps: f64,
+    /// Dropout on what each sublayer adds.
+    pub dropout: f64,
+}
+
+impl Default for VisionConfig {
+    fn default() -> VisionConfig {
+        VisionConfig {
+            image_size: 48,
+            patch_size: 8,
+            hidden_size: 96,
+            num_hidden_layers: 3,
+            num_attention_heads: 4,
+            intermediate_size: 288,
+            class_token: false,
+            patch_bias: true,
+            pre_layernorm: false,
+            positions: PositionKind::Sinusoidal,
+            hidden_act: HiddenAct::Gelu,
+            layer_norm_eps: 1e-5,
+            dropout: 0.0,
+        }
+    }
+}
+
+impl VisionConfig {
+    /// Patches along one side.
+    pub fn grid(&self) -> usize {
+        self.image_size / self.patch_size.max(1)
+    }
+
+    /// Patches of an image, the class token not among them.
+    pub fn patches(&self) -> usize {
+        self.grid() * self.grid()
+    }
+
+    /// Tokens the encoder gives.
+    pub fn tokens(&self) -> usize {
+        self.patches() + usize::from(self.class_token)
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        positive("vision.image_size", self.image_size)?;
+        divides(
+            "vision.patch_size",
+            self.patch_size,
+            self.image_size,
+            "vision.image_size",
+        )?;
+        positive("vision.hidden_size", self.hidden_size)?;
+        positive("vision.num_hidden_layers", self.num_hidden_layers)?;
+        positive("vision.intermediate_size", self.intermediate_size)?;
+        let heads = self.num_attention_heads;
+        divides(
+            "vision.num_attention_heads",
+            heads,
+            self.hidden_size,
+            "vision.hidden_size",
+        )?;
+        if self.positions == PositionKind::Sinusoidal {
+            divides(
+                "vision.hidden_size",
+                4,
+                self.hidden_size,
+                "the size, as sinusoidal positions need",
+            )?;
+        }
+        above_zero("vision.layer_norm_eps", self.layer_norm_eps)?;
+        probability("vision.dropout", self.dropout)
+    }
+}

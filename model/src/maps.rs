@@ -1,0 +1,76 @@
+//! Where the decoder looks in an image, for pictures.
+
+use crate::config::AdapterKind;
+use crate::error::{Result, input};
+use crate::texts::{TextBatch, Turn};
+use crate::vlm::Vlm;
+use engine::{Graph, Var};
+
+/// Attention weights of the text's last token over image slots.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionMaps {
+    /// Decoder blocks.
+    pub layers: usize,
+    /// Query heads per block.
+    pub heads: usize,
+    /// Patches along a side when the slots are patches, none when they are queries.
+    pub grid: Option<usize>,
+    /// (layers, heads, slots), row by row; the query slots of a model that has both kinds are left out.
+    pub weights: Vec<f32>,
+}
+
+impl AttentionMaps {
+    /// Slots per map.
+    pub fn slots(&self) -> usize {
+        self.weights.len() / (self.layers * self.heads).max(1)
+    }
+
+    /// The mean over all blocks and heads: (slots).
+    pub fn mean(&self) -> Vec<f32> {
+        let (slots, maps) = (self.slots(), (self.layers * self.heads) as f32);
+        (0..slots)
+            .map(|s| self.weights.iter().skip(s).step_by(slots).sum::<f32>() / maps)
+            .collect()
+    }
+}
+
+impl Vlm {
+    /// Where the last token of `prompt` looks in one image: pixels (1, 3, size, size).
+    ///
+    /// # Errors
+    /// When there is not exactly one image, or no prompt.
+    pub fn attention_maps(&self, g: &Graph<'_>, pixels: &Var, prompt: &[u32]) -> Result<AttentionMaps> {
+        if pixels.shape().first() != Some(&1) || prompt.is_empty() {
+            return input(
+                "attention maps",
+                "one image and a prompt of at least one token are needed",
+            );
+        }
+        let visual = self.visual_tokens(g, pixels)?;
+        let turn = Turn {
+            ids: prompt.to_vec(),
+            learn: vec![false; prompt.len()],
+        };
+        let text = TextBatch::pack(&[vec![turn]], 0, 1)?;
+        let (x, positions, attend) = self.joined(g, &visual, &text)?;
+        let blocks = self.decoder.last_attention(g, &x, &positions, &attend)?;
+        let slots = visual.shape()[1];
+        let queries = match self.config.adapter.kind {
+            AdapterKind::Both => slots - self.config.vision.patches(),
+            AdapterKind::Qformer | AdapterKind::Mlp => 0,
+        };
+        let mut weights = Vec::new();
+        for block in &blocks {
+            let tokens = block.shape().last();
+            for row in block.to_f64()?.chunks(tokens) {
+                weights.extend(row[queries..slots].iter().map(|&w| w as f32));
+            }
+        }
+        Ok(AttentionMaps {
+            layers: blocks.len(),
+            heads: self.config.decoder.num_attention_heads,
+            grid: (self.config.adapter.kind != AdapterKind::Qformer).then(|| self.config.vision.grid()),
+            weights,
+        })
+    }
+}

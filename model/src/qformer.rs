@@ -1,0 +1,335 @@
+//! The Q-Former of BLIP-2 (Li et al. 2023): learned queries that look at an image, and text, in one transformer.
+//!
+//! Queries and text share self-attention and have feed-forward layers of their own; every second block queries look
+//! at the image. The mask decides what the transformer does: compare, match or caption.
+
+use crate::attention::{MultiHead, MultiHeadSpec};
+use crate::config::{LoraConfig, QFormerConfig, VisionConfig};
+use crate::error::shape;
+use crate::linear::{Linear, LinearSpec, dropout};
+use crate::norm::LayerNorm;
+use crate::positions::GridPositions;
+use crate::texts::Texts;
+use engine::ops::{Attend, CrossEntropy};
+use engine::{Activation, Graph, Init, Mask, ParamBuilder, ParamId, Result, Tensor, Var, ops};
+
+/// The Q-Former with its heads, under the names of Hugging Face's BLIP-2.
+#[derive(Debug, Clone)]
+pub struct QFormer {
+    config: QFormerConfig,
+    queries: ParamId,
+    words: ParamId,
+    positions: ParamId,
+    norm: LayerNorm,
+    blocks: Vec<Block>,
+    key_positions: Option<GridPositions>,
+    vision_projection: Linear,
+    text_projection: Linear,
+    itm_head: Linear,
+    logit_scale: ParamId,
+}
+
+impl QFormer {
+    /// Adds the Q-Former's parameters: `query_tokens`, `embeddings.*`, `qformer.*` and the heads.
+    pub fn new(
+        builder: &mut ParamBuilder,
+        config: &QFormerConfig,
+        vision: &VisionConfig,
+        vocab_size: usize,
+        lora: Option<&LoraConfig>,
+    ) -> Result<QFormer> {
+        let dim = config.hidden_size;
+        let queries = builder.add("query_tokens", [1, config.num_query_tokens, dim], Init::Normal(0.02))?;
+        let words = Init::Normal(1.0 / (dim as f64).sqrt());
+        let words = builder.add("embeddings.word_embeddings.weight", [vocab_size, dim], words)?;
+        let table = [config.max_position_embeddings, dim];
+        let positions = builder.add("embeddings.position_embeddings.weight", table, Init::Normal(0.02))?;
+        let norm = LayerNorm::new(builder, "qformer.layernorm", dim, config.layer_norm_eps)?;
+        let block = |i: usize| {
+            let looks = i
+                .is_multiple_of(config.cross_attention_frequency)
+                .then_some(vision.hidden_size);
+            builder.scope(format!("qformer.encoder.layer.{i}"), |b| {
+                Block::new(b, config, looks, lora)
+            })
+        };
+        let blocks = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
+        let leading = vision.tokens() - vision.patches();
+        let key_positions = GridPositions::new(leading, vision.grid(), vision.hidden_size);
+        let mut head = |name, out| Linear::new(builder, name, LinearSpec::new(dim, out, None));
+        Ok(QFormer {
+            config: config.clone(),
+            queries,
+            words,
+            positions,
+            norm,
+            blocks,
+            key_positions: config.positions_in_keys.then_some(key_positions),
+            vision_projection: head("vision_projection", config.projection)?,
+            text_projection: head("text_projection", config.projection)?,
+            itm_head: head("itm_head", 2)?,
+            logit_scale: builder.add("logit_scale", [1], Init::Constant((1.0f64 / 0.07).ln()))?,
+        })
+    }
+
+    /// Queries that look at images alone: image tokens (batch, tokens, image dim) → (batch, queries, dim).
+    pub fn queries(&self, g: &Graph<'_>, image: &Var) -> Result<Var> {
+        let queries = self.query_tokens(g, image)?;
+        let x = self.normed(g, &queries)?;
+        self.run(g, x, self.config.num_query_tokens, Some(image), &Attend::full())
+    }
+
+    /// Texts alone, each token seeing the whole text: (batch, tokens, dim).
+    pub fn text(&self, g: &Graph<'_>, texts: &Texts) -> Result<Var> {
+        let x = self.normed(g, &self.word_embeddings(g, texts)?)?;
+        let attend = Attend {
+            k_lens: Some(texts.lens(g, 0)?),
+            ..Attend::full()
+        };
+        self.run(g, x, 0, None, &attend)
+    }
+
+    /// Queries and texts that see each other: outputs of the queries (batch, queries, dim) and the text
+    /// (batch, tokens, dim).
+    pub fn both(&self, g: &Graph<'_>, image: &Var, texts: &Texts) -> Result<(Var, Var)> {
+        let queries = self.config.num_query_tokens;
+        let attend = Attend {
+            k_lens: Some(texts.lens(g, queries)?),
+            ..Attend::full()
+        };
+        let out = self.run_joint(g, image, texts, &attend)?;
+        Ok((ops::slice(&out, 0, queries)?, ops::slice(&out, queries, texts.tokens)?))
+    }
+
+    /// Texts whose tokens see the queries and the text so far, while queries see no text: (batch, tokens, dim).
+    pub fn caption(&self, g: &Graph<'_>, image: &Var, texts: &Texts) -> Result<Var> {
+        let queries = self.config.num_query_tokens;
+        let attend = Attend {
+            mask: Mask::PrefixCausal(queries),
+            ..Attend::full()
+        };
+        ops::slice(&self.run_joint(g, image, texts, &attend)?, queries, texts.tokens)
+    }
+
+    /// Images as unit vectors, one per query, for comparison with texts: (batch, queries, projection).
+    pub fn itc_features(&self, g: &Graph<'_>, image: &Var) -> Result<Var> {
+        self.project_queries(g, &self.queries(g, image)?)
+    }
+
+    /// As [`QFormer::itc_features`], from the output of [`QFormer::queries`].
+    pub fn project_queries(&self, g: &Graph<'_>, queries: &Var) -> Result<Var> {
+        ops::l2_normalize(&self.vision_projection.forward(g, queries)?, 1e-12)
+    }
+
+    /// Texts as unit vectors, from their first token: (batch, projection).
+    pub fn text_features(&self, g: &Graph<'_>, texts: &Texts) -> Result<Var> {
+        let first = ops::slice(&self.text(g, texts)?, 0, 1)?;
+        let first = ops::reshape(&first, [texts.batch, self.config.hidden_size])?;
+        ops::l2_normalize(&self.text_projection.forward(g, &first)?, 1e-12)
+    }
+
+    /// The logarithm of the factor on image–text scores: (1).
+    pub fn logit_scale(&self, g: &Graph<'_>) -> Var {
+        g.param(self.logit_scale)
+    }
+
+    /// Whether image and text belong together: logits of no and yes (batch, 2), the mean over queries.
+    pub fn itm_logits(&self, g: &Graph<'_>, image: &Var, texts: &Texts) -> Result<Var> {
+        let (queries, _) = self.both(g, image, texts)?;
+        ops::mean_axis(&self.itm_head.forward(g, &queries)?, 1)
+    }
+
+    /// Cross-entropy of [`QFormer::itm_logits`] against `labels` (batch): 1 for pairs that belong together.
+    pub fn itm_loss(&self, g: &Graph<'_>, image: &Var, texts: &Texts, labels: &[i32]) -> Result<CrossEntropy> {
+        let logits = self.itm_logits(g, image, texts)?;
+        let device = g.params().device();
+        let identity = Tensor::from_slice(device, &[1.0, 0.0, 0.0, 1.0f64], [2, 2])?.cast(g.params().dtype())?;
+        let labels = Tensor::from_slice(device, labels, [texts.batch])?;
+        ops::linear_cross_entropy(&logits, &g.input(identity), &labels, 0.0)
+    }
+
+    /// Cross-entropy of each next word: `targets` (batch·tokens), −100 where nothing is asked. The output layer is
+    /// the table of word embeddings.
+    pub fn caption_loss(&self, g: &Graph<'_>, image: &Var, texts: &Texts, targets: &[i32]) -> Result<CrossEntropy> {
+        let out = self.caption(g, image, texts)?;
+        let rows = texts.batch * texts.tokens;
+        let out = ops::reshape(&out, [rows, self.config.hidden_size])?;
+        let targets = Tensor::from_slice(g.params().device(), targets, [rows])?;
+        ops::linear_cross_entropy(&out, &g.param(self.words), &targets, 0.0)
+    }
+
+    fn run_joint(&self, g: &Graph<'_>, image: &Var, texts: &Texts, attend: &Attend) -> Result<Var> {
+        let joint = ops::concat(&[&self.query_tokens(g, image)?, &self.word_embeddings(g, texts)?])?;
+        let x = self.normed(g, &joint)?;
+        self.run(g, x, self.config.num_query_tokens, Some(image), attend)
+    }
+
+    /// All blocks over `queries` queries followed by text.
+    fn run(&self, g: &Graph<'_>, mut x: Var, queries: usize, image: Option<&Var>, attend: &Attend) -> Result<Var> {
+        let keys = match (image, &self.key_positions) {
+            (Some(image), Some(positions)) => Some(ops::add_broadcast(image, &positions.table(g)?)?),
+            (image, _) => image.cloned(),
+        };
+        for block in &self.blocks {
+            let (block, attend) = (block.clone(), attend.clone());
+            let inputs: Vec<&Var> = [Some(&x), keys.as_ref(), image].into_iter().flatten().collect();
+            x = g.block(&inputs, move |g, inputs| block.forward(g, inputs, queries, &attend))?;
+        }
+        Ok(x)
+    }
+
+    fn query_tokens(&self, g: &Graph<'_>, image: &Var) -> Result<Var> {
+        let batch = match image.shape()[..] {
+            [batch, _, _] => batch,
+            _ => {
+                return shape(
+                    "qformer",
+                    format!("image {}, expected (batch, tokens, dim)", image.shape()),
+                );
+            }
+        };
+        let single = [self.config.num_query_tokens, self.config.hidden_size];
+        ops::repeat(&ops::reshape(&g.param(self.queries), single)?, batch)
+    }
+
+    fn word_embeddings(&self, g: &Graph<'_>, texts: &Texts) -> Result<Var> {
+        let limit = self.config.max_position_embeddings;
+        if texts.tokens > limit {
+            return shape(
+                "qformer",
+                format!("texts of {} tokens, at most {limit} fit", texts.tokens),
+            );
+        }
+        let words = ops::embedding(&g.param(self.words), &texts.ids(g)?)?;
+        let table = ops::reshape(&g.param(self.positions), [1, limit, self.config.hidden_size])?;
+        let positions = ops::slice(&table, 0, texts.tokens)?;
+        let positions = ops::reshape(&positions, [texts.tokens, self.config.hidden_size])?;
+        ops::add_broadcast(&words, &positions)
+    }
+
+    fn normed(&self, g: &Graph<'_>, x: &Var) -> Result<Var> {
+        dropout(g, &self.norm.forward(g, x)?, self.config.dropout)
+    }
+}
+
+/// A post-norm block, as in BERT (Devlin et al. 2019).
+#[derive(Debug, Clone)]
+struct Block {
+    attention: Attention,
+    cross: Option<Attention>,
+    for_queries: FeedForward,
+    for_text: FeedForward,
+}
+
+impl Block {
+    /// A block that also looks at images of width `looks`, if any.
+    fn new(
+        b: &mut ParamBuilder,
+        config: &QFormerConfig,
+        looks: Option<usize>,
+        lora: Option<&LoraConfig>,
+    ) -> Result<Block> {
+        Ok(Block {
+            attention: Attention::new(b, "attention", config, config.hidden_size, lora)?,
+            cross: looks
+                .map(|width| Attention::new(b, "crossattention", config, width, lora))
+                .transpose()?,
+            for_queries: FeedForward::new(b, ["intermediate_query", "output_query"], config, lora)?,
+            for_text: FeedForward::new(b, ["intermediate", "output"], config, lora)?,
+        })
+    }
+
+    /// `inputs`: queries and text (batch, queries + tokens, dim), then, if there are queries, the image's keys and values.
+    fn forward(&self, g: &Graph<'_>, inputs: &[Var], queries: usize, attend: &Attend) -> Result<Var> {
+        let x = self.attention.forward(g, &inputs[0], None, attend.clone())?;
+        let text = x.shape()[1] - queries;
+        if queries == 0 {
+            return self.for_text.forward(g, &x);
+        }
+        let mut q = if text == 0 {
+            x.clone()
+        } else {
+            ops::slice(&x, 0, queries)?
+        };
+        if let (Some(cross), [_, keys, values]) = (&self.cross, inputs) {
+            q = cross.forward(g, &q, Some((keys, values)), Attend::full())?;
+        }
+        q = self.for_queries.forward(g, &q)?;
+        if text == 0 {
+            return Ok(q);
+        }
+        let t = self.for_text.forward(g, &ops::slice(&x, queries, text)?)?;
+        ops::concat(&[&q, &t])
+    }
+}
+
+/// `norm(x + attention(x))`.
+#[derive(Debug, Clone)]
+struct Attention {
+    heads: MultiHead,
+    norm: LayerNorm,
+}
+
+impl Attention {
+    fn new(
+        b: &mut ParamBuilder,
+        name: &str,
+        config: &QFormerConfig,
+        key_dim: usize,
+        lora: Option<&LoraConfig>,
+    ) -> Result<Attention> {
+        let dim = config.hidden_size;
+        let spec = MultiHeadSpec {
+            names: ["attention.query", "attention.key", "attention.value", "output.dense"],
+            query: LinearSpec::new(dim, dim, lora),
+            key_dim,
+            out: LinearSpec::new(dim, dim, lora).residual(config.num_hidden_layers),
+            heads: config.num_attention_heads,
+            dropout: config.dropout,
+        };
+        b.scope(name, |b| {
+            Ok(Attention {
+                heads: MultiHead::new(b, spec)?,
+                norm: LayerNorm::new(b, "output.LayerNorm", dim, config.layer_norm_eps)?,
+            })
+        })
+    }
+
+    fn forward(&self, g: &Graph<'_>, x: &Var, image: Option<(&Var, &Var)>, attend: Attend) -> Result<Var> {
+        let (keys, values) = image.unwrap_or((x, x));
+        self.norm
+            .forward(g, &self.heads.forward(g, x, keys, values, x, attend)?)
+    }
+}
+
+/// `norm(x + output(gelu(intermediate(x))))`.
+#[derive(Debug, Clone)]
+struct FeedForward {
+    intermediate: Linear,
+    output: Linear,
+    norm: LayerNorm,
+    dropout: f64,
+}
+
+impl FeedForward {
+    fn new(
+        b: &mut ParamBuilder,
+        [inner, outer]: [&str; 2],
+        config: &QFormerConfig,
+        lora: Option<&LoraConfig>,
+    ) -> Result<FeedForward> {
+        let (dim, wide) = (config.hidden_size, config.intermediate_size);
+        let output = LinearSpec::new(wide, dim, lora).residual(config.num_hidden_layers);
+        Ok(FeedForward {
+            intermediate: Linear::new(b, &format!("{inner}.dense"), LinearSpec::new(dim, wide, lora))?,
+            output: Linear::new(b, &format!("{outer}.dense"), output)?,
+            norm: LayerNorm::new(b, &format!("{outer}.LayerNorm"), dim, config.layer_norm_eps)?,
+            dropout: config.dropout,
+        })
+    }
+
+    fn forward(&self, g: &Graph<'_>, x: &Var) -> Result<Var> {
+        let h = self.intermediate.forward_act(g, x, Activation::Gelu)?;
+        self.norm.forward(g, &self.output.add_to(g, &h, x, self.dropout)?)
+    }
+}

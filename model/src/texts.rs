@@ -1,0 +1,142 @@
+//! Batches of token ids on their way into a model.
+
+use crate::error::{Result, input};
+use engine::{Graph, Tensor};
+
+/// The target that is not learned.
+pub const IGNORE: i32 = -100;
+
+/// Texts for the Q-Former, padded on the right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Texts {
+    /// How many.
+    pub batch: usize,
+    /// Length of the longest.
+    pub tokens: usize,
+    /// (batch, tokens), row by row.
+    pub ids: Vec<i32>,
+    /// Tokens of each text that count.
+    pub lens: Vec<i32>,
+}
+
+impl Texts {
+    /// Pads texts with `pad` to the longest.
+    pub fn pad(rows: &[Vec<u32>], pad: u32) -> Texts {
+        let tokens = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let ids = rows.iter().flat_map(|row| {
+            let filler = std::iter::repeat_n(pad, tokens - row.len());
+            row.iter().copied().chain(filler).map(|id| id as i32)
+        });
+        Texts {
+            batch: rows.len(),
+            tokens,
+            ids: ids.collect(),
+            lens: rows.iter().map(|row| row.len() as i32).collect(),
+        }
+    }
+
+    /// The next token at every place, [`IGNORE`] at each text's last and in the padding: targets for captioning.
+    pub fn next_tokens(&self) -> Vec<i32> {
+        let next = |i: usize| {
+            let (row, place) = (i / self.tokens, i % self.tokens);
+            let last = (self.lens[row] as usize).saturating_sub(1);
+            if place < last { self.ids[i + 1] } else { IGNORE }
+        };
+        (0..self.ids.len()).map(next).collect()
+    }
+
+    pub(crate) fn ids(&self, g: &Graph<'_>) -> engine::Result<Tensor> {
+        Tensor::from_slice(g.params().device(), &self.ids, [self.batch, self.tokens])
+    }
+
+    /// Lengths with `before` tokens in front of each text: (batch) I32.
+    pub(crate) fn lens(&self, g: &Graph<'_>, before: usize) -> engine::Result<Tensor> {
+        let lens: Vec<i32> = self.lens.iter().map(|len| len + before as i32).collect();
+        Tensor::from_slice(g.params().device(), &lens, [self.batch])
+    }
+}
+
+/// One stretch of text and which of its tokens are to be learned.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Turn {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// Per token: whether the model learns to say it.
+    pub learn: Vec<bool>,
+}
+
+/// Texts about a batch of images, for the decoder.
+///
+/// Several independent turns about one image lie one after another in its row; they share the image and do not see
+/// each other. An ordinary conversation is a single turn.
+///
+/// ```
+/// use model::{TextBatch, Turn};
+/// let turn = |ids: &[u32]| Turn { ids: ids.to_vec(), learn: vec![false, true] };
+/// let batch = TextBatch::pack(&[vec![turn(&[5, 6]), turn(&[7, 8])], vec![turn(&[5, 9])]], 0, 1)?;
+/// assert_eq!(batch.ids, [5, 6, 7, 8, 5, 9, 0, 0]);
+/// assert_eq!(batch.positions, [0, 1, 0, 1, 0, 1, 0, 0]);
+/// assert_eq!(batch.segments, [1, 1, 2, 2, 1, 1, -1, -1]);
+/// assert_eq!(batch.targets, [6, -100, 8, -100, 9, -100, -100, -100]);
+/// # Ok::<(), model::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextBatch {
+    /// Images.
+    pub batch: usize,
+    /// Tokens per row.
+    pub tokens: usize,
+    /// (batch, tokens), row by row.
+    pub ids: Vec<i32>,
+    /// (batch, tokens): counted from 0 at the start of each turn; the model puts the image before.
+    pub positions: Vec<i32>,
+    /// (batch, tokens): turn i has segment i + 1, padding −1.
+    pub segments: Vec<i32>,
+    /// (batch·tokens): the token to predict at each place, or [`IGNORE`].
+    pub targets: Vec<i32>,
+}
+
+impl TextBatch {
+    /// Lays out each row's turns and pads with `pad` to the longest row, rounded up to a multiple of `multiple`
+    /// (few different shapes let memory be reused).
+    ///
+    /// # Errors
+    /// When a turn's `learn` is not as long as its `ids`.
+    pub fn pack(rows: &[Vec<Turn>], pad: u32, multiple: usize) -> Result<TextBatch> {
+        let length = |row: &Vec<Turn>| row.iter().map(|turn| turn.ids.len()).sum::<usize>();
+        let tokens = rows.iter().map(length).max().unwrap_or(0);
+        let tokens = tokens.next_multiple_of(multiple.max(1));
+        let size = rows.len() * tokens;
+        let mut batch = TextBatch {
+            batch: rows.len(),
+            tokens,
+            ids: vec![pad as i32; size],
+            positions: vec![0; size],
+            segments: vec![-1; size],
+            targets: vec![IGNORE; size],
+        };
+        for (r, row) in rows.iter().enumerate() {
+            let mut start = r * tokens;
+            for (t, turn) in row.iter().enumerate() {
+                batch.place(turn, start, t as i32 + 1)?;
+                start += turn.ids.len();
+            }
+        }
+        Ok(batch)
+    }
+
+    fn place(&mut self, turn: &Turn, start: usize, segment: i32) -> Result<()> {
+        if turn.learn.len() != turn.ids.len() {
+            return input("turn", format!("{} ids, {} marks", turn.ids.len(), turn.learn.len()));
+        }
+        for (i, &id) in turn.ids.iter().enumerate() {
+            self.ids[start + i] = id as i32;
+            self.positions[start + i] = i as i32;
+            self.segments[start + i] = segment;
+            if i > 0 && turn.learn[i] {
+                self.targets[start + i - 1] = id as i32;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! A vision transformer (Dosovitskiy et al. 2021): patches of pixels in, one token per patch out.
+
+use crate::attention::{MultiHead, MultiHeadSpec};
+use crate::config::{LoraConfig, PositionKind, VisionConfig};
+use crate::error::shape;
+use crate::linear::{Linear, LinearSpec, dropout};
+use crate::norm::LayerNorm;
+use crate::positions::GridPositions;
+use engine::ops::Attend;
+use engine::{Activation, Graph, Init, ParamBuilder, ParamId, Result, Var, ops};
+
+/// The image encoder, under the names of Hugging Face's `vision_model`.
+#[derive(Debug, Clone)]
+pub struct Vit {
+    config: VisionConfig,
+    patch: ParamId,
+    patch_bias: Option<ParamId>,
+    class: Option<ParamId>,
+    positions: Positions,
+    pre_norm: Option<LayerNorm>,
+    blocks: Vec<Block>,
+    post_norm: LayerNorm,
+}
+
+#[derive(Debug, Clone)]
+enum Positions {
+    Learned(ParamId),
+    Fixed(GridPositions),
+}
+
+impl Vit {
+    /// Adds the encoder's parameters under `vision_model`.
+    pub fn new(builder: &mut ParamBuilder, config: &VisionConfig, lora: Option<&LoraConfig>) -> Result<Vit> {
+        builder.scope("vision_model", |b| {
+            let (dim, patch) = (config.hidden_size, config.patch_size);
+            let patch_shape = [dim, 3, patch, patch];
+            let patch_deviation = 1.0 / ((3 * patch * patch) as f64).sqrt();
+            let patch = b.add(
+                "embeddings.patch_embedding.weight",
+                patch_shape,
+                Init::Normal(patch_deviation),
+            )?;
+            let mut optional = |wanted: bool, name: &str, init| wanted.then(|| b.add(name, [dim], init)).transpose();
+            let patch_bias = optional(config.patch_bias, "embeddings.patch_embedding.bias", Init::Zeros)?;
+            let class = optional(config.class_token, "embeddings.class_embedding", Init::Normal(0.02))?;
+            let positions = match config.positions {
+                PositionKind::Learned => {
+                    let (name, shape) = ("embeddings.position_embedding.weight", [config.tokens(), dim]);
+                    Positions::Learned(b.add(name, shape, Init::Normal(0.02))?)
+                }
+                PositionKind::Sinusoidal => Positions::Fixed(GridPositions::new(
+                    config.tokens() - config.patches(),
+                    config.grid(),
+                    dim,
+                )),
+            };
+            let eps = config.layer_norm_eps;
+            // Spelled so in CLIP's weights.
+            let pre_norm = config
+                .pre_layernorm
+                .then(|| LayerNorm::new(b, "pre_layrnorm", dim, eps))
+                .transpose()?;
+            let block = |i| b.scope(format!("encoder.layers.{i}"), |b| Block::new(b, config, lora));
+            let blocks = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
+            Ok(Vit {
+                config: config.clone(),
+                patch,
+                patch_bias,
+                class,
+                positions,
+                pre_norm,
+                blocks,
+                post_norm: LayerNorm::new(b, "post_layernorm", dim, eps)?,
+            })
+        })
+    }
+
+    /// Tokens of images: pixels (batch, 3, height, width) → (batch, tokens, dim), after the last norm; the class
+    /// token, if there is one, comes first.
+    pub fn forward(&self, g: &Graph<'_>, pixels: &Var) -> Result<Var> {
+        let mut x = self.embed(g, pixels)?;
+        if let Some(norm) = &self.pre_norm {
+            x = norm.forward(g, &x)?;
+        }
+        for block in &self.blocks {
+            let block = block.clone();
+            x = g.block(&[&x], move |g, inputs| block.forward(g, &inputs[0]))?;
+        }
+        self.post_norm.forward(g, &x)
+    }
+
+    /// The patch tokens among an encoder's output: (batch, tokens, dim) → (batch, patches, dim).
+    pub fn patches(&self, tokens: &Var) -> Result<Var> {
+        match self.class {
+            Some(_) => ops::slice(tokens, 1, self.config.patches()),
+            None => Ok(tokens.clone()),
+        }
+    }
+
+    fn embed(&self, g: &Graph<'_>, pixels: &Var) -> Result<Var> {
+        let VisionConfig {
+            image_size: size,
+            patch_size: patch,
+            hidden_size: dim,
+            ..
+        } = self.config;
+        let batch = match pixels.shape()[..] {
+            [batch, 3, height, width] if height == size && width == size => batch,
+            _ => {
+                return shape(
+                    "vit",
+                    format!("pixels {}, expected (batch, 3, {size}, {size})", pixels.shape()),
+                );
+            }
+        };
+        let weight = ops::reshape(&g.param(self.patch), [dim, 3 * patch * patch])?;
+        let bias = self.patch_bias.map(|b| g.param(b));
+        let mut x = ops::patch_embed(pixels, &weight, bias.as_ref(), patch)?;
+        if let Some(class) = self.class {
+            let class = ops::repeat(&ops::reshape(&g.param(class), [1, dim])?, batch)?;
+            x = ops::concat(&[&class, &x])?;
+        }
+        let positions = match &self.positions {
+            Positions::Learned(table) => g.param(*table),
+            Positions::Fixed(grid) => grid.table(g)?,
+        };
+        dropout(g, &ops::add_broadcast(&x, &positions)?, self.config.dropout)
+    }
+}
+
+/// A pre-norm transformer block.
+#[derive(Debug, Clone)]
+struct Block {
+    norm1: LayerNorm,
+    attention: MultiHead,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    act: Activation,
+    dropout: f64,
+}
+
+impl Block {
+    fn new(b: &mut ParamBuilder, config: &VisionConfig, lora: Option<&LoraConfig>) -> Result<Block> {
+        let (dim, wide, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
+        let eps = config.layer_norm_eps;
+        let attention = MultiHeadSpec {
+            names: [
+                "self_attn.q_proj",
+                "self_attn.k_proj",
+                "self_attn.v_proj",
+                "self_attn.out_proj",
+            ],
+            query: LinearSpec::new(dim, dim, lora),
+            key_dim: dim,
+            out: LinearSpec::new(dim, dim, lora).residual(layers),
+            heads: config.num_attention_heads,
+            dropout: config.dropout,
+        };
+        Ok(Block {
+            norm1: LayerNorm::new(b, "layer_norm1", dim, eps)?,
+            attention: MultiHead::new(b, attention)?,
+            norm2: LayerNorm::new(b, "layer_norm2", dim, eps)?,
+            fc1: Linear::new(b, "mlp.fc1", LinearSpec::new(dim, wide, lora))?,
+            fc2: Linear::new(b, "mlp.fc2", LinearSpec::new(wide, dim, lora).residual(layers))?,
+            act: config.hidden_act.into(),
+            dropout: config.dropout,
+        })
+    }
+
+    fn forward(&self, g: &Graph<'_>, x: &Var) -> Result<Var> {
+        let h = self.norm1.forward(g, x)?;
+        let x = self.attention.forward(g, &h, &h, &h, x, Attend::full())?;
+        let h = self.fc1.forward_act(g, &self.norm2.forward(g, &x)?, self.act)?;
+        self.fc2.add_to(g, &h, &x, self.dropout)
+    }
+}
