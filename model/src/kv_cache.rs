@@ -43,7 +43,7 @@ impl KvCache {
         let [_, capacity, heads, head_dim] = self.shape[..] else {
             return shape("cache", "a cache has four dimensions");
         };
-        let take = |x: &Tensor| {
+        let take = |x: &Tensor| -> Result<Tensor> {
             let ids = Tensor::from_slice(x.device(), entries, [entries.len()])?;
             Ok(ops::embedding(&Var::constant(x.clone()), &ids)?.tensor().clone())
         };

@@ -32,9 +32,9 @@ impl Vit {
     /// Adds the encoder's parameters under `vision_model`.
     pub fn new(builder: &mut ParamBuilder, config: &VisionConfig, lora: Option<&LoraConfig>) -> Result<Vit> {
         builder.scope("vision_model", |b| {
-            let (dim, patch) = (config.hidden_size, config.patch_size);
-            let patch_shape = [dim, 3, patch, patch];
-            let patch_deviation = 1.0 / ((3 * patch * patch) as f64).sqrt();
+            let (dim, window) = (config.hidden_size, config.window());
+            let patch_shape = [dim, 3, window, window];
+            let patch_deviation = 1.0 / ((3 * window * window) as f64).sqrt();
             let patch = b.add(
                 "embeddings.patch_embedding.weight",
                 patch_shape,
@@ -101,6 +101,7 @@ impl Vit {
         let VisionConfig {
             image_size: size,
             patch_size: patch,
+            patch_margin: margin,
             hidden_size: dim,
             ..
         } = self.config;
@@ -113,9 +114,12 @@ impl Vit {
                 );
             }
         };
-        let weight = ops::reshape(&g.param(self.patch), [dim, 3 * patch * patch])?;
+        let weight = ops::reshape(
+            &g.param(self.patch),
+            [dim, 3 * self.config.window() * self.config.window()],
+        )?;
         let bias = self.patch_bias.map(|b| g.param(b));
-        let mut x = ops::patch_embed(pixels, &weight, bias.as_ref(), patch)?;
+        let mut x = ops::patch_embed(pixels, &weight, bias.as_ref(), patch, margin)?;
         if let Some(class) = self.class {
             let class = ops::repeat(&ops::reshape(&g.param(class), [1, dim])?, batch)?;
             x = ops::concat(&[&class, &x])?;

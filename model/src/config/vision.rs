@@ -1,6 +1,6 @@
 //! The image encoder's configuration.
 
-use super::{above_zero, divides, positive, probability};
+use super::{above_zero, config, divides, positive, probability};
 use crate::error::Result;
 use engine::Activation;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,8 @@ pub struct VisionConfig {
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
+    /// Pixels beyond each side of a patch that its token also sees: neighbours overlap.
+    pub patch_margin: usize,
     /// Width of the tokens.
     pub hidden_size: usize,
     /// Transformer blocks.
@@ -76,6 +78,7 @@ impl Default for VisionConfig {
         VisionConfig {
             image_size: 48,
             patch_size: 8,
+            patch_margin: 0,
             hidden_size: 96,
             num_hidden_layers: 3,
             num_attention_heads: 4,
@@ -92,6 +95,11 @@ impl Default for VisionConfig {
 }
 
 impl VisionConfig {
+    /// Side of what a token sees, in pixels.
+    pub fn window(&self) -> usize {
+        self.patch_size + 2 * self.patch_margin
+    }
+
     /// Patches along one side.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size.max(1)
@@ -115,6 +123,9 @@ impl VisionConfig {
             self.image_size,
             "vision.image_size",
         )?;
+        if self.patch_margin > self.image_size {
+            return config("vision.patch_margin", "is wider than the image");
+        }
         positive("vision.hidden_size", self.hidden_size)?;
         positive("vision.num_hidden_layers", self.num_hidden_layers)?;
         positive("vision.intermediate_size", self.intermediate_size)?;
