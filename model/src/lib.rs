@@ -5,32 +5,48 @@
 //! [`engine::Graph`]. Shapes are written `(batch, tokens, dim)`.
 
 mod attention;
+mod chat;
 mod config;
 mod decoder;
 mod error;
+mod generate;
+mod groups;
+mod image;
 mod kv_cache;
 mod linear;
+pub mod lora;
 mod maps;
 mod norm;
 mod positions;
+mod pretrained;
 mod projector;
 mod qformer;
+mod sampler;
 mod texts;
+mod tokenizer;
 mod vit;
 mod vlm;
+pub mod weights;
 
+pub use chat::prompt;
 pub use config::{
     AdapterConfig, AdapterKind, DecoderConfig, HiddenAct, ImageAttention, ImagePositions, LoraConfig, LoraConfigs,
     PositionKind, QFormerConfig, VisionConfig, VlmConfig,
 };
 pub use decoder::Decoder;
 pub use error::{Error, Result};
+pub use generate::Generation;
+pub use groups::{GroupRule, set_groups};
+pub use image::{Fit, ImageProcessor, Resample, decode_image, open_image, resize};
 pub use kv_cache::KvCache;
 pub use linear::{Linear, LinearSpec};
 pub use maps::AttentionMaps;
 pub use positions::GridPositions;
+pub use pretrained::{Pretrained, save_folder};
 pub use projector::Projector;
 pub use qformer::QFormer;
+pub use sampler::Sampler;
 pub use texts::{IGNORE, TextBatch, Texts, Turn};
+pub use tokenizer::{Specials, Tokenizer};
 pub use vit::Vit;
 pub use vlm::Vlm;

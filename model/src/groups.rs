@@ -1,0 +1,114 @@
+//! Which parameters train, and how: patterns over names.
+
+use crate::error::{Result, input};
+use engine::{GroupSpec, Params, Shape};
+use serde::{Deserialize, Serialize};
+
+/// How parameters whose name fits a pattern are trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupRule {
+    /// A name in which `*` stands for anything: `vision_model.*`.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// Factor on the learning rate.
+    #[serde(default = "one")]
+    pub lr_scale: f64,
+    /// Not trained.
+    #[serde(default)]
+    pub freeze: bool,
+    /// Weight decay, where decay applies; the run's own when none.
+    #[serde(default)]
+    pub weight_decay: Option<f64>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// Groups the parameters by the first rule that fits each; those that fit none train as they are. Norms, biases,
+/// embeddings, positions, queries and the temperature never decay. Optimiser state made before is void.
+///
+/// ```
+/// # use engine::{DType, Device};
+/// # use model::{GroupRule, Vlm, VlmConfig, set_groups};
+/// # let config = VlmConfig { vocab_size: 20, ..VlmConfig::default() };
+/// # let (_, mut params) = Vlm::build(&config, &Device::cpu(), DType::F32, 0)?;
+/// let freeze = GroupRule { pattern: "vision_model.*".into(), lr_scale: 1.0, freeze: true, weight_decay: None };
+/// set_groups(&mut params, &[freeze], 0.05)?;
+/// let id = params.find("vision_model.post_layernorm.weight").unwrap();
+/// assert!(params.is_frozen(id));
+/// # Ok::<(), model::Error>(())
+/// ```
+///
+/// # Errors
+/// When a rule fits no parameter at all.
+pub fn set_groups(params: &mut Params, rules: &[GroupRule], weight_decay: f64) -> Result<()> {
+    let unused = |rule: &&GroupRule| !params.ids().any(|id| fits(&rule.pattern, params.name(id)));
+    if let Some(rule) = rules.iter().find(unused) {
+        return input("rule", format!("`{}` fits no parameter", rule.pattern));
+    }
+    let mut groups: Vec<GroupSpec> = Vec::new();
+    for id in params.ids() {
+        let group = group_of(params.name(id), params.shape(id), rules, weight_decay);
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    let known = groups.clone();
+    let place = |name: &str, shape: Shape| {
+        let group = group_of(name, shape, rules, weight_decay);
+        known.iter().position(|g| *g == group).unwrap_or(0)
+    };
+    Ok(params.regroup(groups, place)?)
+}
+
+fn group_of(name: &str, shape: Shape, rules: &[GroupRule], weight_decay: f64) -> GroupSpec {
+    let rule = rules.iter().find(|rule| fits(&rule.pattern, name));
+    let decay = rule.and_then(|rule| rule.weight_decay).unwrap_or(weight_decay);
+    match rule {
+        Some(rule) if rule.freeze => GroupSpec {
+            frozen: true,
+            ..GroupSpec::default()
+        },
+        _ => GroupSpec {
+            lr_scale: rule.map_or(1.0, |rule| rule.lr_scale),
+            weight_decay: if decays(name, shape) { decay } else { 0.0 },
+            frozen: false,
+        },
+    }
+}
+
+/// Only matrices of products decay: a table's rows are seen too rarely, everything else is a scale or a shift.
+fn decays(name: &str, shape: Shape) -> bool {
+    let table = ["embed_tokens", "word_embeddings", "position_embedding", "query_tokens"];
+    shape.len() > 1 && !table.iter().any(|part| name.contains(part))
+}
+
+/// Whether `name` fits `pattern`, in which `*` stands for any characters or none.
+fn fits(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == name;
+    };
+    let Some(name) = name.strip_prefix(head) else {
+        return false;
+    };
+    let ends = name.char_indices().map(|(i, _)| i).chain([name.len()]);
+    ends.into_iter().any(|i| fits(rest, &name[i..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn stars_stand_for_anything() {
+        assert!(fits("vision_model.*", "vision_model.post_layernorm.weight"));
+        assert!(fits("*lora_*", "a.b.lora_A.weight"));
+        assert!(fits("*", ""));
+        assert!(fits("a*b*c", "a1b2b3c"));
+        assert!(!fits("a*b*c", "a1c2b"));
+        assert!(!fits("vision_model", "vision_model.x"));
+        assert!(!fits("vision_model.*", "xvision_model.y"));
+    }
+}

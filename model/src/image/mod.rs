@@ -1,0 +1,162 @@
+//! Images on their way into a model.
+
+mod resize;
+
+pub use resize::{Resample, resize};
+
+use crate::error::{Error, Result, at, config, input};
+use ::image::{ImageReader, Limits, RgbImage, imageops};
+use engine::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use std::io::Cursor;
+use std::path::Path;
+
+/// Largest side accepted, in pixels.
+const MAX_SIDE: u32 = 16_384;
+/// Most memory for decoding, in bytes.
+const MAX_MEMORY: u64 = 256 << 20;
+
+/// How an image of another aspect becomes square.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// Both sides are resized on their own.
+    #[default]
+    Squash,
+    /// The longer side is resized to fit, the rest filled with the mean colour.
+    Pad,
+    /// The shorter side is resized to fit, the middle is kept.
+    Crop,
+}
+
+/// Turns images into what the encoder reads; serialised as `preprocessor_config.json`.
+///
+/// ```
+/// use model::ImageProcessor;
+/// let processor = ImageProcessor { size: 4, ..ImageProcessor::default() };
+/// let grey = image::RgbImage::from_pixel(9, 7, image::Rgb([255, 0, 255]));
+/// let pixels = processor.pixels(&grey)?; // (3, 4, 4), channel by channel
+/// assert_eq!(pixels.len(), 48);
+/// assert_eq!((pixels[0], pixels[16]), (1.0, -1.0)); // (x/255 − mean) / std with both 0.5
+/// # Ok::<(), model::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImageProcessor {
+    /// Side of the result in pixels.
+    pub size: usize,
+    /// Mean per channel, of values in 0..1.
+    pub image_mean: [f64; 3],
+    /// Standard deviation per channel.
+    pub image_std: [f64; 3],
+    /// The resampling filter.
+    pub resample: Resample,
+    /// How other aspects are handled.
+    pub fit: Fit,
+}
+
+impl Default for ImageProcessor {
+    fn default() -> ImageProcessor {
+        ImageProcessor {
+            size: 48,
+            image_mean: [0.5; 3],
+            image_std: [0.5; 3],
+            resample: Resample::Bicubic,
+            fit: Fit::Squash,
+        }
+    }
+}
+
+impl ImageProcessor {
+    /// Checks every field.
+    pub fn validate(&self) -> Result<()> {
+        if self.size == 0 || self.size > MAX_SIDE as usize {
+            return config("size", format!("{} is not in 1..={MAX_SIDE}", self.size));
+        }
+        if self.image_std.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
+            return config("image_std", "must be finite numbers above 0");
+        }
+        if self.image_mean.iter().any(|m| !m.is_finite()) {
+            return config("image_mean", "must be finite numbers");
+        }
+        Ok(())
+    }
+
+    /// An image as the encoder reads it: (3, size, size), channel by channel.
+    pub fn pixels(&self, image: &RgbImage) -> Result<Vec<f32>> {
+        let square = self.square(image)?;
+        let (mean, deviation) = (self.image_mean, self.image_std);
+        let plane = |c: usize| {
+            let value = move |pixel: &image::Rgb<u8>| ((pixel[c] as f64 / 255.0 - mean[c]) / deviation[c]) as f32;
+            square.pixels().map(value)
+        };
+        Ok((0..3).flat_map(plane).collect())
+    }
+
+    /// A batch of images: (batch, 3, size, size) in `dtype`.
+    pub fn batch(&self, images: &[RgbImage], device: &Device, dtype: DType) -> Result<Tensor> {
+        let mut pixels = Vec::with_capacity(images.len() * 3 * self.size * self.size);
+        for image in images {
+            pixels.extend(self.pixels(image)?);
+        }
+        let shape = [images.len(), 3, self.size, self.size];
+        Ok(Tensor::from_slice(device, &pixels, shape)?.cast(dtype)?)
+    }
+
+    /// The image at its final size.
+    pub fn square(&self, image: &RgbImage) -> Result<RgbImage> {
+        let (width, height) = image.dimensions();
+        if width == 0 || height == 0 || width.max(height) > MAX_SIDE {
+            return input("image", format!("{width}×{height}, sides must be in 1..={MAX_SIDE}"));
+        }
+        let size = self.size as u32;
+        let (short, long) = (width.min(height), width.max(height));
+        // As Hugging Face's processors round: towards zero.
+        let scaled = |side: u32, base: u32| ((side as u64 * size as u64 / base as u64) as u32).max(1);
+        Ok(match self.fit {
+            Fit::Squash => resize(image, size, size, self.resample),
+            Fit::Crop => {
+                let (w, h) = (scaled(width, short), scaled(height, short));
+                let whole = resize(image, w, h, self.resample);
+                imageops::crop_imm(&whole, (w - size) / 2, (h - size) / 2, size, size).to_image()
+            }
+            Fit::Pad => {
+                let (w, h) = (scaled(width, long), scaled(height, long));
+                let whole = resize(image, w, h, self.resample);
+                let fill = self.image_mean.map(|m| (m * 255.0).round().clamp(0.0, 255.0) as u8);
+                let mut square = RgbImage::from_pixel(size, size, image::Rgb(fill));
+                let place = |side: u32| i64::from((size - side) / 2);
+                imageops::replace(&mut square, &whole, place(w), place(h));
+                square
+            }
+        })
+    }
+}
+
+/// Reads an image file; transparency is dropped.
+///
+/// # Errors
+/// When it cannot be read, is no PNG, JPEG or WebP, is larger than 16,384 pixels or 256 MB, or ends too early.
+pub fn open_image(path: &Path) -> Result<RgbImage> {
+    let bytes = std::fs::read(path).map_err(at(path))?;
+    decode_image(&bytes).map_err(|e| at(path)(e))
+}
+
+/// As [`open_image`], from memory.
+pub fn decode_image(bytes: &[u8]) -> Result<RgbImage> {
+    let bad = |message: String| Error::Input { what: "image", message };
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|e| bad(e.to_string()))?;
+    // The decoder fills a JPEG that ends early with grey, without a word.
+    let jpeg = reader.format() == Some(image::ImageFormat::Jpeg);
+    if jpeg && !bytes.windows(2).any(|pair| pair == [0xff, 0xd9]) {
+        return Err(bad("the JPEG has no end".into()));
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_MEMORY);
+    reader.limits(limits);
+    Ok(reader.decode().map_err(|e| bad(e.to_string()))?.to_rgb8())
+}

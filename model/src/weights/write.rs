@@ -1,0 +1,95 @@
+//! Writing safetensors, atomically.
+
+use crate::error::{Result, at};
+use engine::{DType, Tensor};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// Writes named tensors and free texts (`metadata`) as a safetensors file.
+pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, &str)]) -> Result<()> {
+    let mut header = serde_json::Map::new();
+    let texts = metadata.iter().map(|(k, v)| (k.to_string(), (*v).into()));
+    header.insert("__metadata__".into(), serde_json::Value::Object(texts.collect()));
+    let mut start = 0;
+    for (name, tensor) in tensors {
+        let end = start + tensor.shape().elements() * tensor.dtype().size();
+        let entry = serde_json::json!({
+            "dtype": tag(tensor.dtype()),
+            "shape": tensor.shape().to_vec(),
+            "data_offsets": [start, end],
+        });
+        header.insert(name.clone(), entry);
+        start = end;
+    }
+    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+    // The data starts at a multiple of 8 bytes, as readers that map the file like it.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    write_atomically(path, |file| {
+        let mut out = BufWriter::new(file);
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        for (_, tensor) in tensors {
+            out.write_all(&bytes(tensor).map_err(std::io::Error::other)?)?;
+        }
+        out.flush()
+    })
+}
+
+/// Lets `write` fill a temporary file beside `path`, makes sure it is on the disk, and renames it to `path`.
+pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let run = || {
+        let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder)?;
+        write(file.as_file_mut())?;
+        readable_by_all(file.as_file())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        // The rename itself is on the disk once the folder is.
+        File::open(folder)?.sync_all()
+    };
+    run().map_err(at(path))
+}
+
+/// Temporary files start private; what replaces an ordinary file should be as readable as one.
+#[cfg(unix)]
+fn readable_by_all(file: &File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn readable_by_all(_: &File) -> std::io::Result<()> {
+    Ok(())
+}
+
+fn tag(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F64 => "F64",
+        DType::F32 => "F32",
+        DType::BF16 => "BF16",
+        DType::F16 => "F16",
+        DType::I32 => "I32",
+    }
+}
+
+fn bytes(tensor: &Tensor) -> engine::Result<Vec<u8>> {
+    Ok(match tensor.dtype() {
+        DType::F64 => tensor.to_vec::<f64>()?.into_iter().flat_map(f64::to_le_bytes).collect(),
+        DType::F32 => tensor.to_vec::<f32>()?.into_iter().flat_map(f32::to_le_bytes).collect(),
+        DType::I32 => tensor.to_vec::<i32>()?.into_iter().flat_map(i32::to_le_bytes).collect(),
+        DType::BF16 => tensor
+            .to_vec::<half::bf16>()?
+            .into_iter()
+            .flat_map(half::bf16::to_le_bytes)
+            .collect(),
+        DType::F16 => tensor
+            .to_vec::<half::f16>()?
+            .into_iter()
+            .flat_map(half::f16::to_le_bytes)
+            .collect(),
+    })
+}
