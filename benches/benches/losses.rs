@@ -1,0 +1,212 @@
+//! The losses beside the bare products they cannot do without, by the `gemm` crate over the whole matrix: 3 for linear +
+//! cross-entropy, 4 for a contrastive loss and its gradient. What is left is the price of the softmax passes, or the gain
+//! of not writing the matrix.
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use kernels::contrastive::{Contrastive, clip_loss, clip_loss_backward, siglip_loss, siglip_loss_backward};
+use kernels::loss::{CrossEntropy, linear_cross_entropy};
+use kernels::{Buffer, DType, Device, View, ViewMut};
+use std::time::Duration;
+
+struct Array(Buffer, DType, usize);
+
+impl Array {
+    fn new(dtype: DType, len: usize) -> Array {
+        Array(
+            Device::cpu()
+                .allocate(len * dtype.size())
+                .expect("memory for the bench"),
+            dtype,
+            len,
+        )
+    }
+
+    /// Numbers in −size..size without a pattern that a cache or a branch predictor could learn.
+    fn random(dtype: DType, len: usize, size: f32) -> Array {
+        let mut array = Array::new(dtype, len);
+        let mut state = len as u32 | 1;
+        for bytes in array.0.bytes_mut().chunks_exact_mut(dtype.size()).take(len) {
+            state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+            let value = ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * size;
+            bytes.copy_from_slice(&value.to_ne_bytes()[4 - dtype.size()..]);
+        }
+        array
+    }
+
+    fn view(&self) -> View<'_> {
+        View::new(&self.0, self.1, 0, self.2)
+    }
+
+    fn view_mut(&mut self) -> ViewMut<'_> {
+        ViewMut::new(&mut self.0, self.1, 0, self.2)
+    }
+}
+
+/// `c = a·b` with strides (row, column), on all cores.
+fn product(m: usize, n: usize, k: usize, c: &mut [f32], a: (&[f32], isize, isize), b: (&[f32], isize, isize)) {
+    assert!(c.len() >= m * n && a.0.len() >= m * k && b.0.len() >= k * n);
+    let threads = gemm::Parallelism::Rayon(0);
+    let (c, a_len, b_len) = (c.as_mut_ptr(), (a.1, a.2), (b.1, b.2));
+    // SAFETY: the slices hold the matrices, as just asserted, and the strides of the callers stay inside them.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c,
+            1,
+            n as isize,
+            false,
+            a.0.as_ptr(),
+            a_len.1,
+            a_len.0,
+            b.0.as_ptr(),
+            b_len.1,
+            b_len.0,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            threads,
+        );
+    }
+}
+
+/// Scores (m, n), and the gradients of both sides from them.
+fn bare_products(id: BenchmarkId, c: &mut Criterion, scores: usize, m: usize, n: usize, dim: usize) {
+    let (mut a, mut b) = (vec![0.5f32; m * dim], vec![0.25f32; n * dim]);
+    let mut s = vec![0.0f32; m * n];
+    let (row, one) = (dim as isize, 1);
+    group(c).bench_function(id, |bench| {
+        bench.iter(|| {
+            for _ in 0..scores {
+                product(m, n, dim, &mut s, (&a, row, one), (&b, one, row));
+            }
+            product(m, dim, n, &mut a, (&s, n as isize, one), (&b, row, one));
+            product(n, dim, m, &mut b, (&s, one, n as isize), (&a, row, one));
+            a.fill(0.5);
+            b.fill(0.25);
+        })
+    });
+}
+
+fn group(c: &mut Criterion) -> criterion::BenchmarkGroup<'_, criterion::measurement::WallTime> {
+    let mut group = c.benchmark_group("losses");
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(2));
+    group
+}
+
+fn cross_entropy(c: &mut Criterion) {
+    for (rows, dim, vocab) in [(512, 64, 64), (6000, 128, 512), (2048, 256, 2000), (512, 512, 32000)] {
+        for t in [DType::F32, DType::BF16] {
+            let p = CrossEntropy {
+                rows,
+                dim,
+                vocab,
+                ignore_index: -100,
+                smoothing: 0.1,
+            };
+            let (x, w) = (Array::random(t, rows * dim, 1.0), Array::random(t, vocab * dim, 1.0));
+            let mut targets = Array::new(DType::I32, rows);
+            for (row, id) in targets.0.bytes_mut().chunks_exact_mut(4).take(rows).enumerate() {
+                id.copy_from_slice(&((row * 7919 % vocab) as i32).to_ne_bytes());
+            }
+            let (mut loss, mut losses) = (Array::new(DType::F32, 1), Array::new(DType::F32, rows));
+            let mut predictions = Array::new(DType::I32, rows);
+            let (mut dx, mut dw) = (Array::new(t, rows * dim), Array::new(DType::F32, vocab * dim));
+            group(c).bench_function(
+                BenchmarkId::new(format!("cross_entropy_{t}"), format!("{rows}x{dim}x{vocab}")),
+                |b| {
+                    b.iter(|| {
+                        let (dx, dw) = (&mut dx.view_mut(), &mut dw.view_mut());
+                        let (loss, losses) = (&mut loss.view_mut(), &mut losses.view_mut());
+                        let predictions = &mut predictions.view_mut();
+                        let targets = targets.view();
+                        linear_cross_entropy(
+                            &p,
+                            x.view(),
+                            w.view(),
+                            targets,
+                            loss,
+                            losses,
+                            predictions,
+                            Some(dx),
+                            Some(dw),
+                        )
+                        .expect("the sizes fit")
+                    })
+                },
+            );
+        }
+        bare_products(
+            BenchmarkId::new("three_products", format!("{rows}x{dim}x{vocab}")),
+            c,
+            1,
+            rows,
+            vocab,
+            dim,
+        );
+    }
+}
+
+fn contrastive(c: &mut Criterion) {
+    for (n, dim, groups) in [(64, 256, 1), (512, 512, 1), (4096, 256, 1), (128, 256, 32)] {
+        for t in [DType::F32, DType::BF16] {
+            for siglip in [false, true] {
+                one_contrastive(c, &Contrastive { n, dim, groups }, t, siglip);
+            }
+        }
+        bare_products(
+            BenchmarkId::new("four_products", format!("{n}x{dim}x{groups}")),
+            c,
+            2,
+            n * groups,
+            n,
+            dim,
+        );
+    }
+}
+
+fn one_contrastive(c: &mut Criterion, p: &Contrastive, t: DType, siglip: bool) {
+    let (n, rows) = (p.n, p.n * p.groups);
+    let size = (3.0 / p.dim as f32).sqrt();
+    let (image, text) = (Array::random(t, rows * p.dim, size), Array::random(t, n * p.dim, size));
+    let (scale, bias) = (Array::random(DType::F32, 1, 1.0), Array::random(DType::F32, 1, 1.0));
+    let [mut loss, mut dscale, mut dbias] = [1, 1, 1].map(|len| Array::new(DType::F32, len));
+    let [mut row_lse, mut col_lse] = [n, n].map(|len| Array::new(DType::F32, len));
+    let (mut dimage, mut dtext) = (Array::new(t, rows * p.dim), Array::new(t, n * p.dim));
+    let name = format!("{}_{t}", if siglip { "siglip" } else { "clip" });
+    group(c).bench_function(BenchmarkId::new(name, format!("{n}x{}x{}", p.dim, p.groups)), |b| {
+        b.iter(|| {
+            let (image, text, scale, bias) = (image.view(), text.view(), scale.view(), bias.view());
+            let (loss, dscale, dbias) = (&mut loss.view_mut(), &mut dscale.view_mut(), &mut dbias.view_mut());
+            let (dimage, dtext) = (&mut dimage.view_mut(), &mut dtext.view_mut());
+            let done = if siglip {
+                siglip_loss(p, image, text, scale, bias, loss)
+                    .and_then(|()| siglip_loss_backward(p, image, text, scale, bias, dimage, dtext, dscale, dbias))
+            } else {
+                clip_loss(
+                    p,
+                    image,
+                    text,
+                    scale,
+                    loss,
+                    &mut row_lse.view_mut(),
+                    &mut col_lse.view_mut(),
+                )
+                .and_then(|()| {
+                    let (row_lse, col_lse) = (row_lse.view(), col_lse.view());
+                    clip_loss_backward(p, image, text, scale, row_lse, col_lse, dimage, dtext, dscale)
+                })
+            };
+            done.expect("the sizes fit")
+        })
+    });
+}
+
+criterion_group!(benches, cross_entropy, contrastive);
+criterion_main!(benches);
