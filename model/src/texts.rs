@@ -45,6 +45,17 @@ impl Texts {
         (0..self.ids.len()).map(next).collect()
     }
 
+    /// These texts, in this order, some perhaps twice.
+    pub fn select(&self, rows: &[usize]) -> Texts {
+        let row = |r: &usize| self.ids[r * self.tokens..(r + 1) * self.tokens].to_vec();
+        Texts {
+            batch: rows.len(),
+            tokens: self.tokens,
+            ids: rows.iter().flat_map(row).collect(),
+            lens: rows.iter().map(|&r| self.lens[r]).collect(),
+        }
+    }
+
     pub(crate) fn ids(&self, g: &Graph<'_>) -> engine::Result<Tensor> {
         Tensor::from_slice(g.params().device(), &self.ids, [self.batch, self.tokens])
     }

@@ -15,6 +15,7 @@ pub struct Vit {
     config: VisionConfig,
     patch: ParamId,
     patch_bias: Option<ParamId>,
+    stem: Option<Linear>,
     class: Option<ParamId>,
     positions: Positions,
     pre_norm: Option<LayerNorm>,
@@ -33,16 +34,18 @@ impl Vit {
     pub fn new(builder: &mut ParamBuilder, config: &VisionConfig, lora: Option<&LoraConfig>) -> Result<Vit> {
         builder.scope("vision_model", |b| {
             let (dim, window) = (config.hidden_size, config.window());
-            let patch_shape = [dim, 3, window, window];
+            let patch_shape = [config.patch_hidden.unwrap_or(dim), 3, window, window];
             let patch_deviation = 1.0 / ((3 * window * window) as f64).sqrt();
             let patch = b.add(
                 "embeddings.patch_embedding.weight",
                 patch_shape,
                 Init::Normal(patch_deviation),
             )?;
-            let mut optional = |wanted: bool, name: &str, init| wanted.then(|| b.add(name, [dim], init)).transpose();
-            let patch_bias = optional(config.patch_bias, "embeddings.patch_embedding.bias", Init::Zeros)?;
-            let class = optional(config.class_token, "embeddings.class_embedding", Init::Normal(0.02))?;
+            let mut optional = |wanted: bool, name: &str, width, init| wanted.then(|| b.add(name, [width], init)).transpose();
+            let patch_bias = optional(config.patch_bias, "embeddings.patch_embedding.bias", patch_shape[0], Init::Zeros)?;
+            let class = optional(config.class_token, "embeddings.class_embedding", dim, Init::Normal(0.02))?;
+            let stem = config.patch_hidden.map(|hidden| LinearSpec::new(hidden, dim, lora));
+            let stem = stem.map(|spec| Linear::new(b, "embeddings.patch_projection", spec)).transpose()?;
             let positions = match config.positions {
                 PositionKind::Learned => {
                     let (name, shape) = ("embeddings.position_embedding.weight", [config.tokens(), dim]);
@@ -66,6 +69,7 @@ impl Vit {
                 config: config.clone(),
                 patch,
                 patch_bias,
+                stem,
                 class,
                 positions,
                 pre_norm,
@@ -116,10 +120,13 @@ impl Vit {
         };
         let weight = ops::reshape(
             &g.param(self.patch),
-            [dim, 3 * self.config.window() * self.config.window()],
+            [self.config.patch_hidden.unwrap_or(dim), 3 * self.config.window() * self.config.window()],
         )?;
         let bias = self.patch_bias.map(|b| g.param(b));
         let mut x = ops::patch_embed(pixels, &weight, bias.as_ref(), patch, margin)?;
+        if let Some(stem) = &self.stem {
+            x = stem.forward(g, &ops::activate(&x, self.config.hidden_act.into())?)?;
+        }
         if let Some(class) = self.class {
             let class = ops::repeat(&ops::reshape(&g.param(class), [1, dim])?, batch)?;
             x = ops::concat(&[&class, &x])?;

@@ -49,6 +49,8 @@ pub struct VisionConfig {
     pub patch_size: usize,
     /// Pixels beyond each side of a patch that its token also sees: neighbours overlap.
     pub patch_margin: usize,
+    /// Width of a hidden layer between a patch's pixels and its token; none: one linear map, as is usual.
+    pub patch_hidden: Option<usize>,
     /// Width of the tokens.
     pub hidden_size: usize,
     /// Transformer blocks.
@@ -79,6 +81,7 @@ impl Default for VisionConfig {
             image_size: 48,
             patch_size: 8,
             patch_margin: 0,
+            patch_hidden: None,
             hidden_size: 96,
             num_hidden_layers: 3,
             num_attention_heads: 4,

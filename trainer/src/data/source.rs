@@ -1,0 +1,76 @@
+//! Where training samples come from: scenes drawn on the fly, or conversations about images on disk.
+
+use super::scenes::{QuestionWeights, Scene, Scenes, Split, dialogue, is_true};
+use anyhow::Result;
+use image::RgbImage;
+
+/// Training samples without end, each the same whenever it is asked for.
+pub trait Source: Sync {
+    /// An image with a caption that is true of it: phase 1.
+    fn pair(&self, index: u64) -> Result<Pair>;
+    /// An image with questions and answers: phase 2. `progress` runs from 0 to 1 over the phase.
+    fn conversation(&self, index: u64, progress: f64) -> Result<Conversation>;
+}
+
+/// An image and a caption.
+pub struct Pair {
+    /// The image.
+    pub image: RgbImage,
+    /// The caption.
+    pub caption: String,
+    /// What the image shows, where that is known.
+    pub scene: Option<Scene>,
+}
+
+impl Pair {
+    /// Whether `caption` would be true of this image: of a scene by its geometry, else when it is the very same text.
+    pub fn could_say(&self, caption: &str) -> bool {
+        match &self.scene {
+            Some(scene) => is_true(caption, scene),
+            None => caption == self.caption,
+        }
+    }
+}
+
+/// An image and what is said about it.
+pub struct Conversation {
+    /// The image.
+    pub image: RgbImage,
+    /// Questions and answers.
+    pub turns: Vec<(String, String)>,
+}
+
+/// The built-in scenes as a source.
+pub struct SceneSource {
+    /// The scenes.
+    pub scenes: Scenes,
+    /// Questions per scene.
+    pub turns: usize,
+    /// How often each kind is asked at the start.
+    pub start: QuestionWeights,
+    /// How often from `until` on.
+    pub end: QuestionWeights,
+    /// The share of training after which the weights stay at `end`.
+    pub until: f64,
+}
+
+/// Phase 2 draws other scenes than phase 1.
+const PHASE2: u64 = 1 << 40;
+
+impl Source for SceneSource {
+    fn pair(&self, index: u64) -> Result<Pair> {
+        let scene = self.scenes.scene(Split::Train, index);
+        let caption = scene.any_caption(&mut self.scenes.text_rng(Split::Train, index, 0)).to_string();
+        Ok(Pair { image: scene.render(self.scenes.image_size), caption, scene: Some(scene) })
+    }
+
+    fn conversation(&self, index: u64, progress: f64) -> Result<Conversation> {
+        let index = PHASE2 + index;
+        let scene = self.scenes.scene(Split::Train, index);
+        let weights = self.start.lerp(self.end, (progress / self.until.max(f64::MIN_POSITIVE)).min(1.0));
+        let mut rng = self.scenes.text_rng(Split::Train, index, 1);
+        let turns = dialogue(&scene, &weights, self.turns, &mut rng);
+        let turns = turns.into_iter().map(|turn| (turn.question, turn.answer)).collect();
+        Ok(Conversation { image: scene.render(self.scenes.image_size), turns })
+    }
+}

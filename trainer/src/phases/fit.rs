@@ -1,0 +1,160 @@
+//! The training loop both phases share: batches made ahead, forward, backward, step, one report per step.
+
+use crate::recipe::{self, Training};
+use anyhow::{Context, Result};
+use engine::{AdamW, Curve, Graph, Optimizer, Params, Schedule, Tensor, Var};
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
+
+/// Batches made ahead of the step.
+const AHEAD: usize = 2;
+
+/// What a phase trains on and for.
+pub trait Objective: Sync {
+    /// A batch on the host.
+    type Batch: Send;
+    /// The batch of a step and its accumulated part, the same whenever it is asked for; `progress` runs from 0 to 1.
+    fn batch(&self, index: u64, progress: f64) -> Result<Self::Batch>;
+    /// The batch's losses.
+    fn losses(&self, graph: &Graph<'_>, batch: &Self::Batch) -> Result<Losses>;
+}
+
+/// The losses of one batch.
+pub struct Losses {
+    /// What is minimised: a scalar.
+    pub total: Var,
+    /// Its parts by name, unweighted.
+    pub parts: Vec<(&'static str, Tensor)>,
+    /// Answer tokens predicted right, and how many there were.
+    pub accuracy: Option<(usize, usize)>,
+}
+
+/// One optimiser step, as it is logged.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Counted from 1.
+    pub step: usize,
+    /// The weighted loss, averaged over accumulated parts.
+    pub loss: f64,
+    /// Its parts, likewise.
+    pub parts: Vec<(&'static str, f64)>,
+    /// Learning rate of groups with factor 1.
+    pub lr: f64,
+    /// Norm of the gradients before clipping.
+    pub grad_norm: f64,
+    /// Answer tokens predicted right, and how many there were.
+    pub accuracy: Option<(usize, usize)>,
+    /// Images seen in this step.
+    pub samples: usize,
+    /// Seconds the step took, and of these seconds spent waiting for data.
+    pub seconds: (f64, f64),
+}
+
+/// Trains for `training.steps` steps. `observe` sees each step and may look at the parameters.
+///
+/// # Errors
+/// Those of data, of the model, and a gradient that is not finite, before anything is changed by it.
+pub fn fit<O: Objective>(
+    objective: &O,
+    params: &mut Params,
+    training: &Training,
+    seed: u64,
+    mut observe: impl FnMut(&Step, &Params) -> Result<()>,
+) -> Result<()> {
+    let mut optimizer = Optimizer::new(params, adamw(training))?;
+    let schedule = schedule(training);
+    let parts = training.accumulate.max(1);
+    std::thread::scope(|scope| {
+        let (sender, batches) = sync_channel(AHEAD);
+        scope.spawn(move || {
+            for index in 0..(training.steps * parts) as u64 {
+                let progress = index as f64 / (training.steps * parts) as f64;
+                // The loop below hung up: it failed, and says why itself.
+                if sender.send(objective.batch(index, progress)).is_err() {
+                    return;
+                }
+            }
+        });
+        for step in 0..training.steps {
+            let begin = Instant::now();
+            let mut sum = Sum::default();
+            for part in 0..parts {
+                let asked = Instant::now();
+                let batch = batches.recv().context("the thread that makes batches ended early")??;
+                sum.waited += asked.elapsed().as_secs_f64();
+                let seed = seed ^ ((step * parts + part) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let graph = Graph::training(params, seed).with_recomputation(training.recompute);
+                let losses = objective.losses(&graph, &batch)?;
+                let share = engine::ops::scale(&losses.total, 1.0 / parts as f64)?;
+                graph.backward(&share, optimizer.gradients())?;
+                sum.add(&losses, parts)?;
+            }
+            let lr = schedule.at(step);
+            let report = optimizer.step(params, lr).with_context(|| format!("step {}", step + 1))?;
+            let seconds = (begin.elapsed().as_secs_f64(), sum.waited);
+            let done = Step {
+                step: step + 1,
+                loss: sum.loss,
+                parts: sum.parts,
+                lr,
+                grad_norm: report.grad_norm,
+                accuracy: sum.accuracy,
+                samples: training.batch_size * parts,
+                seconds,
+            };
+            observe(&done, params)?;
+        }
+        Ok(())
+    })
+}
+
+/// One step on another device, for its memory alone.
+pub fn rehearse<O: Objective>(objective: &O, params: &mut Params, training: &Training) -> Result<()> {
+    let once = Training { steps: 1, ..training.clone() };
+    fit(objective, params, &once, 0, |_, _| Ok(()))
+}
+
+#[derive(Default)]
+struct Sum {
+    loss: f64,
+    parts: Vec<(&'static str, f64)>,
+    accuracy: Option<(usize, usize)>,
+    waited: f64,
+}
+
+impl Sum {
+    fn add(&mut self, losses: &Losses, count: usize) -> Result<()> {
+        let share = 1.0 / count as f64;
+        self.loss += share * losses.total.tensor().item()?;
+        for (name, value) in &losses.parts {
+            let value = share * value.item()?;
+            match self.parts.iter_mut().find(|(n, _)| n == name) {
+                Some((_, sum)) => *sum += value,
+                None => self.parts.push((name, value)),
+            }
+        }
+        if let Some((right, all)) = losses.accuracy {
+            let (r, a) = self.accuracy.unwrap_or_default();
+            self.accuracy = Some((r + right, a + all));
+        }
+        Ok(())
+    }
+}
+
+fn adamw(training: &Training) -> AdamW {
+    AdamW {
+        beta1: training.beta1,
+        beta2: training.beta2,
+        eps: training.eps,
+        clip: (training.clip > 0.0).then_some(training.clip),
+    }
+}
+
+fn schedule(training: &Training) -> Schedule {
+    let curve = match training.curve {
+        recipe::Curve::Constant => Curve::Constant,
+        recipe::Curve::Cosine => Curve::Cosine,
+        recipe::Curve::Linear => Curve::Linear,
+    };
+    Schedule { curve, peak: training.lr, floor: training.floor, warmup: training.warmup, steps: training.steps }
+}

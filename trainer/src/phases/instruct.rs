@@ -1,0 +1,55 @@
+//! Phase 2: instruction tuning. Next-token loss on the answers of conversations about images (Liu et al. 2023).
+
+use super::fit::{Losses, Objective};
+use crate::data::{Prepare, Source};
+use crate::recipe::Phase2;
+use anyhow::Result;
+use engine::{Graph, Kind};
+use model::{IGNORE, TextBatch, Vlm};
+
+/// What phase 2 trains.
+pub struct Instruct<'a> {
+    /// The model.
+    pub vlm: &'a Vlm,
+    /// Where conversations come from.
+    pub source: &'a dyn Source,
+    /// Tokenizer and image processor.
+    pub prepare: &'a Prepare,
+    /// Batch size and how turns are laid out.
+    pub phase: &'a Phase2,
+}
+
+/// Images and conversations about them.
+pub struct Batch {
+    pixels: Vec<f32>,
+    text: TextBatch,
+}
+
+impl Objective for Instruct<'_> {
+    type Batch = Batch;
+
+    fn batch(&self, index: u64, progress: f64) -> Result<Batch> {
+        let size = self.phase.batch_size as u64;
+        let indices = index * size..(index + 1) * size;
+        let conversations = indices.map(|i| self.source.conversation(i, progress)).collect::<Result<Vec<_>>>()?;
+        let pixels = self.prepare.pixels(conversations.iter().map(|c| &c.image))?;
+        let rows: Vec<_> = conversations.into_iter().map(|c| c.turns).collect();
+        Ok(Batch { pixels, text: self.prepare.text(&rows, self.phase.independent_turns)? })
+    }
+
+    fn losses(&self, graph: &Graph<'_>, batch: &Batch) -> Result<Losses> {
+        let pixels = self.prepare.tensor(graph.params(), &batch.pixels)?;
+        let answer = self.vlm.loss(graph, &graph.input(pixels), &batch.text)?;
+        let accuracy = match graph.params().device().kind() {
+            Kind::Cpu => Some(count_right(&batch.text.targets, &answer.predictions.to_vec::<i32>()?)),
+            Kind::Trace => None,
+        };
+        Ok(Losses { parts: Vec::new(), accuracy, total: answer.loss })
+    }
+}
+
+/// How many answer tokens were predicted right, and how many there are.
+fn count_right(targets: &[i32], predictions: &[i32]) -> (usize, usize) {
+    let asked = targets.iter().zip(predictions).filter(|(target, _)| **target != IGNORE);
+    asked.fold((0, 0), |(right, all), (target, prediction)| (right + usize::from(target == prediction), all + 1))
+}
