@@ -41,11 +41,24 @@ impl Vit {
                 patch_shape,
                 Init::Normal(patch_deviation),
             )?;
-            let mut optional = |wanted: bool, name: &str, width, init| wanted.then(|| b.add(name, [width], init)).transpose();
-            let patch_bias = optional(config.patch_bias, "embeddings.patch_embedding.bias", patch_shape[0], Init::Zeros)?;
-            let class = optional(config.class_token, "embeddings.class_embedding", dim, Init::Normal(0.02))?;
+            let mut optional =
+                |wanted: bool, name: &str, width, init| wanted.then(|| b.add(name, [width], init)).transpose();
+            let patch_bias = optional(
+                config.patch_bias,
+                "embeddings.patch_embedding.bias",
+                patch_shape[0],
+                Init::Zeros,
+            )?;
+            let class = optional(
+                config.class_token,
+                "embeddings.class_embedding",
+                dim,
+                Init::Normal(0.02),
+            )?;
             let stem = config.patch_hidden.map(|hidden| LinearSpec::new(hidden, dim, lora));
-            let stem = stem.map(|spec| Linear::new(b, "embeddings.patch_projection", spec)).transpose()?;
+            let stem = stem
+                .map(|spec| Linear::new(b, "embeddings.patch_projection", spec))
+                .transpose()?;
             let positions = match config.positions {
                 PositionKind::Learned => {
                     let (name, shape) = ("embeddings.position_embedding.weight", [config.tokens(), dim]);
@@ -120,7 +133,10 @@ impl Vit {
         };
         let weight = ops::reshape(
             &g.param(self.patch),
-            [self.config.patch_hidden.unwrap_or(dim), 3 * self.config.window() * self.config.window()],
+            [
+                self.config.patch_hidden.unwrap_or(dim),
+                3 * self.config.window() * self.config.window(),
+            ],
         )?;
         let bias = self.patch_bias.map(|b| g.param(b));
         let mut x = ops::patch_embed(pixels, &weight, bias.as_ref(), patch, margin)?;

@@ -32,7 +32,11 @@ impl Prepare {
         let size = self.processor.size;
         let shape = [pixels.len() / (3 * size * size), 3, size, size];
         let tensor = Tensor::from_slice(params.device(), pixels, shape)?;
-        Ok(if params.dtype() == DType::F32 { tensor } else { tensor.cast(params.dtype())? })
+        Ok(if params.dtype() == DType::F32 {
+            tensor
+        } else {
+            tensor.cast(params.dtype())?
+        })
     }
 
     /// A grey image: what is left to answer by when there is nothing to see.
@@ -44,7 +48,10 @@ impl Prepare {
     /// Questions and answers about each image; independent ones do not see each other.
     pub fn text(&self, rows: &[Vec<(String, String)>], independent: bool) -> Result<TextBatch> {
         let row = |turns: &Vec<(String, String)>| match independent {
-            true => turns.chunks(1).map(|turn| Turn::conversation(&self.tokenizer, turn)).collect(),
+            true => turns
+                .chunks(1)
+                .map(|turn| Turn::conversation(&self.tokenizer, turn))
+                .collect(),
             false => Turn::conversation(&self.tokenizer, turns).map(|whole| vec![whole]),
         };
         let rows: Vec<Vec<Turn>> = rows.iter().map(row).collect::<model::Result<_>>()?;
