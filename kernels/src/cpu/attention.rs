@@ -16,7 +16,7 @@ pub(crate) use forward::{forward, weights};
 
 use crate::attention::Attention;
 use crate::cpu::simd::MAX_LANES;
-use rows::Head;
+use rows::{Head, prefetch};
 
 /// Sizes of scratch and places of heads, from the shape alone.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +31,7 @@ struct Plan {
     kv_heads: usize,
     head_dim: usize,
     q_len: usize,
+    k_len: usize,
     kv_stride: usize,
 }
 
@@ -49,6 +50,7 @@ impl Plan {
             kv_heads: p.kv_heads,
             head_dim: p.head_dim,
             q_len: p.q_len,
+            k_len: p.k_len,
             kv_stride: p.kv_stride,
         }
     }
@@ -79,5 +81,25 @@ impl Plan {
     /// Index of the first query of a head in `(batch, q_heads, q_len)`.
     fn row(&self, batch: usize, head: usize) -> usize {
         (batch * self.q_heads + head) * self.q_len
+    }
+
+    /// Asks for rows that the next head will read, those of its queries `first..end` and as large a share of its keys.
+    /// A head is a short piece of each token, and the processor does not foresee such strides by itself.
+    /// With a single block there is nothing to hide the fetching behind.
+    fn prefetch_next<T>(&self, batch: usize, head: usize, first: usize, end: usize, of_q: &[&[T]], of_kv: &[&[T]]) {
+        if end - first == self.q_len {
+            return;
+        }
+        let next = batch * self.q_heads + head + 1;
+        let (batch, head) = (next / self.q_heads, next % self.q_heads);
+        for x in of_q {
+            prefetch(x, self.q_head(batch, head).from(first), end - first);
+        }
+        if head.is_multiple_of(self.group()) {
+            let (first, end) = (first * self.k_len / self.q_len, end * self.k_len / self.q_len);
+            for x in of_kv {
+                prefetch(x, self.kv_head(batch, head / self.group()).from(first), end - first);
+            }
+        }
     }
 }

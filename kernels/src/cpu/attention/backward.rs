@@ -141,6 +141,14 @@ impl<T: Element> Group<'_, T> {
             self.plan.q_head(batch, head).from(first),
             self.plan.row(batch, head) + first,
         );
+        self.plan.prefetch_next(
+            batch,
+            head,
+            first,
+            first + m,
+            &[saved.q, saved.out, saved.dout],
+            &[saved.k, saved.v],
+        );
         pack(saved.q, rows, m, scale, self.queries, width);
         pack(saved.dout, rows, m, T::Acc::one(), self.dout, width);
         row_dots(saved.dout, saved.out, rows, &mut self.delta[..m]);

@@ -32,7 +32,7 @@ pub(crate) fn forward<T: Element>(p: &Attention, q: &[T], k: &[T], v: &[T], out:
             plan,
             sequence: Sequence::new(p, batch),
             batch,
-            q,
+            inputs: [q, k, v],
             out: &out,
             lse: &lse,
         };
@@ -55,7 +55,7 @@ struct Heads<'a, T: Element> {
     plan: Plan,
     sequence: Sequence<'a>,
     batch: usize,
-    q: &'a [T],
+    inputs: [&'a [T]; 3],
     out: &'a Shared<'a, T>,
     lse: &'a Shared<'a, T::Acc>,
 }
@@ -72,10 +72,12 @@ impl<T: Element> Heads<'_, T> {
     ) {
         let Plan { block, width, .. } = self.plan;
         let rows = self.plan.q_head(self.batch, head);
+        let [q, k, v] = self.inputs;
         for first in (0..self.sequence.queries).step_by(block) {
             let end = (first + block).min(self.sequence.queries);
             let (m, visible) = (end - first, self.sequence.visible_to(first, end));
-            pack(self.q, rows.from(first), m, T::Acc::of(self.p.scale), queries, width);
+            self.plan.prefetch_next(self.batch, head, first, end, &[q], &[k, v]);
+            pack(q, rows.from(first), m, T::Acc::of(self.p.scale), queries, width);
             let whole = score(&self.plan, m, visible, queries, keys, scores);
             // SAFETY: rows of log-sum-exps belong to heads, and heads to tasks.
             let lse = unsafe { self.lse.row(self.plan.row(self.batch, head) + first, m) };

@@ -60,6 +60,23 @@ impl Head {
     }
 }
 
+/// Asks the processor to fetch `rows` rows of a head.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn prefetch<T>(x: &[T], head: Head, rows: usize) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    for row in 0..rows {
+        let start = x.as_ptr().wrapping_add(head.first + row * head.stride).cast::<i8>();
+        for byte in (0..head.dim * size_of::<T>()).step_by(64) {
+            // SAFETY: a prefetch changes no memory and does not fault, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(byte)) }
+        }
+    }
+}
+
+/// Elsewhere the processor is left to itself.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn prefetch<T>(_: &[T], _: Head, _: usize) {}
+
 simd! {
     /// Copies `rows` rows times `factor` into scratch rows of `width` elements, padded with zeros.
     pub(super) fn pack<V; T: Element>(x: &[T], head: Head, rows: usize, factor: T::Acc, out: &mut [T::Acc], width: usize) {
@@ -134,7 +151,7 @@ simd! {
     ) {
         let none = A::Acc::neg_infinity();
         for (r, row) in scores.chunks_exact_mut(width).take(lse.len()).enumerate() {
-            let row = sequence.hide(first + r, &mut row[..whole], V::N);
+            let row = sequence.hide::<A::Acc, V>(first + r, &mut row[..whole]);
             let mut largest = V::splat(none);
             for x in row.chunks_exact(V::N) {
                 // SAFETY: a chunk has V::N elements.
@@ -169,7 +186,7 @@ simd! {
         sequence: &Sequence, first: usize, scores: &mut [A::Acc], width: usize, whole: usize, lse: &[A::Acc],
     ) {
         for (r, (row, &lse)) in scores.chunks_exact_mut(width).zip(lse).enumerate() {
-            let row = sequence.hide(first + r, &mut row[..whole], V::N);
+            let row = sequence.hide::<A::Acc, V>(first + r, &mut row[..whole]);
             if lse == A::Acc::neg_infinity() {
                 row.fill(A::Acc::zero());
                 continue;

@@ -1,7 +1,7 @@
 //! Which keys the queries of one sequence see.
 
 use crate::attention::{Attention, Mask};
-use crate::cpu::simd::Real;
+use crate::cpu::simd::{Lanes, MAX_LANES, Real};
 
 /// The mask of one sequence of the batch.
 #[derive(Debug)]
@@ -49,10 +49,10 @@ impl<'a> Sequence<'a> {
         (first..end).map(|query| self.visible(query)).max().unwrap_or(0)
     }
 
-    /// Sets the scores of keys that `query` does not see to −∞; returns the row's first part, whole registers of `lanes`
-    /// elements, beyond which all is hidden and set to zero.
+    /// Sets the scores of keys that `query` does not see to −∞; returns the row's first part, whole registers, beyond which
+    /// all is hidden and set to zero. The row is whole registers too.
     #[inline(always)]
-    pub(super) fn hide<'r, A: Real>(&self, query: usize, row: &'r mut [A], lanes: usize) -> &'r mut [A] {
+    pub(super) fn hide<'r, A: Real, V: Lanes<A>>(&self, query: usize, row: &'r mut [A]) -> &'r mut [A] {
         let visible = self.visible(query);
         if let Some(segments) = self.segments {
             let own = segments[(query as isize + self.offset) as usize];
@@ -61,9 +61,22 @@ impl<'a> Sequence<'a> {
                 *score = if seen { *score } else { A::neg_infinity() };
             }
         }
-        let (row, hidden) = row.split_at_mut(visible.next_multiple_of(lanes));
-        row[visible..].fill(A::neg_infinity());
-        hidden.fill(A::zero());
+        let (row, hidden) = row.split_at_mut(visible.next_multiple_of(V::N));
+        for x in hidden.chunks_exact_mut(V::N) {
+            // SAFETY: a chunk has V::N elements.
+            unsafe { V::zero().store(x.as_mut_ptr()) }
+        }
+        let seen = visible % V::N;
+        if seen > 0 {
+            let end = &mut row[visible - seen..][..V::N];
+            let place: [A; MAX_LANES] = std::array::from_fn(|i| A::of(i as f64));
+            // SAFETY: `end` has V::N elements and `place` MAX_LANES ≥ V::N.
+            unsafe {
+                let (scores, place) = (V::load(end.as_ptr()), V::load(place.as_ptr()));
+                let kept = V::splat(A::of(seen as f64)).select_gt(place, scores, V::splat(A::neg_infinity()));
+                kept.store(end.as_mut_ptr());
+            }
+        }
         row
     }
 }

@@ -1,6 +1,8 @@
 //! Transposing blocks of eight rows: with shuffles in single precision, else element by element.
 
-use crate::cpu::simd::{Isa, MAX_LANES, Real, isa};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::simd::{Isa, isa};
+use crate::cpu::simd::{MAX_LANES, Real};
 
 /// Rows and columns of a block.
 pub(super) const SIDE: usize = 8;
