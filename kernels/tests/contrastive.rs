@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Array, close, for_each_isa, numbers, rounded, same_for_any_threads};
-use lenslet_kernels::contrastive::{Contrastive, clip_loss, clip_loss_backward, siglip_loss, siglip_loss_backward};
-use lenslet_kernels::{DType, Device, Error, Result};
+use kernels::contrastive::{Contrastive, clip_loss, clip_loss_backward, siglip_loss, siglip_loss_backward};
+use kernels::{DType, Device, Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Loss {

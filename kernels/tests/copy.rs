@@ -3,8 +3,8 @@
 mod common;
 
 use common::*;
-use lenslet_kernels::copy::*;
-use lenslet_kernels::{DType, Device, Error};
+use kernels::copy::*;
+use kernels::{DType, Device, Error};
 
 const ALL: [DType; 5] = [DType::F64, DType::F32, DType::BF16, DType::F16, DType::I32];
 

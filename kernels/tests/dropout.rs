@@ -3,8 +3,8 @@
 mod common;
 
 use common::*;
-use lenslet_kernels::dropout::*;
-use lenslet_kernels::{DType, Error};
+use kernels::dropout::*;
+use kernels::{DType, Error};
 
 fn run(x: &Array, dtype: DType, p: f64, seed: u64) -> Array {
     let mut y = Array::out(dtype, x.view().len());

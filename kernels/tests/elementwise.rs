@@ -3,8 +3,8 @@
 mod common;
 
 use common::*;
-use lenslet_kernels::elementwise::*;
-use lenslet_kernels::{DType, Device, Error};
+use kernels::elementwise::*;
+use kernels::{DType, Device, Error};
 
 /// Small odd sizes, sizes around a register, and one that is cut into chunks with a ragged end.
 const SIZES: [usize; 9] = [0, 1, 7, 8, 17, 41, 123, 200, 40_001];

@@ -3,8 +3,8 @@
 mod common;
 
 use common::*;
-use lenslet_kernels::embedding::*;
-use lenslet_kernels::{DType, Error};
+use kernels::embedding::*;
+use kernels::{DType, Error};
 
 /// `(ids, vocab, dim)`.
 const SHAPES: [(usize, usize, usize); 7] = [

@@ -2,10 +2,10 @@
 
 use half::bf16;
 
-use lenslet_kernels::activation::Activation;
-use lenslet_kernels::cpu::simd::{Isa, isa, set_isa};
-use lenslet_kernels::gemm::{Epilogue, Gemm, Layout, gemm};
-use lenslet_kernels::{Buffer, DType, Device, Error, View, ViewMut};
+use kernels::activation::Activation;
+use kernels::cpu::simd::{Isa, isa, set_isa};
+use kernels::gemm::{Epilogue, Gemm, Layout, gemm};
+use kernels::{Buffer, DType, Device, Error, View, ViewMut};
 
 const LAYOUTS: [Layout; 3] = [Layout::Nn, Layout::Nt, Layout::Tn];
 

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Array, close, for_each_isa, numbers, rounded, same_for_any_threads, spacing};
-use lenslet_kernels::loss::{CrossEntropy, linear_cross_entropy};
-use lenslet_kernels::{DType, Device, Error, Result};
+use kernels::loss::{CrossEntropy, linear_cross_entropy};
+use kernels::{DType, Device, Error, Result};
 
 const IGNORE: i32 = -100;
 

@@ -3,8 +3,8 @@
 mod common;
 
 use common::*;
-use lenslet_kernels::norm::*;
-use lenslet_kernels::{DType, Error};
+use kernels::norm::*;
+use kernels::{DType, Error};
 
 /// `(rows, dim)`, from one element to several chunks with a ragged end.
 const SHAPES: [(usize, usize); 9] = [

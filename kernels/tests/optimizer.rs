@@ -3,8 +3,8 @@
 mod common;
 
 use common::*;
-use lenslet_kernels::optimizer::*;
-use lenslet_kernels::{DType, Error};
+use kernels::optimizer::*;
+use kernels::{DType, Error};
 
 const SIZES: [usize; 8] = [0, 1, 7, 16, 41, 123, 200, 40_001];
 const STEP: AdamW = AdamW {

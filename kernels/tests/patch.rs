@@ -1,9 +1,9 @@
 //! Patches against their index formula.
 
 use half::bf16;
-use lenslet_kernels::cpu::simd::Real;
-use lenslet_kernels::patch::{Patches, fold, unfold};
-use lenslet_kernels::{Buffer, DType, Device, Element, Error, View, ViewMut};
+use kernels::cpu::simd::Real;
+use kernels::patch::{Patches, fold, unfold};
+use kernels::{Buffer, DType, Device, Element, Error, View, ViewMut};
 
 fn buffer<T: bytemuck::Pod>(x: &[T]) -> Buffer {
     let mut buffer = Device::cpu().allocate(size_of_val(x)).unwrap();

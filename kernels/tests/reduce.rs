@@ -3,8 +3,8 @@
 mod common;
 
 use common::*;
-use lenslet_kernels::reduce::*;
-use lenslet_kernels::{DType, Error};
+use kernels::reduce::*;
+use kernels::{DType, Error};
 
 /// `(outer, axis, inner)`: small odd shapes, then ones that are shared out by rows, by columns and by parts of the axis.
 const SHAPES: [[usize; 3]; 16] = [

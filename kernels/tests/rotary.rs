@@ -1,9 +1,9 @@
 //! Rotary embedding against plain double-precision arithmetic.
 
 use half::bf16;
-use lenslet_kernels::cpu::simd::{Isa, Real, set_isa};
-use lenslet_kernels::rotary::rotary;
-use lenslet_kernels::{Buffer, DType, Device, Element, Stored, View, ViewMut};
+use kernels::cpu::simd::{Isa, Real, set_isa};
+use kernels::rotary::rotary;
+use kernels::{Buffer, DType, Device, Element, Stored, View, ViewMut};
 use std::sync::Mutex;
 
 /// Held by tests that choose the instruction set or compare bits.

@@ -1,9 +1,9 @@
 //! The kernels called with plain numbers.
 
 use crate::reference::Case;
-use lenslet_kernels::attention::{Attention, attention, attention_backward, attention_weights};
-use lenslet_kernels::cpu::simd::Real;
-use lenslet_kernels::{Buffer, DType, Device, Element, View, ViewMut};
+use kernels::attention::{Attention, attention, attention_backward, attention_weights};
+use kernels::cpu::simd::Real;
+use kernels::{Buffer, DType, Device, Element, View, ViewMut};
 
 /// Sums of four uniform numbers, of variance 1: close enough to normal.
 pub(crate) fn random(len: usize, seed: u64) -> Vec<f64> {

@@ -5,9 +5,9 @@ mod reference;
 
 use call::{buffer, random, round, run, view, view_mut};
 use half::bf16;
-use lenslet_kernels::attention::{Attention, Mask, attention};
-use lenslet_kernels::cpu::simd::{Isa, set_isa};
-use lenslet_kernels::{DType, Error, View};
+use kernels::attention::{Attention, Mask, attention};
+use kernels::cpu::simd::{Isa, set_isa};
+use kernels::{DType, Error, View};
 use reference::{Case, backward, forward};
 use std::sync::Mutex;
 

@@ -1,6 +1,6 @@
 //! Attention as the textbook writes it, in double precision with the whole score matrix.
 
-use lenslet_kernels::attention::Mask;
+use kernels::attention::Mask;
 
 /// A call in plain numbers.
 #[derive(Debug, Clone)]

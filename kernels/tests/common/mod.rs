@@ -2,8 +2,8 @@
 #![allow(dead_code)] // Each test file uses its own share.
 
 use half::{bf16, f16};
-use lenslet_kernels::cpu::simd::{Isa, set_isa};
-use lenslet_kernels::{Buffer, DType, Device, View, ViewMut};
+use kernels::cpu::simd::{Isa, set_isa};
+use kernels::{Buffer, DType, Device, View, ViewMut};
 
 /// The types `T` a kernel is generic over.
 pub(crate) const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F64];
