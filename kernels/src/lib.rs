@@ -14,6 +14,7 @@ pub mod attention;
 pub mod contrastive;
 pub mod copy;
 pub mod cpu;
+pub mod cuda;
 mod device;
 mod dispatch;
 pub mod dropout;
