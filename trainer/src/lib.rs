@@ -1,3 +1,4 @@
-//! Training: where the data comes from.
+//! Trains small vision-language models from raw pixels to answers: recipe, data, run folder, report, command line.
 
 pub mod data;
+pub mod memory;
