@@ -2,3 +2,4 @@
 
 pub mod data;
 pub mod memory;
+pub mod run_folder;

@@ -1,0 +1,285 @@
+//! The folder of one run: made once, every file in it whole or absent.
+
+use crate::memory;
+use anyhow::{Context, Error, Result, bail};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// A new run folder. Dropped before [`RunFolder::keep`], it is removed with all that is in it: a run that failed early
+/// leaves nothing behind and its name free.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    /// The outermost folder made for this run; nothing above it is touched when the run is removed.
+    made: PathBuf,
+    keep: bool,
+}
+
+impl RunFolder {
+    /// Makes the folder, and those above it.
+    ///
+    /// # Errors
+    /// When it exists already, or cannot be made.
+    pub fn create(path: &Path) -> Result<RunFolder> {
+        let missing = path
+            .ancestors()
+            .take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+        let made = missing.last().unwrap_or(path).to_owned();
+        let folder = path.display();
+        if let Some(above) = path.parent() {
+            fs::create_dir_all(above).with_context(|| format!("{}: cannot be made", above.display()))?;
+        }
+        match fs::create_dir(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
+                "{folder} exists already, and a run never overwrites another; choose another folder with --out or \
+                 another run.name, or remove it"
+            ),
+            Err(error) => return Err(Error::new(error).context(format!("{folder}: cannot be made"))),
+        }
+        Ok(RunFolder {
+            path: path.to_owned(),
+            made,
+            keep: false,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of `name` in this folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes a file of this folder whole or not at all; `name` may contain folders, which are made.
+    ///
+    /// # Errors
+    /// As [`write_whole`].
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        write_whole(&self.file(name), bytes)
+    }
+
+    /// From now on the folder stays, whatever happens: it holds something worth keeping.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        // A failure to tidy up must not hide the error that led here.
+        let _ = fs::remove_dir_all(&self.path);
+        let mut above = self.path.as_path();
+        while let (true, Some(parent)) = (above != self.made, above.parent()) {
+            // Refused, rightly, where another run has put something there meanwhile.
+            if fs::remove_dir(parent).is_err() {
+                return;
+            }
+            above = parent;
+        }
+    }
+}
+
+/// Writes `path` through a temporary file in the same folder, synchronised and then renamed: after a crash there is the
+/// whole file, the one before it, or none.
+///
+/// # Errors
+/// Names the file and its size; a full disk is said to be one.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    try_write(path, bytes).map_err(|error| explain(error, path, bytes.len()))
+}
+
+fn try_write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tmp-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+/// A write that failed, in words: which file, how much it needed, and whether the disk is full.
+fn explain(error: io::Error, path: &Path, bytes: usize) -> Error {
+    let need = memory::size(bytes as u64);
+    let file = path.display();
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::new(error).context(format!(
+            "{file}: the disk is full; this file needs {need}: free some space, or choose another disk with --out"
+        )),
+        ErrorKind::FileTooLarge => Error::new(error).context(format!(
+            "{file}: needs {need}, more than a file may have here (see `ulimit -f`)"
+        )),
+        _ => Error::new(error).context(format!("{file}: cannot be written ({need})")),
+    }
+}
+
+/// A file that grows line by line; each line is with the system before the next step begins.
+#[derive(Debug)]
+pub struct LineLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl LineLog {
+    /// Opens `path` for appending, and makes it if need be.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(path: &Path) -> Result<LineLog> {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        Ok(LineLog {
+            path: path.to_owned(),
+            file: file.map_err(|error| explain(error, path, 0))?,
+        })
+    }
+
+    /// Appends `line` and a line break in one write.
+    ///
+    /// # Errors
+    /// Names the file; a full disk is said to be one.
+    pub fn append(&mut self, line: &str) -> Result<()> {
+        let line = format!("{line}\n");
+        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.flush());
+        written.map_err(|error| explain(error, &self.path, line.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_existing_folder_is_refused_untouched_and_told_what_to_do() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("run");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("precious"), "x").unwrap();
+        let message = RunFolder::create(&path).unwrap_err().to_string();
+        assert!(
+            message.contains("exists already") && message.contains("--out") && message.contains("run.name"),
+            "{message}"
+        );
+        assert_eq!(fs::read_to_string(path.join("precious")).unwrap(), "x");
+        let below = RunFolder::create(&path.join("precious/run")).unwrap_err();
+        assert!(format!("{below:#}").contains("precious"), "{below:#}");
+    }
+
+    #[test]
+    fn a_run_that_is_not_kept_leaves_nothing_and_one_that_is_leaves_all() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("runs/today/first");
+        let folder = RunFolder::create(&path).unwrap();
+        folder.write("attention/a.png", b"png").unwrap();
+        drop(folder);
+        assert_eq!(
+            fs::read_dir(root.path()).unwrap().count(),
+            0,
+            "the folders made above it go too"
+        );
+
+        let mut folder = RunFolder::create(&path).unwrap();
+        folder.write("attention/a.png", b"png").unwrap();
+        folder.keep();
+        drop(folder);
+        assert_eq!(fs::read(path.join("attention/a.png")).unwrap(), b"png");
+
+        drop(RunFolder::create(&root.path().join("runs/today/second")).unwrap());
+        assert!(path.exists() && !root.path().join("runs/today/second").exists());
+    }
+
+    #[test]
+    fn writing_replaces_whole_files_and_leaves_no_temporary_ones() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a.json");
+        write_whole(&path, b"first, longer").unwrap();
+        write_whole(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        let text = format!("{:#}", write_whole(&path.join("b"), b"x").unwrap_err());
+        assert!(text.contains("a.json/b: cannot be written (1 B)"), "{text}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_are_readable_by_others_as_the_umask_allows() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        let (plain, whole) = (root.path().join("plain"), root.path().join("whole"));
+        fs::write(&plain, "x").unwrap();
+        write_whole(&whole, b"x").unwrap();
+        assert_eq!(mode(&whole), mode(&plain));
+    }
+
+    #[test]
+    fn lines_are_there_as_soon_as_they_are_appended() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("metrics.jsonl");
+        let mut log = LineLog::open(&path).unwrap();
+        log.append("one").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\n");
+        LineLog::open(&path).unwrap().append("two").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_named_with_file_and_need() {
+        let mut log = LineLog::open(Path::new("/dev/full")).unwrap();
+        let text = format!("{:#}", log.append("0123456789").unwrap_err());
+        assert!(
+            text.contains("/dev/full: the disk is full; this file needs 11 B"),
+            "{text}"
+        );
+    }
+
+    /// Runs itself under a limit of 64 KiB per file, with the signal that would end the process ignored.
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_does_not_fit_is_an_error_and_leaves_what_was_there() {
+        const INSIDE: &str = "LENSLET_TEST_FILE_LIMIT";
+        if let Some(root) = std::env::var_os(INSIDE) {
+            let path = Path::new(&root).join("model.safetensors");
+            write_whole(&path, b"before").unwrap();
+            let text = format!("{:#}", write_whole(&path, &vec![7; 1 << 20]).unwrap_err());
+            assert!(
+                text.contains("model.safetensors: needs 1.0 MiB, more than a file may have"),
+                "{text}"
+            );
+            assert_eq!(fs::read(&path).unwrap(), b"before");
+            assert_eq!(fs::read_dir(&root).unwrap().count(), 1, "no temporary file stays");
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let name = "run_folder::tests::a_file_that_does_not_fit_is_an_error_and_leaves_what_was_there";
+        let output = std::process::Command::new("sh")
+            .args([
+                "-c",
+                "trap '' XFSZ; ulimit -f 128; exec \"$0\" --exact --nocapture \"$1\"",
+            ])
+            .arg(std::env::current_exe().unwrap())
+            .arg(name)
+            .env(INSIDE, root.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
+}
