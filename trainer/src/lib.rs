@@ -2,4 +2,5 @@
 
 pub mod data;
 pub mod memory;
+pub mod metrics;
 pub mod run_folder;
