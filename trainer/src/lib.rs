@@ -3,4 +3,5 @@
 pub mod data;
 pub mod memory;
 pub mod metrics;
+pub mod progress;
 pub mod run_folder;
