@@ -1,0 +1,231 @@
+use super::*;
+use proptest::prelude::*;
+
+const TALK: &str = r#"[{"from":"human","value":"<image>\nwhat is it ?"},{"from":"gpt","value":"a cat"}]"#;
+
+fn good(id: &str) -> String {
+    format!(r#"{{"id":"{id}","image":"{id}.png","split":"train","conversations":{TALK}}}"#)
+}
+
+fn load(text: &str) -> Result<Conversations> {
+    parse(text.as_bytes(), Path::new("d.jsonl"), &Select::default())
+}
+
+#[test]
+fn an_array_and_lines_read_alike() {
+    let lines = load(&format!("{}\n\n{}\n", good("a"), good("b"))).unwrap();
+    let array = load(&format!("[{},\n\n{}]", good("a"), good("b"))).unwrap();
+    assert_eq!(lines, array);
+    let expected = Record {
+        line: 3,
+        id: "b".into(),
+        image: "b.png".into(),
+        turns: vec![Turn {
+            question: "what is it ?".into(),
+            answer: "a cat".into(),
+        }],
+    };
+    assert_eq!(lines.records[1], expected);
+    assert_eq!((lines.records.len(), lines.bad.count), (2, 0));
+}
+
+#[test]
+fn a_mark_may_be_missing_or_anywhere_in_a_question_and_ids_may_be_numbers() {
+    for question in ["what is it ?", "what is it ?\\n<image>", "<image>what is it ?"] {
+        let text = good("a")
+            .replace("<image>\\nwhat is it ?", question)
+            .replace("\"a\"", "7");
+        let read = load(&text).unwrap();
+        assert_eq!(
+            (read.records[0].id.as_str(), read.records[0].turns[0].question.as_str()),
+            ("7", "what is it ?")
+        );
+    }
+    let nameless = load(&good("a").replace("\"id\":\"a\",", "")).unwrap();
+    assert_eq!(nameless.records[0].id, "line 1");
+}
+
+#[test]
+fn records_without_image_and_mark_are_left_out_and_counted() {
+    let text_only = good("a").replace("\"image\":\"a.png\",", "").replace("<image>\\n", "");
+    let read = load(&format!("{}\n{text_only}", good("b"))).unwrap();
+    assert_eq!((read.records.len(), read.text_only, read.bad.count), (1, 1, 0));
+}
+
+#[test]
+fn every_bad_record_is_named_by_file_line_id_and_field() {
+    let talk = |entries: &str| good("a").replace(TALK, entries);
+    let table = [
+        (
+            good("a").replace("\"image\":\"a.png\",", ""),
+            "record `a`: image: missing, but",
+        ),
+        (
+            good("a").replace("\"a.png\"", "[\"a.png\"]"),
+            "record `a`: image: expected one file name, found a list",
+        ),
+        (
+            good("a").replace("\"a.png\"", "\"\""),
+            "record `a`: image: expected one file name, found empty text",
+        ),
+        (
+            good("a").replace("human", "system"),
+            "record `a`: conversations[0].from: unknown speaker `system`",
+        ),
+        (
+            good("a").replace("human", "gpt"),
+            "record `a`: conversations[0].from: turns do not alternate",
+        ),
+        (
+            good("a").replace("\"gpt\"", "5"),
+            "record `a`: conversations[1].from: expected `gpt`, found a number",
+        ),
+        (
+            good("a").replace("a cat", " "),
+            "record `a`: conversations[1].value: says nothing",
+        ),
+        (
+            good("a").replace("a cat", "<image>"),
+            "record `a`: conversations[1].value: an answer with the mark",
+        ),
+        (
+            good("a").replace("\\nwhat is it ?", ""),
+            "record `a`: conversations[0].value: says nothing",
+        ),
+        (
+            good("a").replace("\\nwhat", "<image>"),
+            "record `a`: conversations: 2 marks",
+        ),
+        (talk("[]"), "record `a`: conversations: empty"),
+        (
+            talk("\"hello\""),
+            "record `a`: conversations: expected a list of turns, found text",
+        ),
+        (
+            talk("[1, 2]"),
+            "record `a`: conversations[0].from: expected `human`, found nothing",
+        ),
+        (
+            talk(&TALK.replace("},", "},{},")),
+            "record `a`: conversations: 3 entries",
+        ),
+        (good("a").replace("\"a\"", "true"), "id: expected text or a number"),
+        ("17".into(), "expected an object, found a number"),
+        (good("a")[..40].into(), "not JSON: EOF"),
+        (
+            good("a").replace("cat", &"x".repeat(MAX_RECORD)),
+            "1048713 bytes long, longer than 1048576",
+        ),
+        ("[".repeat(1000) + "1" + &"]".repeat(1000), "not JSON"),
+    ];
+    for (bad, expected) in table {
+        let list = load(&format!("{}\n{bad}\n", good("ok"))).unwrap().bad.list();
+        let start = format!("  d.jsonl:2: {expected}");
+        assert!(list.starts_with(&start), "found {list}\nexpected {start}");
+    }
+}
+
+#[test]
+fn empty_and_broken_files_are_errors_that_name_file_and_line() {
+    for (text, expected) in [
+        ("", "d.jsonl: empty"),
+        (" \n", "d.jsonl: empty"),
+        ("[]", "d.jsonl: empty"),
+        ("[", "d.jsonl:1: the file ends within its list"),
+        ("[1\n", "d.jsonl:2: the file ends within its list"),
+        ("[\n{},\n{]", "d.jsonl:3: not JSON"),
+        ("[1\n2]", "d.jsonl:2: expected `,` or `]`"),
+        ("[1,]", "d.jsonl:1: not JSON"),
+    ] {
+        let message = load(text).expect_err(text).to_string();
+        assert!(message.starts_with(expected), "{text}: {message}");
+    }
+    let missing = read(Path::new("no/such.jsonl"), &Select::default()).unwrap_err();
+    assert!(missing.to_string().contains("no/such.jsonl"), "{missing}");
+    assert!(
+        read(Path::new("/dev/zero"), &Select::default())
+            .unwrap_err()
+            .to_string()
+            .contains("not a file")
+    );
+}
+
+#[test]
+fn splits_and_limits_select_and_an_absent_split_lists_those_there_are() {
+    let text = format!("{}\n{}\n{}", good("a"), good("b").replace("train", "test"), good("c"));
+    let select = |split: &str, limit| Select {
+        split: Some(split.into()),
+        limit,
+        ..Select::default()
+    };
+    let read = |select| parse(text.as_bytes(), Path::new("d"), &select);
+    let train = read(select("train", None)).unwrap();
+    assert_eq!((train.records.len(), train.other_splits), (2, 1));
+    assert_eq!(read(select("train", Some(1))).unwrap().records.len(), 1);
+    let message = read(select("val", None)).unwrap_err().to_string();
+    assert!(
+        message.contains("no record has split = \"val\"; there are test (1), train (2)"),
+        "{message}"
+    );
+    let other = Select {
+        field: "part".into(),
+        ..select("x", None)
+    };
+    let bad = read(other).unwrap().bad;
+    assert!(
+        bad.count == 3 && bad.list().contains("record `a`: part: expected the name of a split"),
+        "{}",
+        bad.list()
+    );
+}
+
+#[test]
+fn bad_records_are_capped_by_share_and_named_by_the_first_few() {
+    let text = format!("{}\n{}", good("a"), "x\n".repeat(8));
+    let bad = load(&text).unwrap().bad;
+    assert_eq!((bad.count, bad.first.len()), (8, NAMED));
+    assert!(bad.check(800, 0.01).is_ok());
+    let message = bad.check(799, 0.01).unwrap_err().to_string();
+    assert!(
+        message.starts_with("8 of 799 records are bad, more than 1 %") && message.ends_with("and 3 more"),
+        "{message}"
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = parse(&bytes, Path::new("d"), &Select::default());
+    }
+
+    #[test]
+    fn a_damaged_file_never_panics(at in 0usize..400, with in "\\PC{0,2}", array in any::<bool>()) {
+        let records = format!("{},\n{}", good("a"), good("b"));
+        let text = if array { format!("[{records}]") } else { records.replace("},\n", "}\n") };
+        let chars: Vec<char> = text.chars().collect();
+        let at = at % chars.len();
+        let damaged: String = chars[..at].iter().copied().chain(with.chars()).chain(chars[at + 1..].iter().copied()).collect();
+        if let Ok(read) = load(&damaged) {
+            prop_assert!(read.records.len() + read.bad.count + read.text_only <= 4);
+        }
+    }
+
+    #[test]
+    fn every_generated_record_is_accounted_for(
+        speakers in proptest::collection::vec(0usize..4, 0..6), image in any::<bool>(), said in "[a-z<>]{0,9}",
+    ) {
+        let names = ["human", "gpt", "robot", ""];
+        let entries: Vec<_> = speakers.iter().map(|s| serde_json::json!({"from": names[*s], "value": said})).collect();
+        let mut record = serde_json::json!({"id": 1, "conversations": entries});
+        if image {
+            record["image"] = "a.png".into();
+        }
+        if let Ok(read) = load(&record.to_string()) {
+            prop_assert_eq!(read.records.len() + read.bad.count + read.text_only, 1);
+            let alternating = speakers.iter().enumerate().all(|(i, s)| i % 2 == *s);
+            prop_assert!(read.records.is_empty() || (image && alternating && speakers.len().is_multiple_of(2)));
+        } else {
+            prop_assert!(!image, "only records without an image leave a set empty");
+        }
+    }
+}
