@@ -4,4 +4,5 @@ pub mod data;
 pub mod memory;
 pub mod metrics;
 pub mod progress;
+pub mod report;
 pub mod run_folder;
