@@ -4,5 +4,6 @@ pub mod data;
 pub mod memory;
 pub mod metrics;
 pub mod progress;
+pub mod recipe;
 pub mod report;
 pub mod run_folder;

@@ -1,0 +1,238 @@
+//! Recipes: one TOML file says everything a run does.
+//!
+//! ```toml
+//! [run]
+//! name = "first"
+//! seed = 1
+//!
+//! [data]
+//! source = "scenes"
+//!
+//! [phase2]
+//! steps = 1000
+//! batch_size = 32
+//! lr = 1e-3
+//! ```
+//! A phase left out is not run. Unknown keys, wrong types and values out of range are errors that name file, line, key
+//! and what was expected.
+
+mod check;
+mod error;
+mod parse;
+mod paths;
+mod phase;
+
+pub use error::RecipeError;
+pub use phase::{Curve, Phase1, Phase2, Training};
+
+use model::{Fit, VlmConfig};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A whole run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name, seed and where to compute.
+    pub run: Run,
+    /// What to train on.
+    pub data: Data,
+    /// How text becomes ids.
+    #[serde(default)]
+    pub tokenizer: Tokenizer,
+    /// The parts of the model. `vocab_size` is 0 in a recipe as written, and filled in from the tokenizer.
+    #[serde(default)]
+    pub model: VlmConfig,
+    /// Contrastive learning, matching and captioning; None: not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase1: Option<Phase1>,
+    /// Instruction tuning; None: not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase2: Option<Phase2>,
+    /// What is measured and shown at the end.
+    #[serde(default)]
+    pub eval: Eval,
+}
+
+/// Name, seed and where to compute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// The run folder is `runs/<name>` unless `--out` says otherwise.
+    pub name: String,
+    /// The seed of everything random. Default 0.
+    #[serde(default)]
+    pub seed: u64,
+    /// `cpu`, or `cuda:N`. Default `cpu`.
+    #[serde(default = "default_device")]
+    pub device: String,
+    /// Type of weights and activations; master weights, statistics and losses are f32 in any case. Default f32.
+    #[serde(default)]
+    pub dtype: Precision,
+    /// Threads to compute with; None: one per core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+}
+
+fn default_device() -> String {
+    "cpu".into()
+}
+
+/// Type of weights and activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// IEEE single.
+    #[default]
+    F32,
+    /// Brain float, the upper half of a single.
+    Bf16,
+}
+
+/// What to train on. Paths may contain `${NAME}` and `${NAME:-default}`, replaced by environment variables.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Where samples come from.
+    pub source: Source,
+    /// Side of the scenes drawn, in pixels; None: the vision tower's. `source = "scenes"` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<usize>,
+    /// LLaVA conversations, a JSON array or JSON lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// The folder or `.zip` (stored entries) that the records' `image` names are relative to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<PathBuf>,
+    /// Conversations to evaluate on; None: those of `path` that `heldout_split` selects, if given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heldout_path: Option<PathBuf>,
+    /// Images of `heldout_path`; None: `images`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heldout_images: Option<PathBuf>,
+    /// The record field that names its split. Default `split`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split_field: Option<String>,
+    /// Train only on records whose split is this; None: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_split: Option<String>,
+    /// Evaluate only on records whose split is this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heldout_split: Option<String>,
+    /// Use at most this many training samples, the first of the file; None: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_samples: Option<usize>,
+    /// The share of bad records above which loading fails; None: 0.01.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bad: Option<f64>,
+    /// How an image that is not square becomes square. Default `squash`.
+    #[serde(default)]
+    pub fit: Fit,
+}
+
+/// Where samples come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The built-in scenes: coloured shapes drawn on the fly, nothing on disk.
+    Scenes,
+    /// LLaVA conversations about images on disk.
+    Llava,
+}
+
+/// How text becomes ids.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tokenizer {
+    /// Which kind.
+    pub kind: TokenizerKind,
+    /// Vocabulary size of `bpe`, the most words of `words`. Default 1024.
+    #[serde(default = "default_vocabulary")]
+    pub size: usize,
+    /// The `tokenizer.json` of `kind = "file"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+}
+
+fn default_vocabulary() -> usize {
+    1024
+}
+
+impl Default for Tokenizer {
+    fn default() -> Tokenizer {
+        Tokenizer {
+            kind: TokenizerKind::Words,
+            size: default_vocabulary(),
+            path: None,
+        }
+    }
+}
+
+/// Kinds of tokenizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenizerKind {
+    /// One id per lower-case word of the training text.
+    Words,
+    /// Byte-pair encoding trained on the training text.
+    Bpe,
+    /// Read from a `tokenizer.json`.
+    File,
+}
+
+/// What is measured and shown at the end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Eval {
+    /// Samples shown in `samples.md`.
+    pub samples: usize,
+    /// Attention pictures among them.
+    pub attention: usize,
+    /// Questions per kind and split.
+    pub limit: usize,
+    /// Questions answered at once.
+    pub batch_size: usize,
+    /// The longest answer, in tokens.
+    pub max_tokens: usize,
+}
+
+impl Default for Eval {
+    fn default() -> Eval {
+        Eval {
+            samples: 16,
+            attention: 4,
+            limit: 500,
+            batch_size: 64,
+            max_tokens: 64,
+        }
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe file, applies `--set` overrides (`a.b=value`, the value in TOML or a bare word), replaces
+    /// environment variables in paths and checks every value.
+    ///
+    /// # Errors
+    /// The first thing wrong, with file, line, key and what was expected.
+    pub fn load(file: &Path, overrides: &[String]) -> Result<Recipe, RecipeError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| RecipeError::in_file(file, None, format!("cannot be read: {error}")))?;
+        Recipe::parse(&text, file, overrides)
+    }
+
+    /// As [`Recipe::load`], from text; `file` is the name messages use.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`].
+    pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Recipe, RecipeError> {
+        parse::recipe(text, file, overrides)
+    }
+
+    /// The recipe with every default spelled out; reading it back gives the same recipe.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("every field of a checked recipe has a TOML form")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! Ranges: values that have the right type and make no sense.
+
+use super::error::Invalid;
+use super::{Data, Phase1, Phase2, Recipe, Source, Tokenizer, TokenizerKind, Training};
+
+/// Checks every value of a recipe.
+pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
+    let run = &recipe.run;
+    name("run.name", &run.name)?;
+    range("run.seed", run.seed, 0, i64::MAX as u64)?;
+    if let Some(threads) = run.threads {
+        range("run.threads", threads, 1, 1024)?;
+    }
+    data(&recipe.data)?;
+    tokenizer(&recipe.tokenizer)?;
+    model(&recipe.model)?;
+    if recipe.phase1.is_none() && recipe.phase2.is_none() {
+        return Err(Invalid::new(
+            "",
+            "there is neither [phase1] nor [phase2]: nothing to train",
+        ));
+    }
+    if let Some(phase) = &recipe.phase1 {
+        phase1(phase, recipe)?;
+    }
+    if let Some(phase) = &recipe.phase2 {
+        phase2(phase)?;
+    }
+    range("eval.samples", recipe.eval.samples, 0, 10_000)?;
+    range("eval.attention", recipe.eval.attention, 0, recipe.eval.samples)?;
+    range("eval.limit", recipe.eval.limit, 0, 10_000_000)?;
+    range("eval.batch_size", recipe.eval.batch_size, 1, 65_536)?;
+    range("eval.max_tokens", recipe.eval.max_tokens, 1, 65_536)
+}
+
+/// A name that makes one folder.
+fn name(key: &str, name: &str) -> Result<(), Invalid> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 100 || name.starts_with('.') || !name.chars().all(plain) {
+        let expected = "expected 1 to 100 letters, digits, `-`, `_` or `.`, not starting with `.`";
+        return Err(Invalid::new(key, format!("{expected}, found `{name}`")));
+    }
+    Ok(())
+}
+
+fn data(data: &Data) -> Result<(), Invalid> {
+    let llava_only = [
+        ("path", data.path.is_some()),
+        ("images", data.images.is_some()),
+        ("heldout_path", data.heldout_path.is_some()),
+        ("heldout_images", data.heldout_images.is_some()),
+        ("split_field", data.split_field.is_some()),
+        ("train_split", data.train_split.is_some()),
+        ("heldout_split", data.heldout_split.is_some()),
+        ("max_samples", data.max_samples.is_some()),
+        ("max_bad", data.max_bad.is_some()),
+    ];
+    match data.source {
+        Source::Scenes => {
+            if let Some((key, _)) = llava_only.iter().find(|(_, set)| *set) {
+                let message = "belongs to `source = \"llava\"`; built-in scenes are drawn, not read";
+                return Err(Invalid::new(format!("data.{key}"), message));
+            }
+            range("data.image_size", data.image_size.unwrap_or(48), 16, 1024)
+        }
+        Source::Llava => {
+            for (key, set) in &llava_only[..2] {
+                if !set {
+                    let message = format!("key `{key}` is missing; `source = \"llava\"` needs it");
+                    return Err(Invalid::new(format!("data.{key}"), message));
+                }
+            }
+            if data.image_size.is_some() {
+                let message = "belongs to `source = \"scenes\"`; images are resized to model.vision.image_size";
+                return Err(Invalid::new("data.image_size", message));
+            }
+            if data.heldout_images.is_some() && data.heldout_path.is_none() {
+                return Err(Invalid::new(
+                    "data.heldout_images",
+                    "means nothing without `heldout_path`",
+                ));
+            }
+            range("data.max_samples", data.max_samples.unwrap_or(1), 1, usize::MAX)?;
+            range("data.max_bad", data.max_bad.unwrap_or(0.0), 0.0, 1.0)
+        }
+    }
+}
+
+fn tokenizer(tokenizer: &Tokenizer) -> Result<(), Invalid> {
+    match (tokenizer.kind, &tokenizer.path) {
+        (TokenizerKind::File, None) => {
+            return Err(Invalid::new(
+                "tokenizer.path",
+                "key `path` is missing; `kind = \"file\"` needs the tokenizer.json to read",
+            ));
+        }
+        (TokenizerKind::Words | TokenizerKind::Bpe, Some(_)) => {
+            return Err(Invalid::new("tokenizer.path", "belongs to `kind = \"file\"`"));
+        }
+        _ => {}
+    }
+    range("tokenizer.size", tokenizer.size, 16, 1_000_000)
+}
+
+/// The model's own checks, under the recipe's key. The vocabulary is not known yet, so any size will do.
+fn model(config: &model::VlmConfig) -> Result<(), Invalid> {
+    let mut config = config.clone();
+    config.vocab_size = config.vocab_size.max(1);
+    config.validate().map_err(|error| match error {
+        model::Error::Config { field, message } => Invalid::new(format!("model.{field}"), message),
+        other => Invalid::new("model", other.to_string()),
+    })
+}
+
+fn phase1(phase: &Phase1, recipe: &Recipe) -> Result<(), Invalid> {
+    training("phase1", &phase.training())?;
+    for (key, weight) in [("itc", phase.itc), ("itm", phase.itm), ("itg", phase.itg)] {
+        range(format!("phase1.{key}"), weight, 0.0, 1e6)?;
+    }
+    if phase.itc + phase.itm + phase.itg == 0.0 {
+        return Err(Invalid::new(
+            "phase1.itc",
+            "all three loss weights are 0: nothing to learn",
+        ));
+    }
+    if recipe.model.qformer.is_none() {
+        return Err(Invalid::new(
+            "model.qformer",
+            "key `qformer` is missing; [phase1] trains a Q-Former",
+        ));
+    }
+    if phase.itc + phase.itm > 0.0 && phase.batch_size < 2 {
+        let message = "expected at least 2, found 1: contrast and matching compare the images of a batch";
+        return Err(Invalid::new("phase1.batch_size", message));
+    }
+    range("phase1.itm_hardness", phase.itm_hardness, 0.0, 1e6)?;
+    below_one("phase1.smoothing", phase.smoothing)
+}
+
+fn phase2(phase: &Phase2) -> Result<(), Invalid> {
+    training("phase2", &phase.training())?;
+    range("phase2.turns", phase.turns, 1, 64)?;
+    for (key, weights) in [
+        ("questions_start", &phase.questions_start),
+        ("questions_end", &phase.questions_end),
+    ] {
+        let checked = weights.check();
+        checked.map_err(|error| Invalid::new(format!("phase2.{key}"), error.to_string()))?;
+    }
+    range("phase2.questions_until", phase.questions_until, 0.0, 1.0)
+}
+
+fn training(table: &str, training: &Training) -> Result<(), Invalid> {
+    let key = |name: &str| format!("{table}.{name}");
+    range(key("steps"), training.steps, 1, 1_000_000_000)?;
+    range(key("batch_size"), training.batch_size, 1, 1_000_000)?;
+    range(key("accumulate"), training.accumulate, 1, 1_000_000)?;
+    if !(training.lr > 0.0 && training.lr <= 1e3) {
+        let message = format!("expected a number above 0 and at most 1000, found {}", training.lr);
+        return Err(Invalid::new(key("lr"), message));
+    }
+    range(key("floor"), training.floor, 0.0, training.lr)?;
+    range(key("warmup"), training.warmup, 0, training.steps)?;
+    range(key("weight_decay"), training.weight_decay, 0.0, 1e3)?;
+    below_one(key("beta1"), training.beta1)?;
+    below_one(key("beta2"), training.beta2)?;
+    range(key("eps"), training.eps, 1e-20, 1.0)?;
+    range(key("clip"), training.clip, 0.0, 1e6)?;
+    for (index, rule) in training.rules.iter().enumerate() {
+        let key = |name: &str| format!("{table}.rules.{index}.{name}");
+        if rule.pattern.is_empty() {
+            return Err(Invalid::new(
+                key("match"),
+                "expected a parameter name or pattern, found nothing",
+            ));
+        }
+        range(key("lr_scale"), rule.lr_scale, 0.0, 1e6)?;
+        range(key("weight_decay"), rule.weight_decay.unwrap_or(0.0), 0.0, 1e3)?;
+    }
+    Ok(())
+}
+
+/// Fails unless `low ≤ value ≤ high`; NaN never passes.
+fn range<T: PartialOrd + std::fmt::Display>(key: impl Into<String>, value: T, low: T, high: T) -> Result<(), Invalid> {
+    if value >= low && value <= high {
+        return Ok(());
+    }
+    Err(Invalid::new(key, format!("expected {low} to {high}, found {value}")))
+}
+
+/// Fails unless `0 ≤ value < 1`.
+fn below_one(key: impl Into<String>, value: f64) -> Result<(), Invalid> {
+    if (0.0..1.0).contains(&value) {
+        return Ok(());
+    }
+    Err(Invalid::new(
+        key,
+        format!("expected at least 0 and less than 1, found {value}"),
+    ))
+}

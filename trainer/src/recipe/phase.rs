@@ -1,0 +1,189 @@
+//! The two training phases: what they share is written once, in [`Training`], and spelled flat in the recipe.
+
+use crate::data::scenes::QuestionWeights;
+use model::GroupRule;
+use serde::{Deserialize, Serialize};
+
+/// The learning rate's course after warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Curve {
+    /// Stays at `lr`.
+    Constant,
+    /// Half a cosine from `lr` to `floor`.
+    #[default]
+    Cosine,
+    /// A straight line from `lr` to `floor`.
+    Linear,
+}
+
+/// Declares a phase: the keys every phase has, then its own.
+macro_rules! phase {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty = $default:literal,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            /// Optimiser steps.
+            pub steps: usize,
+            /// Images per optimiser step and accumulated part.
+            pub batch_size: usize,
+            /// Batches whose gradients are added up before a step. Default 1.
+            #[serde(default = "defaults::accumulate")]
+            pub accumulate: usize,
+            /// The largest learning rate.
+            pub lr: f64,
+            /// The learning rate's course after warm-up. Default cosine.
+            #[serde(default)]
+            pub curve: Curve,
+            /// The learning rate at the end. Default 0.
+            #[serde(default)]
+            pub floor: f64,
+            /// Steps in which the learning rate grows from 0. Default 0.
+            #[serde(default)]
+            pub warmup: usize,
+            /// Weight decay of matrices; norms, biases and embeddings have none. Default 0.05.
+            #[serde(default = "defaults::weight_decay")]
+            pub weight_decay: f64,
+            /// Decay of AdamW's first moment. Default 0.9.
+            #[serde(default = "defaults::beta1")]
+            pub beta1: f64,
+            /// Decay of AdamW's second moment. Default 0.98.
+            #[serde(default = "defaults::beta2")]
+            pub beta2: f64,
+            /// Added to the root of the second moment. Default 1e-8.
+            #[serde(default = "defaults::eps")]
+            pub eps: f64,
+            /// The gradients' largest norm; 0: not clipped. Default 1.
+            #[serde(default = "defaults::clip")]
+            pub clip: f64,
+            /// Recompute each block's activations in the backward pass instead of keeping them. Default false.
+            #[serde(default)]
+            pub recompute: bool,
+            $($(#[$doc])* #[serde(default = $default)] pub $field: $type,)*
+            /// Parts trained differently.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            pub rules: Vec<GroupRule>,
+        }
+
+        impl $name {
+            /// What this phase shares with the other.
+            pub fn training(&self) -> Training {
+                Training {
+                    steps: self.steps,
+                    batch_size: self.batch_size,
+                    accumulate: self.accumulate,
+                    lr: self.lr,
+                    curve: self.curve,
+                    floor: self.floor,
+                    warmup: self.warmup,
+                    weight_decay: self.weight_decay,
+                    beta1: self.beta1,
+                    beta2: self.beta2,
+                    eps: self.eps,
+                    clip: self.clip,
+                    recompute: self.recompute,
+                    rules: self.rules.clone(),
+                }
+            }
+        }
+    };
+}
+
+phase! {
+    /// Phase 1, image and text representations: contrastive (ITC), matching (ITM) and captioning (ITG) losses, each
+    /// with its weight; 0 leaves a loss out.
+    Phase1 {
+        /// Weight of the contrastive loss. Default 1.
+        itc: f64 = "defaults::weight",
+        /// Weight of the matching loss. Default 1.
+        itm: f64 = "defaults::weight",
+        /// Weight of the captioning loss. Default 1.
+        itg: f64 = "defaults::weight",
+        /// Factor on the similarity by which wrong pairs for matching are drawn; 0 draws evenly. Default 1.
+        itm_hardness: f64 = "defaults::weight",
+        /// Label smoothing of the contrastive loss. Default 0.
+        smoothing: f64 = "Default::default",
+    }
+}
+
+phase! {
+    /// Phase 2, instruction tuning: next-token loss on the answers of conversations about images.
+    Phase2 {
+        /// Turns per conversation made from scenes. Default 4.
+        turns: usize = "defaults::turns",
+        /// Turns about one image do not see each other. Default false.
+        independent_turns: bool = "Default::default",
+        /// How often each kind of question about scenes is asked at the first step. Default: all alike.
+        questions_start: QuestionWeights = "defaults::questions",
+        /// How often from `questions_until` on. Default: all alike.
+        questions_end: QuestionWeights = "defaults::questions",
+        /// The share of the steps after which the weights stay at `questions_end`. Default 1.
+        questions_until: f64 = "defaults::weight",
+    }
+}
+
+/// What both phases have: schedule, optimiser, memory and parts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Training {
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Images per optimiser step and accumulated part.
+    pub batch_size: usize,
+    /// Batches whose gradients are added up before a step.
+    pub accumulate: usize,
+    /// The largest learning rate.
+    pub lr: f64,
+    /// The learning rate's course after warm-up.
+    pub curve: Curve,
+    /// The learning rate at the end.
+    pub floor: f64,
+    /// Steps in which the learning rate grows from 0.
+    pub warmup: usize,
+    /// Weight decay of matrices.
+    pub weight_decay: f64,
+    /// Decay of AdamW's first moment.
+    pub beta1: f64,
+    /// Decay of AdamW's second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// The gradients' largest norm; 0: not clipped.
+    pub clip: f64,
+    /// Recompute activations in the backward pass.
+    pub recompute: bool,
+    /// Parts trained differently; the first match wins.
+    pub rules: Vec<GroupRule>,
+}
+
+mod defaults {
+    use super::QuestionWeights;
+
+    pub(super) fn accumulate() -> usize {
+        1
+    }
+    pub(super) fn weight_decay() -> f64 {
+        0.05
+    }
+    pub(super) fn beta1() -> f64 {
+        0.9
+    }
+    pub(super) fn beta2() -> f64 {
+        0.98
+    }
+    pub(super) fn eps() -> f64 {
+        1e-8
+    }
+    pub(super) fn clip() -> f64 {
+        1.0
+    }
+    pub(super) fn weight() -> f64 {
+        1.0
+    }
+    pub(super) fn turns() -> usize {
+        4
+    }
+    pub(super) fn questions() -> QuestionWeights {
+        QuestionWeights::EVEN
+    }
+}

@@ -1,0 +1,347 @@
+use super::paths::variables;
+use super::*;
+use proptest::prelude::*;
+
+const GOOD: &str = "\
+[run]
+name = \"first\"
+
+[data]
+source = \"scenes\"
+
+[phase2]
+steps = 100
+batch_size = 8
+lr = 1e-3
+
+[[phase2.rules]]
+match = \"vision_model.*\"
+freeze = true
+";
+
+fn parse(text: &str, overrides: &[&str]) -> Result<Recipe, RecipeError> {
+    let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
+    Recipe::parse(text, Path::new("r.toml"), &overrides)
+}
+
+#[test]
+fn defaults_are_filled_in_and_the_resolved_recipe_reads_back() {
+    let recipe = parse(GOOD, &[]).unwrap();
+    assert!(recipe.phase1.is_none());
+    let training = recipe.phase2.as_ref().unwrap().training();
+    assert_eq!(training.steps, 100);
+    assert_eq!(training.clip, 1.0);
+    assert!(training.rules[0].freeze && training.rules[0].lr_scale == 1.0);
+    let text = recipe.to_toml();
+    assert!(
+        text.contains("beta2 = 0.98") && text.contains("patch_size = 8"),
+        "{text}"
+    );
+    assert_eq!(Recipe::parse(&text, Path::new("resolved"), &[]).unwrap(), recipe);
+}
+
+#[test]
+fn overrides_replace_add_and_reach_into_lists() {
+    let set = [
+        "phase2.lr=2",
+        "run.name=other",
+        "phase2.rules.0.lr_scale=0.5",
+        "model.vision.hidden_size = 64",
+        "phase2.questions_start={ count = 2.0 }",
+        "data.image_size=32",
+    ];
+    let recipe = parse(GOOD, &set).unwrap();
+    let phase = recipe.phase2.unwrap();
+    assert_eq!((phase.lr, phase.rules[0].lr_scale), (2.0, 0.5));
+    assert_eq!((phase.questions_start.count, phase.questions_start.colour), (2.0, 0.0));
+    assert_eq!(
+        (recipe.run.name.as_str(), recipe.model.vision.hidden_size),
+        ("other", 64)
+    );
+    assert_eq!(recipe.data.image_size, Some(32));
+}
+
+/// (what is changed in GOOD, into what, the message's beginning, what it contains)
+const BAD: &[(&str, &str, &str, &[&str])] = &[
+    (
+        "lr = 1e-3",
+        "learning = 1e-3",
+        "r.toml:10: phase2.learning: ",
+        &["unknown key `learning`", "`lr`"],
+    ),
+    (
+        "batch_size",
+        "batchsize",
+        "r.toml:9: phase2.batchsize: ",
+        &["did you mean `batch_size`?"],
+    ),
+    (
+        "lr = 1e-3",
+        "lr = \"quick\"",
+        "r.toml:10: phase2.lr: ",
+        &["\"quick\"", "expected a number"],
+    ),
+    (
+        "lr = 1e-3",
+        "lr = -1",
+        "r.toml:10: phase2.lr: ",
+        &["above 0", "found -1"],
+    ),
+    ("lr = 1e-3", "lr = nan", "r.toml:10: phase2.lr: ", &["found NaN"]),
+    ("lr = 1e-3\n", "", "r.toml:7: phase2.lr: ", &["key `lr` is missing"]),
+    (
+        "steps = 100",
+        "steps = -100",
+        "r.toml:8: phase2.steps: ",
+        &["-100", "whole number, 0 or more"],
+    ),
+    (
+        "steps = 100",
+        "steps = 0",
+        "r.toml:8: phase2.steps: ",
+        &["expected 1 to", "found 0"],
+    ),
+    (
+        "steps = 100",
+        "steps = 1.5",
+        "r.toml:8: phase2.steps: ",
+        &["1.5", "whole number"],
+    ),
+    (
+        "steps = 100",
+        "steps = 100\ncurve = \"cosin\"",
+        "r.toml:9: phase2.curve: ",
+        &["did you mean `cosine`?", "`linear`"],
+    ),
+    (
+        "steps = 100",
+        "steps = 100\nwarmup = 101",
+        "r.toml:9: phase2.warmup: ",
+        &["0 to 100"],
+    ),
+    (
+        "steps = 100",
+        "steps = 100\nfloor = 1",
+        "r.toml:9: phase2.floor: ",
+        &["0 to 0.001"],
+    ),
+    (
+        "steps = 100",
+        "steps = 100\nbeta2 = 1.0",
+        "r.toml:9: phase2.beta2: ",
+        &["less than 1"],
+    ),
+    (
+        "steps = 100",
+        "steps = 100\nitc = 1.0",
+        "r.toml:9: phase2.itc: ",
+        &["unknown key `itc`"],
+    ),
+    (
+        "freeze = true",
+        "freeze = 1",
+        "r.toml:14: phase2.rules.0.freeze: ",
+        &["true or false"],
+    ),
+    (
+        "freeze = true",
+        "frozen = true",
+        "r.toml:14: phase2.rules.0.frozen: ",
+        &["did you mean `freeze`?"],
+    ),
+    (
+        "freeze = true",
+        "lr_scale = -1",
+        "r.toml:14: phase2.rules.0.lr_scale: ",
+        &["found -1"],
+    ),
+    (
+        "\"vision_model.*\"",
+        "\"\"",
+        "r.toml:13: phase2.rules.0.match: ",
+        &["found nothing"],
+    ),
+    (
+        "\"scenes\"",
+        "\"scene\"",
+        "r.toml:5: data.source: ",
+        &["did you mean `scenes`?"],
+    ),
+    (
+        "\"scenes\"",
+        "\"llava\"",
+        "r.toml:4: data.path: ",
+        &["key `path` is missing"],
+    ),
+    (
+        "\"scenes\"",
+        "\"scenes\"\npath = \"x\"",
+        "r.toml:6: data.path: ",
+        &["source = \"llava\""],
+    ),
+    (
+        "\"scenes\"",
+        "\"scenes\"\nimage_size = 4",
+        "r.toml:6: data.image_size: ",
+        &["16 to 1024"],
+    ),
+    ("\"first\"", "\"../first\"", "r.toml:2: run.name: ", &["`../first`"]),
+    ("\"first\"", "\"first\"\nseed = -1", "r.toml:3: run.seed: ", &["-1"]),
+    (
+        "\"first\"",
+        "\"first\"\nthreads = 0",
+        "r.toml:3: run.threads: ",
+        &["1 to 1024"],
+    ),
+    (
+        "\"first\"",
+        "\"first\"\ndtype = \"f16\"",
+        "r.toml:3: run.dtype: ",
+        &["`f16`", "`bf16`"],
+    ),
+    (
+        "[run]\nname = \"first\"\n",
+        "",
+        "r.toml: run: ",
+        &["key `run` is missing"],
+    ),
+    (
+        "[phase2]",
+        "[phase3]\nsteps = 1\n[phase2]",
+        "r.toml:7: phase3: ",
+        &["unknown key `phase3`", "`phase2`"],
+    ),
+    ("[phase2]", "[phase2", "r.toml:7: ", &["not TOML"]),
+    (
+        "steps = 100",
+        "steps = 100\nsteps = 5",
+        "r.toml:9: ",
+        &["not TOML", "duplicate"],
+    ),
+    (
+        "[phase2]",
+        "[model.vision]\npatch_size = 7\n[phase2]",
+        "r.toml:8: model.vision.patch_size: ",
+        &["7 does not divide"],
+    ),
+    (
+        "[phase2]",
+        "[model.decoder]\nhiddensize = 7\n[phase2]",
+        "r.toml:8: model.decoder.hiddensize: ",
+        &["`hidden_size`"],
+    ),
+    (
+        "[phase2]",
+        "[tokenizer]\nkind = \"file\"\n[phase2]",
+        "r.toml:7: tokenizer.path: ",
+        &["tokenizer.json"],
+    ),
+    (
+        "[phase2]",
+        "[eval]\nsamples = 2\nattention = 3\n[phase2]",
+        "r.toml:9: eval.attention: ",
+        &["0 to 2"],
+    ),
+    (
+        "[phase2]",
+        "[phase1]\nsteps = 1\nbatch_size = 2\nlr = 1\n[phase2]",
+        "r.toml: model.qformer: ",
+        &["trains a Q-Former"],
+    ),
+];
+
+#[test]
+fn every_bad_recipe_is_named_by_file_line_key_and_expectation() {
+    for (from, to, start, parts) in BAD {
+        assert!(GOOD.contains(from), "{from}");
+        let message = parse(&GOOD.replacen(from, to, 1), &[]).expect_err(to).to_string();
+        assert!(message.starts_with(start), "`{to}` gave: {message}\nexpected: {start}…");
+        for part in *parts {
+            assert!(message.contains(part), "`{to}` gave: {message}\nexpected in it: {part}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_override_is_named_as_written() {
+    for (set, part) in [
+        ("phase2.lr=-1", "above 0"),
+        ("phase2.lrr=1", "did you mean `lr`?"),
+        ("phase2.rules.1.freeze=true", "the list has 1"),
+        ("phase2.rules.zero.freeze=true", "not a table"),
+        ("phase2.lr", "expected KEY=VALUE"),
+        ("phase2.lr.x=1", "not a table"),
+        (".=1", "is not a key"),
+    ] {
+        let message = parse(GOOD, &["run.seed=3", set]).expect_err(set).to_string();
+        assert!(
+            message.starts_with(&format!("--set {set}: ")) && message.contains(part),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn nothing_to_train_and_no_file_are_errors() {
+    let (head, _) = GOOD.split_once("[phase2]").unwrap();
+    assert!(
+        parse(head, &[])
+            .unwrap_err()
+            .to_string()
+            .contains("neither [phase1] nor [phase2]")
+    );
+    let missing = Recipe::load(Path::new("no/such.toml"), &[]).unwrap_err().to_string();
+    assert!(missing.starts_with("no/such.toml: cannot be read"), "{missing}");
+}
+
+#[test]
+fn variables_in_paths_are_replaced() {
+    let lookup = |name: &str| match name {
+        "A" => Some("x".to_string()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    };
+    assert_eq!(variables("${A}/b/${B:-c/d}${EMPTY:-e}", lookup).unwrap(), "x/b/c/de");
+    assert!(
+        variables("${B}/x", lookup)
+            .unwrap_err()
+            .contains("variable B is not set")
+    );
+    assert!(variables("${A/x", lookup).unwrap_err().contains("without `}`"));
+    let llava = "source = \"llava\"\npath = \"${NO_SUCH_VARIABLE}/a\"\nimages = \"b\"";
+    let message = parse(&GOOD.replace("source = \"scenes\"", llava), &[])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.starts_with("r.toml:6: data.path: ") && message.contains("NO_SUCH_VARIABLE"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_recipes_that_come_along_are_good() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let recipes: Vec<PathBuf> = files
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    assert!(recipes.len() >= 2, "{recipes:?}");
+    for path in recipes {
+        let recipe = Recipe::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(path.file_stem().unwrap().to_str(), Some(recipe.run.name.as_str()));
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_and_any_override_give_a_recipe_or_an_error(text in "[\\[\\]a-z0-9=.\"\n ]{0,200}", set in "\\PC{0,40}") {
+        let _ = parse(&text, &[&set]);
+        let _ = parse(GOOD, &[&set]);
+    }
+
+    #[test]
+    fn a_damaged_recipe_never_panics(at in 0..GOOD.len(), with in "\\PC{0,3}") {
+        let text = format!("{}{with}{}", &GOOD[..at], &GOOD[(at + 1).min(GOOD.len())..]);
+        let _ = parse(&text, &[]);
+    }
+}
