@@ -1,0 +1,113 @@
+//! `lenslet env`: what there is to compute with.
+
+use crate::memory;
+use anyhow::Result;
+use kernels::cpu::simd::{Isa, isa};
+use kernels::cuda::{self, Driver};
+use std::io::Write;
+
+pub(super) fn run() -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    for (name, value) in lines(&cuda::driver()) {
+        writeln!(out, "{name:<14}{value}")?;
+    }
+    Ok(())
+}
+
+fn lines(driver: &Driver) -> Vec<(String, String)> {
+    let known = |bytes: Option<u64>| bytes.map_or("unknown".into(), memory::size);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut lines = vec![
+        ("lenslet".into(), env!("CARGO_PKG_VERSION").into()),
+        (
+            "system".into(),
+            format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        ),
+        ("processor".into(), processor()),
+        ("instructions".into(), instructions(isa()).into()),
+        (
+            "threads".into(),
+            format!("{} on {cores} cores", rayon::current_num_threads()),
+        ),
+        (
+            "memory".into(),
+            format!("{}, {} free", known(memory::total()), known(memory::available())),
+        ),
+        ("CUDA".into(), driver.to_string()),
+    ];
+    if let Driver::Found { gpus, .. } = driver {
+        for (index, gpu) in gpus.iter().enumerate() {
+            let (major, minor) = gpu.architecture;
+            let about = format!(
+                "{}, sm_{major}{minor}, {} multiprocessors",
+                gpu.name, gpu.multiprocessors
+            );
+            lines.push((format!("cuda:{index}"), about));
+        }
+    }
+    lines.push(("devices".into(), "cpu".into()));
+    lines
+}
+
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    model.map_or("unknown".into(), |(_, name)| name.trim().into())
+}
+
+fn instructions(isa: Isa) -> &'static str {
+    match isa {
+        Isa::Portable => "portable",
+        Isa::Avx2 => "AVX2, FMA",
+        Isa::Avx512 => "AVX-512",
+        Isa::Avx512Bf16 => "AVX-512 with bf16 dot products",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kernels::cuda::Gpu;
+
+    fn text(driver: Driver) -> String {
+        lines(&driver)
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\n"))
+            .collect()
+    }
+
+    #[test]
+    fn everything_asked_for_is_there() {
+        let looked_for = "libcuda.so";
+        let text = text(Driver::Missing { looked_for });
+        for name in [
+            "lenslet: 0.",
+            "processor: ",
+            "instructions: ",
+            "threads: ",
+            "memory: ",
+            "CUDA: looked for libcuda.so: not found",
+        ] {
+            assert!(text.contains(name), "{name} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn gpus_are_listed_by_the_name_they_are_chosen_by() {
+        let gpu = Gpu {
+            name: "H100".into(),
+            architecture: (9, 0),
+            multiprocessors: 132,
+        };
+        let text = text(Driver::Found {
+            version: (12, 8),
+            gpus: vec![gpu],
+        });
+        assert!(
+            text.contains("CUDA: driver found, CUDA 12.8, 1 GPU\ncuda:0: H100, sm_90, 132 multiprocessors"),
+            "{text}"
+        );
+    }
+}
