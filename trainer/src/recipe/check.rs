@@ -133,8 +133,7 @@ fn phase1(phase: &Phase1, recipe: &Recipe) -> Result<(), Invalid> {
         let message = "expected at least 2, found 1: contrast and matching compare the images of a batch";
         return Err(Invalid::new("phase1.batch_size", message));
     }
-    range("phase1.itm_hardness", phase.itm_hardness, 0.0, 1e6)?;
-    below_one("phase1.smoothing", phase.smoothing)
+    range("phase1.itm_hardness", phase.itm_hardness, 0.0, 1e6)
 }
 
 fn phase2(phase: &Phase2) -> Result<(), Invalid> {

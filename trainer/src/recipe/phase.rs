@@ -102,8 +102,6 @@ phase! {
         itg: f64 = "defaults::weight",
         /// Factor on the similarity by which wrong pairs for matching are drawn; 0 draws evenly. Default 1.
         itm_hardness: f64 = "defaults::weight",
-        /// Label smoothing of the contrastive loss. Default 0.
-        smoothing: f64 = "Default::default",
     }
 }
 
