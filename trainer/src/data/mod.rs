@@ -1,12 +1,14 @@
 //! Data to train and evaluate on.
 
 pub mod corpus;
+mod corpus_source;
 pub mod images;
 pub mod llava;
 mod prepare;
 pub mod scenes;
 mod source;
 
+pub use corpus_source::CorpusSource;
 pub use prepare::Prepare;
 pub use source::{Conversation, Pair, SceneSource, Source};
 

@@ -108,12 +108,6 @@ pub fn fit<O: Objective>(
     })
 }
 
-/// One step on another device, for its memory alone.
-pub fn rehearse<O: Objective>(objective: &O, params: &mut Params, training: &Training) -> Result<()> {
-    let once = Training { steps: 1, ..training.clone() };
-    fit(objective, params, &once, 0, |_, _| Ok(()))
-}
-
 #[derive(Default)]
 struct Sum {
     loss: f64,

@@ -1,0 +1,214 @@
+//! From a recipe to everything a run needs: data, tokenizer, image processor, model.
+
+use crate::data::corpus::{Corpus, Files};
+use crate::data::llava::Select;
+use crate::data::scenes::{Scenes, vocabulary};
+use crate::data::{CorpusSource, Prepare, SceneSource, Source};
+use crate::phases::align::Align;
+use crate::phases::fit::{Step, fit};
+use crate::phases::instruct::Instruct;
+use crate::recipe::{self, Precision, Recipe, TokenizerKind, Training};
+use anyhow::{Context, Result};
+use engine::{DType, Device, Params};
+use model::{ImageProcessor, Tokenizer, Vlm, VlmConfig, set_groups};
+
+/// What a run trains on.
+pub enum Dataset {
+    /// Scenes drawn on the fly.
+    Scenes(SceneSource),
+    /// Conversations from disk, and those kept for evaluation.
+    Corpus {
+        /// To train on.
+        train: CorpusSource,
+        /// To evaluate on.
+        heldout: Option<Corpus>,
+    },
+}
+
+impl Dataset {
+    /// Where training samples come from.
+    pub fn source(&self) -> &dyn Source {
+        match self {
+            Dataset::Scenes(source) => source,
+            Dataset::Corpus { train, .. } => train,
+        }
+    }
+}
+
+/// A phase of training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Contrastive learning, matching and captioning.
+    Align,
+    /// Instruction tuning.
+    Instruct,
+}
+
+impl Phase {
+    /// Both, in order.
+    pub const ALL: [Phase; 2] = [Phase::Align, Phase::Instruct];
+
+    /// The phase's table in a recipe and its name in the metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Phase::Align => "phase1",
+            Phase::Instruct => "phase2",
+        }
+    }
+
+    /// The recipe's settings for it; none where it is left out.
+    pub fn training(self, recipe: &Recipe) -> Option<Training> {
+        match self {
+            Phase::Align => recipe.phase1.as_ref().map(recipe::Phase1::training),
+            Phase::Instruct => recipe.phase2.as_ref().map(recipe::Phase2::training),
+        }
+    }
+}
+
+/// A recipe with its data and its untrained model.
+pub struct Session {
+    /// What to do.
+    pub recipe: Recipe,
+    /// What to train on.
+    pub data: Dataset,
+    /// Tokenizer and image processor.
+    pub prepare: Prepare,
+    /// The model.
+    pub vlm: Vlm,
+    /// Its weights.
+    pub params: Params,
+}
+
+impl Session {
+    /// Reads the data, makes the tokenizer and a freshly initialised model on `device`.
+    pub fn new(mut recipe: Recipe, device: &Device) -> Result<Session> {
+        let processor = ImageProcessor {
+            size: recipe.model.vision.image_size,
+            fit: recipe.data.fit,
+            ..ImageProcessor::default()
+        };
+        let data = dataset(&recipe, &processor)?;
+        let tokenizer = tokenizer(&recipe, &data)?;
+        recipe.model.vocab_size = tokenizer.vocab_size();
+        let (vlm, params) = build(&recipe, device)?;
+        Ok(Session { recipe, data, prepare: Prepare { tokenizer, processor }, vlm, params })
+    }
+
+    /// The same model, untrained, on another device.
+    pub fn model_on(&self, device: &Device) -> Result<(Vlm, Params)> {
+        build(&self.recipe, device)
+    }
+
+    /// Trains one phase; a phase the recipe leaves out does nothing. `observe` sees every step.
+    pub fn train(&mut self, phase: Phase, observe: impl FnMut(&Step, &Params) -> Result<()>) -> Result<()> {
+        let Some(training) = phase.training(&self.recipe) else { return Ok(()) };
+        let Session { recipe, data, prepare, vlm, params } = self;
+        train(recipe, data, prepare, vlm, params, phase, &training, observe)
+    }
+
+    /// Bytes one step of every phase takes from the system, found by taking the steps on a device that only counts.
+    pub fn rehearse(&self) -> Result<usize> {
+        let device = Device::trace();
+        let (vlm, mut params) = self.model_on(&device)?;
+        for phase in Phase::ALL {
+            if let Some(training) = phase.training(&self.recipe) {
+                let once = Training { steps: 1, warmup: 0, ..training };
+                let Session { recipe, data, prepare, .. } = self;
+                train(recipe, data, prepare, &vlm, &mut params, phase, &once, |_, _| Ok(()))?;
+            }
+        }
+        Ok(device.memory().peak_reserved)
+    }
+}
+
+fn build(recipe: &Recipe, device: &Device) -> Result<(Vlm, Params)> {
+    let config: &VlmConfig = &recipe.model;
+    Ok(Vlm::build(config, device, dtype(recipe.run.dtype), recipe.run.seed)?)
+}
+
+/// The model's type as the recipe names it.
+pub fn dtype(precision: Precision) -> DType {
+    match precision {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::BF16,
+    }
+}
+
+fn train(
+    recipe: &Recipe,
+    data: &Dataset,
+    prepare: &Prepare,
+    vlm: &Vlm,
+    params: &mut Params,
+    phase: Phase,
+    training: &Training,
+    observe: impl FnMut(&Step, &Params) -> Result<()>,
+) -> Result<()> {
+    set_groups(params, &training.rules, training.weight_decay)?;
+    let (source, seed) = (data.source(), recipe.run.seed);
+    match (phase, &recipe.phase1, &recipe.phase2) {
+        (Phase::Align, Some(phase), _) => {
+            fit(&Align { vlm, source, prepare, phase, seed }, params, training, seed ^ 1, observe)
+        }
+        (Phase::Instruct, _, Some(phase)) => {
+            fit(&Instruct { vlm, source, prepare, phase }, params, training, seed ^ 2, observe)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn dataset(recipe: &Recipe, processor: &ImageProcessor) -> Result<Dataset> {
+    let data = &recipe.data;
+    if data.source == recipe::Source::Scenes {
+        let phase = recipe.phase2.as_ref();
+        let even = crate::data::scenes::QuestionWeights::EVEN;
+        let image_size = data.image_size.unwrap_or(processor.size) as u32;
+        return Ok(Dataset::Scenes(SceneSource {
+            scenes: Scenes { seed: recipe.run.seed, image_size },
+            turns: phase.map_or(1, |p| p.turns),
+            start: phase.map_or(even, |p| p.questions_start),
+            end: phase.map_or(even, |p| p.questions_end),
+            until: phase.map_or(1.0, |p| p.questions_until),
+        }));
+    }
+    let (path, images) = data.path.as_ref().zip(data.images.as_ref()).context("data.path and data.images are needed")?;
+    let field = data.split_field.clone().unwrap_or_else(|| Select::default().field);
+    let load = |conversations, images, split: &Option<String>, limit| {
+        let select = Select { field: field.clone(), split: split.clone(), limit };
+        Corpus::load(&Files { conversations, images, select, max_bad: data.max_bad.unwrap_or(0.01) }, processor)
+    };
+    let train = load(path, images, &data.train_split, data.max_samples)?;
+    let heldout = match (&data.heldout_path, &data.heldout_split) {
+        (Some(other), split) => Some(load(other, data.heldout_images.as_ref().unwrap_or(images), split, None)?),
+        (None, split @ Some(_)) => Some(load(path, images, split, None)?),
+        (None, None) => None,
+    };
+    Ok(Dataset::Corpus { train: CorpusSource { corpus: train, seed: recipe.run.seed }, heldout })
+}
+
+/// The most frequent words first, ties by the alphabet.
+fn frequent_words<'t>(texts: impl Iterator<Item = &'t str>, most: usize) -> Vec<String> {
+    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    for text in texts {
+        for word in text.to_lowercase().split_whitespace() {
+            *counts.entry(word.to_string()).or_default() += 1;
+        }
+    }
+    let mut words: Vec<(String, usize)> = counts.into_iter().collect();
+    words.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    words.into_iter().take(most).map(|(word, _)| word).collect()
+}
+
+fn tokenizer(recipe: &Recipe, data: &Dataset) -> Result<Tokenizer> {
+    let settings = &recipe.tokenizer;
+    if let (TokenizerKind::File, Some(path)) = (settings.kind, &settings.path) {
+        return Ok(Tokenizer::load(path)?);
+    }
+    let Dataset::Corpus { train, .. } = data else { return Ok(Tokenizer::word_level(vocabulary())?) };
+    let turns = train.corpus.samples.iter().flat_map(|sample| &sample.turns);
+    let texts = turns.flat_map(|turn| [turn.question.as_str(), turn.answer.as_str()]);
+    Ok(match settings.kind {
+        TokenizerKind::Bpe => Tokenizer::train_bpe(texts, settings.size)?,
+        _ => Tokenizer::word_level(frequent_words(texts, settings.size).iter().map(String::as_str))?,
+    })
+}
