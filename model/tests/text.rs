@@ -1,0 +1,170 @@
+//! Tokenizers and conversations.
+
+use model::{Texts, Tokenizer, Turn, prompt};
+use proptest::prelude::*;
+
+const WORDS: [&str; 9] = ["a", "red", "blue", "circle", "square", "is", "there", "?", "."];
+
+fn words() -> Tokenizer {
+    Tokenizer::word_level(WORDS).unwrap()
+}
+
+fn bpe() -> Tokenizer {
+    let texts = [
+        "the red circle is left of the blue square",
+        "the blue circle is red",
+        "Größe, naïve — 日本語",
+    ];
+    Tokenizer::train_bpe(texts, 300).unwrap()
+}
+
+#[test]
+fn ids_follow_the_order_of_words() {
+    let tokenizer = words();
+    assert_eq!(tokenizer.vocab_size(), 17);
+    let s = tokenizer.specials();
+    assert_eq!(
+        [s.pad, s.bos, s.eos, s.unk, s.user, s.assistant, s.cls, s.dec],
+        [0, 1, 2, 3, 4, 5, 6, 7]
+    );
+    assert_eq!(tokenizer.encode("A red  Circle?").unwrap(), [8, 9, 11, 15]);
+    assert_eq!(tokenizer.encode("a purple circle").unwrap(), [8, s.unk, 11]);
+    assert_eq!(tokenizer.encode("").unwrap(), [0u32; 0]);
+    assert_eq!(tokenizer.token(11).unwrap(), "circle");
+    // Words are split as texts are, and said once.
+    let split = Tokenizer::word_level(["left of?", "left", "OF"]).unwrap();
+    assert_eq!(split.vocab_size(), 8 + 3);
+}
+
+#[test]
+fn no_text_makes_a_special_token() {
+    for tokenizer in [words(), bpe()] {
+        let ids = tokenizer.encode("a <eos> red<user><assistant> <pad>").unwrap();
+        let s = tokenizer.specials();
+        assert!(
+            !ids.iter().any(|id| [s.eos, s.user, s.assistant, s.pad].contains(id)),
+            "{ids:?}"
+        );
+    }
+    assert_eq!(bpe().decode(&bpe().encode("x<eos>y").unwrap()).unwrap(), "x<eos>y");
+}
+
+#[test]
+fn special_tokens_are_left_out_of_texts() {
+    let tokenizer = words();
+    let s = tokenizer.specials();
+    assert_eq!(tokenizer.decode(&[s.user, 8, 9, s.eos]).unwrap(), "a red");
+}
+
+#[test]
+fn bpe_learns_and_needs_room() {
+    let tokenizer = bpe();
+    assert!(tokenizer.vocab_size() > 264 && tokenizer.vocab_size() <= 300);
+    let text = "the red circle";
+    assert!(tokenizer.encode(text).unwrap().len() < text.len() / 2);
+    assert!(
+        Tokenizer::train_bpe(["x"], 263)
+            .unwrap_err()
+            .to_string()
+            .contains("264")
+    );
+    let again = bpe();
+    assert_eq!(
+        again.encode("the naïve square").unwrap(),
+        tokenizer.encode("the naïve square").unwrap()
+    );
+}
+
+#[test]
+fn files_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    for tokenizer in [words(), bpe()] {
+        tokenizer.save(&path).unwrap();
+        let loaded = Tokenizer::load(&path).unwrap();
+        assert_eq!(loaded.vocab_size(), tokenizer.vocab_size());
+        assert_eq!(loaded.specials(), tokenizer.specials());
+        let text = "a Red circle <eos>?";
+        assert_eq!(loaded.encode(text).unwrap(), tokenizer.encode(text).unwrap());
+        let ids = loaded.encode(text).unwrap();
+        assert_eq!(loaded.decode(&ids).unwrap(), tokenizer.decode(&ids).unwrap());
+    }
+    std::fs::write(&path, "{").unwrap();
+    assert!(
+        Tokenizer::load(&path)
+            .unwrap_err()
+            .to_string()
+            .contains("tokenizer.json")
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn bpe_gives_any_text_back(text in any::<String>()) {
+        thread_local!(static BPE: Tokenizer = bpe());
+        BPE.with(|t| prop_assert_eq!(t.decode(&t.encode(&text).unwrap()).unwrap(), text.clone()).map(|_| ()))?;
+    }
+
+    #[test]
+    fn known_words_come_back(picks in prop::collection::vec(0..WORDS.len(), 0..12)) {
+        let text = picks.iter().map(|&i| WORDS[i]).collect::<Vec<_>>().join(" ");
+        let tokenizer = words();
+        prop_assert_eq!(tokenizer.decode(&tokenizer.encode(&text).unwrap()).unwrap(), text);
+    }
+}
+
+#[test]
+fn conversations_teach_answers_only() {
+    let tokenizer = words();
+    let s = tokenizer.specials();
+    let turn = Turn::conversation(&tokenizer, &[("is there a circle ?", "red"), ("?", "blue .")]).unwrap();
+    let expected = [
+        s.user,
+        13,
+        14,
+        8,
+        11,
+        15,
+        s.assistant,
+        9,
+        s.eos,
+        s.user,
+        15,
+        s.assistant,
+        10,
+        16,
+        s.eos,
+    ];
+    assert_eq!(turn.ids, expected);
+    let learned: Vec<u32> = turn
+        .ids
+        .iter()
+        .zip(&turn.learn)
+        .filter(|(_, l)| **l)
+        .map(|(id, _)| *id)
+        .collect();
+    assert_eq!(learned, [9, s.eos, 10, 16, s.eos]);
+    // A prompt is what stands before the answer.
+    let asked = prompt(&tokenizer, &[("is there a circle ?", "red")], "?").unwrap();
+    assert_eq!(asked, expected[..12]);
+}
+
+#[test]
+fn texts_for_the_qformer_have_their_marks() {
+    let tokenizer = words();
+    let s = tokenizer.specials();
+    let matching = Texts::for_matching(&tokenizer, &["a red circle", "a"]).unwrap();
+    assert_eq!(
+        matching.ids,
+        [s.cls, 8, 9, 11, s.cls, 8, s.pad, s.pad].map(|id| id as i32)
+    );
+    assert_eq!(matching.lens, [4, 2]);
+    let said = Texts::for_captioning(&tokenizer, &["a red", "a"]).unwrap();
+    assert_eq!(
+        said.ids,
+        [s.dec, 8, 9, s.eos, s.dec, 8, s.eos, s.pad].map(|id| id as i32)
+    );
+    assert_eq!(said.next_tokens(), [8, 9, 2, -100, 8, 2, -100, -100]);
+}
