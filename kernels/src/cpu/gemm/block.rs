@@ -1,16 +1,20 @@
 //! One task: a rectangle of `c` over a range of `k`, on one thread.
 
 use super::epilogue::{Finish, Rect, Shared, write_tile};
-use super::pack::{Operand, Order, pack, steps};
+use super::format::Format;
+use super::pack::{Operand, Order, pack, pack_rows};
 use super::scratch::{Purpose, Scratch};
-use super::tile::{Left, MAX_TILE, multiply};
+use super::tile::{Left, MAX_TILE, Step};
 use crate::Element;
 use crate::cpu::simd::{Lanes, Real};
 use std::ops::Range;
 
 /// Values of `k` between two visits to a tile: a panel of `b` this long stays in the first-level cache while the rows
-/// of `a` pass by. Even, so that pairs never straddle two blocks.
+/// of `a` pass by. A multiple of what any format groups, so that no step straddles two blocks.
 pub(super) const K_BLOCK: usize = 256;
+
+/// Up to so many tiles of rows, packing `b` costs more than reading it in place.
+const FEW_TILES: usize = 4;
 
 /// One matrix product.
 #[derive(Clone, Copy)]
@@ -32,33 +36,62 @@ pub(super) struct Part {
     pub(super) ks: Range<usize>,
 }
 
-/// Panels of `b` packed beforehand: all columns from `first` on, padded to `padded`, block of `k` after block.
+/// Columns of `b` packed beforehand: for one block of `k` after another, from `first_k` on, the columns from
+/// `first_col` on, padded to `padded`.
 #[derive(Clone, Copy)]
 pub(super) struct Panels<'a, A> {
     pub(super) data: &'a [A],
-    pub(super) first: usize,
+    pub(super) first_k: usize,
+    pub(super) first_col: usize,
     pub(super) padded: usize,
+}
+
+/// Sums that outlive a task: where they lie and what becomes of them.
+pub(super) struct Kept<'a, A> {
+    pub(super) sums: &'a mut [A],
+    /// Start them from zero.
+    pub(super) fresh: bool,
+    /// Finish them into `c`.
+    pub(super) last: bool,
+}
+
+/// The panels of columns `cols`: their columns and their width in registers. All have `W` but the last ones, which
+/// share what is left so that none is needlessly narrow.
+#[inline(always)]
+fn panels<const W: usize>(cols: Range<usize>, lanes: usize) -> impl Iterator<Item = (Range<usize>, usize)> {
+    let mut start = cols.start;
+    std::iter::from_fn(move || {
+        let left = (cols.end - start).div_ceil(lanes);
+        let vectors = if W == 3 && left == 4 { 2 } else { left.min(W) };
+        let panel = start..cols.end.min(start + vectors * lanes);
+        start = panel.end;
+        (vectors > 0).then_some((panel, vectors))
+    })
 }
 
 /// Packs the values `ks` of `k` of columns `cols` of `b`, panel after panel.
 #[inline(always)]
-pub(super) fn pack_columns<V: Lanes<T::Acc>, T: Element, const W: usize, const PAIRS: bool>(
-    from: Operand<T>,
+pub(super) fn pack_columns<V: Lanes<T::Acc>, T: Element, F: Format, const W: usize>(
+    b: Operand<T>,
     cols: Range<usize>,
     ks: Range<usize>,
-    mut panels: &mut [T::Acc],
+    mut to: &mut [T::Acc],
 ) {
-    for first in cols.clone().step_by(W * V::N) {
-        let span = first..cols.end.min(first + W * V::N);
-        let width = span.len().next_multiple_of(V::N);
-        let (panel, rest) = panels.split_at_mut(width * steps::<PAIRS>(ks.len()));
-        pack::<T, PAIRS>(from, span, ks.clone(), width, panel);
-        panels = rest;
+    for (cols, vectors) in panels::<W>(cols, V::N) {
+        let (panel, rest) = to.split_at_mut(vectors * V::N * F::steps(ks.len()));
+        match vectors * V::N {
+            48 => pack::<V, T, F, 48>(b, cols, ks.clone(), panel),
+            32 => pack::<V, T, F, 32>(b, cols, ks.clone(), panel),
+            24 => pack::<V, T, F, 24>(b, cols, ks.clone(), panel),
+            16 => pack::<V, T, F, 16>(b, cols, ks.clone(), panel),
+            8 => pack::<V, T, F, 8>(b, cols, ks.clone(), panel),
+            other => unreachable!("no panel has {other} columns"),
+        }
+        to = rest;
     }
 }
 
-/// Computes `part` of the product. Without `panels` packs `b` itself. With `sums` leaves the unfinished sums there, tile
-/// after tile; without finishes them into `c`.
+/// Computes `part` of the product. Without `packed` it packs `b` itself; without `kept` it finishes all sums into `c`.
 ///
 /// # Safety
 /// `part` must lie inside the product, `c` be as large as the product, and no other thread touch its part meanwhile.
@@ -67,48 +100,53 @@ pub(super) unsafe fn multiply_part<
     V: Lanes<T::Acc>,
     T: Element,
     C: Element<Acc = T::Acc>,
+    F: Format,
     const R: usize,
     const W: usize,
-    const PAIRS: bool,
 >(
     job: &Job<T, C>,
     part: Part,
-    panels: Option<Panels<T::Acc>>,
-    sums: Option<&mut [T::Acc]>,
+    packed: Option<Panels<T::Acc>>,
+    kept: Option<Kept<T::Acc>>,
 ) {
+    let session = F::begin();
     let blocks = part.ks.len().div_ceil(K_BLOCK).max(1);
-    let keep = sums.is_some();
     let mut single = Single([T::Acc::of(0.0); MAX_TILE]);
     let mut scratch = [const { None }; 3];
     let [a_scratch, b_scratch, sums_scratch] = &mut scratch;
-    let sums: &mut [T::Acc] = match sums {
-        Some(sums) => sums,
-        None if blocks == 1 => &mut single.0,
-        None => {
-            let tiles = part.rows.len().div_ceil(R) * part.cols.len().div_ceil(W * V::N);
-            sums_scratch
+    let one = kept.is_none() && blocks == 1;
+    let Kept { sums, fresh, last } = kept.unwrap_or_else(|| {
+        let tiles = part.rows.len().div_ceil(R) * part.cols.len().div_ceil(W * V::N);
+        let sums = match one {
+            true => &mut single.0[..],
+            false => sums_scratch
                 .insert(Scratch::take::<T::Acc>(Purpose::Sums, tiles * R * W * V::N))
-                .slice()
+                .slice(),
+        };
+        Kept {
+            sums,
+            fresh: true,
+            last: true,
         }
-    };
+    });
     for block in 0..blocks {
         let start = part.ks.start + block * K_BLOCK;
         let now = Part {
             ks: start..part.ks.end.min(start + K_BLOCK),
             ..part.clone()
         };
-        let left = rows_of::<T, R, PAIRS>(job.a, &now, a_scratch);
-        let right = match panels {
-            Some(panels) => panels.block(&now, steps::<PAIRS>(start), steps::<PAIRS>(now.ks.len())),
-            None => columns_of::<V, T, W, PAIRS>(job.b, &now, b_scratch),
+        let left = Side::rows::<V, T, F, R>(job.a, &now, a_scratch);
+        let right = match packed {
+            Some(panels) => panels.block::<F>(&now),
+            None => Side::columns::<V, T, F, R, W>(job.b, &now, b_scratch),
         };
         let visit = Visit {
-            fresh: block == 0,
-            last: block + 1 == blocks && !keep,
-            single: blocks == 1 && !keep,
+            fresh: fresh && block == 0,
+            last: last && block + 1 == blocks,
+            one,
         };
         // SAFETY: the caller's promise; both sides hold the block's steps, and `sums` all tiles, or one if it is enough.
-        unsafe { sweep::<V, T, C, R, W, PAIRS>(job, &now, left, right, sums, visit) }
+        unsafe { sweep::<V, T, C, F, R, W>(job, &now, &session, left, right, sums, visit) }
     }
 }
 
@@ -119,69 +157,88 @@ struct Single<A>([A; MAX_TILE]);
 /// What one block of `k` does with the tiles.
 #[derive(Clone, Copy)]
 struct Visit {
-    /// Starts them from zero.
     fresh: bool,
-    /// Finishes them into `c`.
     last: bool,
-    /// All tiles share the memory of one: none is needed again.
-    single: bool,
+    /// All tiles share the memory of one: none is visited again.
+    one: bool,
 }
 
-/// The rows of `a` for one block of `k`.
+/// An operand for one block of `k`, in the units of the format.
 #[derive(Clone, Copy)]
-enum LeftBlock<'a, T: Element> {
-    InPlace { data: &'a [T], stride: usize },
-    Packed(&'a [T::Acc]),
+enum Side<'a, A> {
+    /// Packed panels.
+    Panels(&'a [A]),
+    /// Row-major, from this element on.
+    Rows {
+        first: *const A,
+        stride: usize,
+        _data: std::marker::PhantomData<&'a [A]>,
+    },
 }
 
-/// `a` in place where a step's values are neighbours already, packed otherwise.
-#[inline(always)]
-fn rows_of<'a, T: Element, const R: usize, const PAIRS: bool>(
-    a: Operand<'a, T>,
-    part: &Part,
-    scratch: &'a mut Option<Scratch>,
-) -> LeftBlock<'a, T> {
-    let whole_steps = PAIRS && part.ks.len() % 2 == 0 && a.stride % 2 == 0;
-    if a.order == Order::Along && (whole_steps || (!PAIRS && size_of::<T>() == size_of::<T::Acc>())) {
-        let data = &a.data[part.rows.start * a.stride + part.ks.start..];
-        return LeftBlock::InPlace { data, stride: a.stride };
+impl<'a, A: Real> Side<'a, A> {
+    fn in_place<T>(data: &'a [T], stride: usize) -> Side<'a, A> {
+        Side::Rows {
+            first: data.as_ptr().cast(),
+            stride,
+            _data: std::marker::PhantomData,
+        }
     }
-    let panel_len = R * steps::<PAIRS>(part.ks.len());
-    let len = part.rows.len().div_ceil(R) * panel_len;
-    let packed = &mut scratch
-        .get_or_insert_with(|| Scratch::take::<T::Acc>(Purpose::A, len))
-        .slice()[..len];
-    for (row, panel) in part
-        .rows
-        .clone()
-        .step_by(R)
-        .zip(packed.chunks_exact_mut(panel_len.max(1)))
-    {
-        pack::<T, PAIRS>(a, row..part.rows.end.min(row + R), part.ks.clone(), R, panel);
-    }
-    LeftBlock::Packed(packed)
-}
 
-/// Packs the columns of `b` for one block of `k`.
-#[inline(always)]
-fn columns_of<'a, V: Lanes<T::Acc>, T: Element, const W: usize, const PAIRS: bool>(
-    b: Operand<T>,
-    part: &Part,
-    scratch: &'a mut Option<Scratch>,
-) -> &'a [T::Acc] {
-    let len = part.cols.len().next_multiple_of(V::N) * steps::<PAIRS>(part.ks.len());
-    let packed = &mut scratch
-        .get_or_insert_with(|| Scratch::take::<T::Acc>(Purpose::B, len))
-        .slice()[..len];
-    pack_columns::<V, T, W, PAIRS>(b, part.cols.clone(), part.ks.clone(), packed);
-    packed
-}
-
-impl<'a, A> Panels<'a, A> {
-    /// The panels of a part, for the `steps` from `start` on.
+    /// `a`: in place where the format can read it so, packed otherwise.
     #[inline(always)]
-    fn block(self, part: &Part, start: usize, steps: usize) -> &'a [A] {
-        &self.data[start * self.padded + (part.cols.start - self.first) * steps..]
+    fn rows<V: Lanes<A>, T: Element<Acc = A>, F: Format, const R: usize>(
+        a: Operand<'a, T>,
+        part: &Part,
+        scratch: &'a mut Option<Scratch>,
+    ) -> Side<'a, A> {
+        let Part { rows, ks, .. } = part;
+        let group = F::PER_STEP * F::GROUP;
+        let whole = ks.len() % group == 0 && a.stride % F::PER_STEP == 0 && rows.len() % F::GROUP == 0;
+        if a.order == Order::Along && whole && size_of::<T>() * F::PER_STEP == size_of::<A>() {
+            return Side::in_place(&a.data[rows.start * a.stride + ks.start..], a.stride / F::PER_STEP);
+        }
+        let steps = F::steps(ks.len());
+        let len = rows.len().next_multiple_of(R) * steps;
+        let packed = &mut scratch
+            .get_or_insert_with(|| Scratch::take::<A>(Purpose::A, len))
+            .slice()[..len];
+        if F::ROW_MAJOR {
+            pack_rows::<V, T, F>(a, rows.clone(), ks.clone(), packed);
+            Side::in_place(packed, steps)
+        } else {
+            pack::<V, T, F, R>(a, rows.clone(), ks.clone(), packed);
+            Side::Panels(packed)
+        }
+    }
+
+    /// `b`: packed, or in place if it lies right and few rows use it.
+    #[inline(always)]
+    fn columns<V: Lanes<A>, T: Element<Acc = A>, F: Format, const R: usize, const W: usize>(
+        b: Operand<'a, T>,
+        part: &Part,
+        scratch: &'a mut Option<Scratch>,
+    ) -> Side<'a, A> {
+        let Part { rows, cols, ks } = part;
+        let fits = F::PER_STEP == 1 && size_of::<T>() == size_of::<A>() && cols.len() % V::N == 0;
+        if b.order == Order::Across && fits && rows.len() <= FEW_TILES * R {
+            return Side::in_place(&b.data[ks.start * b.stride + cols.start..], b.stride);
+        }
+        let len = cols.len().next_multiple_of(V::N) * F::steps(ks.len());
+        let packed = &mut scratch
+            .get_or_insert_with(|| Scratch::take::<A>(Purpose::B, len))
+            .slice()[..len];
+        pack_columns::<V, T, F, W>(b, cols.clone(), ks.clone(), packed);
+        Side::Panels(packed)
+    }
+}
+
+impl<'a, A: Real> Panels<'a, A> {
+    /// The panels of a part.
+    #[inline(always)]
+    fn block<F: Format>(self, part: &Part) -> Side<'a, A> {
+        let before = F::steps(part.ks.start - self.first_k) * self.padded;
+        Side::Panels(&self.data[before + (part.cols.start - self.first_col) * F::steps(part.ks.len())..])
     }
 }
 
@@ -190,96 +247,59 @@ impl<'a, A> Panels<'a, A> {
 /// # Safety
 /// As for [`multiply_part`]; `left` and `right` must hold the part's rows and columns for its `ks`, `sums` its tiles.
 #[inline(always)]
-unsafe fn sweep<
-    V: Lanes<T::Acc>,
-    T: Element,
-    C: Element<Acc = T::Acc>,
-    const R: usize,
-    const W: usize,
-    const PAIRS: bool,
->(
+unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Format, const R: usize, const W: usize>(
     job: &Job<T, C>,
     part: &Part,
-    left: LeftBlock<T>,
-    mut right: &[T::Acc],
+    session: &F::Session,
+    left: Side<T::Acc>,
+    right: Side<T::Acc>,
     sums: &mut [T::Acc],
     visit: Visit,
 ) {
-    let steps = steps::<PAIRS>(part.ks.len());
+    let steps = F::steps(part.ks.len());
     let mut tile_at = 0;
-    for col in part.cols.clone().step_by(W * V::N) {
-        let cols = (part.cols.end - col).min(W * V::N);
-        let vectors = cols.div_ceil(V::N);
-        let (panel, rest) = right.split_at(vectors * V::N * steps);
+    for (cols, vectors) in panels::<W>(part.cols.clone(), V::N) {
+        let width = vectors * V::N;
+        let from = cols.start - part.cols.start;
+        let (b, b_stride) = match right {
+            Side::Panels(panels) => (panels[from * steps..][..width * steps].as_ptr(), width),
+            Side::Rows { first, stride, .. } => (first.wrapping_add(from), stride),
+        };
         for row in part.rows.clone().step_by(R) {
             let rows = (part.rows.end - row).min(R);
+            let from = row - part.rows.start;
             let a = match left {
-                LeftBlock::Packed(panels) => Left::Panel(panels[(row - part.rows.start) * steps..].as_ptr()),
-                LeftBlock::InPlace { data, stride } => Left::Rows {
-                    first: data[(row - part.rows.start) * stride..].as_ptr().cast::<T::Acc>(),
-                    stride: if PAIRS { stride / 2 } else { stride },
+                Side::Panels(panels) => Left::Panel(panels[from * steps..][..R * steps].as_ptr()),
+                Side::Rows { first, stride, .. } => Left::Rows {
+                    first: first.wrapping_add(from * stride),
+                    stride,
                     rows,
                 },
             };
             let tile = sums[tile_at..][..R * W * V::N].as_mut_ptr();
-            tile_at += if visit.single { 0 } else { R * W * V::N };
-            // SAFETY: the panels hold `steps` steps, the tile R rows of W registers; the rectangle lies inside the part.
+            tile_at += if visit.one { 0 } else { R * W * V::N };
+            let step = Step {
+                vectors,
+                steps,
+                b,
+                b_stride,
+                tile,
+                fresh: visit.fresh,
+            };
+            // SAFETY: both sides hold `steps` steps, the tile R rows of W registers; the rectangle lies inside the part.
             unsafe {
-                multiply::<T::Acc, V, R, PAIRS>(vectors, steps, a, panel.as_ptr(), tile, visit.fresh);
+                F::multiply::<T::Acc, V, R>(session, a, step);
                 if visit.last {
                     let at = Rect {
                         row,
-                        col,
+                        col: cols.start,
                         rows,
-                        cols,
+                        cols: cols.len(),
                         stride: job.n,
                     };
-                    write_tile::<V, T, C>(tile, vectors * V::N, at, &job.finish, job.c);
+                    write_tile::<V, T, C>(tile, width, at, &job.finish, job.c);
                 }
             }
-        }
-        right = rest;
-    }
-}
-
-/// Adds up the sums that `ranges` ranges of `k` left one after another in `sums`, in that order, and finishes them.
-///
-/// # Safety
-/// `rows × cols` must lie inside `c`, and no other thread touch it meanwhile.
-#[inline(always)]
-pub(super) unsafe fn merge_part<
-    V: Lanes<T::Acc>,
-    T: Element,
-    C: Element<Acc = T::Acc>,
-    const R: usize,
-    const W: usize,
->(
-    job: &Job<T, C>,
-    rows: Range<usize>,
-    cols: Range<usize>,
-    sums: &mut [T::Acc],
-    ranges: usize,
-) {
-    let (total, others) = sums.split_at_mut(sums.len() / ranges);
-    for other in others.chunks_exact(total.len()) {
-        for (total, other) in total.chunks_exact_mut(V::N).zip(other.chunks_exact(V::N)) {
-            // SAFETY: both chunks hold a register; tiles are whole registers.
-            unsafe { (V::load(total.as_ptr()) + V::load(other.as_ptr())).store(total.as_mut_ptr()) }
-        }
-    }
-    let mut tiles = total.chunks_exact(R * W * V::N);
-    for col in cols.clone().step_by(W * V::N) {
-        let cols = (cols.end - col).min(W * V::N);
-        for (row, tile) in rows.clone().step_by(R).zip(&mut tiles) {
-            let at = Rect {
-                row,
-                col,
-                rows: R.min(rows.end - row),
-                cols,
-                stride: job.n,
-            };
-            // SAFETY: the rectangle lies inside the caller's; the tile holds R rows of the panel's width.
-            unsafe { write_tile::<V, T, C>(tile.as_ptr(), cols.next_multiple_of(V::N), at, &job.finish, job.c) }
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The task functions compiled for each instruction set.
 
-use super::block::{Job, Panels, Part, merge_part, multiply_part, pack_columns};
+use super::block::{Job, Kept, Panels, Part, multiply_part, pack_columns};
+use super::format::{Amx, Format, Pairs, Singles};
 use super::pack::Operand;
-use crate::Element;
-use crate::cpu::simd::{Isa, Lanes, Real, isa};
+use crate::cpu::simd::{Isa, Lanes, Real};
+use crate::{DType, Element};
 use std::ops::Range;
 
 /// The size of a micro-kernel's tile.
@@ -24,83 +25,73 @@ impl Tile {
 
 type Acc<T> = <T as Element>::Acc;
 type Pack<T> = unsafe fn(Operand<T>, Range<usize>, Range<usize>, &mut [Acc<T>]);
-type Multiply<T, C> = unsafe fn(&Job<T, C>, Part, Option<Panels<Acc<T>>>, Option<&mut [Acc<T>]>);
-type Merge<T, C> = unsafe fn(&Job<T, C>, Range<usize>, Range<usize>, &mut [Acc<T>], usize);
+type Multiply<T, C> = unsafe fn(&Job<T, C>, Part, Option<Panels<Acc<T>>>, Option<Kept<Acc<T>>>);
 
 /// The functions of one instruction set. Chosen once per product, so that all its tasks agree on the panels.
 #[derive(Clone, Copy)]
 pub(super) struct Code<T: Element, C> {
     pub(super) tile: Tile,
-    /// Values of `k` per step.
-    pub(super) per_step: usize,
+    /// Steps that so many values of `k` take.
+    pub(super) steps: fn(usize) -> usize,
     /// [`pack_columns`]
     pub(super) pack: Pack<T>,
     /// [`multiply_part`]
     pub(super) multiply: Multiply<T, C>,
-    /// [`merge_part`]
-    pub(super) merge: Merge<T, C>,
 }
 
 macro_rules! code {
-    ($(#[$attribute:meta])* $register:ident, $rows:literal x $vectors:literal, $pairs:literal) => {{
+    ($(#[$attribute:meta])* $register:ident, $rows:literal x $vectors:literal, $format:ident) => {{
         $(#[$attribute])*
-        fn pack<T: Element>(b: Operand<T>, cols: Range<usize>, ks: Range<usize>, panels: &mut [T::Acc]) {
-            pack_columns::<<T::Acc as Real>::$register, T, $vectors, $pairs>(b, cols, ks, panels)
+        fn pack<T: Element>(b: Operand<T>, cols: Range<usize>, ks: Range<usize>, to: &mut [T::Acc]) {
+            pack_columns::<<T::Acc as Real>::$register, T, $format, $vectors>(b, cols, ks, to)
         }
         $(#[$attribute])*
         unsafe fn multiply<T: Element, C: Element<Acc = T::Acc>>(
             job: &Job<T, C>,
             part: Part,
-            panels: Option<Panels<T::Acc>>,
-            sums: Option<&mut [T::Acc]>,
+            packed: Option<Panels<T::Acc>>,
+            kept: Option<Kept<T::Acc>>,
         ) {
             // SAFETY: the caller's promise is the same.
             unsafe {
-                multiply_part::<<T::Acc as Real>::$register, T, C, $rows, $vectors, $pairs>(job, part, panels, sums)
+                multiply_part::<<T::Acc as Real>::$register, T, C, $format, $rows, $vectors>(job, part, packed, kept)
             }
-        }
-        $(#[$attribute])*
-        unsafe fn merge<T: Element, C: Element<Acc = T::Acc>>(
-            job: &Job<T, C>,
-            rows: Range<usize>,
-            cols: Range<usize>,
-            sums: &mut [T::Acc],
-            ranges: usize,
-        ) {
-            // SAFETY: the caller's promise is the same.
-            unsafe { merge_part::<<T::Acc as Real>::$register, T, C, $rows, $vectors>(job, rows, cols, sums, ranges) }
         }
         let lanes = <<T::Acc as Real>::$register as Lanes<T::Acc>>::N;
         Code {
             tile: Tile { rows: $rows, cols: $vectors * lanes, lanes },
-            per_step: if $pairs { 2 } else { 1 },
+            steps: $format::steps,
             pack: pack::<T>,
             multiply: multiply::<T, C>,
-            merge: merge::<T, C>,
         }
     }};
 }
 
 impl<T: Element, C: Element<Acc = T::Acc>> Code<T, C> {
-    /// The functions for the instruction set in use.
-    pub(super) fn current() -> Code<T, C> {
-        match isa() {
+    /// The functions for an instruction set this processor has; products of bf16 use AMX if `amx`.
+    pub(super) fn new(isa: Isa, amx: bool) -> Code<T, C> {
+        match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 if T::DTYPE == crate::DType::BF16 => code!(
+            Isa::Avx512Bf16 if T::DTYPE == DType::BF16 && amx => code!(
                 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                Avx512, 8 x 3, true
+                Avx512, 32 x 2, Amx
+            ),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 if T::DTYPE == DType::BF16 => code!(
+                #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                Avx512, 8 x 3, Pairs
             ),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx512Bf16 => code!(
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                Avx512, 8 x 3, false
+                Avx512, 8 x 3, Singles
             ),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => code!(
                 #[target_feature(enable = "avx2,fma")]
-                Avx2, 6 x 2, false
+                Avx2, 6 x 2, Singles
             ),
-            _ => code!(Portable, 4 x 1, false),
+            _ => code!(Portable, 4 x 1, Singles),
         }
     }
 }

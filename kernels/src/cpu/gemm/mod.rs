@@ -4,25 +4,29 @@
 //! `a` is read in place where its rows allow it. The products that training needs are small, so what is shared and how
 //! work is split follows the shape ([`plan`]).
 
+mod amx;
 mod block;
 mod code;
-mod dot;
 mod epilogue;
+mod format;
 mod pack;
 mod plan;
 mod scratch;
 mod tile;
+mod transpose;
 
 pub(crate) use epilogue::Finish;
 
 use crate::Element;
+use crate::cpu::simd::isa;
 use crate::gemm::{Gemm, Layout};
-use block::{Job, K_BLOCK, Panels, Part};
+use block::{Job, K_BLOCK, Kept, Panels, Part};
 use code::Code;
 use pack::{Operand, Order};
 use plan::Plan;
 use rayon::prelude::*;
 use scratch::{Purpose, Scratch};
+use std::ops::Range;
 
 /// `c = [c +] alpha·a·b` for one product; parallel where it is large enough, also inside other parallel work.
 pub(crate) fn product<T: Element, C: Element<Acc = T::Acc>>(
@@ -52,7 +56,7 @@ pub(crate) fn gemm<T: Element, C: Element<Acc = T::Acc>>(
     if batch * m * n == 0 {
         return;
     }
-    let code = Code::<T, C>::current();
+    let code = Code::<T, C>::new(isa(), amx::available());
     let c = epilogue::Shared::from(c);
     let one = |index: usize| {
         let (a, b) = (&a[index * m * k..][..m * k], &b[index * k * n..][..k * n]);
@@ -105,85 +109,101 @@ fn job<'a, T: Element, C>(
 /// One product, split as its plan says.
 fn run<T: Element, C: Element<Acc = T::Acc>>(code: &Code<T, C>, job: &Job<T, C>) {
     let plan = Plan::new(code.tile, job.m, job.n, job.k);
-    let whole = Part {
-        rows: 0..job.m,
-        cols: 0..job.n,
-        ks: 0..job.k,
-    };
-    if plan.tasks() == 1 {
-        // SAFETY: the whole product, and this thread alone holds `c`.
-        unsafe { (code.multiply)(job, whole, None, None) }
-    } else if plan.ranges > 1 {
-        split_k(code, job, &plan);
-    } else if plan.row_blocks() == 1 {
-        plan.parts(0..job.n).into_par_iter().for_each(|part| {
+    let parts = plan.parts(job.m, 0..job.n, 0..job.k);
+    if parts.len() == 1 || parts[0].rows.len() == job.m {
+        let multiply = |part| {
             // SAFETY: parts are disjoint and lie inside the product.
             unsafe { (code.multiply)(job, part, None, None) }
-        });
-    } else {
-        for first in (0..job.n).step_by(plan.shared_cols) {
-            shared_panels(code, job, &plan, first..job.n.min(first + plan.shared_cols));
+        };
+        match parts.len() {
+            1 => parts.into_iter().for_each(multiply),
+            _ => parts.into_par_iter().for_each(multiply),
+        }
+        return;
+    }
+    for cols in plan::blocks(0..job.n, plan.shared_cols) {
+        if plan.shared_k >= job.k {
+            shared(code, job, &plan, cols, 0..job.k, None);
+        } else {
+            let len = plan
+                .parts(job.m, cols.clone(), 0..0)
+                .iter()
+                .map(|part| sums_of(code, part))
+                .sum();
+            let mut scratch = Scratch::take::<T::Acc>(Purpose::Sums, len);
+            for ks in plan::blocks(0..job.k, plan.shared_k) {
+                shared(code, job, &plan, cols.clone(), ks, Some(scratch.slice()));
+            }
         }
     }
 }
 
-/// Packs the columns `cols` of `b` once, for all blocks of rows.
-fn shared_panels<T: Element, C: Element<Acc = T::Acc>>(
+/// Elements of the sums of a part.
+fn sums_of<T: Element, C>(code: &Code<T, C>, part: &Part) -> usize {
+    code.tile.sums(part.rows.len(), part.cols.len())
+}
+
+/// Packs a rectangle of `b` once, and adds its products for all blocks of rows; to `sums` if it is not all of `k`.
+fn shared<T: Element, C: Element<Acc = T::Acc>>(
     code: &Code<T, C>,
     job: &Job<T, C>,
     plan: &Plan,
-    cols: std::ops::Range<usize>,
+    cols: Range<usize>,
+    ks: Range<usize>,
+    sums: Option<&mut [T::Acc]>,
 ) {
     let padded = cols.len().next_multiple_of(code.tile.lanes);
-    let len = padded * job.k.div_ceil(code.per_step);
+    let len = padded * (code.steps)(ks.len());
     let mut scratch = Scratch::take::<T::Acc>(Purpose::B, len);
     let data = &mut scratch.slice::<T::Acc>()[..len];
-    let block_len = padded * K_BLOCK / code.per_step;
-    data.par_chunks_mut(block_len).enumerate().for_each(|(block, data)| {
-        let start = block * K_BLOCK;
-        let ks = start..job.k.min(start + K_BLOCK);
-        let panel_len = ks.len().div_ceil(code.per_step) * code.tile.cols;
-        data.par_chunks_mut(panel_len)
-            .with_min_len(plan.panels_per_task)
-            .enumerate()
-            .for_each(|(panel, data)| {
-                let first = cols.start + panel * code.tile.cols;
-                let cols = first..cols.end.min(first + code.tile.cols);
-                // SAFETY: `Code::current` asked the processor for these instructions.
-                unsafe { (code.pack)(job.b, cols, ks.clone(), data) }
-            });
-    });
-    let panels = Panels {
+    let parts = plan.parts(job.m, cols.clone(), ks.clone());
+    pack_shared(code, job, &parts, padded, data);
+    let packed = Panels {
         data,
-        first: cols.start,
+        first_k: ks.start,
+        first_col: cols.start,
         padded,
     };
-    plan.parts(cols).into_par_iter().for_each(|part| {
+    let multiply = |(part, kept): (Part, Option<Kept<T::Acc>>)| {
         // SAFETY: parts are disjoint and lie inside the product.
-        unsafe { (code.multiply)(job, part, Some(panels), None) }
-    });
+        unsafe { (code.multiply)(job, part, Some(packed), kept) }
+    };
+    let Some(mut sums) = sums else {
+        parts.into_par_iter().for_each(|part| multiply((part, None)));
+        return;
+    };
+    let (fresh, last) = (ks.start == 0, ks.end == job.k);
+    let mut kept = Vec::with_capacity(parts.len());
+    for part in &parts {
+        let own = sums
+            .split_off_mut(..sums_of(code, part))
+            .expect("room for the sums of every part");
+        kept.push(Some(Kept { sums: own, fresh, last }));
+    }
+    parts.into_par_iter().zip(kept).for_each(multiply);
 }
 
-/// Sums ranges of `k` apart, and adds them up in their order.
-fn split_k<T: Element, C: Element<Acc = T::Acc>>(code: &Code<T, C>, job: &Job<T, C>, plan: &Plan) {
-    let parts = plan.parts(0..job.n);
-    let part_len = |part: &Part| code.tile.sums(part.rows.len(), part.cols.len()) * plan.ranges;
-    let mut scratch = Scratch::take::<T::Acc>(Purpose::Sums, parts.iter().map(part_len).sum());
-    let mut rest = scratch.slice::<T::Acc>();
-    let mut jobs = Vec::with_capacity(parts.len());
-    for part in parts {
-        let (sums, tail) = rest.split_at_mut(part_len(&part));
-        jobs.push((part, sums));
-        rest = tail;
+/// Packs the columns of `parts`, for one block of `k` after another.
+fn pack_shared<T: Element, C: Element<Acc = T::Acc>>(
+    code: &Code<T, C>,
+    job: &Job<T, C>,
+    parts: &[Part],
+    padded: usize,
+    data: &mut [T::Acc],
+) {
+    let mut tasks = Vec::new();
+    let mut rest = data;
+    for ks in plan::blocks(parts[0].ks.clone(), K_BLOCK) {
+        for part in parts.iter().filter(|part| part.rows.start == 0) {
+            let width = part.cols.len().next_multiple_of(code.tile.lanes).min(padded);
+            let to = rest
+                .split_off_mut(..width * (code.steps)(ks.len()))
+                .expect("room for every column");
+            tasks.push((part.cols.clone(), ks.clone(), to));
+        }
     }
-    jobs.into_par_iter().for_each(|(part, sums)| {
-        let len = sums.len() / plan.ranges;
-        sums.par_chunks_mut(len).zip(plan.k_ranges()).for_each(|(sums, ks)| {
-            let part = Part { ks, ..part.clone() };
-            // SAFETY: parts lie inside the product; the sums are this task's own.
-            unsafe { (code.multiply)(job, part, None, Some(sums)) }
-        });
-        // SAFETY: parts are disjoint and lie inside `c`.
-        unsafe { (code.merge)(job, part.rows, part.cols, sums, plan.ranges) }
+    tasks.into_par_iter().for_each(|(cols, ks, to)| {
+        // SAFETY: `Code::new` is given instruction sets that this processor has.
+        unsafe { (code.pack)(job.b, cols, ks, to) }
     });
 }

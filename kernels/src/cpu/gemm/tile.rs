@@ -1,17 +1,16 @@
 //! The micro-kernel: a tile of sums kept in registers over all steps of a block of `k`.
 
-use super::dot::dot;
 use crate::cpu::simd::{Lanes, Real};
 
 /// Elements of the largest tile of any instruction set.
-pub(super) const MAX_TILE: usize = 8 * 48;
+pub(super) const MAX_TILE: usize = 32 * 32;
 
 /// How the micro-kernel finds the rows of `a`.
 #[derive(Clone, Copy)]
 pub(super) enum Left<A> {
-    /// In a packed panel.
+    /// In a packed panel, step after step.
     Panel(*const A),
-    /// In place: `rows` of them, `stride` apart, a step's values being neighbours.
+    /// Row-major: `rows` of them, `stride` apart.
     Rows {
         first: *const A,
         stride: usize,
@@ -19,41 +18,57 @@ pub(super) enum Left<A> {
     },
 }
 
-/// `tile (R, vectors·V::N) = [tile +] a·b` over `steps` steps. `fresh` starts from zero.
+/// The other side and the sums.
+#[derive(Clone, Copy)]
+pub(super) struct Step<A> {
+    /// Registers per row of the tile.
+    pub(super) vectors: usize,
+    pub(super) steps: usize,
+    /// First step of `b`, and elements between steps.
+    pub(super) b: *const A,
+    pub(super) b_stride: usize,
+    pub(super) tile: *mut A,
+    /// Whether the sums start from zero.
+    pub(super) fresh: bool,
+}
+
+/// `Format::multiply` with sums in vector registers.
 ///
 /// # Safety
-/// `a` must hold `steps` steps of its rows (a panel: of `R` rows), `b` a panel of `steps` steps as wide as the tile, and
-/// `tile` `R` rows; `1 ≤ vectors ≤ 3`.
+/// As for `Format::multiply`.
 #[inline(always)]
-pub(super) unsafe fn multiply<A: Real, V: Lanes<A>, const R: usize, const PAIRS: bool>(
-    vectors: usize,
-    steps: usize,
+pub(super) unsafe fn multiply<A: Real, V: Lanes<A>, const R: usize>(
     a: Left<A>,
-    b: *const A,
-    tile: *mut A,
-    fresh: bool,
+    step: Step<A>,
+    dot: impl Fn(V, V, V) -> V + Copy,
 ) {
     // SAFETY: the caller's promise, for the width chosen here.
     unsafe {
-        match vectors {
-            1 => wide::<A, V, R, 1, PAIRS>(steps, a, b, tile, fresh),
-            2 => wide::<A, V, R, 2, PAIRS>(steps, a, b, tile, fresh),
-            _ => wide::<A, V, R, 3, PAIRS>(steps, a, b, tile, fresh),
+        match step.vectors {
+            1 => wide::<A, V, R, 1>(a, step, dot),
+            2 => wide::<A, V, R, 2>(a, step, dot),
+            _ => wide::<A, V, R, 3>(a, step, dot),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn wide<A: Real, V: Lanes<A>, const R: usize, const W: usize, const PAIRS: bool>(
-    steps: usize,
+unsafe fn wide<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
     a: Left<A>,
-    b: *const A,
-    tile: *mut A,
-    fresh: bool,
+    step: Step<A>,
+    dot: impl Fn(V, V, V) -> V + Copy,
 ) {
-    // SAFETY: `multiply`'s promises; rows beyond the last are read from the last, and their sums are never stored in c.
+    let Step {
+        steps,
+        b,
+        b_stride,
+        tile,
+        fresh,
+        ..
+    } = step;
+    let mut sums = [[V::zero(); W]; R];
+    // SAFETY: the caller's promise; rows beyond the last are read from the last, and their sums are never stored in c.
     unsafe {
-        let mut sums = [[V::zero(); W]; R];
         if !fresh {
             for i in 0..R {
                 for j in 0..W {
@@ -64,13 +79,8 @@ unsafe fn wide<A: Real, V: Lanes<A>, const R: usize, const W: usize, const PAIRS
         match a {
             Left::Panel(a) => {
                 for step in 0..steps {
-                    let b = registers::<A, V, W>(b.add(step * W * V::N));
-                    for i in 0..R {
-                        let a = V::splat(*a.add(step * R + i));
-                        for j in 0..W {
-                            sums[i][j] = dot::<A, V, PAIRS>(a, b[j], sums[i][j]);
-                        }
-                    }
+                    let a = a.add(step * R);
+                    add_step::<A, V, R, W>(&mut sums, |i| *a.add(i), b.add(step * b_stride), dot);
                 }
             }
             Left::Rows { first, stride, rows } => {
@@ -79,13 +89,8 @@ unsafe fn wide<A: Real, V: Lanes<A>, const R: usize, const W: usize, const PAIRS
                     starts[i] = first.add(stride * i.min(rows - 1));
                 }
                 for step in 0..steps {
-                    let b = registers::<A, V, W>(b.add(step * W * V::N));
-                    for i in 0..R {
-                        let a = V::splat(starts[i].add(step).read_unaligned());
-                        for j in 0..W {
-                            sums[i][j] = dot::<A, V, PAIRS>(a, b[j], sums[i][j]);
-                        }
-                    }
+                    let a = |i: usize| starts[i].add(step).read_unaligned();
+                    add_step::<A, V, R, W>(&mut sums, a, b.add(step * b_stride), dot);
                 }
             }
         }
@@ -97,14 +102,26 @@ unsafe fn wide<A: Real, V: Lanes<A>, const R: usize, const W: usize, const PAIRS
     }
 }
 
+/// Adds one step to all sums: `sums[i] += a(i)·b`.
+///
 /// # Safety
-/// `p` must be valid for reading `W` registers.
+/// `b` must be valid for reading `W` registers.
 #[inline(always)]
-unsafe fn registers<A: Real, V: Lanes<A>, const W: usize>(p: *const A) -> [V; W] {
-    let mut all = [V::zero(); W];
+unsafe fn add_step<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
+    sums: &mut [[V; W]; R],
+    a: impl Fn(usize) -> A,
+    b: *const A,
+    dot: impl Fn(V, V, V) -> V,
+) {
+    let mut right = [V::zero(); W];
     for j in 0..W {
         // SAFETY: the caller's promise.
-        all[j] = unsafe { V::load(p.add(j * V::N)) };
+        right[j] = unsafe { V::load(b.add(j * V::N)) };
     }
-    all
+    for i in 0..R {
+        let left = V::splat(a(i));
+        for j in 0..W {
+            sums[i][j] = dot(left, right[j], sums[i][j]);
+        }
+    }
 }
