@@ -1,6 +1,8 @@
 //! Tile products of pairs of bf16 (Intel AMX), in assembly: the compiler has no stable intrinsics for them. All tiles are
 //! 16 rows of 64 bytes: 16 sums, or 16 steps.
 
+use super::tile::Ahead;
+
 /// Steps that one tile product takes.
 pub(super) const STEPS: usize = 16;
 /// Rows, and columns, of one tile of sums.
@@ -21,6 +23,7 @@ pub(super) struct Block {
     pub(super) groups: usize,
     /// Whether the sums start from zero.
     pub(super) fresh: bool,
+    pub(super) ahead: Ahead<f32>,
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -124,7 +127,8 @@ mod asm {
                     let mut a = block.a;
                     let mut low_a = low_a;
                     let mut b = block.b;
-                    for _ in 0..block.groups {
+                    for group in 0..block.groups {
+                        block.ahead.fetch(group, block.groups);
                         block!(@asm $step,
                             a = in(reg) a, l = in(reg) low_a, s = in(reg) block.a_stride,
                             b = in(reg) b, t = in(reg) block.b_stride);

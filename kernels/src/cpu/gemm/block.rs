@@ -4,7 +4,7 @@ use super::epilogue::{Finish, Rect, Shared, write_tile};
 use super::format::Format;
 use super::pack::{Operand, Order, pack, pack_rows};
 use super::scratch::{Purpose, Scratch};
-use super::tile::{Left, MAX_TILE, Step};
+use super::tile::{Ahead, Left, MAX_TILE, Step};
 use crate::Element;
 use crate::cpu::simd::{Lanes, Real};
 use std::ops::Range;
@@ -13,8 +13,10 @@ use std::ops::Range;
 /// of `a` pass by. A multiple of what any format groups, so that no step straddles two blocks.
 pub(super) const K_BLOCK: usize = 256;
 
-/// Up to so many tiles of rows, packing `b` costs more than reading it in place.
-const FEW_TILES: usize = 4;
+/// Up to so many rows that use `b`, or columns that use `a`, packing costs more than reading in place.
+const FEW: usize = 128;
+/// Longest rows, in bytes, read step by step in place: longer ones crowd a few lines of the cache.
+const SHORT_ROW: usize = 2048;
 
 /// One matrix product.
 #[derive(Clone, Copy)]
@@ -58,7 +60,7 @@ pub(super) struct Kept<'a, A> {
 /// The panels of columns `cols`: their columns and their width in registers. All have `W` but the last ones, which
 /// share what is left so that none is needlessly narrow.
 #[inline(always)]
-fn panels<const W: usize>(cols: Range<usize>, lanes: usize) -> impl Iterator<Item = (Range<usize>, usize)> {
+fn panels<const W: usize>(cols: Range<usize>, lanes: usize) -> impl Iterator<Item = (Range<usize>, usize)> + Clone {
     let mut start = cols.start;
     std::iter::from_fn(move || {
         let left = (cols.end - start).div_ceil(lanes);
@@ -75,20 +77,10 @@ pub(super) fn pack_columns<V: Lanes<T::Acc>, T: Element, F: Format, const W: usi
     b: Operand<T>,
     cols: Range<usize>,
     ks: Range<usize>,
-    mut to: &mut [T::Acc],
+    to: &mut [T::Acc],
 ) {
-    for (cols, vectors) in panels::<W>(cols, V::N) {
-        let (panel, rest) = to.split_at_mut(vectors * V::N * F::steps(ks.len()));
-        match vectors * V::N {
-            48 => pack::<V, T, F, 48>(b, cols, ks.clone(), panel),
-            32 => pack::<V, T, F, 32>(b, cols, ks.clone(), panel),
-            24 => pack::<V, T, F, 24>(b, cols, ks.clone(), panel),
-            16 => pack::<V, T, F, 16>(b, cols, ks.clone(), panel),
-            8 => pack::<V, T, F, 8>(b, cols, ks.clone(), panel),
-            other => unreachable!("no panel has {other} columns"),
-        }
-        to = rest;
-    }
+    let panels = panels::<W>(cols, V::N).map(|(cols, vectors)| (cols, vectors * V::N));
+    pack::<V, T, F>(b, ks, panels, to);
 }
 
 /// Computes `part` of the product. Without `packed` it packs `b` itself; without `kept` it finishes all sums into `c`.
@@ -138,7 +130,7 @@ pub(super) unsafe fn multiply_part<
         let left = Side::rows::<V, T, F, R>(job.a, &now, a_scratch);
         let right = match packed {
             Some(panels) => panels.block::<F>(&now),
-            None => Side::columns::<V, T, F, R, W>(job.b, &now, b_scratch),
+            None => Side::columns::<V, T, F, W>(job.b, &now, b_scratch),
         };
         let visit = Visit {
             fresh: fresh && block == 0,
@@ -168,21 +160,34 @@ struct Visit {
 enum Side<'a, A> {
     /// Packed panels.
     Panels(&'a [A]),
-    /// Row-major, from this element on.
-    Rows {
-        first: *const A,
-        stride: usize,
-        _data: std::marker::PhantomData<&'a [A]>,
-    },
+    /// In place from this element on, a step's elements being neighbours and steps `stride` apart.
+    Steps { first: *const A, stride: usize },
+    /// In place or packed from this element on, a row's steps being neighbours and rows `stride` apart.
+    Rows { first: *const A, stride: usize },
 }
 
 impl<'a, A: Real> Side<'a, A> {
-    fn in_place<T>(data: &'a [T], stride: usize) -> Side<'a, A> {
-        Side::Rows {
-            first: data.as_ptr().cast(),
-            stride,
-            _data: std::marker::PhantomData,
+    fn stride(self) -> usize {
+        match self {
+            Side::Panels(_) => 0,
+            Side::Steps { stride, .. } | Side::Rows { stride, .. } => stride,
         }
+    }
+
+    /// An operand whose elements along `k` are rows, in place if so `few` use it that packing does not pay.
+    #[inline(always)]
+    fn short_rows<T: Element<Acc = A>, F: Format>(
+        x: Operand<'a, T>,
+        start: usize,
+        ks: &Range<usize>,
+        few: usize,
+    ) -> Option<Side<'a, A>> {
+        let same = F::PER_STEP == 1 && size_of::<T>() == size_of::<A>();
+        let short = x.order == Order::Across && x.stride * size_of::<T>() <= SHORT_ROW;
+        (same && short && few <= FEW && !ks.is_empty()).then(|| Side::Steps {
+            first: x.data[ks.start * x.stride + start..].as_ptr().cast(),
+            stride: x.stride,
+        })
     }
 
     /// `a`: in place where the format can read it so, packed otherwise.
@@ -192,11 +197,20 @@ impl<'a, A: Real> Side<'a, A> {
         part: &Part,
         scratch: &'a mut Option<Scratch>,
     ) -> Side<'a, A> {
-        let Part { rows, ks, .. } = part;
+        let Part { rows, cols, ks } = part;
         let group = F::PER_STEP * F::GROUP;
         let whole = ks.len() % group == 0 && a.stride % F::PER_STEP == 0 && rows.len() % F::GROUP == 0;
         if a.order == Order::Along && whole && size_of::<T>() * F::PER_STEP == size_of::<A>() {
-            return Side::in_place(&a.data[rows.start * a.stride + ks.start..], a.stride / F::PER_STEP);
+            let first = a.data[rows.start * a.stride + ks.start..].as_ptr().cast();
+            return Side::Rows {
+                first,
+                stride: a.stride / F::PER_STEP,
+            };
+        }
+        if rows.len() % R == 0
+            && let Some(side) = Side::short_rows::<T, F>(a, rows.start, ks, cols.len())
+        {
+            return side;
         }
         let steps = F::steps(ks.len());
         let len = rows.len().next_multiple_of(R) * steps;
@@ -205,24 +219,28 @@ impl<'a, A: Real> Side<'a, A> {
             .slice()[..len];
         if F::ROW_MAJOR {
             pack_rows::<V, T, F>(a, rows.clone(), ks.clone(), packed);
-            Side::in_place(packed, steps)
-        } else {
-            pack::<V, T, F, R>(a, rows.clone(), ks.clone(), packed);
-            Side::Panels(packed)
+            return Side::Rows {
+                first: packed.as_ptr(),
+                stride: steps,
+            };
         }
+        let panels = rows.clone().step_by(R).map(|row| (row..rows.end.min(row + R), R));
+        pack::<V, T, F>(a, ks.clone(), panels, packed);
+        Side::Panels(packed)
     }
 
     /// `b`: packed, or in place if it lies right and few rows use it.
     #[inline(always)]
-    fn columns<V: Lanes<A>, T: Element<Acc = A>, F: Format, const R: usize, const W: usize>(
+    fn columns<V: Lanes<A>, T: Element<Acc = A>, F: Format, const W: usize>(
         b: Operand<'a, T>,
         part: &Part,
         scratch: &'a mut Option<Scratch>,
     ) -> Side<'a, A> {
         let Part { rows, cols, ks } = part;
-        let fits = F::PER_STEP == 1 && size_of::<T>() == size_of::<A>() && cols.len() % V::N == 0;
-        if b.order == Order::Across && fits && rows.len() <= FEW_TILES * R {
-            return Side::in_place(&b.data[ks.start * b.stride + cols.start..], b.stride);
+        if cols.len() % V::N == 0
+            && let Some(side) = Side::short_rows::<T, F>(b, cols.start, ks, rows.len())
+        {
+            return side;
         }
         let len = cols.len().next_multiple_of(V::N) * F::steps(ks.len());
         let packed = &mut scratch
@@ -258,23 +276,51 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
 ) {
     let steps = F::steps(part.ks.len());
     let mut tile_at = 0;
+    let row_tiles = part.rows.len().div_ceil(R);
     for (cols, vectors) in panels::<W>(part.cols.clone(), V::N) {
         let width = vectors * V::N;
         let from = cols.start - part.cols.start;
         let (b, b_stride) = match right {
             Side::Panels(panels) => (panels[from * steps..][..width * steps].as_ptr(), width),
-            Side::Rows { first, stride, .. } => (first.wrapping_add(from), stride),
+            Side::Steps { first, stride, .. } | Side::Rows { first, stride, .. } => (first.wrapping_add(from), stride),
         };
+        let share = if matches!(right, Side::Panels(_)) {
+            (width * steps).div_ceil(row_tiles)
+        } else {
+            0
+        };
+        let first_panel = cols.start == part.cols.start;
         for row in part.rows.clone().step_by(R) {
             let rows = (part.rows.end - row).min(R);
             let from = row - part.rows.start;
             let a = match left {
-                Side::Panels(panels) => Left::Panel(panels[from * steps..][..R * steps].as_ptr()),
+                Side::Panels(panels) => Left::Steps {
+                    first: panels[from * steps..][..R * steps].as_ptr(),
+                    stride: R,
+                },
+                Side::Steps { first, stride, .. } => Left::Steps {
+                    first: first.wrapping_add(from),
+                    stride,
+                },
                 Side::Rows { first, stride, .. } => Left::Rows {
                     first: first.wrapping_add(from * stride),
                     stride,
                     rows,
                 },
+            };
+            let ahead = Ahead {
+                rows: match left {
+                    Side::Rows { first, stride, .. } => first.wrapping_add((from + R) * stride),
+                    _ => std::ptr::null(),
+                },
+                stride: left.stride(),
+                count: if first_panel {
+                    R.min((part.rows.end - row).saturating_sub(R))
+                } else {
+                    0
+                },
+                panel: b.wrapping_add(steps * width + from / R * share),
+                share,
             };
             let tile = sums[tile_at..][..R * W * V::N].as_mut_ptr();
             tile_at += if visit.one { 0 } else { R * W * V::N };
@@ -285,6 +331,7 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
                 b_stride,
                 tile,
                 fresh: visit.fresh,
+                ahead,
             };
             // SAFETY: both sides hold `steps` steps, the tile R rows of W registers; the rectangle lies inside the part.
             unsafe {

@@ -100,6 +100,7 @@ impl Format for Amx {
             sums: step.tile.cast(),
             groups: step.steps / amx::STEPS,
             fresh: step.fresh,
+            ahead: step.ahead.cast(),
         };
         // SAFETY: the caller's promise; `a` has whole groups of rows, `b` whole groups of steps.
         unsafe { session.multiply(rows.div_ceil(Self::GROUP), step.vectors, block) }

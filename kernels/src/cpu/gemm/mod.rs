@@ -108,7 +108,7 @@ fn job<'a, T: Element, C>(
 
 /// One product, split as its plan says.
 fn run<T: Element, C: Element<Acc = T::Acc>>(code: &Code<T, C>, job: &Job<T, C>) {
-    let plan = Plan::new(code.tile, job.m, job.n, job.k);
+    let plan = Plan::new(code.tile, job.m, job.n, job.k, job.a.order == Order::Across);
     let parts = plan.parts(job.m, 0..job.n, 0..job.k);
     if parts.len() == 1 || parts[0].rows.len() == job.m {
         let multiply = |part| {

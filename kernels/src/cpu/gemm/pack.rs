@@ -4,6 +4,7 @@
 //! edge, and past the last value of `k`, it holds zeros.
 
 use super::format::{Format, pair};
+use super::tile::fetch;
 use super::transpose;
 use crate::Element;
 use crate::cpu::simd::{Lanes, Real};
@@ -26,63 +27,128 @@ pub(super) struct Operand<'a, T> {
     pub(super) order: Order,
 }
 
-/// Packs the elements `span` and the values `ks` of `k` into panels of `W` elements, one after another. The last may be
-/// narrower in the operand; it is filled with zeros.
+/// Steps packed in one go where `k` is the row: few enough rows that the cache holds what all panels take from them.
+const CHUNK: usize = 8;
+
+/// Packs the elements `span` and the values `ks` of `k` into panels, one after another, whose spans and widths `panels`
+/// gives. A panel's width is 4, 6 or a multiple of 8; elements past its span are filled with zeros.
 #[inline(always)]
-pub(super) fn pack<V: Lanes<T::Acc>, T: Element, F: Format, const W: usize>(
+pub(super) fn pack<V: Lanes<T::Acc>, T: Element, F: Format>(
     from: Operand<T>,
-    span: Range<usize>,
     ks: Range<usize>,
-    panels: &mut [T::Acc],
+    panels: impl Iterator<Item = (Range<usize>, usize)> + Clone,
+    to: &mut [T::Acc],
 ) {
-    match from.order {
-        Order::Across => across::<T, F, W>(from, span, ks, panels),
-        Order::Along => {
-            let panel_len = W * F::steps(ks.len());
-            for (first, panel) in span.clone().step_by(W).zip(panels.chunks_exact_mut(panel_len.max(1))) {
-                along::<V, T, F, W>(from, first..span.end.min(first + W), ks.clone(), panel);
+    let steps = F::steps(ks.len());
+    let chunk = if from.order == Order::Across {
+        CHUNK.next_multiple_of(F::GROUP)
+    } else {
+        steps.max(1)
+    };
+    for first in (0..steps).step_by(chunk) {
+        let start = ks.start + first * F::PER_STEP;
+        let ks = start.min(ks.end)..ks.end.min(start + chunk * F::PER_STEP);
+        if from.order == Order::Across {
+            fetch_rows(from, ks.end..ks.end + ks.len(), panels.clone());
+        }
+        let mut at = 0;
+        for (span, width) in panels.clone() {
+            let panel = &mut to[at + first * width..][..width * F::steps(ks.len())];
+            at += width * steps;
+            match width {
+                48 => one::<V, T, F, 48>(from, span, ks.clone(), panel),
+                32 => one::<V, T, F, 32>(from, span, ks.clone(), panel),
+                24 => one::<V, T, F, 24>(from, span, ks.clone(), panel),
+                16 => one::<V, T, F, 16>(from, span, ks.clone(), panel),
+                8 => one::<V, T, F, 8>(from, span, ks.clone(), panel),
+                6 => one::<V, T, F, 6>(from, span, ks.clone(), panel),
+                4 => one::<V, T, F, 4>(from, span, ks.clone(), panel),
+                other => unreachable!("no panel has width {other}"),
             }
         }
     }
 }
 
-/// Reads the operand row by row, each row into all panels.
+/// Asks for the rows `ks` of the panels' columns: reading by short pieces of long rows, the processor would not by itself.
+#[inline(always)]
+fn fetch_rows<T>(from: Operand<T>, ks: Range<usize>, mut panels: impl Iterator<Item = (Range<usize>, usize)>) {
+    let first = panels.next().map_or(0..0, |(span, _)| span);
+    let end = panels.last().map_or(first.end, |(span, _)| span.end);
+    for k in ks {
+        fetch(
+            from.data.as_ptr().wrapping_add(k * from.stride + first.start),
+            end - first.start,
+        );
+    }
+}
+
+#[inline(always)]
+fn one<V: Lanes<T::Acc>, T: Element, F: Format, const W: usize>(
+    from: Operand<T>,
+    span: Range<usize>,
+    ks: Range<usize>,
+    panel: &mut [T::Acc],
+) {
+    match from.order {
+        Order::Across => across::<T, F, W>(from, span, ks, panel),
+        Order::Along => along::<V, T, F, W>(from, span, ks, panel),
+    }
+}
+
+/// Copies steps, or joins rows to pairs.
 #[inline(always)]
 fn across<T: Element, F: Format, const W: usize>(
     from: Operand<T>,
     span: Range<usize>,
     ks: Range<usize>,
-    panels: &mut [T::Acc],
+    panel: &mut [T::Acc],
 ) {
-    let zeros = [T::narrow(T::Acc::of(0.0)); W];
-    let load = |k: usize, first: usize| -> [T; W] {
-        if k >= ks.end {
-            return zeros;
-        }
-        let row = &from.data[k * from.stride..][first..span.end.min(first + W)];
-        row.try_into().unwrap_or_else(|_| {
-            let mut padded = zeros;
-            padded[..row.len()].copy_from_slice(row);
-            padded
-        })
-    };
-    let steps = F::steps(ks.len());
-    for step in 0..steps {
-        let k = ks.start + step * F::PER_STEP;
-        for (panel, first) in span.clone().step_by(W).enumerate() {
-            let to = &mut panels[(panel * steps + step) * W..][..W];
-            let values = load(k, first);
-            if F::PER_STEP == 2 {
-                let others = load(k + 1, first);
-                for i in 0..W {
-                    to[i] = pair::<T>(values[i], others[i]);
-                }
-            } else {
-                for i in 0..W {
-                    to[i] = values[i].widen();
-                }
+    let whole = if span.len() == W { ks.len() / F::PER_STEP } else { 0 };
+    let (body, rest) = panel.split_at_mut(whole * W);
+    if whole > 0 {
+        let data = &from.data[ks.start * from.stride + span.start..][..(whole * F::PER_STEP - 1) * from.stride + W];
+        for (step, to) in body.chunks_exact_mut(W).enumerate() {
+            // SAFETY: the slice taken above ends with the last row's W elements.
+            let row = |i: usize| unsafe {
+                &*data
+                    .as_ptr()
+                    .add((step * F::PER_STEP + i) * from.stride)
+                    .cast::<[T; W]>()
+            };
+            let (first, second) = (row(0), row(F::PER_STEP - 1));
+            for i in 0..W {
+                to[i] = if F::PER_STEP == 2 {
+                    pair::<T>(first[i], second[i])
+                } else {
+                    first[i].widen()
+                };
             }
         }
+    }
+    let row = |k: usize| {
+        if k < ks.end {
+            &from.data[k * from.stride..][span.clone()]
+        } else {
+            &[]
+        }
+    };
+    let first = ks.start + whole * F::PER_STEP;
+    for (k, to) in (first..).step_by(F::PER_STEP).zip(rest.chunks_exact_mut(W)) {
+        edge::<T, F>(row(k), if F::PER_STEP == 2 { row(k + 1) } else { &[] }, to);
+    }
+}
+
+/// A step that reaches past the operand's edge: zeros there.
+#[inline(always)]
+fn edge<T: Element, F: Format>(first: &[T], second: &[T], to: &mut [T::Acc]) {
+    let zero = T::narrow(T::Acc::of(0.0));
+    let get = |row: &[T], i: usize| row.get(i).copied().unwrap_or(zero);
+    for (i, to) in to.iter_mut().enumerate() {
+        *to = if F::PER_STEP == 2 {
+            pair::<T>(get(first, i), get(second, i))
+        } else {
+            get(first, i).widen()
+        };
     }
 }
 

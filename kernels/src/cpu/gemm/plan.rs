@@ -8,9 +8,13 @@ use std::ops::Range;
 /// Multiply-adds below which a task is not worth handing to another thread (some 20 µs).
 const TASK: usize = 1 << 20;
 /// Tasks to aim at: enough to balance many threads.
-const TASKS: usize = 32;
+const TASKS: usize = 16;
 /// Rows of a task: fewer would not share a panel of `b` well, more of `a` would not stay in the second-level cache.
-const ROWS: Range<usize> = 64..256;
+const ROWS: Range<usize> = 96..256;
+/// Fewest columns of a task that shares its rows with others.
+const COLS: usize = 192;
+/// The same where each of them packs the rows for itself.
+const PACKED_COLS: usize = 512;
 /// Elements of `b` packed at a time for all tasks.
 const SHARED: usize = 4 << 20;
 
@@ -28,16 +32,17 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The partition of `(m, k)·(k, n)` into tiles of the given size.
-    pub(super) fn new(tile: Tile, m: usize, n: usize, k: usize) -> Plan {
+    /// The partition of `(m, k)·(k, n)` into tiles of the given size; `packs_a` where each task packs its rows of `a`.
+    pub(super) fn new(tile: Tile, m: usize, n: usize, k: usize, packs_a: bool) -> Plan {
         let wanted = (m * n * k / TASK).clamp(1, TASKS);
-        let rows = if wanted == 1 {
-            m
-        } else {
-            m.div_ceil(wanted).clamp(ROWS.start, ROWS.end)
-        };
-        let rows = rows.next_multiple_of(tile.rows);
-        let col_blocks = wanted.div_ceil(m.div_ceil(rows)).min(n.div_ceil(2 * tile.cols));
+        let least_cols = if packs_a { PACKED_COLS } else { COLS };
+        let col_blocks = wanted.div_ceil(m.div_ceil(ROWS.end)).min(n.div_ceil(least_cols));
+        let row_blocks = wanted
+            .div_ceil(col_blocks)
+            .min(m.div_ceil(ROWS.start))
+            .max(m.div_ceil(ROWS.end));
+        let (row_blocks, col_blocks) = if wanted == 1 { (1, 1) } else { (row_blocks, col_blocks) };
+        let rows = m.div_ceil(row_blocks).next_multiple_of(tile.rows);
         let cols = n.div_ceil(col_blocks).next_multiple_of(tile.cols);
         let (shared_cols, shared_k) = match k * n <= SHARED {
             true => (n, k),

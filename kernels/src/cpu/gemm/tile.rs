@@ -8,8 +8,8 @@ pub(super) const MAX_TILE: usize = 32 * 32;
 /// How the micro-kernel finds the rows of `a`.
 #[derive(Clone, Copy)]
 pub(super) enum Left<A> {
-    /// In a packed panel, step after step.
-    Panel(*const A),
+    /// Step after step, `stride` apart, a step's `R` values being neighbours.
+    Steps { first: *const A, stride: usize },
     /// Row-major: `rows` of them, `stride` apart.
     Rows {
         first: *const A,
@@ -30,6 +30,63 @@ pub(super) struct Step<A> {
     pub(super) tile: *mut A,
     /// Whether the sums start from zero.
     pub(super) fresh: bool,
+    pub(super) ahead: Ahead<A>,
+}
+
+/// What the next tiles will read, to be fetched into the second-level cache little by little meanwhile.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<A> {
+    /// `count` rows of `a`, `stride` apart, for the same steps.
+    pub(super) rows: *const A,
+    pub(super) stride: usize,
+    pub(super) count: usize,
+    /// `share` elements of packed `b`.
+    pub(super) panel: *const A,
+    pub(super) share: usize,
+}
+
+/// Steps between two fetches: a row of `a` moves on by one cache line of singles.
+pub(super) const FETCH: usize = 16;
+
+impl<A> Ahead<A> {
+    /// The same elements under another name of the same size.
+    pub(super) fn cast<B>(self) -> Ahead<B> {
+        Ahead {
+            rows: self.rows.cast(),
+            stride: self.stride,
+            count: self.count,
+            panel: self.panel.cast(),
+            share: self.share,
+        }
+    }
+
+    /// Fetches what belongs to group `index` of `groups` groups of [`FETCH`] steps.
+    #[inline(always)]
+    pub(super) fn fetch(&self, index: usize, groups: usize) {
+        for row in 0..self.count {
+            fetch(self.rows.wrapping_add(row * self.stride + index * FETCH), 1);
+        }
+        let size = self.share.div_ceil(groups).next_multiple_of(FETCH);
+        if index * size < self.share {
+            fetch(self.panel.wrapping_add(index * size), size);
+        }
+    }
+}
+
+/// Asks for the cache lines of `len` elements from `p` on, which need not exist.
+#[inline(always)]
+pub(super) fn fetch<A>(p: *const A, len: usize) {
+    for byte in (0..len * size_of::<A>()).step_by(64) {
+        let line = p.cast::<i8>().wrapping_add(byte);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, without effect on memory or faults at any address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(line);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
+    }
 }
 
 /// `Format::multiply` with sums in vector registers.
@@ -64,6 +121,7 @@ unsafe fn wide<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
         b_stride,
         tile,
         fresh,
+        ahead,
         ..
     } = step;
     let mut sums = [[V::zero(); W]; R];
@@ -76,11 +134,15 @@ unsafe fn wide<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
                 }
             }
         }
+        let groups = steps.div_ceil(FETCH);
         match a {
-            Left::Panel(a) => {
-                for step in 0..steps {
-                    let a = a.add(step * R);
-                    add_step::<A, V, R, W>(&mut sums, |i| *a.add(i), b.add(step * b_stride), dot);
+            Left::Steps { first, stride } => {
+                for group in 0..groups {
+                    ahead.fetch(group, groups);
+                    for step in group * FETCH..steps.min((group + 1) * FETCH) {
+                        let a = first.add(step * stride);
+                        add_step::<A, V, R, W>(&mut sums, |i| *a.add(i), b.add(step * b_stride), dot);
+                    }
                 }
             }
             Left::Rows { first, stride, rows } => {
@@ -88,9 +150,12 @@ unsafe fn wide<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
                 for i in 0..R {
                     starts[i] = first.add(stride * i.min(rows - 1));
                 }
-                for step in 0..steps {
-                    let a = |i: usize| starts[i].add(step).read_unaligned();
-                    add_step::<A, V, R, W>(&mut sums, a, b.add(step * b_stride), dot);
+                for group in 0..groups {
+                    ahead.fetch(group, groups);
+                    for step in group * FETCH..steps.min((group + 1) * FETCH) {
+                        let a = |i: usize| starts[i].add(step).read_unaligned();
+                        add_step::<A, V, R, W>(&mut sums, a, b.add(step * b_stride), dot);
+                    }
                 }
             }
         }
