@@ -141,7 +141,7 @@ fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |m, v| v.abs().max(m))
 }
 
-/// Each value to `tolerance` of itself, or of the largest in its array (1e-9 when a single class leaves no gradient):
+/// Each value to `tolerance` of itself, or of the largest in its array (1e-4 when a single class leaves no gradient):
 /// single entries are sums that may cancel.
 fn compare(c: &Case) {
     let (found, expected) = (kernel(c), reference(c));
@@ -169,14 +169,14 @@ fn compare(c: &Case) {
         &found.dx,
         &expected.dx,
         tolerance,
-        largest(&expected.dx),
+        largest(&expected.dx).max(1e-4),
     );
     close(
         &format!("{what}: dw"),
         &found.dw,
         &expected.dw,
         tolerance,
-        largest(&expected.dw),
+        largest(&expected.dw).max(1e-4),
     );
     for (row, (&f, &e)) in found.predictions.iter().zip(&expected.predictions).enumerate() {
         assert!(

@@ -1,22 +1,25 @@
 //! Linear + cross-entropy on the CPU: chunks of rows, each with two passes over its logits between three products.
 
+use super::elementwise::scale_chunk;
 use super::gemm::product;
 use super::lanes::{Place, lanes};
 use super::parallel::{chunk_rows, for_chunks};
-use super::score::{Scratch, statistics};
+use super::score::{Scratch, Statistics, narrow_space, narrowed, statistics};
 use super::simd::{Real, simd};
 use crate::gemm::Layout;
 use crate::loss::CrossEntropy;
-use crate::{Element, Error, Result};
-use num_traits::{Float, One, Zero};
+use crate::{Element, Error, Result, Stored};
+use num_traits::{One, Zero};
 use std::ops::Range;
 
 /// Rows in a chunk at most.
 const MAX_ROWS: usize = 1024;
-/// Rows in a chunk at least, whatever the vocabulary: fewer make poor products.
-const MIN_ROWS: usize = 64;
-/// Logits in a chunk otherwise: 4 MB in f32, which stays in the last cache.
-const CHUNK_LOGITS: usize = 1 << 20;
+/// Rows in a chunk at least, as far as memory allows: fewer make poor products.
+const MIN_ROWS: usize = 256;
+/// Logits in a chunk otherwise: 1 MB in f32, which stays in a core's own cache.
+const CHUNK_LOGITS: usize = 1 << 18;
+/// Bytes for a chunk's logits at most.
+const CHUNK_BYTES: usize = 64 << 20;
 
 /// What [`linear_cross_entropy`] writes.
 pub(crate) struct Outputs<'a, T: Element> {
@@ -43,55 +46,32 @@ pub(crate) fn linear_cross_entropy<T: Element>(
     if let Some(dw) = out.dw.as_deref_mut().filter(|_| active.is_empty()) {
         dw.fill(T::Acc::zero());
     }
-    let rows = (CHUNK_LOGITS / p.vocab.max(1))
-        .clamp(MIN_ROWS, MAX_ROWS)
-        .min(active.len());
-    let mut logits = Scratch::<T::Acc>::new(rows * p.vocab);
-    let mut dlogits = (out.dx.is_some() || out.dw.is_some()).then(|| Scratch::<T>::new(rows * p.vocab));
-    let mut gathered = Scratch::<T>::new(if active.len() < p.rows { rows * p.dim } else { 0 });
-    let mut results = vec![(T::Acc::zero(), 0); rows];
-    for (index, rows) in active.chunks(rows.max(1)).enumerate() {
-        let (m, len) = (rows.len(), rows.len() * p.vocab);
-        let x = gather(x, p.dim, rows, &mut gathered);
-        product(
-            Layout::Nt,
-            m,
-            p.vocab,
-            p.dim,
-            T::Acc::one(),
-            x,
-            w,
-            &mut logits[..len],
-            false,
-        );
-        let mut dlogits = dlogits.as_deref_mut().map(|all| &mut all[..len]);
-        score_rows::<T>(
+    let rows = rows_per_chunk::<T>(p.vocab).min(active.len()).max(1);
+    let mut space = Space {
+        logits: Scratch::new(rows * p.vocab),
+        dlogits: narrow_space(rows * p.vocab),
+        gathered: Scratch::new(if active.len() < p.rows { rows * p.dim } else { 0 }),
+    };
+    for (index, rows) in active.chunks(rows).enumerate() {
+        let chunk = Chunk {
             p,
-            active.len(),
             rows,
+            count: active.len(),
+            first: index == 0,
             targets,
-            &logits[..len],
-            &mut results[..m],
-            dlogits.as_deref_mut(),
-        );
-        for (&row, &(loss, prediction)) in rows.iter().zip(&results) {
-            (out.losses[row], out.predictions[row]) = (loss, prediction);
-        }
-        if let (Some(dlogits), Some(dw)) = (&dlogits, out.dw.as_deref_mut()) {
-            product(Layout::Tn, p.vocab, p.dim, m, T::Acc::one(), dlogits, x, dw, index > 0);
-        }
-        if let (Some(dlogits), Some(dx)) = (&dlogits, out.dx.as_deref_mut()) {
-            let dx_rows = match consecutive(rows, p.dim) {
-                Some(range) => &mut dx[range],
-                None => &mut gathered[..m * p.dim],
-            };
-            product(Layout::Nn, m, p.dim, p.vocab, T::Acc::one(), dlogits, w, dx_rows, false);
-            scatter(&gathered, p.dim, rows, dx);
-        }
+        };
+        chunk.run(x, w, &mut space, out);
     }
     let total: f64 = out.losses.iter().map(|loss| loss.f64()).sum();
     *out.loss = T::Acc::of(total / active.len().max(1) as f64);
     Ok(())
+}
+
+/// Rows whose logits are computed together.
+fn rows_per_chunk<T: Element>(vocab: usize) -> usize {
+    let bytes = size_of::<T::Acc>() + if T::DTYPE == T::Acc::DTYPE { 0 } else { size_of::<T>() };
+    let most = (CHUNK_BYTES / (bytes * vocab.max(1))).max(1);
+    (CHUNK_LOGITS / vocab.max(1)).clamp(MIN_ROWS, MAX_ROWS).min(most)
 }
 
 /// The rows that count, in order.
@@ -141,54 +121,123 @@ fn scatter<T: Element>(space: &[T], dim: usize, rows: &[usize], x: &mut [T]) {
     }
 }
 
-/// Loss and prediction of each row of a chunk of logits, and the derivative of the mean over `count` rows.
-fn score_rows<T: Element>(
-    p: &CrossEntropy,
+/// Memory for a chunk.
+struct Space<T: Element> {
+    logits: Scratch<T::Acc>,
+    /// Their derivative where T is not the accumulator; else it takes the logits' place.
+    dlogits: Option<Scratch<T>>,
+    /// Rows of `x` or `dx` that do not follow one another.
+    gathered: Scratch<T>,
+}
+
+/// Some of the rows that count.
+struct Chunk<'a> {
+    p: &'a CrossEntropy,
+    rows: &'a [usize],
+    /// Rows that count in all.
     count: usize,
-    rows: &[usize],
-    targets: &[i32],
-    logits: &[T::Acc],
-    results: &mut [(T::Acc, i32)],
-    dlogits: Option<&mut [T]>,
-) {
-    let (width, step) = (p.vocab, chunk_rows(p.vocab));
-    let (smoothing, classes) = (T::Acc::of(p.smoothing), T::Acc::of(p.vocab as f64));
-    let parts = (
-        (rows, step),
-        (logits, step * width),
-        (results, step),
-        (dlogits, step * width),
-    );
-    for_chunks(
-        rows.len().div_ceil(step),
-        parts,
-        |_, (rows, logits, results, mut dlogits)| {
-            for (i, &row) in rows.iter().enumerate() {
-                let (z, target) = (&logits[i * width..][..width], targets[row] as usize);
-                let s = statistics(z);
-                let (nll, even) = (s.excess(z[target]), s.excess(s.total / classes));
-                let loss = nll + smoothing * (even - nll);
-                results[i] = (loss, s.argmax as i32);
-                if let Some(dlogits) = dlogits.as_deref_mut() {
-                    let weight = T::Acc::one() / T::Acc::of(count as f64);
-                    let spread = smoothing * weight / classes;
-                    let dz = &mut dlogits[i * width..][..width];
-                    softmax(z, dz, s.max, weight / s.sum, spread);
-                    let likely = (z[target] - s.max).exp() / s.sum;
-                    dz[target] = T::narrow(weight * (likely - T::Acc::one() + smoothing) - spread);
+    /// `dw` is to be overwritten.
+    first: bool,
+    targets: &'a [i32],
+}
+
+impl Chunk<'_> {
+    fn run<T: Element>(&self, x: &[T], w: &[T], space: &mut Space<T>, out: &mut Outputs<T>) {
+        let (p, m, one) = (self.p, self.rows.len(), T::Acc::one());
+        let logits = &mut space.logits[..m * p.vocab];
+        let x = gather(x, p.dim, self.rows, &mut space.gathered);
+        product(Layout::Nt, m, p.vocab, p.dim, one, x, w, logits, false);
+        let wanted = out.dx.is_some() || out.dw.is_some();
+        self.score(
+            logits,
+            space.dlogits.as_deref_mut().map(|all| &mut all[..m * p.vocab]),
+            wanted,
+            out,
+        );
+        let dlogits = narrowed(logits, &space.dlogits);
+        if let Some(dw) = out.dw.as_deref_mut() {
+            product(Layout::Tn, p.vocab, p.dim, m, one, dlogits, x, dw, !self.first);
+        }
+        if let Some(dx) = out.dx.as_deref_mut() {
+            let dx_rows = match consecutive(self.rows, p.dim) {
+                Some(range) => &mut dx[range],
+                None => &mut space.gathered[..m * p.dim],
+            };
+            product(Layout::Nn, m, p.dim, p.vocab, one, dlogits, w, dx_rows, false);
+            scatter(&space.gathered, p.dim, self.rows, dx);
+        }
+    }
+
+    /// Losses and predictions; where `wanted` the derivative of the mean loss takes the place of the logits, or, rounded,
+    /// that of `dlogits` if there is one.
+    fn score<T: Element>(&self, logits: &mut [T::Acc], dlogits: Option<&mut [T]>, wanted: bool, out: &mut Outputs<T>) {
+        let (vocab, step) = (self.p.vocab, chunk_rows(self.p.vocab));
+        let mut results = vec![(T::Acc::zero(), 0); self.rows.len()];
+        let parts = (
+            (self.rows, step),
+            (logits, step * vocab),
+            (dlogits, step * vocab),
+            (&mut results[..], step),
+        );
+        for_chunks(
+            self.rows.len().div_ceil(step),
+            parts,
+            |_, (rows, logits, mut dlogits, results)| {
+                for (i, &row) in rows.iter().enumerate() {
+                    let (z, target) = (&mut logits[i * vocab..][..vocab], self.targets[row] as usize);
+                    let s = statistics(z);
+                    results[i] = (self.loss(&s, z[target]), s.argmax as i32);
+                    if wanted {
+                        self.derive(&s, z, target);
+                    }
+                    if let (true, Some(dlogits)) = (wanted, dlogits.as_deref_mut()) {
+                        scale_chunk(z, &mut dlogits[i * vocab..][..vocab], T::Acc::one());
+                    }
                 }
-            }
-        },
-    );
+            },
+        );
+        for (&row, (loss, prediction)) in self.rows.iter().zip(results) {
+            (out.losses[row], out.predictions[row]) = (loss, prediction);
+        }
+    }
+
+    /// A row's loss from the logit of its target.
+    fn loss<A: Real>(&self, s: &Statistics<A>, own: A) -> A {
+        let mean = s.total / A::of(self.p.vocab as f64);
+        let (nll, even) = (s.excess(own), s.excess(mean));
+        nll + A::of(self.p.smoothing) * (even - nll)
+    }
+
+    /// Puts the derivative of the mean loss over all rows that count in the place of a row's logits.
+    fn derive<A: Real + Element<Acc = A>>(&self, s: &Statistics<A>, z: &mut [A], target: usize) {
+        let (weight, smoothing) = (A::one() / A::of(self.count as f64), A::of(self.p.smoothing));
+        let spread = smoothing * weight / A::of(self.p.vocab as f64);
+        softmax(z, s.max, weight / s.sum, spread);
+        z[target] = z[target] - weight * (A::one() - smoothing);
+    }
 }
 
 simd! {
-    /// dz = factor · e^(z − max) − spread
-    fn softmax<V; T: Element>(z: &[T::Acc], dz: &mut [T], max: T::Acc, factor: T::Acc, spread: T::Acc) {
+    /// z becomes factor · e^(z − max) − spread.
+    fn softmax<V; T: Element>(z: &mut [T], max: T::Acc, factor: T::Acc, spread: T::Acc) {
         let (max, factor, spread) = (V::splat(max), V::splat(factor), V::splat(-spread));
         lanes!(V, z.len(), at => {
-            let z: V = at.load(z, T::Acc::zero());
-            at.store(dz, (z - max).exp().fma(factor, spread));
+            let shifted = at.load::<T, V>(z, T::Acc::zero()) - max;
+            at.store(z, shifted.exp().fma(factor, spread));
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_of_large_vocabularies_stay_within_their_bytes() {
+        for vocab in [1, 2000, 32000, 50257, 128256, 1 << 20] {
+            assert!(rows_per_chunk::<f32>(vocab) * vocab * 4 <= CHUNK_BYTES);
+            assert!(rows_per_chunk::<half::bf16>(vocab) * vocab * (4 + 2) <= CHUNK_BYTES);
+            assert!(rows_per_chunk::<f64>(vocab) * vocab * 8 <= CHUNK_BYTES);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::cpu::lanes::{Place, lanes};
 use crate::cpu::simd::{Lanes, MAX_LANES, Real, simd};
+use crate::{Element, Stored};
 use num_traits::{Float, Zero};
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -63,6 +64,19 @@ impl<A: bytemuck::Pod> Deref for Scratch<A> {
 impl<A: bytemuck::Pod> DerefMut for Scratch<A> {
     fn deref_mut(&mut self) -> &mut [A] {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+}
+
+/// Room for scores rounded to the type that products take, where that is not the type they are computed in.
+pub(crate) fn narrow_space<T: Element>(len: usize) -> Option<Scratch<T>> {
+    (T::DTYPE != T::Acc::DTYPE).then(|| Scratch::new(len))
+}
+
+/// Scores as products take them: `narrow` if there is such a copy, else the scores themselves, whose type is T then.
+pub(crate) fn narrowed<'a, T: Element>(scores: &'a [T::Acc], narrow: &'a Option<Scratch<T>>) -> &'a [T] {
+    match narrow {
+        Some(narrow) => &narrow[..scores.len()],
+        None => bytemuck::cast_slice(scores),
     }
 }
 

@@ -1,12 +1,14 @@
 //! Contrastive losses on the CPU: blocks of rows of scores, each reduced while it is in the cache.
 
-use super::elementwise::{axpy_chunk, scale, scale_chunk};
-use super::gemm::product;
-use super::lanes::{Place, lanes};
-use super::parallel::{chunk_rows, for_chunks};
-use super::score::{Scratch, Statistics, softplus, statistics};
-use super::simd::{Real, simd};
+mod queries;
+
 use crate::contrastive::Contrastive;
+use crate::cpu::elementwise::{scale, scale_chunk};
+use crate::cpu::gemm::product;
+use crate::cpu::lanes::{Place, lanes};
+use crate::cpu::parallel::{chunk_rows, for_chunks};
+use crate::cpu::score::{Scratch, Statistics, narrow_space, narrowed, softplus, statistics};
+use crate::cpu::simd::{Real, simd};
 use crate::gemm::Layout;
 use crate::{Element, Stored};
 use num_traits::{Float, One, Zero};
@@ -19,7 +21,7 @@ const BLOCK_SCORES: usize = 1 << 20;
 /// The largest scale.
 const MAX_SCALE: f64 = 100.0;
 /// A score without weight, for lanes past the end: finite, so that the moments stay numbers.
-const UNLIKELY: f64 = -1e30;
+const UNLIKELY: f64 = -1e10;
 /// Columns per chunk of the passes down the columns.
 const STRIP: usize = 256;
 /// Rows that share one rescaling of the column sums.
@@ -89,35 +91,7 @@ impl<'a, T: Element> Scores<'a, T> {
     }
 }
 
-/// Puts the largest score of each text over the queries in the first row, and with several queries which query that was
-/// in the second, from one image's scores (groups, n). `own` is the image's own text: where that is not a number, though
-/// another query's score hides it, the row shows it.
-fn reduce_queries<A: Real + Element<Acc = A>>(scores: &mut [A], n: usize, own: usize) {
-    if scores.len() > n {
-        let broken = scores.iter().skip(own).step_by(n).any(|s| s.is_nan());
-        largest_query(scores, n);
-        if broken {
-            scores[own] = A::nan();
-        }
-    }
-}
-
 simd! {
-    /// Element-wise largest of the rows of (groups, n), into row 0, and the first row that has it, into row 1.
-    fn largest_query<V; T: Element>(scores: &mut [T], n: usize) {
-        lanes!(V, n, at => {
-            let mut best: V = at.load(&scores[..n], T::Acc::zero());
-            let mut place = V::zero();
-            for (query, row) in scores.chunks_exact(n).enumerate().skip(1) {
-                let s: V = at.load(row, T::Acc::zero());
-                place = s.select_gt(best, V::splat(T::Acc::of(query as f64)), place);
-                best = s.select_gt(best, s, best);
-            }
-            at.store(&mut scores[..n], best);
-            at.store(&mut scores[n..2 * n], place);
-        });
-    }
-
     /// Adds rows of scores, `stride` apart, to the columns' running maxima m and sums Σ e^(s − m).
     fn add_to_columns<V; T: Element>(scores: &[T], stride: usize, max: &mut [T], sum: &mut [T]) {
         let (columns, zero) = (max.len(), T::Acc::zero());
@@ -165,7 +139,7 @@ pub(crate) fn clip_loss<T: Element>(
         for_chunks(block.len().div_ceil(step), parts, |chunk, (s, lse, own, excess)| {
             for (i, s) in s.chunks_exact_mut(width).enumerate() {
                 let pair = block.start + chunk * step + i;
-                reduce_queries(s, n, pair);
+                queries::reduce(s, n, pair);
                 let statistics = statistics(&s[..n]);
                 (lse[i], own[i], excess[i]) = (statistics.lse(), s[pair], statistics.excess(s[pair]));
             }
@@ -207,7 +181,7 @@ pub(crate) fn siglip_loss<T: Element>(
         for_chunks(block.len().div_ceil(step), parts, |chunk, (s, losses)| {
             for (i, s) in s.chunks_exact_mut(width).enumerate() {
                 let pair = block.start + chunk * step + i;
-                reduce_queries(s, n, pair);
+                queries::reduce(s, n, pair);
                 s[pair] = -(s[pair] + bias) - bias;
                 losses[i] = sum_softplus(&s[..n], bias);
             }
@@ -226,27 +200,27 @@ simd! {
         sum.sum()
     }
 
-    /// ds = weight · (e^(s − row_lse) + e^(s − col_lse)); returns Σ ds·s.
-    fn clip_row<V; T: Element>(s: &[T::Acc], ds: &mut [T], row_lse: T::Acc, col_lse: &[T::Acc], weight: T::Acc) -> T::Acc {
+    /// s becomes ds = weight · (e^(s − row_lse) + e^(s − col_lse)); returns Σ ds·s.
+    fn clip_row<V; T: Element>(s: &mut [T], row_lse: T::Acc, col_lse: &[T], weight: T::Acc) -> T::Acc {
         let (mut sum, row_lse, weight) = (V::zero(), V::splat(row_lse), V::splat(weight));
         lanes!(V, s.len(), at => {
-            let (z, col_lse): (V, V) = (at.load(s, T::Acc::zero()), at.load(col_lse, T::Acc::infinity()));
-            let d = weight * ((z - row_lse).exp() + (z - col_lse).exp());
-            sum = d.fma(z, sum);
-            at.store(ds, d);
+            let (z, col_lse): (V, V) = (at.load(s, T::Acc::of(UNLIKELY)), at.load(col_lse, T::Acc::zero()));
+            let ds = weight * ((z - row_lse).exp() + (z - col_lse).exp());
+            sum = ds.fma(z, sum);
+            at.store(s, ds);
         });
         sum.sum()
     }
 
-    /// ds = weight · σ(s + bias); returns Σ ds·s and Σ ds.
-    fn siglip_row<V; T: Element>(s: &[T::Acc], ds: &mut [T], bias: T::Acc, weight: T::Acc) -> (T::Acc, T::Acc) {
+    /// s becomes ds = weight · σ(s + bias); returns Σ ds·s and Σ ds.
+    fn siglip_row<V; T: Element>(s: &mut [T], bias: T::Acc, weight: T::Acc) -> (T::Acc, T::Acc) {
         let (mut moment, mut sum, bias, weight) = (V::zero(), V::zero(), V::splat(bias), V::splat(weight));
         lanes!(V, s.len(), at => {
             let z: V = at.load(s, T::Acc::of(UNLIKELY));
-            let d = weight * (z + bias).sigmoid();
-            moment = d.fma(z, moment);
-            sum = sum + d;
-            at.store(ds, d);
+            let ds = weight * (z + bias).sigmoid();
+            moment = ds.fma(z, moment);
+            sum = sum + ds;
+            at.store(s, ds);
         });
         (moment.sum(), sum.sum())
     }
@@ -254,8 +228,8 @@ simd! {
 
 /// What differs between the losses' derivatives.
 trait Derivative<A: Real>: Sync {
-    /// From image i's scores s, ds = ∂loss/∂s; returns Σ ds·s and Σ ds as far as the loss needs it.
-    fn row<S: Element<Acc = A>>(&self, i: usize, s: &[A], ds: &mut [S]) -> [A; 2];
+    /// Puts ds = ∂loss/∂s in the place of image i's scores s; returns Σ ds·s, and Σ ds if the loss has a bias.
+    fn row(&self, i: usize, s: &mut [A]) -> [A; 2];
 }
 
 struct Clip<'a, A> {
@@ -263,13 +237,13 @@ struct Clip<'a, A> {
     col_lse: &'a [A],
 }
 
-impl<A: Real> Derivative<A> for Clip<'_, A> {
-    fn row<S: Element<Acc = A>>(&self, i: usize, s: &[A], ds: &mut [S]) -> [A; 2] {
-        let weight = A::of(0.5 / s.len() as f64);
-        let moment = clip_row(s, ds, self.row_lse[i], self.col_lse, weight);
-        let two = A::of(2.0);
-        ds[i] = S::narrow(weight * ((s[i] - self.row_lse[i]).exp() + (s[i] - self.col_lse[i]).exp() - two));
-        [moment - two * weight * s[i], A::zero()]
+impl<A: Real + Element<Acc = A>> Derivative<A> for Clip<'_, A> {
+    fn row(&self, i: usize, s: &mut [A]) -> [A; 2] {
+        let (own, weight) = (s[i], A::of(0.5 / s.len() as f64));
+        let moment = clip_row(s, self.row_lse[i], self.col_lse, weight);
+        let pair = weight + weight;
+        s[i] = s[i] - pair;
+        [moment - pair * own, A::zero()]
     }
 }
 
@@ -277,12 +251,12 @@ struct SigLip<A> {
     bias: A,
 }
 
-impl<A: Real> Derivative<A> for SigLip<A> {
-    fn row<S: Element<Acc = A>>(&self, i: usize, s: &[A], ds: &mut [S]) -> [A; 2] {
-        let weight = A::of(1.0 / s.len() as f64);
-        let (moment, sum) = siglip_row(s, ds, self.bias, weight);
-        ds[i] = S::narrow(-weight / (A::one() + (s[i] + self.bias).exp()));
-        [moment - weight * s[i], sum - weight]
+impl<A: Real + Element<Acc = A>> Derivative<A> for SigLip<A> {
+    fn row(&self, i: usize, s: &mut [A]) -> [A; 2] {
+        let (own, weight) = (s[i], A::of(1.0 / s.len() as f64));
+        let (moment, sum) = siglip_row(s, self.bias, weight);
+        s[i] = -weight / (A::one() + (own + self.bias).exp());
+        [moment - weight * own, sum - weight]
     }
 }
 
@@ -323,20 +297,19 @@ fn backward<T: Element>(
     dimage: &mut [T],
     dtext: &mut [T],
 ) -> [T::Acc; 2] {
-    let mut rows = vec![[T::Acc::zero(); 2]; scores.p.n];
+    let mut sums = vec![[T::Acc::zero(); 2]; scores.p.n];
     if T::DTYPE == T::Acc::DTYPE {
-        // The same type under two names.
-        backward_rows(&scores, loss, dimage, bytemuck::cast_slice_mut(dtext), &mut rows);
+        backward_rows(&scores, loss, dimage, bytemuck::cast_slice_mut(dtext), &mut sums);
     } else {
         let mut wide = Scratch::<T::Acc>::new(dtext.len());
-        backward_rows(&scores, loss, dimage, &mut wide, &mut rows);
+        backward_rows(&scores, loss, dimage, &mut wide, &mut sums);
         scale::<T::Acc, T>(&wide, dtext, 1.0);
     }
-    let total = |part: usize| T::Acc::of(rows.iter().map(|row| row[part].f64()).sum());
+    let total = |part: usize| T::Acc::of(sums.iter().map(|row| row[part].f64()).sum());
     [if scores.held { T::Acc::zero() } else { total(0) }, total(1)]
 }
 
-/// `backward` with the texts' gradients in A.
+/// `backward` with the texts' gradients in A, and the sums by image.
 fn backward_rows<T: Element>(
     scores: &Scores<T>,
     loss: &impl Derivative<T::Acc>,
@@ -346,24 +319,31 @@ fn backward_rows<T: Element>(
 ) {
     let (p, width) = (scores.p, scores.p.groups * scores.p.dim);
     let mut space = Scratch::new(scores.block() * scores.width());
+    let mut narrow = if p.groups == 1 {
+        narrow_space::<T>(space.len())
+    } else {
+        None
+    };
     if p.groups > 1 {
         dtext.fill(T::Acc::zero());
-        let mut ds = Scratch::<T::Acc>::new(scores.block() * p.n);
-        for block in scores.blocks() {
-            let s = scores.compute(&block, &mut space);
-            let ds = &mut ds[..block.len() * p.n];
-            derive(scores, loss, &block, s, ds, &mut sums[block.clone()]);
-            sparse_dimage(scores, s, ds, &mut dimage[block.start * width..block.end * width]);
-            sparse_dtext(scores, &block, s, ds, dtext);
-        }
-        return;
     }
-    let mut ds = Scratch::<T>::new(scores.block() * p.n);
     for block in scores.blocks() {
-        let s = scores.compute(&block, &mut space);
-        let (m, ds) = (block.len(), &mut ds[..block.len() * p.n]);
-        derive(scores, loss, &block, s, ds, &mut sums[block.clone()]);
+        let (m, s) = (block.len(), scores.compute(&block, &mut space));
         let dimage = &mut dimage[block.start * width..block.end * width];
+        derive(
+            scores,
+            loss,
+            &block,
+            s,
+            narrow.as_deref_mut().map(|all| &mut all[..m * p.n]),
+            &mut sums[block.clone()],
+        );
+        if p.groups > 1 {
+            queries::add_to_texts(scores, &block, s, dtext);
+            queries::images(scores, s, dimage);
+            continue;
+        }
+        let ds = narrowed(s, &narrow);
         product(Layout::Nn, m, p.dim, p.n, scores.scale, ds, scores.text, dimage, false);
         product(
             Layout::Tn,
@@ -379,63 +359,42 @@ fn backward_rows<T: Element>(
     }
 }
 
-/// The derivative of a block's scores, those of the best queries only: `ds` is (images, n). Leaves the queries' numbers
-/// in the second row of each image's scores.
-fn derive<T: Element, S: Element<Acc = T::Acc>>(
+/// Puts the derivative of a block's scores in the place of the scores, for several queries those of the best; rounds it
+/// to `narrow` too if there is one.
+fn derive<T: Element>(
     scores: &Scores<T>,
     loss: &impl Derivative<T::Acc>,
     block: &Range<usize>,
     s: &mut [T::Acc],
-    ds: &mut [S],
+    narrow: Option<&mut [T]>,
     sums: &mut [[T::Acc; 2]],
 ) {
     let (n, width, step) = (scores.p.n, scores.width(), chunk_rows(scores.width()));
-    let parts = ((s, step * width), (ds, step * n), (sums, step));
-    for_chunks(block.len().div_ceil(step), parts, |chunk, (s, ds, sums)| {
-        for (i, (s, ds)) in s.chunks_exact_mut(width).zip(ds.chunks_exact_mut(n)).enumerate() {
+    let parts = ((s, step * width), (narrow, step * n), (sums, step));
+    for_chunks(block.len().div_ceil(step), parts, |chunk, (s, mut narrow, sums)| {
+        for (i, s) in s.chunks_exact_mut(width).enumerate() {
             let pair = block.start + chunk * step + i;
-            reduce_queries(s, n, pair);
-            sums[i] = loss.row(pair, &s[..n], ds);
-        }
-    });
-}
-
-/// dimage[i, q] = scale · Σ ds_ij · text[j] over the texts j for which q is image i's best query.
-fn sparse_dimage<T: Element>(scores: &Scores<T>, s: &[T::Acc], ds: &[T::Acc], dimage: &mut [T]) {
-    let (p, width) = (scores.p, scores.p.groups * scores.p.dim);
-    let parts = ((s, scores.width()), (ds, p.n), (dimage, width));
-    for_chunks(ds.len() / p.n, parts, |_, (s, ds, dimage)| {
-        let mut wide = Scratch::<T::Acc>::new(width);
-        wide.fill(T::Acc::zero());
-        for (j, (query, &d)) in s[p.n..2 * p.n].iter().zip(ds).enumerate() {
-            let query = query.f64() as usize;
-            axpy_chunk(
-                &scores.text[j * p.dim..][..p.dim],
-                &mut wide[query * p.dim..][..p.dim],
-                scores.scale * d,
-            );
-        }
-        scale_chunk(&wide, dimage, T::Acc::one());
-    });
-}
-
-/// dtext[j] += scale · Σ ds_ij · image[i, q] with q the best query of image i for text j.
-fn sparse_dtext<T: Element>(
-    scores: &Scores<T>,
-    block: &Range<usize>,
-    s: &[T::Acc],
-    ds: &[T::Acc],
-    dtext: &mut [T::Acc],
-) {
-    let (p, image, step) = (scores.p, scores.rows(block), chunk_rows(scores.p.dim));
-    for_chunks(p.n.div_ceil(step), ((dtext, step * p.dim),), |chunk, (dtext,)| {
-        for (j, dtext) in dtext.chunks_exact_mut(p.dim).enumerate() {
-            let j = chunk * step + j;
-            for i in 0..block.len() {
-                let query = s[i * scores.width() + p.n + j].f64() as usize;
-                let row = &image[(i * p.groups + query) * p.dim..][..p.dim];
-                axpy_chunk(row, dtext, scores.scale * ds[i * p.n + j]);
+            queries::reduce(s, n, pair);
+            sums[i] = loss.row(pair, &mut s[..n]);
+            if let Some(narrow) = narrow.as_deref_mut() {
+                scale_chunk(&s[..n], &mut narrow[i * n..][..n], T::Acc::one());
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_cover_every_image_once_and_stay_small() {
+        for (n, groups) in [(1, 1), (300, 1), (4097, 1), (4096, 32), (1 << 20, 32)] {
+            let p = Contrastive { n, dim: 1, groups };
+            let scores = Scores::<f32>::new(&p, &[], &[], 0.0);
+            let covered: usize = scores.blocks().map(|block| block.len()).sum();
+            assert!(covered == n && scores.block() <= MAX_IMAGES);
+            assert!(scores.block() == 1 || scores.block() * scores.width() <= BLOCK_SCORES);
+        }
+    }
 }
