@@ -25,6 +25,7 @@ mod phase;
 pub use error::RecipeError;
 pub use phase::{Curve, Phase1, Phase2, Training};
 
+use crate::data::scenes::World;
 use model::{Fit, VlmConfig};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -98,6 +99,9 @@ pub struct Data {
     /// Side of the scenes drawn, in pixels; None: the vision tower's. `source = "scenes"` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,
+    /// How rich the scenes are; None: `full`. `source = "scenes"` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub world: Option<World>,
     /// LLaVA conversations, a JSON array or JSON lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,

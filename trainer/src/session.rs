@@ -164,7 +164,7 @@ fn dataset(recipe: &Recipe, processor: &ImageProcessor) -> Result<Dataset> {
         let even = crate::data::scenes::QuestionWeights::EVEN;
         let image_size = data.image_size.unwrap_or(processor.size) as u32;
         return Ok(Dataset::Scenes(SceneSource {
-            scenes: Scenes { seed: recipe.run.seed, image_size },
+            scenes: Scenes { seed: recipe.run.seed, image_size, world: data.world.unwrap_or_default() },
             turns: phase.map_or(1, |p| p.turns),
             start: phase.map_or(even, |p| p.questions_start),
             end: phase.map_or(even, |p| p.questions_end),

@@ -70,6 +70,9 @@ fn data(data: &Data) -> Result<(), Invalid> {
                     return Err(Invalid::new(format!("data.{key}"), message));
                 }
             }
+            if data.world.is_some() {
+                return Err(Invalid::new("data.world", "belongs to `source = \"scenes\"`"));
+            }
             if data.image_size.is_some() {
                 let message = "belongs to `source = \"scenes\"`; images are resized to model.vision.image_size";
                 return Err(Invalid::new("data.image_size", message));

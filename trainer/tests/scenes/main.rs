@@ -6,10 +6,11 @@ mod geometry;
 mod plain;
 mod questions;
 
-use lenslet::data::scenes::Scenes;
+use lenslet::data::scenes::{Scenes, World};
 
 /// The scenes all checks look at.
 pub(crate) const SCENES: Scenes = Scenes {
     seed: 2024,
     image_size: 48,
+    world: World::Full,
 };

@@ -73,7 +73,7 @@ impl Scene {
 
     /// An absent pair, allowed in texts about this scene, with the colour or the shape of `pair`.
     fn altered_pair(&self, pair: Pair, rng: &mut impl Rng) -> Pair {
-        let allowed = self.split.pairs().without(self.pairs());
+        let allowed = self.allowed().without(self.pairs());
         let colours = Colour::ALL.map(|colour| Pair { colour, ..pair });
         let shapes = Shape::ALL.map(|shape| Pair { shape, ..pair });
         let near: Vec<Pair> = colours

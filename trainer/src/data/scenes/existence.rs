@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use super::pairs::{Pair, PairSet};
-use super::placement::COUNT_WEIGHTS;
 use super::questions::Negatives;
 use super::split::Split;
+use super::world::World;
 
 type Weights = [f64; Pair::COUNT];
 
@@ -37,11 +37,11 @@ pub(super) fn ways(split: Split) -> &'static [Negatives] {
 }
 
 /// Present and absent pairs to ask after in a scene that shows the pairs `shown`.
-pub(super) fn candidates(split: Split, negatives: Negatives, shown: PairSet) -> Candidates {
+pub(super) fn candidates(world: World, split: Split, negatives: Negatives, shown: PairSet) -> Candidates {
     let askable = match (split, negatives) {
-        (Split::Compositional, _) => PairSet::HELD_OUT,
-        (_, Negatives::Popular) => PairSet::POPULAR,
-        _ => PairSet::TRAIN,
+        (Split::Compositional, _) => world.held_out(),
+        (_, Negatives::Popular) => world.popular(),
+        _ => world.pairs_of(split),
     };
     let absent = askable.without(shown);
     let absent = if negatives == Negatives::Adversarial {
@@ -67,26 +67,31 @@ fn nearest(absent: PairSet, shown: PairSet) -> PairSet {
 }
 
 /// Weight by which a present pair is drawn.
-pub(super) fn present_weight(split: Split, negatives: Negatives, pair: Pair) -> f64 {
-    static TRAIN: LazyLock<[Weights; 3]> = LazyLock::new(|| {
-        let sets = pair_sets(Split::Train);
-        Negatives::ALL.map(|negatives| balance(&sets, Split::Train, negatives))
-    });
-    static COMPOSITIONAL: LazyLock<Weights> = LazyLock::new(|| {
-        balance(
-            &pair_sets(Split::Compositional),
-            Split::Compositional,
-            Negatives::Adversarial,
-        )
-    });
+pub(super) fn present_weight(world: World, split: Split, negatives: Negatives, pair: Pair) -> f64 {
+    static SMALL: LazyLock<[Weights; 4]> = LazyLock::new(|| all_weights(World::Small));
+    static FULL: LazyLock<[Weights; 4]> = LazyLock::new(|| all_weights(World::Full));
+    let weights: &[Weights; 4] = match world {
+        World::Small => &SMALL,
+        World::Full => &FULL,
+    };
     match split {
-        Split::Train | Split::HeldOut => TRAIN[negatives as usize][pair.index()],
-        Split::Compositional => COMPOSITIONAL[pair.index()],
+        Split::Train | Split::HeldOut => weights[negatives as usize][pair.index()],
+        Split::Compositional => weights[3][pair.index()],
     }
 }
 
+/// Weights for each way to draw absent pairs, and for the compositional split's.
+fn all_weights(world: World) -> [Weights; 4] {
+    let sets = pair_sets(world, Split::Train);
+    let [random, popular, adversarial] =
+        Negatives::ALL.map(|negatives| balance(&sets, world, Split::Train, negatives));
+    let unseen = Split::Compositional;
+    let compositional = balance(&pair_sets(world, unseen), world, unseen, Negatives::Adversarial);
+    [random, popular, adversarial, compositional]
+}
+
 /// Every set of pairs that scenes of `split` show, with its probability.
-fn pair_sets(split: Split) -> Vec<(PairSet, f64)> {
+fn pair_sets(world: World, split: Split) -> Vec<(PairSet, f64)> {
     let weight = |set: PairSet| set.iter().map(Pair::frequency).sum::<f64>();
     let grow = |level: &BTreeMap<PairSet, f64>, pool: PairSet, weighted: bool| {
         let mut next = BTreeMap::new();
@@ -102,13 +107,13 @@ fn pair_sets(split: Split) -> Vec<(PairSet, f64)> {
     };
     let start = BTreeMap::from([(PairSet::EMPTY, 1.0)]);
     let mut level = match split {
-        Split::Train | Split::HeldOut => grow(&start, split.pairs(), true),
-        Split::Compositional => grow(&start, PairSet::HELD_OUT, false),
+        Split::Train | Split::HeldOut => grow(&start, world.pairs_of(split), true),
+        Split::Compositional => grow(&start, world.held_out(), false),
     };
     let mut sets = Vec::new();
-    for (i, count_weight) in COUNT_WEIGHTS.iter().enumerate() {
+    for (i, count_weight) in world.count_weights().iter().enumerate() {
         if i > 0 {
-            level = grow(&level, split.pairs(), true);
+            level = grow(&level, world.pairs_of(split), true);
         }
         sets.extend(
             level
@@ -120,12 +125,12 @@ fn pair_sets(split: Split) -> Vec<(PairSet, f64)> {
 }
 
 /// Solves the equation above by iterative proportional fitting: each round scales `u_k` by the ratio of its two sides.
-fn balance(sets: &[(PairSet, f64)], split: Split, negatives: Negatives) -> Weights {
+fn balance(sets: &[(PairSet, f64)], world: World, split: Split, negatives: Negatives) -> Weights {
     const ROUNDS: usize = 60;
     let mut wanted = [0.0; Pair::COUNT];
     let mut asked = Vec::with_capacity(sets.len());
     for &(shown, probability) in sets {
-        let Candidates { present, absent } = candidates(split, negatives, shown);
+        let Candidates { present, absent } = candidates(world, split, negatives, shown);
         if !present.is_empty() && !absent.is_empty() {
             absent
                 .iter()
@@ -155,18 +160,19 @@ mod tests {
 
     #[test]
     fn every_pair_is_asked_after_as_often_when_present_as_when_absent() {
-        for split in [Split::Train, Split::Compositional] {
-            let sets = pair_sets(split);
+        let all = World::ALL.map(|w| [Split::Train, Split::Compositional].map(|s| (w, s)));
+        for (world, split) in all.concat() {
+            let sets = pair_sets(world, split);
             let total: f64 = sets.iter().map(|(_, probability)| probability).sum();
             assert!((total - 1.0).abs() < 1e-12);
             for &negatives in ways(split) {
                 let (mut yes, mut no) = ([0.0; Pair::COUNT], [0.0; Pair::COUNT]);
                 for &(shown, probability) in &sets {
-                    let Candidates { present, absent } = candidates(split, negatives, shown);
+                    let Candidates { present, absent } = candidates(world, split, negatives, shown);
                     if present.is_empty() || absent.is_empty() {
                         continue;
                     }
-                    let weight = |pair| present_weight(split, negatives, pair);
+                    let weight = |pair| present_weight(world, split, negatives, pair);
                     let sum: f64 = present.iter().map(weight).sum();
                     present
                         .iter()
@@ -184,7 +190,7 @@ mod tests {
                     let share = yes / (yes + no);
                     assert!(
                         (share - 0.5).abs() < 1e-4,
-                        "{split:?} {negatives:?} pair {k}: yes {share}"
+                        "{world:?} {split:?} {negatives:?} pair {k}: yes {share}"
                     );
                 }
             }

@@ -14,6 +14,7 @@ mod questions;
 mod render;
 mod scene;
 mod split;
+mod world;
 
 pub use captions::CaptionKind;
 pub use dialogue::{QuestionWeights, dialogue};
@@ -22,3 +23,4 @@ pub use pairs::{Colour, Pair, PairSet, Shape};
 pub use questions::{Negatives, QuestionKind, Turn, balanced_questions, evaluation};
 pub use scene::{Axis, Object, Relation, Scene};
 pub use split::{Scenes, Split};
+pub use world::World;

@@ -96,7 +96,7 @@ impl Pair {
 
     /// The pair at place `rank` of the fixed order of falling frequency. 7 and 30 share no factor, so every pair has
     /// one rank, and neighbours in rank differ in colour and shape.
-    const fn of_rank(rank: usize) -> Self {
+    pub(super) const fn of_rank(rank: usize) -> Self {
         Self::from_index((7 * rank + 3) % Self::COUNT)
     }
 
@@ -150,19 +150,16 @@ impl PairSet {
             colour: Colour::Purple,
             shape: Shape::Square,
         });
-    /// The pairs training scenes are made of.
-    pub const TRAIN: Self = Self::ALL.without(Self::HELD_OUT);
-    /// The eight training pairs scenes draw most often.
-    pub const POPULAR: Self = Self::most_frequent(8);
 
-    const fn most_frequent(count: usize) -> Self {
-        let (mut set, mut rank) = (Self::EMPTY, 0);
-        while set.len() < count {
-            let pair = Pair::of_rank(rank);
-            if Self::TRAIN.contains(pair) {
+    /// The pairs of the first `colours` colours and the first `shapes` shapes.
+    pub const fn of_first(colours: usize, shapes: usize) -> Self {
+        let (mut set, mut index) = (Self::EMPTY, 0);
+        while index < Pair::COUNT {
+            let pair = Pair::from_index(index);
+            if (pair.colour as usize) < colours && (pair.shape as usize) < shapes {
                 set = set.with(pair);
             }
-            rank += 1;
+            index += 1;
         }
         set
     }

@@ -6,11 +6,8 @@ use rand::{Rng, RngExt};
 use super::pairs::{Pair, PairSet};
 use super::scene::{Object, Scene};
 use super::split::Split;
+use super::world::World;
 
-/// Chance of 1, 2, 3 and 4 objects.
-pub(super) const COUNT_WEIGHTS: [f64; 4] = [0.15, 0.30, 0.30, 0.25];
-/// Chance that two objects of a scene overlap, where there are two.
-const OVERLAP: f64 = 0.5;
 /// Gap between an object and the image's edge, and between two objects that do not overlap, in image sides.
 const GAP: f32 = 0.02;
 /// Share of the back object that an overlap may leave visible: enough to recognise it, little enough to see the overlap.
@@ -19,13 +16,13 @@ const VISIBLE: std::ops::RangeInclusive<f32> = 0.5..=0.92;
 
 impl Scene {
     /// Draws a scene of `split`.
-    pub(super) fn draw(split: Split, rng: &mut impl Rng) -> Self {
-        let mut pairs = draw_pairs(split, rng);
+    pub(super) fn draw(world: World, split: Split, rng: &mut impl Rng) -> Self {
+        let mut pairs = draw_pairs(world, split, rng);
         // After the shuffle, which pair is in front owes nothing to frequency, nor to being held out.
         pairs.shuffle(rng);
-        let overlap = pairs.len() >= 2 && rng.random_bool(OVERLAP);
+        let overlap = pairs.len() >= 2 && rng.random_bool(world.overlap());
         let mut objects = loop {
-            if let Some(objects) = place(&pairs, overlap, rng) {
+            if let Some(objects) = place(&pairs, world.radii(), overlap, rng) {
                 break objects;
             }
         };
@@ -38,6 +35,7 @@ impl Scene {
             objects.insert(rng.random_range(at + 1..=objects.len()), front);
         }
         Self {
+            world,
             split,
             objects,
             background: rng.random_range(0.10..0.35),
@@ -47,15 +45,15 @@ impl Scene {
 }
 
 /// Draws distinct pairs one after the other by [`Pair::frequency`]; a compositional scene starts from a held-out pair.
-fn draw_pairs(split: Split, rng: &mut impl Rng) -> Vec<Pair> {
-    let count = 1 + choose_weighted(&COUNT_WEIGHTS, rng);
+fn draw_pairs(world: World, split: Split, rng: &mut impl Rng) -> Vec<Pair> {
+    let count = 1 + choose_weighted(&world.count_weights(), rng);
     let mut pairs = Vec::with_capacity(count);
     if split == Split::Compositional {
-        let held_out: Vec<_> = PairSet::HELD_OUT.iter().collect();
+        let held_out: Vec<_> = world.held_out().iter().collect();
         pairs.push(held_out[rng.random_range(0..held_out.len())]);
     }
     while pairs.len() < count {
-        let rest = split.pairs().without(pairs.iter().copied().collect());
+        let rest = world.pairs_of(split).without(pairs.iter().copied().collect());
         pairs.push(draw_pair(rest, Pair::frequency, rng));
     }
     pairs
@@ -86,12 +84,12 @@ pub(super) fn choose_weighted(weights: &[f64], rng: &mut impl Rng) -> usize {
 
 /// Puts one object per pair into the image, the first two overlapping if `overlap` says so; `None` where this try ran
 /// out of room.
-fn place(pairs: &[Pair], overlap: bool, rng: &mut impl Rng) -> Option<Vec<Object>> {
+fn place(pairs: &[Pair], radii: [f32; 2], overlap: bool, rng: &mut impl Rng) -> Option<Vec<Object>> {
     const TRIES: usize = 40;
     let mut objects: Vec<Object> = Vec::with_capacity(pairs.len());
     for (i, &pair) in pairs.iter().enumerate() {
         let placed = (0..TRIES).find_map(|_| {
-            let mut object = draw_object(pair, rng);
+            let mut object = draw_object(pair, radii, rng);
             let fits = if overlap && i == 1 {
                 move_onto(&objects[0], &mut object, rng) && recognisable(&objects[0], &object)
             } else {
@@ -104,7 +102,7 @@ fn place(pairs: &[Pair], overlap: bool, rng: &mut impl Rng) -> Option<Vec<Object
     Some(objects)
 }
 
-fn draw_object(pair: Pair, rng: &mut impl Rng) -> Object {
+fn draw_object(pair: Pair, radii: [f32; 2], rng: &mut impl Rng) -> Object {
     let rgb = pair
         .colour
         .rgb()
@@ -113,7 +111,7 @@ fn draw_object(pair: Pair, rng: &mut impl Rng) -> Object {
         pair,
         x: 0.5,
         y: 0.5,
-        radius: rng.random_range(0.11..0.16),
+        radius: rng.random_range(radii[0]..radii[1]),
         rgb,
     };
     let margin = object.reach() + GAP;

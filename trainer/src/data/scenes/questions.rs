@@ -151,14 +151,14 @@ pub(super) fn ask_existence(scene: &Scene, asked: &mut Asked, rng: &mut impl Rng
 }
 
 fn existence_candidates(scene: &Scene, negatives: Negatives, asked: &Asked) -> Option<Candidates> {
-    let Candidates { present, absent } = candidates(scene.split, negatives, scene.pairs());
+    let Candidates { present, absent } = candidates(scene.world, scene.split, negatives, scene.pairs());
     let (present, absent) = (present.without(asked.pairs), absent.without(asked.pairs));
     (!present.is_empty() && !absent.is_empty()).then_some(Candidates { present, absent })
 }
 
 fn existence(scene: &Scene, negatives: Negatives, from: &Candidates, yes: bool, rng: &mut impl Rng) -> Turn {
     let pair = if yes {
-        draw_pair(from.present, |pair| present_weight(scene.split, negatives, pair), rng)
+        draw_pair(from.present, |pair| present_weight(scene.world, scene.split, negatives, pair), rng)
     } else {
         draw_pair(from.absent, |_| 1.0, rng)
     };

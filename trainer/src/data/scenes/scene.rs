@@ -2,6 +2,7 @@
 
 use super::pairs::{Pair, PairSet, Shape};
 use super::split::Split;
+use super::world::World;
 
 /// Least distance of two centres along an axis, in image sides, for left, right, above and below to be plain.
 const DECISIVE: f32 = 0.15;
@@ -126,7 +127,9 @@ impl Relation {
 /// A vector scene. What it shows and what is true of it depend on nothing else.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scene {
-    /// The split it belongs to, which decides the pairs its texts may name.
+    /// How rich it is.
+    pub world: World,
+    /// The split it belongs to, which with the world decides the pairs its texts may name.
     pub split: Split,
     /// One to four objects of different pairs, drawn in this order: later ones lie in front.
     pub objects: Vec<Object>,
@@ -137,6 +140,11 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// The pairs that it and texts about it may have.
+    pub fn allowed(&self) -> PairSet {
+        self.world.pairs_of(self.split)
+    }
+
     /// The pairs that occur.
     pub fn pairs(&self) -> PairSet {
         self.objects.iter().map(|object| object.pair).collect()

@@ -4,8 +4,8 @@ use image::RgbImage;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::pairs::PairSet;
 use super::scene::Scene;
+use super::world::World;
 
 /// A set of scenes. No scene is in two of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,14 +22,6 @@ pub enum Split {
 impl Split {
     /// Every split.
     pub const ALL: [Self; 3] = [Self::Train, Self::HeldOut, Self::Compositional];
-
-    /// The pairs that scenes of this split and texts about them may have.
-    pub const fn pairs(self) -> PairSet {
-        match self {
-            Self::Train | Self::HeldOut => PairSet::TRAIN,
-            Self::Compositional => PairSet::ALL,
-        }
-    }
 }
 
 /// All scenes of one seed.
@@ -39,12 +31,14 @@ pub struct Scenes {
     pub seed: u64,
     /// Width and height of an image, in pixels.
     pub image_size: u32,
+    /// How rich they are.
+    pub world: World,
 }
 
 impl Scenes {
     /// Scene number `index` of `split`. Every index has one.
     pub fn scene(&self, split: Split, index: u64) -> Scene {
-        Scene::draw(split, &mut self.rng(split, index, 0))
+        Scene::draw(self.world, split, &mut self.rng(split, index, 0))
     }
 
     /// Scene number `index` of `split` as pixels.
@@ -59,7 +53,7 @@ impl Scenes {
 
     fn rng(&self, split: Split, index: u64, stream: u64) -> ChaCha8Rng {
         let mut key = [0; 32];
-        for (bytes, word) in key.chunks_exact_mut(8).zip([self.seed, split as u64, index, stream]) {
+        for (bytes, word) in key.chunks_exact_mut(8).zip([self.seed, split as u64 | (self.world as u64) << 8, index, stream]) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
         ChaCha8Rng::from_seed(key)
