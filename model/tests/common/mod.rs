@@ -1,7 +1,7 @@
 //! Small models and inputs for the tests.
 
-// Each test file is a crate of its own and uses a part of this.
-#![allow(dead_code)]
+// Each test file is a crate of its own, sees only itself, and uses a part of this.
+#![allow(dead_code, unreachable_pub)]
 
 use engine::table::Array;
 use engine::{AdamW, DType, Device, Graph, Optimizer, Params, Tensor, Var};
