@@ -13,9 +13,7 @@ use engine::{Activation, Graph, Init, ParamBuilder, ParamId, Result, Var, ops};
 #[derive(Debug, Clone)]
 pub struct Vit {
     config: VisionConfig,
-    patch: ParamId,
-    patch_bias: Option<ParamId>,
-    stem: Option<Linear>,
+    stem: Stem,
     class: Option<ParamId>,
     positions: Positions,
     pre_norm: Option<LayerNorm>,
@@ -33,32 +31,11 @@ impl Vit {
     /// Adds the encoder's parameters under `vision_model`.
     pub fn new(builder: &mut ParamBuilder, config: &VisionConfig, lora: Option<&LoraConfig>) -> Result<Vit> {
         builder.scope("vision_model", |b| {
-            let (dim, window) = (config.hidden_size, config.window());
-            let patch_shape = [config.patch_hidden.unwrap_or(dim), 3, window, window];
-            let patch_deviation = 1.0 / ((3 * window * window) as f64).sqrt();
-            let patch = b.add(
-                "embeddings.patch_embedding.weight",
-                patch_shape,
-                Init::Normal(patch_deviation),
-            )?;
-            let mut optional =
-                |wanted: bool, name: &str, width, init| wanted.then(|| b.add(name, [width], init)).transpose();
-            let patch_bias = optional(
-                config.patch_bias,
-                "embeddings.patch_embedding.bias",
-                patch_shape[0],
-                Init::Zeros,
-            )?;
-            let class = optional(
-                config.class_token,
-                "embeddings.class_embedding",
-                dim,
-                Init::Normal(0.02),
-            )?;
-            let stem = config.patch_hidden.map(|hidden| LinearSpec::new(hidden, dim, lora));
-            let stem = stem
-                .map(|spec| Linear::new(b, "embeddings.patch_projection", spec))
-                .transpose()?;
+            let dim = config.hidden_size;
+            let stem = Stem::new(b, config, lora)?;
+            let class = config
+                .class_token
+                .then(|| b.add("embeddings.class_embedding", [dim], Init::Normal(0.02)));
             let positions = match config.positions {
                 PositionKind::Learned => {
                     let (name, shape) = ("embeddings.position_embedding.weight", [config.tokens(), dim]);
@@ -80,10 +57,8 @@ impl Vit {
             let blocks = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
             Ok(Vit {
                 config: config.clone(),
-                patch,
-                patch_bias,
                 stem,
-                class,
+                class: class.transpose()?,
                 positions,
                 pre_norm,
                 blocks,
@@ -115,13 +90,7 @@ impl Vit {
     }
 
     fn embed(&self, g: &Graph<'_>, pixels: &Var) -> Result<Var> {
-        let VisionConfig {
-            image_size: size,
-            patch_size: patch,
-            patch_margin: margin,
-            hidden_size: dim,
-            ..
-        } = self.config;
+        let (size, dim) = (self.config.image_size, self.config.hidden_size);
         let batch = match pixels.shape()[..] {
             [batch, 3, height, width] if height == size && width == size => batch,
             _ => {
@@ -131,18 +100,7 @@ impl Vit {
                 );
             }
         };
-        let weight = ops::reshape(
-            &g.param(self.patch),
-            [
-                self.config.patch_hidden.unwrap_or(dim),
-                3 * self.config.window() * self.config.window(),
-            ],
-        )?;
-        let bias = self.patch_bias.map(|b| g.param(b));
-        let mut x = ops::patch_embed(pixels, &weight, bias.as_ref(), patch, margin)?;
-        if let Some(stem) = &self.stem {
-            x = stem.forward(g, &ops::activate(&x, self.config.hidden_act.into())?)?;
-        }
+        let mut x = self.stem.forward(g, pixels, &self.config)?;
         if let Some(class) = self.class {
             let class = ops::repeat(&ops::reshape(&g.param(class), [1, dim])?, batch)?;
             x = ops::concat(&[&class, &x])?;
@@ -152,6 +110,45 @@ impl Vit {
             Positions::Fixed(grid) => grid.table(g)?,
         };
         dropout(g, &ops::add_broadcast(&x, &positions)?, self.config.dropout)
+    }
+}
+
+/// From a patch's pixels to its token: one linear map, or two with an activation between.
+#[derive(Debug, Clone)]
+struct Stem {
+    weight: ParamId,
+    bias: Option<ParamId>,
+    projection: Option<Linear>,
+}
+
+impl Stem {
+    fn new(b: &mut ParamBuilder, config: &VisionConfig, lora: Option<&LoraConfig>) -> Result<Stem> {
+        let (width, window) = (config.patch_hidden.unwrap_or(config.hidden_size), config.window());
+        let init = Init::Normal(1.0 / ((3 * window * window) as f64).sqrt());
+        let weight = b.add("embeddings.patch_embedding.weight", [width, 3, window, window], init)?;
+        let bias = config
+            .patch_bias
+            .then(|| b.add("embeddings.patch_embedding.bias", [width], Init::Zeros));
+        let projection = LinearSpec::new(width, config.hidden_size, lora);
+        let projection = config
+            .patch_hidden
+            .map(|_| Linear::new(b, "embeddings.patch_projection", projection));
+        Ok(Stem {
+            weight,
+            bias: bias.transpose()?,
+            projection: projection.transpose()?,
+        })
+    }
+
+    /// Pixels (batch, 3, height, width) → (batch, patches, dim).
+    fn forward(&self, g: &Graph<'_>, pixels: &Var, config: &VisionConfig) -> Result<Var> {
+        let (weight, bias) = (g.param(self.weight), self.bias.map(|b| g.param(b)));
+        let flat = ops::reshape(&weight, [weight.shape()[0], weight.shape()[1..].iter().product()])?;
+        let x = ops::patch_embed(pixels, &flat, bias.as_ref(), config.patch_size, config.patch_margin)?;
+        match &self.projection {
+            Some(projection) => projection.forward(g, &ops::activate(&x, config.hidden_act.into())?),
+            None => Ok(x),
+        }
     }
 }
 

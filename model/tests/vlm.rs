@@ -3,8 +3,8 @@
 mod common;
 
 use common::*;
-use engine::{AdamW, DType, Graph, Optimizer};
-use model::{AdapterKind, GroupRule, ImageAttention, ImagePositions, PositionKind, TextBatch, set_groups};
+use engine::{AdamW, DType, Device, Graph, Optimizer};
+use model::{AdapterKind, GroupRule, ImageAttention, ImagePositions, PositionKind, TextBatch, Turn, Vlm, set_groups};
 
 #[test]
 fn every_adapter_gives_its_slots() {
@@ -35,6 +35,7 @@ fn gradients_agree_with_differences_in_other_variants() {
     config.qformer = None;
     config.vision.class_token = false;
     config.vision.pre_layernorm = false;
+    config.vision.patch_hidden = Some(6);
     config.decoder.tie_word_embeddings = false;
     config.decoder.image_attention = ImageAttention::Causal;
     config.decoder.image_positions = ImagePositions::Sequential;
@@ -70,7 +71,7 @@ fn turns_of_one_image_do_not_see_each_other() {
         config.decoder.image_attention = image_attention;
         let (vlm, params) = build(&config, DType::F64);
         let image = pixels(&params, 1, 8, 9);
-        let losses = |rows: &[Vec<model::Turn>]| {
+        let losses = |rows: &[Vec<Turn>]| {
             let g = Graph::inference(&params);
             let text = TextBatch::pack(rows, 0, 1).unwrap();
             vlm.loss(&g, &g.input(image.clone()), &text)
@@ -85,7 +86,7 @@ fn turns_of_one_image_do_not_see_each_other() {
         close(&together[..6], &losses(&[vec![a.clone()]]), 1e-12);
         close(&together[6..], &losses(&[vec![b.clone()]]), 1e-12);
         // The same tokens as one conversation do see each other.
-        let joined = model::Turn {
+        let joined = Turn {
             ids: [a.ids, b.ids].concat(),
             learn: [a.learn, b.learn].concat(),
         };
@@ -206,9 +207,30 @@ fn attention_maps_are_weights_over_patches() {
 }
 
 #[test]
+fn a_small_model_learns_to_tell_images_apart() {
+    let mut config = tiny();
+    config.lora = Default::default();
+    let (vlm, mut params) = Vlm::build(&config, &Device::cpu(), DType::F32, 0).unwrap();
+    let images = pixels(&params, 3, 8, 5);
+    let rows: Vec<Vec<Turn>> = [8, 9, 10].map(|answer| vec![turn(&[4, 7, 5, answer, 2], 2)]).into();
+    let text = TextBatch::pack(&rows, 0, 1).unwrap();
+    let mut optimizer = Optimizer::new(&params, AdamW::default()).unwrap();
+    for step in 0..100 {
+        let g = Graph::training(&params, step);
+        let loss = vlm.loss(&g, &g.input(images.clone()), &text).unwrap().loss;
+        g.backward(&loss, optimizer.gradients()).unwrap();
+        drop((g, loss));
+        optimizer.step(&mut params, 1e-2).unwrap();
+    }
+    let prompts = [0, 1, 2].map(|image| (image, vec![4, 7, 5]));
+    let answers = vlm.answer(&params, &images, &prompts, 3, &[2]).unwrap();
+    assert_eq!(answers, [[8], [9], [10]]);
+}
+
+#[test]
 fn a_step_on_the_trace_device_counts_memory() {
-    let device = engine::Device::trace();
-    let (vlm, params) = model::Vlm::build(&tiny(), &device, DType::F32, 0).unwrap();
+    let device = Device::trace();
+    let (vlm, params) = Vlm::build(&tiny(), &device, DType::F32, 0).unwrap();
     let g = Graph::training(&params, 0);
     let images = engine::Tensor::zeros(&device, DType::F32, [2, 3, 8, 8]).unwrap();
     let mut optimizer = Optimizer::new(&params, AdamW::default()).unwrap();
@@ -220,7 +242,8 @@ fn a_step_on_the_trace_device_counts_memory() {
 #[test]
 fn configurations_that_make_no_model_name_the_field() {
     type Change = fn(&mut model::VlmConfig);
-    let cases: [(&str, Change); 8] = [
+    let cases: [(&str, Change); 9] = [
+        ("vision.patch_hidden", |c| c.vision.patch_hidden = Some(0)),
         ("vision.patch_size", |c| c.vision.patch_size = 3),
         ("vision.num_attention_heads", |c| c.vision.num_attention_heads = 3),
         ("qformer", |c| c.qformer = None),

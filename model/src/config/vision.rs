@@ -129,6 +129,9 @@ impl VisionConfig {
         if self.patch_margin > self.image_size {
             return config("vision.patch_margin", "is wider than the image");
         }
+        if let Some(hidden) = self.patch_hidden {
+            positive("vision.patch_hidden", hidden)?;
+        }
         positive("vision.hidden_size", self.hidden_size)?;
         positive("vision.num_hidden_layers", self.num_hidden_layers)?;
         positive("vision.intermediate_size", self.intermediate_size)?;
