@@ -22,6 +22,7 @@
 
 mod error;
 mod graph;
+mod muon;
 pub mod ops;
 mod optimizer;
 mod params;
@@ -37,7 +38,7 @@ pub use kernels::activation::Activation;
 pub use kernels::attention::Mask;
 pub use kernels::{DType, Device, Element, Kind, MemoryUse, Stored};
 pub use optimizer::{AdamW, Optimizer, StepReport};
-pub use params::{GroupSpec, Init, ParamBuilder, ParamId, Params};
+pub use params::{GroupSpec, Init, ParamBuilder, ParamId, Params, Update};
 pub use schedule::{Curve, Schedule};
 pub use shape::Shape;
 pub use tape::{Context, Gradients, Op, Tape, Var};

@@ -1,9 +1,10 @@
-//! AdamW over the trainable arena, with gradient clipping and accumulation.
+//! AdamW and Muon over the trainable arena, with gradient clipping and accumulation.
 
 use crate::error::{Error, Result};
-use crate::{DType, Params, Tensor};
+use crate::{DType, GroupSpec, Params, Shape, Tensor, Update, muon};
 use kernels::optimizer as kernel;
 use kernels::{View, elementwise};
+use std::ops::Range;
 
 /// AdamW's constants (Loshchilov and Hutter 2019).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,31 +93,81 @@ impl Optimizer {
         };
         self.steps += 1;
         for (group, range) in params.trainable_groups() {
-            let AdamW { beta1, beta2, eps, .. } = self.settings;
-            let step = kernel::AdamW {
-                lr: lr * group.lr_scale,
-                beta1,
-                beta2,
-                eps,
-                weight_decay: group.weight_decay,
-                step: self.steps,
-                grad_scale,
-            };
-            let (start, len) = (range.start, range.len());
-            let gradients = self.gradients.slice_flat(start, [len].into());
-            let (master, low) = params.arenas_mut();
-            let mut low = low.map(|low| low.range_mut("the parameters", start, len)).transpose()?;
-            kernel::adamw(
-                &step,
-                &mut master.range_mut("the parameters", start, len)?,
-                gradients.view(),
-                &mut self.first.range_mut("optimiser state", start, len)?,
-                &mut self.second.range_mut("optimiser state", start, len)?,
-                low.as_mut(),
-            )?;
+            match group.update {
+                Update::AdamW => self.adamw(params, &group, range, lr, grad_scale)?,
+                Update::Muon => {
+                    for (shape, range) in params.entries_within(&range) {
+                        match shape.len() {
+                            2 => self.muon(params, &group, (shape, range), lr, grad_scale)?,
+                            _ => self.adamw(params, &group, range, lr, grad_scale)?,
+                        }
+                    }
+                }
+            }
         }
         elementwise::fill(&mut self.gradients.view_mut()?, 0.0)?;
         Ok(StepReport { grad_norm })
+    }
+
+    fn adamw(
+        &mut self,
+        params: &mut Params,
+        group: &GroupSpec,
+        range: Range<usize>,
+        lr: f64,
+        grad_scale: f64,
+    ) -> Result<()> {
+        let AdamW { beta1, beta2, eps, .. } = self.settings;
+        let step = kernel::AdamW {
+            lr: lr * group.lr_scale,
+            beta1,
+            beta2,
+            eps,
+            weight_decay: group.weight_decay,
+            step: self.steps,
+            grad_scale,
+        };
+        let (start, len) = (range.start, range.len());
+        let gradients = self.gradients.slice_flat(start, [len].into());
+        let (master, low) = params.arenas_mut();
+        let mut low = low.map(|low| low.range_mut("the parameters", start, len)).transpose()?;
+        kernel::adamw(
+            &step,
+            &mut master.range_mut("the parameters", start, len)?,
+            gradients.view(),
+            &mut self.first.range_mut("optimiser state", start, len)?,
+            &mut self.second.range_mut("optimiser state", start, len)?,
+            low.as_mut(),
+        )?;
+        Ok(())
+    }
+
+    /// One matrix; its momentum lies where AdamW's first moment would.
+    fn muon(
+        &mut self,
+        params: &mut Params,
+        group: &GroupSpec,
+        (shape, range): (Shape, Range<usize>),
+        lr: f64,
+        grad_scale: f64,
+    ) -> Result<()> {
+        let (start, len, lr) = (range.start, range.len(), lr * group.lr_scale);
+        let mut momentum = self.first.slice_flat(start, shape).copy()?;
+        let step = muon::direction(&self.gradients.slice_flat(start, shape), &mut momentum, grad_scale)?;
+        self.first.write(&momentum, 0, start, 1, len, 0, 0)?;
+        let (master, low) = params.arenas_mut();
+        let mut weights = Tensor::empty(master.device(), master.dtype(), shape)?;
+        elementwise::scale(
+            master.slice_flat(start, shape).view(),
+            &mut weights.view_mut()?,
+            1.0 - lr * group.weight_decay,
+        )?;
+        elementwise::axpy(step.view(), &mut weights.view_mut()?, lr)?;
+        master.write(&weights, 0, start, 1, len, 0, 0)?;
+        if let Some(low) = low {
+            elementwise::cast(weights.view(), &mut low.range_mut("the parameters", start, len)?)?;
+        }
+        Ok(())
     }
 
     fn first_bad(&self, params: &Params) -> Result<String> {

@@ -151,9 +151,21 @@ fn fnv1a(text: &str) -> u64 {
     })
 }
 
+/// The rule a group's weights are stepped by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Update {
+    /// AdamW (Loshchilov and Hutter 2019).
+    #[default]
+    AdamW,
+    /// Muon (Jordan et al. 2024): orthogonalised momentum. For matrices; others in the group take AdamW.
+    Muon,
+}
+
 /// How a group of parameters is trained.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupSpec {
+    /// How its weights are stepped.
+    pub update: Update,
     /// Factor on the schedule's learning rate.
     pub lr_scale: f64,
     /// AdamW's decoupled weight decay.
@@ -165,6 +177,7 @@ pub struct GroupSpec {
 impl Default for GroupSpec {
     fn default() -> GroupSpec {
         GroupSpec {
+            update: Update::AdamW,
             lr_scale: 1.0,
             weight_decay: 0.0,
             frozen: false,
@@ -353,6 +366,13 @@ impl Params {
         let all = self.groups.iter().cloned().zip(self.ranges.iter().cloned());
         all.filter(|(group, range)| !group.frozen && !range.is_empty())
             .collect()
+    }
+
+    /// Shapes of a trainable group's parameters with their ranges of the arena.
+    pub(crate) fn entries_within(&self, range: &std::ops::Range<usize>) -> Vec<(Shape, std::ops::Range<usize>)> {
+        let trained = self.entries.iter().filter(|e| !self.groups[e.group].frozen);
+        let ranges = trained.map(|e| (e.shape, e.offset..e.offset + e.shape.elements()));
+        ranges.filter(|(_, r)| range.contains(&r.start)).collect()
     }
 
     /// Trainable parameters with their ranges of the arena.

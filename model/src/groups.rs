@@ -1,7 +1,7 @@
 //! Which parameters train, and how: patterns over names.
 
 use crate::error::{Result, input};
-use engine::{GroupSpec, Params, Shape};
+use engine::{GroupSpec, Params, Shape, Update};
 use serde::{Deserialize, Serialize};
 
 /// How parameters whose name fits a pattern are trained.
@@ -27,7 +27,8 @@ fn one() -> f64 {
 }
 
 /// Groups the parameters by the first rule that fits each; those that fit none train as they are. Norms, biases,
-/// embeddings, positions, queries and the temperature never decay. Optimiser state made before is void.
+/// embeddings, positions, queries and the temperature never decay. With `muon`, matrices inside blocks are stepped by
+/// Muon, at that factor on the learning rate. Optimiser state made before is void.
 ///
 /// ```
 /// # use engine::{DType, Device};
@@ -35,7 +36,7 @@ fn one() -> f64 {
 /// # let config = VlmConfig { vocab_size: 20, ..VlmConfig::default() };
 /// # let (_, mut params) = Vlm::build(&config, &Device::cpu(), DType::F32, 0)?;
 /// let freeze = GroupRule { pattern: "vision_model.*".into(), lr_scale: 1.0, freeze: true, weight_decay: None };
-/// set_groups(&mut params, &[freeze], 0.05)?;
+/// set_groups(&mut params, &[freeze], 0.05, None)?;
 /// let id = params.find("vision_model.post_layernorm.weight").unwrap();
 /// assert!(params.is_frozen(id));
 /// # Ok::<(), model::Error>(())
@@ -43,40 +44,47 @@ fn one() -> f64 {
 ///
 /// # Errors
 /// When a rule fits no parameter at all.
-pub fn set_groups(params: &mut Params, rules: &[GroupRule], weight_decay: f64) -> Result<()> {
+pub fn set_groups(params: &mut Params, rules: &[GroupRule], weight_decay: f64, muon: Option<f64>) -> Result<()> {
     let unused = |rule: &&GroupRule| !params.ids().any(|id| fits(&rule.pattern, params.name(id)));
     if let Some(rule) = rules.iter().find(unused) {
         return input("rule", format!("`{}` fits no parameter", rule.pattern));
     }
     let mut groups: Vec<GroupSpec> = Vec::new();
     for id in params.ids() {
-        let group = group_of(params.name(id), params.shape(id), rules, weight_decay);
+        let group = group_of(params.name(id), params.shape(id), rules, weight_decay, muon);
         if !groups.contains(&group) {
             groups.push(group);
         }
     }
     let known = groups.clone();
     let place = |name: &str, shape: Shape| {
-        let group = group_of(name, shape, rules, weight_decay);
+        let group = group_of(name, shape, rules, weight_decay, muon);
         known.iter().position(|g| *g == group).unwrap_or(0)
     };
     Ok(params.regroup(groups, place)?)
 }
 
-fn group_of(name: &str, shape: Shape, rules: &[GroupRule], weight_decay: f64) -> GroupSpec {
+fn group_of(name: &str, shape: Shape, rules: &[GroupRule], weight_decay: f64, muon: Option<f64>) -> GroupSpec {
     let rule = rules.iter().find(|rule| fits(&rule.pattern, name));
     let decay = rule.and_then(|rule| rule.weight_decay).unwrap_or(weight_decay);
+    let by_muon = muon.is_some() && shape.len() == 2 && in_block(name);
     match rule {
         Some(rule) if rule.freeze => GroupSpec {
             frozen: true,
             ..GroupSpec::default()
         },
         _ => GroupSpec {
-            lr_scale: rule.map_or(1.0, |rule| rule.lr_scale),
+            update: if by_muon { Update::Muon } else { Update::AdamW },
+            lr_scale: rule.map_or(1.0, |rule| rule.lr_scale) * if by_muon { muon.unwrap_or(1.0) } else { 1.0 },
             weight_decay: if decays(name, shape) { decay } else { 0.0 },
             frozen: false,
         },
     }
+}
+
+/// Whether a parameter belongs to one of a stack of blocks: its name has a number in it.
+fn in_block(name: &str) -> bool {
+    name.split('.').any(|part| part.parse::<usize>().is_ok())
 }
 
 /// Only matrices of products decay: a table's rows are seen too rarely, everything else is a scale or a shift.

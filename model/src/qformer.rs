@@ -40,10 +40,10 @@ impl QFormer {
     ) -> Result<QFormer> {
         let dim = config.hidden_size;
         let queries = builder.add("query_tokens", [1, config.num_query_tokens, dim], Init::Normal(0.02))?;
-        let words = Init::Normal(1.0 / (dim as f64).sqrt());
-        let words = builder.add("embeddings.word_embeddings.weight", [vocab_size, dim], words)?;
+        let embedding = Init::Normal(1.0 / (dim as f64).sqrt());
+        let words = builder.add("embeddings.word_embeddings.weight", [vocab_size, dim], embedding)?;
         let table = [config.max_position_embeddings, dim];
-        let positions = builder.add("embeddings.position_embeddings.weight", table, Init::Normal(0.02))?;
+        let positions = builder.add("embeddings.position_embeddings.weight", table, embedding)?;
         let norm = LayerNorm::new(builder, "qformer.layernorm", dim, config.layer_norm_eps)?;
         let block = |i: usize| {
             let looks = i
@@ -75,13 +75,13 @@ impl QFormer {
     /// Queries that look at images alone: image tokens (batch, tokens, image dim) → (batch, queries, dim).
     pub fn queries(&self, g: &Graph<'_>, image: &Var) -> Result<Var> {
         let queries = self.query_tokens(g, image)?;
-        let x = self.normed(g, &queries)?;
+        let x = self.entering(g, &queries)?;
         self.run(g, x, self.config.num_query_tokens, Some(image), &Attend::full())
     }
 
     /// Texts alone, each token seeing the whole text: (batch, tokens, dim).
     pub fn text(&self, g: &Graph<'_>, texts: &Texts) -> Result<Var> {
-        let x = self.normed(g, &self.word_embeddings(g, texts)?)?;
+        let x = self.entering(g, &self.word_embeddings(g, texts)?)?;
         let attend = Attend {
             k_lens: Some(texts.lens(g, 0)?),
             ..Attend::full()
@@ -160,7 +160,7 @@ impl QFormer {
 
     fn run_joint(&self, g: &Graph<'_>, image: &Var, texts: &Texts, attend: &Attend) -> Result<Var> {
         let joint = ops::concat(&[&self.query_tokens(g, image)?, &self.word_embeddings(g, texts)?])?;
-        let x = self.normed(g, &joint)?;
+        let x = self.entering(g, &joint)?;
         self.run(g, x, self.config.num_query_tokens, Some(image), attend)
     }
 
@@ -175,7 +175,11 @@ impl QFormer {
             let inputs: Vec<&Var> = [Some(&x), keys.as_ref(), image].into_iter().flatten().collect();
             x = g.block(&inputs, move |g, inputs| block.forward(g, inputs, queries, &attend))?;
         }
-        Ok(x)
+        if self.config.norm_first {
+            self.norm.forward(g, &x)
+        } else {
+            Ok(x)
+        }
     }
 
     fn query_tokens(&self, g: &Graph<'_>, image: &Var) -> Result<Var> {
@@ -207,12 +211,18 @@ impl QFormer {
         ops::add_broadcast(&words, &positions)
     }
 
-    fn normed(&self, g: &Graph<'_>, x: &Var) -> Result<Var> {
-        dropout(g, &self.norm.forward(g, x)?, self.config.dropout)
+    /// What the blocks start from; with `norm_first` the norm comes at their end instead.
+    fn entering(&self, g: &Graph<'_>, x: &Var) -> Result<Var> {
+        let x = if self.config.norm_first {
+            x.clone()
+        } else {
+            self.norm.forward(g, x)?
+        };
+        dropout(g, &x, self.config.dropout)
     }
 }
 
-/// A post-norm block, as in BERT (Devlin et al. 2019).
+/// A block as in BERT (Devlin et al. 2019), or with its norms first.
 #[derive(Debug, Clone)]
 struct Block {
     attention: Attention,
@@ -263,11 +273,12 @@ impl Block {
     }
 }
 
-/// `norm(x + attention(x))`.
+/// `norm(x + attention(x))`, or `x + attention(norm(x))`.
 #[derive(Debug, Clone)]
 struct Attention {
     heads: MultiHead,
     norm: LayerNorm,
+    norm_first: bool,
 }
 
 impl Attention {
@@ -291,23 +302,30 @@ impl Attention {
             Ok(Attention {
                 heads: MultiHead::new(b, spec)?,
                 norm: LayerNorm::new(b, "output.LayerNorm", dim, config.layer_norm_eps)?,
+                norm_first: config.norm_first,
             })
         })
     }
 
     fn forward(&self, g: &Graph<'_>, x: &Var, image: Option<(&Var, &Var)>, attend: Attend) -> Result<Var> {
+        if self.norm_first {
+            let normed = self.norm.forward(g, x)?;
+            let (keys, values) = image.unwrap_or((&normed, &normed));
+            return self.heads.forward(g, &normed, keys, values, x, attend);
+        }
         let (keys, values) = image.unwrap_or((x, x));
         self.norm
             .forward(g, &self.heads.forward(g, x, keys, values, x, attend)?)
     }
 }
 
-/// `norm(x + output(gelu(intermediate(x))))`.
+/// `norm(x + output(gelu(intermediate(x))))`, or `x + output(gelu(intermediate(norm(x))))`.
 #[derive(Debug, Clone)]
 struct FeedForward {
     intermediate: Linear,
     output: Linear,
     norm: LayerNorm,
+    norm_first: bool,
     dropout: f64,
 }
 
@@ -324,11 +342,18 @@ impl FeedForward {
             intermediate: Linear::new(b, &format!("{inner}.dense"), LinearSpec::new(dim, wide, lora))?,
             output: Linear::new(b, &format!("{outer}.dense"), output)?,
             norm: LayerNorm::new(b, &format!("{outer}.LayerNorm"), dim, config.layer_norm_eps)?,
+            norm_first: config.norm_first,
             dropout: config.dropout,
         })
     }
 
     fn forward(&self, g: &Graph<'_>, x: &Var) -> Result<Var> {
+        if self.norm_first {
+            let h = self
+                .intermediate
+                .forward_act(g, &self.norm.forward(g, x)?, Activation::Gelu)?;
+            return self.output.add_to(g, &h, x, self.dropout);
+        }
         let h = self.intermediate.forward_act(g, x, Activation::Gelu)?;
         self.norm.forward(g, &self.output.add_to(g, &h, x, self.dropout)?)
     }

@@ -136,7 +136,7 @@ fn frozen_parameters_keep_every_bit() {
         rule("vision_model.*", true),
         rule("language_model.*", true),
     ];
-    set_groups(&mut params, &rules, 0.1).unwrap();
+    set_groups(&mut params, &rules, 0.1, None).unwrap();
     let values = |params: &engine::Params| -> Vec<Vec<f64>> {
         params.ids().map(|id| params.master(id).to_f64().unwrap()).collect()
     };
@@ -172,7 +172,7 @@ fn a_rule_that_fits_nothing_is_an_error() {
         freeze: true,
         weight_decay: None,
     };
-    let error = set_groups(&mut params, &[rule], 0.0).unwrap_err().to_string();
+    let error = set_groups(&mut params, &[rule], 0.0, None).unwrap_err().to_string();
     assert!(error.contains("vision.*"), "{error}");
 }
 

@@ -82,16 +82,18 @@ pub struct Session {
 impl Session {
     /// Reads the data, makes the tokenizer and a freshly initialised model on `device`.
     pub fn new(mut recipe: Recipe, device: &Device) -> Result<Session> {
-        let processor = ImageProcessor {
-            size: recipe.model.vision.image_size,
-            fit: recipe.data.fit,
-            ..ImageProcessor::default()
-        };
+        let processor = processor(&recipe);
         let data = dataset(&recipe, &processor)?;
         let tokenizer = tokenizer(&recipe, &data)?;
         recipe.model.vocab_size = tokenizer.vocab_size();
         let (vlm, params) = build(&recipe, device)?;
-        Ok(Session { recipe, data, prepare: Prepare { tokenizer, processor }, vlm, params })
+        Ok(Session {
+            recipe,
+            data,
+            prepare: Prepare { tokenizer, processor },
+            vlm,
+            params,
+        })
     }
 
     /// The same model, untrained, on another device.
@@ -101,8 +103,16 @@ impl Session {
 
     /// Trains one phase; a phase the recipe leaves out does nothing. `observe` sees every step.
     pub fn train(&mut self, phase: Phase, observe: impl FnMut(&Step, &Params) -> Result<()>) -> Result<()> {
-        let Some(training) = phase.training(&self.recipe) else { return Ok(()) };
-        let Session { recipe, data, prepare, vlm, params } = self;
+        let Some(training) = phase.training(&self.recipe) else {
+            return Ok(());
+        };
+        let Session {
+            recipe,
+            data,
+            prepare,
+            vlm,
+            params,
+        } = self;
         train(recipe, data, prepare, vlm, params, phase, &training, observe)
     }
 
@@ -112,12 +122,35 @@ impl Session {
         let (vlm, mut params) = self.model_on(&device)?;
         for phase in Phase::ALL {
             if let Some(training) = phase.training(&self.recipe) {
-                let once = Training { steps: 1, warmup: 0, ..training };
-                let Session { recipe, data, prepare, .. } = self;
+                let once = Training {
+                    steps: 1,
+                    warmup: 0,
+                    ..training
+                };
+                let Session {
+                    recipe, data, prepare, ..
+                } = self;
                 train(recipe, data, prepare, &vlm, &mut params, phase, &once, |_, _| Ok(()))?;
             }
         }
         Ok(device.memory().peak_reserved)
+    }
+}
+
+/// Scenes are dark: their own mean and deviation spread them over the range the encoder is sensitive to.
+fn processor(recipe: &Recipe) -> ImageProcessor {
+    let plain = ImageProcessor {
+        size: recipe.model.vision.image_size,
+        fit: recipe.data.fit,
+        ..ImageProcessor::default()
+    };
+    match recipe.data.source {
+        recipe::Source::Scenes => ImageProcessor {
+            image_mean: [0.35; 3],
+            image_std: [0.25; 3],
+            ..plain
+        },
+        recipe::Source::Llava => plain,
     }
 }
 
@@ -144,15 +177,39 @@ fn train(
     training: &Training,
     observe: impl FnMut(&Step, &Params) -> Result<()>,
 ) -> Result<()> {
-    set_groups(params, &training.rules, training.weight_decay)?;
+    set_groups(
+        params,
+        &training.rules,
+        training.weight_decay,
+        training.muon_lr.map(|lr| lr / training.lr),
+    )?;
     let (source, seed) = (data.source(), recipe.run.seed);
     match (phase, &recipe.phase1, &recipe.phase2) {
-        (Phase::Align, Some(phase), _) => {
-            fit(&Align { vlm, source, prepare, phase, seed }, params, training, seed ^ 1, observe)
-        }
-        (Phase::Instruct, _, Some(phase)) => {
-            fit(&Instruct { vlm, source, prepare, phase }, params, training, seed ^ 2, observe)
-        }
+        (Phase::Align, Some(phase), _) => fit(
+            &Align {
+                vlm,
+                source,
+                prepare,
+                phase,
+                seed,
+            },
+            params,
+            training,
+            seed ^ 1,
+            observe,
+        ),
+        (Phase::Instruct, _, Some(phase)) => fit(
+            &Instruct {
+                vlm,
+                source,
+                prepare,
+                phase,
+            },
+            params,
+            training,
+            seed ^ 2,
+            observe,
+        ),
         _ => Ok(()),
     }
 }
@@ -164,26 +221,57 @@ fn dataset(recipe: &Recipe, processor: &ImageProcessor) -> Result<Dataset> {
         let even = crate::data::scenes::QuestionWeights::EVEN;
         let image_size = data.image_size.unwrap_or(processor.size) as u32;
         return Ok(Dataset::Scenes(SceneSource {
-            scenes: Scenes { seed: recipe.run.seed, image_size, world: data.world.unwrap_or_default() },
+            scenes: Scenes {
+                seed: recipe.run.seed,
+                image_size,
+                world: data.world.unwrap_or_default(),
+            },
             turns: phase.map_or(1, |p| p.turns),
             start: phase.map_or(even, |p| p.questions_start),
             end: phase.map_or(even, |p| p.questions_end),
             until: phase.map_or(1.0, |p| p.questions_until),
         }));
     }
-    let (path, images) = data.path.as_ref().zip(data.images.as_ref()).context("data.path and data.images are needed")?;
+    let (path, images) = data
+        .path
+        .as_ref()
+        .zip(data.images.as_ref())
+        .context("data.path and data.images are needed")?;
     let field = data.split_field.clone().unwrap_or_else(|| Select::default().field);
     let load = |conversations, images, split: &Option<String>, limit| {
-        let select = Select { field: field.clone(), split: split.clone(), limit };
-        Corpus::load(&Files { conversations, images, select, max_bad: data.max_bad.unwrap_or(0.01) }, processor)
+        let select = Select {
+            field: field.clone(),
+            split: split.clone(),
+            limit,
+        };
+        Corpus::load(
+            &Files {
+                conversations,
+                images,
+                select,
+                max_bad: data.max_bad.unwrap_or(0.01),
+            },
+            processor,
+        )
     };
     let train = load(path, images, &data.train_split, data.max_samples)?;
     let heldout = match (&data.heldout_path, &data.heldout_split) {
-        (Some(other), split) => Some(load(other, data.heldout_images.as_ref().unwrap_or(images), split, None)?),
+        (Some(other), split) => Some(load(
+            other,
+            data.heldout_images.as_ref().unwrap_or(images),
+            split,
+            None,
+        )?),
         (None, split @ Some(_)) => Some(load(path, images, split, None)?),
         (None, None) => None,
     };
-    Ok(Dataset::Corpus { train: CorpusSource { corpus: train, seed: recipe.run.seed }, heldout })
+    Ok(Dataset::Corpus {
+        train: CorpusSource {
+            corpus: train,
+            seed: recipe.run.seed,
+        },
+        heldout,
+    })
 }
 
 /// The most frequent words first, ties by the alphabet.
@@ -204,7 +292,9 @@ fn tokenizer(recipe: &Recipe, data: &Dataset) -> Result<Tokenizer> {
     if let (TokenizerKind::File, Some(path)) = (settings.kind, &settings.path) {
         return Ok(Tokenizer::load(path)?);
     }
-    let Dataset::Corpus { train, .. } = data else { return Ok(Tokenizer::word_level(vocabulary())?) };
+    let Dataset::Corpus { train, .. } = data else {
+        return Ok(Tokenizer::word_level(vocabulary())?);
+    };
     let turns = train.corpus.samples.iter().flat_map(|sample| &sample.turns);
     let texts = turns.flat_map(|turn| [turn.question.as_str(), turn.answer.as_str()]);
     Ok(match settings.kind {

@@ -30,6 +30,9 @@ pub struct QFormerConfig {
     pub projection: usize,
     /// Adds 2-D sinusoidal positions to the keys of cross-attention.
     pub positions_in_keys: bool,
+    /// Norms in front of each sublayer and one at the end, which small models learn quicker with; false: behind each
+    /// sublayer, as in BERT and BLIP-2.
+    pub norm_first: bool,
 }
 
 impl Default for QFormerConfig {
@@ -46,6 +49,7 @@ impl Default for QFormerConfig {
             dropout: 0.0,
             projection: 64,
             positions_in_keys: true,
+            norm_first: false,
         }
     }
 }

@@ -21,8 +21,13 @@ impl CorpusSource {
         let count = self.corpus.samples.len();
         let (pass, place) = (index / count.max(1) as u64, index as usize % count.max(1));
         let mut order: Vec<usize> = (0..count).collect();
-        order.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed ^ pass.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        order.get(place).map(|&i| &self.corpus.samples[i]).context("the data set is empty")
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(
+            self.seed ^ pass.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        ));
+        order
+            .get(place)
+            .map(|&i| &self.corpus.samples[i])
+            .context("the data set is empty")
     }
 }
 
@@ -30,12 +35,23 @@ impl Source for CorpusSource {
     fn pair(&self, index: u64) -> Result<Pair> {
         let sample = self.sample(index)?;
         let caption = sample.turns.first().map(|turn| turn.answer.clone()).unwrap_or_default();
-        Ok(Pair { image: self.corpus.images[sample.image].clone(), caption, scene: None })
+        Ok(Pair {
+            image: self.corpus.images[sample.image].clone(),
+            caption,
+            scene: None,
+        })
     }
 
     fn conversation(&self, index: u64, _: f64) -> Result<Conversation> {
         let sample = self.sample(index)?;
-        let turns = sample.turns.iter().map(|turn| (turn.question.clone(), turn.answer.clone())).collect();
-        Ok(Conversation { image: self.corpus.images[sample.image].clone(), turns })
+        let turns = sample
+            .turns
+            .iter()
+            .map(|turn| (turn.question.clone(), turn.answer.clone()))
+            .collect();
+        Ok(Conversation {
+            image: self.corpus.images[sample.image].clone(),
+            turns,
+        })
     }
 }

@@ -29,11 +29,16 @@ pub fn answers(vlm: &Vlm, params: &Params, prepare: &Prepare, asked: &[Asked]) -
         let pixels = prepare.tensor(params, &prepare.pixels(batch.iter().map(|a| &a.image))?)?;
         let rows: Vec<_> = batch.iter().map(|a| a.turns.clone()).collect();
         let text = prepare.text(&rows, true)?;
-        let found = vlm.loss(&graph, &graph.input(pixels), &text)?.predictions.to_vec::<i32>()?;
+        let found = vlm
+            .loss(&graph, &graph.input(pixels), &text)?
+            .predictions
+            .to_vec::<i32>()?;
         for (row, asked) in batch.iter().enumerate() {
             let places = row * text.tokens..(row + 1) * text.tokens;
             let said = |segment: i32| {
-                let mine = places.clone().filter(|&i| text.segments[i] == segment && text.targets[i] != IGNORE);
+                let mine = places
+                    .clone()
+                    .filter(|&i| text.segments[i] == segment && text.targets[i] != IGNORE);
                 first_words(mine.map(|i| (found[i], text.targets[i])), prepare)
             };
             all.push((1..=asked.turns.len() as i32).map(said).collect::<Result<_>>()?);

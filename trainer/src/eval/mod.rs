@@ -40,9 +40,15 @@ impl YesNo {
         if all == 0 {
             return;
         }
-        let (precision, recall) =
-            (share(self.true_yes, self.true_yes + self.false_yes), share(self.true_yes, self.true_yes + self.missed));
-        let f1 = if precision + recall > 0.0 { 2.0 * precision * recall / (precision + recall) } else { 0.0 };
+        let (precision, recall) = (
+            share(self.true_yes, self.true_yes + self.false_yes),
+            share(self.true_yes, self.true_yes + self.missed),
+        );
+        let f1 = if precision + recall > 0.0 {
+            2.0 * precision * recall / (precision + recall)
+        } else {
+            0.0
+        };
         let rows = [
             ("accuracy", share(self.true_yes + self.true_no, all)),
             ("precision", precision),
@@ -70,7 +76,14 @@ mod tests {
     #[test]
     fn figures_are_popes() {
         let mut counts = YesNo::default();
-        for (yes, answer) in [(true, "yes"), (true, "yes"), (true, "no"), (false, "yes"), (false, "no"), (false, "no")] {
+        for (yes, answer) in [
+            (true, "yes"),
+            (true, "yes"),
+            (true, "no"),
+            (false, "yes"),
+            (false, "no"),
+            (false, "no"),
+        ] {
             counts.add(yes, answer);
         }
         let mut figures = Figures::new();

@@ -27,14 +27,22 @@ pub fn retrieval(vlm: &Vlm, qformer: &QFormer, params: &Params, prepare: &Prepar
     let (queries, dim) = (images.len() / texts.len(), texts.len() / n);
     let graph = Graph::inference(params);
     let variable = |values: &[f64], shape: &[usize]| -> Result<Var> {
-        Ok(Var::constant(Tensor::from_slice(params.device(), values, shape)?.cast(DType::F32)?))
+        Ok(Var::constant(
+            Tensor::from_slice(params.device(), values, shape)?.cast(DType::F32)?,
+        ))
     };
     let (images, texts) = (variable(&images, &[n, queries, dim])?, variable(&texts, &[n, dim])?);
     let scores = similarity(qformer, &graph, &images, &texts)?;
     let mut figures = Figures::new();
     for k in [1, 5] {
-        figures.insert(format!("retrieval.image_to_text.r{k}"), recall(n, k, |i, j| scores[i * n + j]));
-        figures.insert(format!("retrieval.text_to_image.r{k}"), recall(n, k, |i, j| scores[j * n + i]));
+        figures.insert(
+            format!("retrieval.image_to_text.r{k}"),
+            recall(n, k, |i, j| scores[i * n + j]),
+        );
+        figures.insert(
+            format!("retrieval.text_to_image.r{k}"),
+            recall(n, k, |i, j| scores[j * n + i]),
+        );
     }
     Ok(figures)
 }

@@ -32,7 +32,9 @@ pub struct SceneEval<'a> {
 impl SceneEval<'_> {
     /// Matching and retrieval by the Q-Former: what phase 1 teaches. Empty without a Q-Former.
     pub fn alignment(&self) -> Result<Figures> {
-        let Some(qformer) = &self.vlm.qformer else { return Ok(Figures::new()) };
+        let Some(qformer) = &self.vlm.qformer else {
+            return Ok(Figures::new());
+        };
         let scenes = self.drawn(Split::HeldOut);
         let pair = |(i, scene): (usize, &Scene)| {
             let mut rng = self.scenes.text_rng(Split::HeldOut, i as u64, 7);
@@ -104,15 +106,24 @@ impl SceneEval<'_> {
         let questions: Vec<Vec<Turn>> = scenes.iter().enumerate().map(questions).collect();
         let images: Vec<RgbImage> = scenes.iter().map(|s| s.render(self.scenes.image_size)).collect();
         let figures = self.short_answers("compositional.", &images, &questions)?;
-        let mut figures: Figures = figures.into_iter().filter(|(key, _)| !key.contains("adversarial")).collect();
+        let mut figures: Figures = figures
+            .into_iter()
+            .filter(|(key, _)| !key.contains("adversarial"))
+            .collect();
         figures.extend(self.captions("compositional.", &scenes, &images)?);
         Ok(figures)
     }
 
     fn short_answers(&self, prefix: &str, images: &[RgbImage], questions: &[Vec<Turn>]) -> Result<Figures> {
         let turns = |turns: &Vec<Turn>| turns.iter().map(|t| (t.question.clone(), t.answer.clone())).collect();
-        let asked: Vec<Asked> =
-            images.iter().zip(questions).map(|(image, t)| Asked { image: image.clone(), turns: turns(t) }).collect();
+        let asked: Vec<Asked> = images
+            .iter()
+            .zip(questions)
+            .map(|(image, t)| Asked {
+                image: image.clone(),
+                turns: turns(t),
+            })
+            .collect();
         let said = answers(self.vlm, self.params, self.prepare, &asked)?;
         let mut tally = Tally::default();
         for (turns, said) in questions.iter().zip(&said) {
@@ -164,7 +175,9 @@ struct Tally {
 impl Tally {
     fn add(&mut self, turn: &Turn, said: &str) {
         let names = match turn.kind {
-            QuestionKind::Existence(negatives) => vec!["existence".into(), format!("existence.{}", negative(negatives))],
+            QuestionKind::Existence(negatives) => {
+                vec!["existence".into(), format!("existence.{}", negative(negatives))]
+            }
             QuestionKind::Spatial(relation) => vec!["spatial".into(), format!("spatial.{}", relation_key(relation))],
             other => return self.add_exact(other, turn.answer == said),
         };

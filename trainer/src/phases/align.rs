@@ -49,7 +49,9 @@ impl Objective for Align<'_> {
 
     fn batch(&self, index: u64, progress: f64) -> Result<Batch> {
         let size = self.phase.batch_size as u64;
-        let pairs = (index * size..(index + 1) * size).map(|i| self.source.pair(i)).collect::<Result<Vec<Pair>>>()?;
+        let pairs = (index * size..(index + 1) * size)
+            .map(|i| self.source.pair(i))
+            .collect::<Result<Vec<Pair>>>()?;
         let captions: Vec<&str> = pairs.iter().map(|p| p.caption.as_str()).collect();
         let tokenizer = &self.prepare.tokenizer;
         let hard = self.phase.itm_hardness * ((progress - EASY) / (1.0 - EASY)).max(0.0);
@@ -57,14 +59,21 @@ impl Objective for Align<'_> {
             pixels: self.prepare.pixels(pairs.iter().map(|p| &p.image))?,
             texts: Texts::for_matching(tokenizer, &captions)?,
             captions: Texts::for_captioning(tokenizer, &captions)?,
-            truth: pairs.iter().flat_map(|a| captions.iter().map(|b| a.could_say(b))).collect(),
+            truth: pairs
+                .iter()
+                .flat_map(|a| captions.iter().map(|b| a.could_say(b)))
+                .collect(),
             hard,
             index,
         })
     }
 
     fn losses(&self, graph: &Graph<'_>, batch: &Batch) -> Result<Losses> {
-        let qformer = self.vlm.qformer.as_ref().context("phase 1 needs [model.qformer] in the recipe")?;
+        let qformer = self
+            .vlm
+            .qformer
+            .as_ref()
+            .context("phase 1 needs [model.qformer] in the recipe")?;
         let pixels = self.prepare.tensor(graph.params(), &batch.pixels)?;
         let image = self.vlm.vision.forward(graph, &graph.input(pixels))?;
         let image_features = qformer.itc_features(graph, &image)?;
@@ -74,14 +83,25 @@ impl Objective for Align<'_> {
         if self.phase.itm > 0.0 {
             let mut scores = similarity(qformer, graph, &image_features, &text_features)?;
             scores.iter_mut().for_each(|score| *score *= batch.hard);
-            weighted.push(("itm", self.matching(qformer, graph, &image, batch, &scores)?, self.phase.itm));
+            weighted.push((
+                "itm",
+                self.matching(qformer, graph, &image, batch, &scores)?,
+                self.phase.itm,
+            ));
         }
         if self.phase.itg > 0.0 {
             let caption = qformer.caption_loss(graph, &image, &batch.captions, &batch.captions.next_tokens())?;
             weighted.push(("itg", caption.loss, self.phase.itg));
         }
-        let parts = weighted.iter().map(|(name, loss, _)| (*name, loss.tensor().clone())).collect();
-        Ok(Losses { total: sum(&weighted)?, parts, accuracy: None })
+        let parts = weighted
+            .iter()
+            .map(|(name, loss, _)| (*name, loss.tensor().clone()))
+            .collect();
+        Ok(Losses {
+            total: sum(&weighted)?,
+            parts,
+            accuracy: None,
+        })
     }
 }
 
@@ -103,23 +123,37 @@ impl Align<'_> {
         let images: Vec<usize> = (0..n).chain(0..n).chain(wrong_image.iter().copied()).collect();
         let texts: Vec<usize> = (0..n).chain(wrong_text.iter().copied()).chain(0..n).collect();
         // Where every other caption is true the own one comes back, and the pair is a true one.
-        let labels: Vec<i32> = images.iter().zip(&texts).map(|(&i, &j)| i32::from(batch.truth[i * n + j])).collect();
+        let labels: Vec<i32> = images
+            .iter()
+            .zip(&texts)
+            .map(|(&i, &j)| i32::from(batch.truth[i * n + j]))
+            .collect();
         let index: Vec<i32> = images.iter().map(|&i| i as i32).collect();
         let index = Tensor::from_slice(graph.params().device(), &index, [index.len()])?;
         let image = ops::embedding(image, &index)?;
-        Ok(qformer.itm_loss(graph, &image, &batch.texts.select(&texts), &labels)?.loss)
+        Ok(qformer
+            .itm_loss(graph, &image, &batch.texts.select(&texts), &labels)?
+            .loss)
     }
 }
 
 /// Scores of every image (row) with every caption (column), as the contrastive loss sees them: (n, n).
 pub fn similarity(qformer: &QFormer, graph: &Graph<'_>, image: &Var, text: &Var) -> Result<Vec<f64>> {
-    let [n, queries, dim] = image.shape()[..] else { anyhow::bail!("image features {}", image.shape()) };
+    let [n, queries, dim] = image.shape()[..] else {
+        anyhow::bail!("image features {}", image.shape())
+    };
     let scale = qformer.logit_scale(graph).tensor().item()?.exp().min(100.0);
     let flat = ops::reshape(&image.detach(), [n * queries, dim])?;
     let scores = ops::matmul(&flat, &text.detach(), true)?.tensor().to_f64()?;
     let columns = text.shape()[0];
-    let best = |i: usize, j: usize| (0..queries).map(|q| scores[(i * queries + q) * columns + j]).fold(f64::MIN, f64::max);
-    Ok((0..n * columns).map(|place| scale * best(place / columns, place % columns)).collect())
+    let best = |i: usize, j: usize| {
+        (0..queries)
+            .map(|q| scores[(i * queries + q) * columns + j])
+            .fold(f64::MIN, f64::max)
+    };
+    Ok((0..n * columns)
+        .map(|place| scale * best(place / columns, place % columns))
+        .collect())
 }
 
 fn sum(weighted: &[(&'static str, Var, f64)]) -> Result<Var> {

@@ -90,7 +90,9 @@ pub fn fit<O: Objective>(
                 sum.add(&losses, parts)?;
             }
             let lr = schedule.at(step);
-            let report = optimizer.step(params, lr).with_context(|| format!("step {}", step + 1))?;
+            let report = optimizer
+                .step(params, lr)
+                .with_context(|| format!("step {}", step + 1))?;
             let seconds = (begin.elapsed().as_secs_f64(), sum.waited);
             let done = Step {
                 step: step + 1,
@@ -150,5 +152,11 @@ fn schedule(training: &Training) -> Schedule {
         recipe::Curve::Cosine => Curve::Cosine,
         recipe::Curve::Linear => Curve::Linear,
     };
-    Schedule { curve, peak: training.lr, floor: training.floor, warmup: training.warmup, steps: training.steps }
+    Schedule {
+        curve,
+        peak: training.lr,
+        floor: training.floor,
+        warmup: training.warmup,
+        steps: training.steps,
+    }
 }

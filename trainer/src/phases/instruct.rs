@@ -31,10 +31,15 @@ impl Objective for Instruct<'_> {
     fn batch(&self, index: u64, progress: f64) -> Result<Batch> {
         let size = self.phase.batch_size as u64;
         let indices = index * size..(index + 1) * size;
-        let conversations = indices.map(|i| self.source.conversation(i, progress)).collect::<Result<Vec<_>>>()?;
+        let conversations = indices
+            .map(|i| self.source.conversation(i, progress))
+            .collect::<Result<Vec<_>>>()?;
         let pixels = self.prepare.pixels(conversations.iter().map(|c| &c.image))?;
         let rows: Vec<_> = conversations.into_iter().map(|c| c.turns).collect();
-        Ok(Batch { pixels, text: self.prepare.text(&rows, self.phase.independent_turns)? })
+        Ok(Batch {
+            pixels,
+            text: self.prepare.text(&rows, self.phase.independent_turns)?,
+        })
     }
 
     fn losses(&self, graph: &Graph<'_>, batch: &Batch) -> Result<Losses> {
@@ -44,12 +49,18 @@ impl Objective for Instruct<'_> {
             Kind::Cpu => Some(count_right(&batch.text.targets, &answer.predictions.to_vec::<i32>()?)),
             Kind::Trace => None,
         };
-        Ok(Losses { parts: Vec::new(), accuracy, total: answer.loss })
+        Ok(Losses {
+            parts: Vec::new(),
+            accuracy,
+            total: answer.loss,
+        })
     }
 }
 
 /// How many answer tokens were predicted right, and how many there are.
 fn count_right(targets: &[i32], predictions: &[i32]) -> (usize, usize) {
     let asked = targets.iter().zip(predictions).filter(|(target, _)| **target != IGNORE);
-    asked.fold((0, 0), |(right, all), (target, prediction)| (right + usize::from(target == prediction), all + 1))
+    asked.fold((0, 0), |(right, all), (target, prediction)| {
+        (right + usize::from(target == prediction), all + 1)
+    })
 }

@@ -5,7 +5,9 @@ use rand::{Rng, RngExt};
 /// For every row of `scores` (n, n) one column other than its own, drawn with probability ∝ exp(score) among those
 /// that `allowed` accepts; the row's own index where none is left.
 pub fn draw(scores: &[f64], n: usize, allowed: impl Fn(usize, usize) -> bool, rng: &mut impl Rng) -> Vec<usize> {
-    (0..n).map(|row| draw_one(&scores[row * n..(row + 1) * n], row, &allowed, rng)).collect()
+    (0..n)
+        .map(|row| draw_one(&scores[row * n..(row + 1) * n], row, &allowed, rng))
+        .collect()
 }
 
 fn draw_one(scores: &[f64], row: usize, allowed: &impl Fn(usize, usize) -> bool, rng: &mut impl Rng) -> usize {
@@ -32,7 +34,9 @@ mod tests {
     fn negatives_are_drawn_by_similarity_and_never_true() {
         let n = 4;
         // Row 0 is close to 1 and 2; 2 is also true of it.
-        let scores = [9.0, 2.0, 2.0, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 9.0];
+        let scores = [
+            9.0, 2.0, 2.0, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 9.0,
+        ];
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut counts = [0; 4];
         for _ in 0..4000 {

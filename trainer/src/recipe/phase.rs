@@ -39,6 +39,9 @@ macro_rules! phase {
             /// The learning rate at the end. Default 0.
             #[serde(default)]
             pub floor: f64,
+            /// Learning rate of Muon (Jordan et al. 2024) for the matrices inside blocks; None: AdamW for all.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub muon_lr: Option<f64>,
             /// Steps in which the learning rate grows from 0. Default 0.
             #[serde(default)]
             pub warmup: usize,
@@ -76,6 +79,7 @@ macro_rules! phase {
                     lr: self.lr,
                     curve: self.curve,
                     floor: self.floor,
+                    muon_lr: self.muon_lr,
                     warmup: self.warmup,
                     weight_decay: self.weight_decay,
                     beta1: self.beta1,
@@ -136,6 +140,8 @@ pub struct Training {
     pub curve: Curve,
     /// The learning rate at the end.
     pub floor: f64,
+    /// Learning rate of Muon for the matrices inside blocks; none: AdamW for all.
+    pub muon_lr: Option<f64>,
     /// Steps in which the learning rate grows from 0.
     pub warmup: usize,
     /// Weight decay of matrices.

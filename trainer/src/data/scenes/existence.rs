@@ -83,8 +83,7 @@ pub(super) fn present_weight(world: World, split: Split, negatives: Negatives, p
 /// Weights for each way to draw absent pairs, and for the compositional split's.
 fn all_weights(world: World) -> [Weights; 4] {
     let sets = pair_sets(world, Split::Train);
-    let [random, popular, adversarial] =
-        Negatives::ALL.map(|negatives| balance(&sets, world, Split::Train, negatives));
+    let [random, popular, adversarial] = Negatives::ALL.map(|negatives| balance(&sets, world, Split::Train, negatives));
     let unseen = Split::Compositional;
     let compositional = balance(&pair_sets(world, unseen), world, unseen, Negatives::Adversarial);
     [random, popular, adversarial, compositional]

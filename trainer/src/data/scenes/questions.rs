@@ -158,7 +158,11 @@ fn existence_candidates(scene: &Scene, negatives: Negatives, asked: &Asked) -> O
 
 fn existence(scene: &Scene, negatives: Negatives, from: &Candidates, yes: bool, rng: &mut impl Rng) -> Turn {
     let pair = if yes {
-        draw_pair(from.present, |pair| present_weight(scene.world, scene.split, negatives, pair), rng)
+        draw_pair(
+            from.present,
+            |pair| present_weight(scene.world, scene.split, negatives, pair),
+            rng,
+        )
     } else {
         draw_pair(from.absent, |_| 1.0, rng)
     };

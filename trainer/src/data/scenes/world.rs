@@ -66,7 +66,7 @@ impl World {
     /// Chance that two objects of a scene overlap, where there are two.
     pub(super) const fn overlap(self) -> f64 {
         match self {
-            Self::Small => 0.25,
+            Self::Small => 0.2,
             Self::Full => 0.5,
         }
     }
@@ -74,7 +74,7 @@ impl World {
     /// Least and largest radius of an object, in image sides.
     pub(super) const fn radii(self) -> [f32; 2] {
         match self {
-            Self::Small => [0.13, 0.18],
+            Self::Small => [0.15, 0.20],
             Self::Full => [0.11, 0.16],
         }
     }

@@ -1,0 +1,158 @@
+//! Muon (Jordan et al. 2024): momentum whose every matrix is brought near the closest orthogonal one before it is
+//! applied, so that all directions of a matrix move equally far. For matrices inside blocks; the rest takes AdamW.
+
+use crate::error::Result;
+use crate::{DType, Device, Tensor};
+use kernels::elementwise::{axpy, scale};
+use kernels::gemm::{Epilogue, Gemm, Layout, gemm};
+use kernels::optimizer::sum_squares;
+
+/// Decay of the momentum.
+const MOMENTUM: f64 = 0.95;
+/// Rounds of the Newton–Schulz iteration and its polynomial's coefficients, as published.
+const ROUNDS: usize = 5;
+const COEFFICIENTS: [f64; 3] = [3.4445, -4.7750, 2.0315];
+/// Brings the update's size to that of AdamW's, so that learning rates compare (Liu et al. 2025, "Muon is scalable").
+const SIZE: f64 = 0.2;
+
+/// Updates `momentum` with `gradient` (times `grad_scale`) and returns what to add to the weights per unit of learning
+/// rate: both (rows, columns) in the accumulator's type.
+pub(crate) fn direction(gradient: &Tensor, momentum: &mut Tensor, grad_scale: f64) -> Result<Tensor> {
+    let mut decayed = momentum.like()?;
+    scale(momentum.view(), &mut decayed.view_mut()?, MOMENTUM)?;
+    axpy(gradient.view(), &mut decayed.view_mut()?, grad_scale)?;
+    let mut ahead = momentum.like()?;
+    scale(decayed.view(), &mut ahead.view_mut()?, MOMENTUM)?;
+    axpy(gradient.view(), &mut ahead.view_mut()?, grad_scale)?;
+    *momentum = decayed;
+    let (rows, columns) = (gradient.shape()[0], gradient.shape()[1]);
+    let factor = -SIZE * (rows.max(columns) as f64).sqrt();
+    let orthogonal = orthogonalize(&ahead)?;
+    let mut out = orthogonal.like()?;
+    scale(orthogonal.view(), &mut out.view_mut()?, factor)?;
+    Ok(out)
+}
+
+/// The orthogonal factor of `x` (rows, columns), roughly: singular values end between 0.7 and 1.2.
+/// `X ← aX + (bA + cA²)X` with `A = XXᵀ`, taken on the shorter side.
+fn orthogonalize(x: &Tensor) -> Result<Tensor> {
+    let [a, b, c] = COEFFICIENTS;
+    let (rows, columns) = (x.shape()[0], x.shape()[1]);
+    let (side, wide) = (rows.min(columns), rows <= columns);
+    let mut x = scaled(x, 1.0 / (norm(x)? + 1e-7))?;
+    let device = x.device().clone();
+    for _ in 0..ROUNDS {
+        let gram = match wide {
+            true => product(
+                &device,
+                Gemm::new(Layout::Nt, side, side, columns),
+                &x,
+                &x,
+                Epilogue::default(),
+            )?,
+            false => product(
+                &device,
+                Gemm::new(Layout::Tn, side, side, rows),
+                &x,
+                &x,
+                Epilogue::default(),
+            )?,
+        };
+        let linear = scaled(&gram, b)?;
+        let polynomial = Epilogue {
+            alpha: Some(c),
+            residual: Some(linear.view()),
+            ..Epilogue::default()
+        };
+        let polynomial = product(
+            &device,
+            Gemm::new(Layout::Nn, side, side, side),
+            &gram,
+            &gram,
+            polynomial,
+        )?;
+        let kept = scaled(&x, a)?;
+        let sum = Epilogue {
+            residual: Some(kept.view()),
+            ..Epilogue::default()
+        };
+        x = match wide {
+            true => product(
+                &device,
+                Gemm::new(Layout::Nn, rows, columns, side),
+                &polynomial,
+                &x,
+                sum,
+            )?,
+            false => product(
+                &device,
+                Gemm::new(Layout::Nn, rows, columns, side),
+                &x,
+                &polynomial,
+                sum,
+            )?,
+        };
+    }
+    Ok(x)
+}
+
+fn norm(x: &Tensor) -> Result<f64> {
+    let mut squares = Tensor::empty(x.device(), DType::F64, [1])?;
+    sum_squares(x.view(), &mut squares.view_mut()?)?;
+    Ok(squares.item()?.sqrt())
+}
+
+fn scaled(x: &Tensor, factor: f64) -> Result<Tensor> {
+    let mut out = x.like()?;
+    scale(x.view(), &mut out.view_mut()?, factor)?;
+    Ok(out)
+}
+
+fn product(device: &Device, shape: Gemm, a: &Tensor, b: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
+    let mut c = Tensor::empty(device, a.dtype(), [shape.m, shape.n])?;
+    gemm(shape, a.view(), b.view(), &mut c.view_mut()?, epilogue)?;
+    Ok(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Array;
+
+    #[test]
+    fn wide_and_tall_matrices_become_nearly_orthogonal() -> Result<()> {
+        for shape in [[12, 40], [40, 12], [16, 16]] {
+            let x = Array::random(shape, 3.0, 7).tensor(&Device::cpu(), DType::F64)?;
+            let q = orthogonalize(&x)?.to_f64()?;
+            let [rows, columns] = shape;
+            // The Gram matrix on the shorter side has the squared singular values' sum as its trace.
+            let trace: f64 = q.iter().map(|v| v * v).sum();
+            let side = rows.min(columns) as f64;
+            assert!(
+                (0.7 * 0.7 * side..1.2 * 1.2 * side).contains(&trace),
+                "{shape:?}: {trace}"
+            );
+            let dot = |i: usize, j: usize| match rows <= columns {
+                true => (0..columns)
+                    .map(|k| q[i * columns + k] * q[j * columns + k])
+                    .sum::<f64>(),
+                false => (0..rows).map(|k| q[k * columns + i] * q[k * columns + j]).sum::<f64>(),
+            };
+            let worst = (1..side as usize).map(|i| dot(0, i).abs()).fold(0.0, f64::max);
+            assert!(worst < 0.35, "{shape:?}: rows 0 and another overlap by {worst}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_first_direction_opposes_the_gradient() -> Result<()> {
+        let gradient = Array::random([6, 9], 1.0, 3).tensor(&Device::cpu(), DType::F64)?;
+        let mut momentum = Tensor::zeros(&Device::cpu(), DType::F64, [6, 9])?;
+        let step = direction(&gradient, &mut momentum, 0.5)?.to_f64()?;
+        let dot: f64 = step.iter().zip(gradient.to_f64()?).map(|(s, g)| s * g).sum();
+        assert!(dot < 0.0);
+        let halved: Vec<f64> = gradient.to_f64()?.iter().map(|g| 0.5 * g).collect();
+        assert_eq!(momentum.to_f64()?, halved, "momentum starts as the scaled gradient");
+        Ok(())
+    }
+}
