@@ -17,8 +17,9 @@ pub(super) struct Block {
     /// First step of `b`, and bytes between steps.
     pub(super) b: *const u8,
     pub(super) b_stride: usize,
-    /// Sums, row after row as wide as the block.
+    /// Sums, and bytes between their rows.
     pub(super) sums: *mut u8,
+    pub(super) sums_stride: usize,
     /// Tile products along `k`.
     pub(super) groups: usize,
     /// Whether the sums start from zero.
@@ -111,18 +112,17 @@ mod asm {
     /// Defines a block's loop. Tiles 0 to 3 hold sums, 4 and 5 `a`, 6 and 7 `b`; the compiler never uses them, so they
     /// need no clobbers. Operands that a smaller block has no use for are named in a comment, as `asm!` insists.
     macro_rules! block {
-        ($name:ident, $cols:literal, load $load:tt, zero $zero:tt, step $step:tt, store $store:tt) => {
+        ($name:ident, load $load:tt, zero $zero:tt, step $step:tt, store $store:tt) => {
             #[inline(always)]
             unsafe fn $name(block: Block) {
-                let width = $cols * SIDE * 4;
                 let (low_sums, low_a) =
-                    (block.sums.wrapping_add(SIDE * width), block.a.wrapping_add(SIDE * block.a_stride));
+                    (block.sums.wrapping_add(SIDE * block.sums_stride), block.a.wrapping_add(SIDE * block.a_stride));
                 // SAFETY: the caller of `multiply` vouches for the block's memory.
                 unsafe {
                     if block.fresh {
                         block!(@asm $zero);
                     } else {
-                        block!(@asm $load, c = in(reg) block.sums, d = in(reg) low_sums, w = in(reg) width);
+                        block!(@asm $load, c = in(reg) block.sums, d = in(reg) low_sums, w = in(reg) block.sums_stride);
                     }
                     let mut a = block.a;
                     let mut low_a = low_a;
@@ -136,7 +136,7 @@ mod asm {
                         low_a = low_a.wrapping_add(64);
                         b = b.wrapping_add(SIDE * block.b_stride);
                     }
-                    block!(@asm $store, c = in(reg) block.sums, d = in(reg) low_sums, w = in(reg) width);
+                    block!(@asm $store, c = in(reg) block.sums, d = in(reg) low_sums, w = in(reg) block.sums_stride);
                 }
             }
         };
@@ -145,25 +145,25 @@ mod asm {
         };
     }
 
-    block!(one, 1,
+    block!(one,
         load ["tileloadd tmm0, [{c} + {w}] # {d}"],
         zero ["tilezero tmm0"],
         step ["tileloadd tmm4, [{a} + {s}]", "tileloadd tmm6, [{b} + {t}]", "tdpbf16ps tmm0, tmm4, tmm6 # {l}"],
         store ["tilestored [{c} + {w}], tmm0 # {d}"]);
-    block!(wide, 2,
+    block!(wide,
         load ["tileloadd tmm0, [{c} + {w}]", "tileloadd tmm1, [{c} + {w} + 64] # {d}"],
         zero ["tilezero tmm0", "tilezero tmm1"],
         step ["tileloadd tmm4, [{a} + {s}]",
             "tileloadd tmm6, [{b} + {t}]", "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm7, [{b} + {t} + 64]", "tdpbf16ps tmm1, tmm4, tmm7 # {l}"],
         store ["tilestored [{c} + {w}], tmm0", "tilestored [{c} + {w} + 64], tmm1 # {d}"]);
-    block!(tall, 1,
+    block!(tall,
         load ["tileloadd tmm0, [{c} + {w}]", "tileloadd tmm2, [{d} + {w}]"],
         zero ["tilezero tmm0", "tilezero tmm2"],
         step ["tileloadd tmm4, [{a} + {s}]", "tileloadd tmm6, [{b} + {t}]", "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm5, [{l} + {s}]", "tdpbf16ps tmm2, tmm5, tmm6"],
         store ["tilestored [{c} + {w}], tmm0", "tilestored [{d} + {w}], tmm2"]);
-    block!(square, 2,
+    block!(square,
         load ["tileloadd tmm0, [{c} + {w}]", "tileloadd tmm1, [{c} + {w} + 64]",
             "tileloadd tmm2, [{d} + {w}]", "tileloadd tmm3, [{d} + {w} + 64]"],
         zero ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],

@@ -1,8 +1,9 @@
 //! The task functions compiled for each instruction set.
 
-use super::block::{Job, Kept, Panels, Part, multiply_part, pack_columns};
+use super::block::{Job, Kept, Panels, Part, multiply_part};
 use super::format::{Amx, Format, Pairs, Singles};
 use super::pack::Operand;
+use super::side::{pack_columns, reads_in_place};
 use crate::cpu::simd::{Isa, Lanes, Real};
 use crate::{DType, Element};
 use std::ops::Range;
@@ -33,6 +34,8 @@ pub(super) struct Code<T: Element, C> {
     pub(super) tile: Tile,
     /// Steps that so many values of `k` take.
     pub(super) steps: fn(usize) -> usize,
+    /// [`reads_in_place`]
+    pub(super) reads_in_place: fn(Operand<T>, usize) -> bool,
     /// [`pack_columns`]
     pub(super) pack: Pack<T>,
     /// [`multiply_part`]
@@ -61,6 +64,7 @@ macro_rules! code {
         Code {
             tile: Tile { rows: $rows, cols: $vectors * lanes, lanes },
             steps: $format::steps,
+            reads_in_place: reads_in_place::<<T::Acc as Real>::$register, T, $format>,
             pack: pack::<T>,
             multiply: multiply::<T, C>,
         }

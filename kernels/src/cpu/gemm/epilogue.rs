@@ -21,6 +21,11 @@ impl<C> From<&mut [C]> for Shared<C> {
 }
 
 impl<C> Shared<C> {
+    /// Element `index`, which the caller must know to exist before using it.
+    pub(super) fn element(self, index: usize) -> *mut C {
+        self.0.wrapping_add(index)
+    }
+
     /// The output from element `offset` on.
     ///
     /// # Safety
@@ -57,9 +62,20 @@ impl<'a, T: Element> Finish<'a, T> {
         }
     }
 
-    /// Whether the sums are only scaled.
+    /// Whether it is `c = [c +] sum`.
     #[inline(always)]
-    fn is_plain(&self) -> bool {
+    pub(super) fn is_sum(&self) -> bool {
+        self.alpha == T::Acc::of(1.0)
+            && Finish {
+                accumulate: false,
+                ..*self
+            }
+            .is_scale()
+    }
+
+    /// Whether it is `c = alpha·sum`.
+    #[inline(always)]
+    fn is_scale(&self) -> bool {
         let inputs = self.bias.or(self.gate).or(self.residual);
         !self.accumulate && inputs.is_none() && self.pre.is_none() && self.activation.is_none()
     }
@@ -102,18 +118,9 @@ pub(super) unsafe fn write_tile<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T
     finish: &Finish<T>,
     c: Shared<C>,
 ) {
-    if finish.is_plain() && at.cols % V::N == 0 {
-        let alpha = V::splat(finish.alpha);
-        for row in 0..at.rows {
-            for col in (0..at.cols).step_by(V::N) {
-                // SAFETY: both registers lie inside the tile and the rectangle.
-                unsafe {
-                    let sum = V::load(sums.add(row * width + col));
-                    C::store::<V>(c.0.add((at.row + row) * at.stride + at.col + col), sum * alpha);
-                }
-            }
-        }
-        return;
+    if finish.is_scale() && at.cols.is_multiple_of(V::N) {
+        // SAFETY: the caller's promise.
+        return unsafe { scale_tile::<V, C>(sums, width, at, finish.alpha, c) };
     }
     for row in 0..at.rows {
         for col in (0..at.cols).step_by(V::N) {
@@ -130,6 +137,32 @@ pub(super) unsafe fn write_tile<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T
                     y
                 };
                 write::<V, C>(c, count, y);
+            }
+        }
+    }
+}
+
+/// `c = alpha·sum`, for whole registers.
+///
+/// # Safety
+/// As for [`write_tile`].
+#[inline(always)]
+unsafe fn scale_tile<V: Lanes<C::Acc>, C: Element>(
+    sums: *const C::Acc,
+    width: usize,
+    at: Rect,
+    alpha: C::Acc,
+    c: Shared<C>,
+) {
+    for row in 0..at.rows {
+        for col in (0..at.cols).step_by(V::N) {
+            // SAFETY: both registers lie inside the tile and the rectangle.
+            unsafe {
+                let sum = V::load(sums.add(row * width + col));
+                C::store::<V>(
+                    c.0.add((at.row + row) * at.stride + at.col + col),
+                    sum * V::splat(alpha),
+                );
             }
         }
     }

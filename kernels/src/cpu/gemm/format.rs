@@ -98,6 +98,7 @@ impl Format for Amx {
             b: step.b.cast(),
             b_stride: step.b_stride * size_of::<A>(),
             sums: step.tile.cast(),
+            sums_stride: step.tile_stride * size_of::<A>(),
             groups: step.steps / amx::STEPS,
             fresh: step.fresh,
             ahead: step.ahead.cast(),

@@ -12,6 +12,7 @@ mod format;
 mod pack;
 mod plan;
 mod scratch;
+mod side;
 mod tile;
 mod transpose;
 
@@ -110,7 +111,7 @@ fn job<'a, T: Element, C>(
 fn run<T: Element, C: Element<Acc = T::Acc>>(code: &Code<T, C>, job: &Job<T, C>) {
     let plan = Plan::new(code.tile, job.m, job.n, job.k, job.a.order == Order::Across);
     let parts = plan.parts(job.m, 0..job.n, 0..job.k);
-    if parts.len() == 1 || parts[0].rows.len() == job.m {
+    if parts[0].rows.len() == job.m || (code.reads_in_place)(job.b, job.m) {
         let multiply = |part| {
             // SAFETY: parts are disjoint and lie inside the product.
             unsafe { (code.multiply)(job, part, None, None) }
@@ -206,4 +207,40 @@ fn pack_shared<T: Element, C: Element<Acc = T::Acc>>(
         // SAFETY: `Code::new` is given instruction sets that this processor has.
         unsafe { (code.pack)(job.b, cols, ks, to) }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::bf16;
+
+    /// The dot products of pairs, which a processor with AMX never chooses by itself, against a plain triple loop.
+    #[test]
+    fn pairs_follow_the_triple_loop() {
+        let value = |i: usize| bf16::from_f64((i * 37 % 101) as f64 / 50.0 - 1.0);
+        for (m, n, k) in [(1, 1, 1), (9, 50, 7), (40, 64, 300), (130, 33, 129), (16, 48, 600)] {
+            let a: Vec<bf16> = (0..m * k).map(value).collect();
+            let b: Vec<bf16> = (0..k * n).map(|i| value(i + 13)).collect();
+            for layout in [Layout::Nn, Layout::Nt, Layout::Tn] {
+                let mut c = vec![0.0f32; m * n];
+                let finish = Finish::plain(1.0, false);
+                let job = job(Gemm::new(layout, m, n, k), &a, &b, finish, c.as_mut_slice().into());
+                run(&Code::<bf16, f32>::new(isa(), false), &job);
+                for (i, found) in c.iter().enumerate() {
+                    let (row, col) = (i / n, i % n);
+                    let at = |l| match layout {
+                        Layout::Nn => (row * k + l, l * n + col),
+                        Layout::Nt => (row * k + l, col * k + l),
+                        Layout::Tn => (l * m + row, l * n + col),
+                    };
+                    let exact: f64 = (0..k).map(at).map(|(x, y)| a[x].to_f64() * b[y].to_f64()).sum();
+                    // The inputs are exact in bf16; sums of k products of at most 1 round to k·2⁻²⁴ each.
+                    assert!(
+                        (f64::from(*found) - exact).abs() < 1e-5 * k as f64,
+                        "{layout:?} {m}×{n}×{k}: {found}"
+                    );
+                }
+            }
+        }
+    }
 }

@@ -11,6 +11,8 @@ const TASK: usize = 1 << 20;
 const TASKS: usize = 16;
 /// Rows of a task: fewer would not share a panel of `b` well, more of `a` would not stay in the second-level cache.
 const ROWS: Range<usize> = 96..256;
+/// Fewest columns of a task that has all rows and packs its columns for itself alone.
+const NARROW: usize = 96;
 /// Fewest columns of a task that shares its rows with others.
 const COLS: usize = 192;
 /// The same where each of them packs the rows for itself.
@@ -35,15 +37,18 @@ impl Plan {
     /// The partition of `(m, k)·(k, n)` into tiles of the given size; `packs_a` where each task packs its rows of `a`.
     pub(super) fn new(tile: Tile, m: usize, n: usize, k: usize, packs_a: bool) -> Plan {
         let wanted = (m * n * k / TASK).clamp(1, TASKS);
-        let least_cols = if packs_a { PACKED_COLS } else { COLS };
-        let col_blocks = wanted.div_ceil(m.div_ceil(ROWS.end)).min(n.div_ceil(least_cols));
-        let row_blocks = wanted
-            .div_ceil(col_blocks)
-            .min(m.div_ceil(ROWS.start))
-            .max(m.div_ceil(ROWS.end));
-        let (row_blocks, col_blocks) = if wanted == 1 { (1, 1) } else { (row_blocks, col_blocks) };
+        let (row_blocks, col_blocks) = if wanted == 1 {
+            (1, 1)
+        } else if !packs_a && m <= ROWS.end && n >= 4 * NARROW {
+            (1, wanted.min(n / NARROW))
+        } else {
+            let least_cols = if packs_a { PACKED_COLS } else { COLS };
+            let col_blocks = wanted.div_ceil(m.div_ceil(ROWS.end)).min(n.div_ceil(least_cols));
+            let row_blocks = wanted.div_ceil(col_blocks).min(m.div_ceil(ROWS.start));
+            (row_blocks.max(m.div_ceil(ROWS.end)), col_blocks)
+        };
         let rows = m.div_ceil(row_blocks).next_multiple_of(tile.rows);
-        let cols = n.div_ceil(col_blocks).next_multiple_of(tile.cols);
+        let cols = n.div_ceil(col_blocks).next_multiple_of(tile.lanes);
         let (shared_cols, shared_k) = match k * n <= SHARED {
             true => (n, k),
             false if k > m => (n.min(SHARED / 1024), SHARED / n.min(SHARED / 1024)),

@@ -27,7 +27,9 @@ pub(super) struct Step<A> {
     /// First step of `b`, and elements between steps.
     pub(super) b: *const A,
     pub(super) b_stride: usize,
+    /// The sums, and elements between their rows.
     pub(super) tile: *mut A,
+    pub(super) tile_stride: usize,
     /// Whether the sums start from zero.
     pub(super) fresh: bool,
     pub(super) ahead: Ahead<A>,
@@ -71,6 +73,19 @@ impl<A> Ahead<A> {
             fetch(self.panel.wrapping_add(index * size), size);
         }
     }
+}
+
+/// Asks for a cache line in the first-level cache.
+#[inline(always)]
+fn soon<A>(p: *const A) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, without effect on memory or faults at any address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(p.cast::<i8>());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
 }
 
 /// Asks for the cache lines of `len` elements from `p` on, which need not exist.
@@ -120,6 +135,7 @@ unsafe fn wide<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
         b,
         b_stride,
         tile,
+        tile_stride,
         fresh,
         ahead,
         ..
@@ -130,7 +146,7 @@ unsafe fn wide<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
         if !fresh {
             for i in 0..R {
                 for j in 0..W {
-                    sums[i][j] = V::load(tile.add((i * W + j) * V::N));
+                    sums[i][j] = V::load(tile.add(i * tile_stride + j * V::N));
                 }
             }
         }
@@ -152,6 +168,9 @@ unsafe fn wide<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
                 }
                 for group in 0..groups {
                     ahead.fetch(group, groups);
+                    for start in starts {
+                        soon(start.wrapping_add((group + 2) * FETCH));
+                    }
                     for step in group * FETCH..steps.min((group + 1) * FETCH) {
                         let a = |i: usize| starts[i].add(step).read_unaligned();
                         add_step::<A, V, R, W>(&mut sums, a, b.add(step * b_stride), dot);
@@ -161,7 +180,7 @@ unsafe fn wide<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
         }
         for i in 0..R {
             for j in 0..W {
-                sums[i][j].store(tile.add((i * W + j) * V::N));
+                sums[i][j].store(tile.add(i * tile_stride + j * V::N));
             }
         }
     }
