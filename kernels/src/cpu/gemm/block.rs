@@ -5,7 +5,7 @@ use super::format::Format;
 use super::pack::Operand;
 use super::scratch::{Purpose, Scratch};
 use super::side::{Side, panels};
-use super::tile::{Ahead, MAX_TILE, Step};
+use super::tile::{Ahead, MAX_TILE, Result, Step};
 use crate::cpu::simd::{Lanes, Real};
 use crate::{Element, Stored};
 use std::ops::Range;
@@ -13,6 +13,9 @@ use std::ops::Range;
 /// Values of `k` between two visits to a tile: a panel of `b` this long stays in the first-level cache while the rows
 /// of `a` pass by. A multiple of what any format groups, so that no step straddles two blocks.
 pub(super) const K_BLOCK: usize = 384;
+
+/// Elements from which on `c` is not in the first-level cache anyway.
+const FAR: usize = 1 << 14;
 
 /// One matrix product.
 #[derive(Clone, Copy)]
@@ -171,6 +174,7 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
 ) {
     let steps = F::steps(part.ks.len());
     let count = part.rows.len();
+    let writes = (visit.last || matches!(sums, Sums::InPlace { .. })) && job.m * job.n >= FAR;
     let mut index = 0;
     for (cols, vectors) in panels::<W>(part.cols.clone(), V::N) {
         let (col, width) = (cols.start - part.cols.start, vectors * V::N);
@@ -179,10 +183,17 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
         for row in (0..count).step_by(R) {
             let (tile, tile_stride) = sums.tile(index, R * W * V::N, row, col, width);
             index += 1;
+            let rows = R.min(count - row);
+            let result = Result {
+                first: job.c.element((part.rows.start + row) * job.n + cols.start).cast(),
+                rows: if writes { rows } else { 0 },
+                stride: job.n * size_of::<C>(),
+                bytes: cols.len() * size_of::<C>(),
+            };
             let ahead = Ahead {
                 panel: b.wrapping_add(width * steps + row / R * share),
                 share,
-                ..left.ahead::<R>(if col == 0 { row + R } else { count }, count)
+                ..left.ahead::<R>(if col == 0 { row + R } else { count }, count, result)
             };
             let fresh = visit.fresh;
             let step = Step {
@@ -202,7 +213,7 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
                     let at = Rect {
                         row: part.rows.start + row,
                         col: cols.start,
-                        rows: R.min(count - row),
+                        rows,
                         cols: cols.len(),
                         stride: job.n,
                     };

@@ -35,7 +35,7 @@ pub(super) struct Step<A> {
     pub(super) ahead: Ahead<A>,
 }
 
-/// What the next tiles will read, to be fetched into the second-level cache little by little meanwhile.
+/// What this tile will write and the next ones will read, to be fetched into the second-level cache little by little.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead<A> {
     /// `count` rows of `a`, `stride` apart, for the same steps.
@@ -45,6 +45,17 @@ pub(super) struct Ahead<A> {
     /// `share` elements of packed `b`.
     pub(super) panel: *const A,
     pub(super) share: usize,
+    /// What this tile will write.
+    pub(super) result: Result,
+}
+
+/// Rows of `c`: their number, bytes between them, and bytes of each.
+#[derive(Clone, Copy)]
+pub(super) struct Result {
+    pub(super) first: *const u8,
+    pub(super) rows: usize,
+    pub(super) stride: usize,
+    pub(super) bytes: usize,
 }
 
 /// Steps between two fetches: a row of `a` moves on by one cache line of singles.
@@ -59,6 +70,7 @@ impl<A> Ahead<A> {
             count: self.count,
             panel: self.panel.cast(),
             share: self.share,
+            result: self.result,
         }
     }
 
@@ -67,6 +79,10 @@ impl<A> Ahead<A> {
     pub(super) fn fetch(&self, index: usize, groups: usize) {
         for row in 0..self.count {
             fetch(self.rows.wrapping_add(row * self.stride + index * FETCH), 1);
+        }
+        let result = self.result;
+        for row in result.rows * index / groups..result.rows * (index + 1) / groups {
+            fetch(result.first.wrapping_add(row * result.stride), result.bytes);
         }
         let size = self.share.div_ceil(groups).next_multiple_of(FETCH);
         if index * size < self.share {
