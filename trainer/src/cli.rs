@@ -15,6 +15,14 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Train on built-in scenes in about three minutes and show what was learned.
+    Demo(DemoArgs),
+    /// Train as a recipe says.
+    Train(TrainArgs),
+    /// Ask a trained model about an image.
+    Generate(GenerateArgs),
+    /// Measure a trained model.
+    Eval(EvalArgs),
     /// Print version, processor, memory and what was found of CUDA.
     Env,
 }

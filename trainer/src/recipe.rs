@@ -232,6 +232,18 @@ impl Recipe {
         parse::recipe(text, file, overrides)
     }
 
+    /// Stops each phase after `most` steps.
+    pub fn limit_steps(&mut self, most: usize) {
+        if let Some(phase) = &mut self.phase1 {
+            phase.steps = phase.steps.min(most);
+            phase.warmup = phase.warmup.min(phase.steps);
+        }
+        if let Some(phase) = &mut self.phase2 {
+            phase.steps = phase.steps.min(most);
+            phase.warmup = phase.warmup.min(phase.steps);
+        }
+    }
+
     /// The recipe with every default spelled out; reading it back gives the same recipe.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("every field of a checked recipe has a TOML form")

@@ -96,6 +96,12 @@ impl Session {
         })
     }
 
+    /// The same with a trained model's own tokenizer.
+    pub fn with_tokenizer(mut self, tokenizer: Tokenizer) -> Session {
+        self.prepare.tokenizer = tokenizer;
+        self
+    }
+
     /// The same model, untrained, on another device.
     pub fn model_on(&self, device: &Device) -> Result<(Vlm, Params)> {
         build(&self.recipe, device)

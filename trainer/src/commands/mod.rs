@@ -1,6 +1,10 @@
 //! What the verbs do, one file each.
 
+mod demo;
 mod env;
+mod eval;
+mod generate;
+mod train;
 
 use crate::cli::{Cli, Verb};
 use anyhow::Result;
@@ -11,6 +15,10 @@ use anyhow::Result;
 /// Whatever went wrong, in words for the one who typed it.
 pub fn run(cli: Cli) -> Result<()> {
     match cli.verb {
+        Verb::Demo(args) => demo::run(args),
+        Verb::Train(args) => train::run(args),
+        Verb::Generate(args) => generate::run(args),
+        Verb::Eval(args) => eval::run(args),
         Verb::Env => env::run(),
     }
 }

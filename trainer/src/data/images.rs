@@ -109,6 +109,15 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Reads and decodes an image file.
+///
+/// # Errors
+/// Names the file; as [`decode`].
+pub fn open(path: &Path) -> Result<RgbImage> {
+    let bytes = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    decode(&bytes).with_context(|| path.display().to_string())
+}
+
 /// Decodes a PNG, JPEG or WebP; transparency is composited on white.
 ///
 /// # Errors

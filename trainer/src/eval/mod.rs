@@ -1,8 +1,10 @@
 //! What a trained model can do, measured on what it has never seen.
 
 pub mod answers;
+pub mod corpus;
 pub mod retrieval;
 pub mod scenes;
+pub mod table;
 
 use std::collections::BTreeMap;
 

@@ -4,7 +4,7 @@ use rand::{Rng, RngExt};
 
 /// For every row of `scores` (n, n) one column other than its own, drawn with probability ∝ exp(score) among those
 /// that `allowed` accepts; the row's own index where none is left.
-pub fn draw(scores: &[f64], n: usize, allowed: impl Fn(usize, usize) -> bool, rng: &mut impl Rng) -> Vec<usize> {
+pub(super) fn draw(scores: &[f64], n: usize, allowed: impl Fn(usize, usize) -> bool, rng: &mut impl Rng) -> Vec<usize> {
     (0..n)
         .map(|row| draw_one(&scores[row * n..(row + 1) * n], row, &allowed, rng))
         .collect()

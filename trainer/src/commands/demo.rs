@@ -1,0 +1,23 @@
+//! `lenslet demo`: the whole road on built-in scenes, in about three minutes.
+
+use crate::cli::DemoArgs;
+use crate::recipe::Recipe;
+use crate::{compute, pipeline};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+/// The recipe the demo runs, the same file that `lenslet train --recipe recipes/demo.toml` reads.
+const RECIPE: &str = include_str!("../../../recipes/demo.toml");
+
+pub(super) fn run(args: DemoArgs) -> Result<()> {
+    compute::use_threads(args.compute.threads)?;
+    let device = compute::open(&args.compute.device)?;
+    let mut recipe = Recipe::parse(RECIPE, Path::new("recipes/demo.toml"), &[])?;
+    recipe.run.seed = args.seed;
+    recipe.run.device = args.compute.device;
+    if let Some(most) = args.max_steps {
+        recipe.limit_steps(most);
+    }
+    let out = args.out.unwrap_or_else(|| PathBuf::from("runs/demo"));
+    pipeline::run(recipe, &device, &out)
+}

@@ -1,0 +1,62 @@
+//! `lenslet generate`: ask a trained model about an image.
+
+use crate::cli::GenerateArgs;
+use crate::data::images;
+use anyhow::{Context, Result};
+use engine::{DType, Device};
+use model::{Generation, Pretrained, Sampler, prompt};
+use std::io::Write;
+use std::ops::ControlFlow;
+
+pub(super) fn run(args: GenerateArgs) -> Result<()> {
+    let model = Pretrained::load(&args.model, &Device::cpu(), DType::F32)
+        .with_context(|| format!("{}: not the folder of a trained model", args.model.display()))?;
+    let image = images::open(&args.image)?;
+    let pixels = model
+        .processor
+        .batch(std::slice::from_ref(&image), &Device::cpu(), DType::F32)?;
+    let tokenizer = &model.tokenizer;
+    let ids = prompt::<&str>(tokenizer, &[], &args.prompt)?;
+    let sampler = Sampler {
+        temperature: args.temperature,
+        top_k: args.top_k.unwrap_or(0),
+        top_p: args.top_p.unwrap_or(1.0),
+        seed: args.seed,
+    };
+    let room = model
+        .vlm
+        .config
+        .decoder
+        .max_position_embeddings
+        .saturating_sub(model.vlm.config.image_tokens() + ids.len());
+    let settings = Generation {
+        max_new: args.max_tokens.min(room),
+        stop: vec![tokenizer.specials().eos],
+        sampler,
+    };
+    let (mut so_far, mut shown) = (Vec::new(), 0);
+    let mut out = std::io::stdout().lock();
+    let mut failed = None;
+    model.vlm.generate(&model.params, &pixels, &ids, &settings, |token| {
+        so_far.push(token);
+        // The whole answer is decoded each time: a token may be part of a letter, and words are joined by spaces.
+        let written = tokenizer.decode(&so_far).map_err(anyhow::Error::from).and_then(|text| {
+            let new = text
+                .get(shown..)
+                .filter(|_| !text.ends_with('\u{fffd}'))
+                .unwrap_or_default();
+            shown += new.len();
+            write!(out, "{new}")?;
+            Ok(out.flush()?)
+        });
+        match written {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    writeln!(out)?;
+    failed.map_or(Ok(()), Err)
+}

@@ -1,0 +1,71 @@
+//! Measuring on conversations from disk that were kept out of training.
+
+use super::Figures;
+use super::answers::{Asked, answers};
+use super::retrieval::retrieval;
+use crate::data::corpus::{Corpus, Sample};
+use crate::data::{Pair, Prepare};
+use anyhow::Result;
+use engine::Params;
+use model::Vlm;
+use std::collections::BTreeMap;
+
+/// Retrieval between the images and their first answers, read as captions. Empty without a Q-Former.
+pub fn alignment(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus, count: usize) -> Result<Figures> {
+    let Some(qformer) = &vlm.qformer else {
+        return Ok(Figures::new());
+    };
+    let pair = |sample: &Sample| Pair {
+        image: heldout.images[sample.image].clone(),
+        caption: sample.turns[0].answer.clone(),
+        scene: None,
+    };
+    let pairs: Vec<Pair> = heldout.samples.iter().take(count).map(pair).collect();
+    retrieval(vlm, qformer, params, prepare, &pairs)
+}
+
+/// The share of first questions answered word for word, of the most frequent answer, and of a blank image.
+pub fn instruction(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus, count: usize) -> Result<Figures> {
+    let samples = &heldout.samples[..heldout.samples.len().min(count)];
+    let turns = |s: &Sample| vec![(s.turns[0].question.clone(), s.turns[0].answer.clone())];
+    let seen: Vec<Asked> = samples
+        .iter()
+        .map(|s| Asked {
+            image: heldout.images[s.image].clone(),
+            turns: turns(s),
+        })
+        .collect();
+    let blank: Vec<Asked> = samples
+        .iter()
+        .map(|s| Asked {
+            image: prepare.blank(),
+            turns: turns(s),
+        })
+        .collect();
+    let mut frequency = BTreeMap::<&str, usize>::new();
+    for asked in &seen {
+        *frequency.entry(asked.turns[0].1.as_str()).or_default() += 1;
+    }
+    let majority = frequency.values().copied().max().unwrap_or(0) as f64 / samples.len().max(1) as f64;
+    Ok(Figures::from([
+        (
+            "answers.exact".into(),
+            exact(&answers(vlm, params, prepare, &seen)?, &seen, prepare)?,
+        ),
+        ("answers.majority".into(), majority),
+        (
+            "control.blank.answers.exact".into(),
+            exact(&answers(vlm, params, prepare, &blank)?, &blank, prepare)?,
+        ),
+    ]))
+}
+
+/// Compares as the tokenizer sees it: case and spacing that it drops do not count.
+fn exact(said: &[Vec<String>], asked: &[Asked], prepare: &Prepare) -> Result<f64> {
+    let mut right = 0;
+    for (said, asked) in said.iter().zip(asked) {
+        let ids = prepare.tokenizer.encode(&asked.turns[0].1)?;
+        right += usize::from(said[0] == prepare.tokenizer.decode(&ids)?);
+    }
+    Ok(right as f64 / asked.len().max(1) as f64)
+}

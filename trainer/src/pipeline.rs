@@ -1,0 +1,220 @@
+//! A whole run: from a recipe to a trained, measured and illustrated model in its folder.
+
+use crate::eval::{Figures, corpus, scenes::SceneEval, table};
+use crate::memory;
+use crate::metrics::{MetricsLog, StepMetrics, read};
+use crate::phases::fit::Step;
+use crate::progress::{Progress, duration};
+use crate::recipe::Recipe;
+use crate::report::loss_svg;
+use crate::run_folder::RunFolder;
+use crate::session::{Dataset, Phase, Session};
+use crate::showcase::Showcase;
+use anyhow::{Context, Result};
+use engine::{Device, Params};
+use kernels::cpu::simd::isa;
+use model::{Vlm, save_folder};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+/// Memory besides tensors that grows while training: packing buffers of every thread, batches made ahead, code.
+const BESIDES: u64 = 24 << 20;
+
+/// Trains as `recipe` says on `device` and leaves everything in the new folder `out`.
+///
+/// # Errors
+/// Whatever goes wrong; a folder in which nothing is complete is removed.
+pub fn run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
+    let begin = Instant::now();
+    let mut folder = RunFolder::create(out)?;
+    let mut session = Session::new(recipe, device)?;
+    folder.write("recipe.resolved.toml", session.recipe.to_toml().as_bytes())?;
+    let estimate = introduce(&session, device)?;
+    let mut showcase = Showcase::new(&session)?;
+    showcase.ask(&session.vlm, &session.params, "before training")?;
+    let mut figures = Figures::new();
+    for phase in Phase::ALL {
+        if phase.training(&session.recipe).is_none() {
+            continue;
+        }
+        train(&mut session, phase, &folder, &mut showcase)?;
+        let model = Model {
+            vlm: &session.vlm,
+            params: &session.params,
+        };
+        figures.extend(evaluate(&session, model, phase)?);
+    }
+    showcase.ask(&session.vlm, &session.params, "after training")?;
+    println!("\n{}", table::table(&figures));
+    let json = serde_json::to_string_pretty(&figures).context("eval.json")?;
+    folder.write("eval.json", json.as_bytes())?;
+    let svg = loss_svg::svg(&read(&folder.file("metrics.jsonl"))?, &["itc", "itm", "itg"])?;
+    folder.write("loss.svg", svg.as_bytes())?;
+    showcase.write(&session, &folder)?;
+    let prepare = &session.prepare;
+    save_folder(
+        folder.path(),
+        &session.vlm.config,
+        &session.params,
+        &prepare.tokenizer,
+        &prepare.processor,
+    )
+    .context("the trained model cannot be saved")?;
+    folder.keep();
+    conclude(&folder, estimate, begin, &showcase);
+    Ok(())
+}
+
+/// What a dry run shows: everything but the training.
+///
+/// # Errors
+/// As [`run`].
+pub fn rehearse(recipe: Recipe, device: &Device) -> Result<()> {
+    let session = Session::new(recipe, device)?;
+    introduce(&session, device)?;
+    for phase in Phase::ALL {
+        if let Some(training) = phase.training(&session.recipe) {
+            let images = training.steps * training.batch_size * training.accumulate;
+            println!(
+                "{:<12}{} steps of {} images, {images} in all",
+                phase.name(),
+                training.steps,
+                training.batch_size
+            );
+        }
+    }
+    let conversation = session.data.source().conversation(0, 0.0)?;
+    println!("one sample:");
+    for (question, answer) in conversation.turns {
+        println!("  <user> {question} <assistant> [{answer} <eos>]   (the loss is on what stands in brackets)");
+    }
+    Ok(())
+}
+
+/// A model and its weights.
+#[derive(Clone, Copy)]
+pub struct Model<'a> {
+    /// The model.
+    pub vlm: &'a Vlm,
+    /// Its weights.
+    pub params: &'a Params,
+}
+
+/// What a phase taught, measured on what it did not show.
+///
+/// # Errors
+/// Those of the model.
+pub fn evaluate(session: &Session, model: Model<'_>, phase: Phase) -> Result<Figures> {
+    let (prepare, count) = (&session.prepare, session.recipe.eval.limit);
+    let Model { vlm, params } = model;
+    match &session.data {
+        Dataset::Scenes(source) => {
+            let eval = SceneEval {
+                vlm,
+                params,
+                prepare,
+                scenes: source.scenes,
+                count,
+            };
+            match phase {
+                Phase::Align => eval.alignment(),
+                Phase::Instruct => eval.instruction(),
+            }
+        }
+        Dataset::Corpus {
+            heldout: Some(heldout), ..
+        } => match phase {
+            Phase::Align => corpus::alignment(vlm, params, prepare, heldout, count),
+            Phase::Instruct => corpus::instruction(vlm, params, prepare, heldout, count),
+        },
+        Dataset::Corpus { heldout: None, .. } => Ok(Figures::new()),
+    }
+}
+
+/// Prints what will be done and returns the memory it should take in all, in bytes.
+fn introduce(session: &Session, device: &Device) -> Result<u64> {
+    let (all, trainable) = session.params.count();
+    let dtype = session.params.dtype();
+    println!(
+        "device      {} ({:?}), {} threads",
+        device.kind().name(),
+        isa(),
+        rayon::current_num_threads()
+    );
+    println!("parameters  {all} ({trainable} trainable), {dtype}");
+    if let Dataset::Corpus { train, heldout } = &session.data {
+        println!("data        {}", train.corpus.summary());
+        if let Some(heldout) = heldout {
+            println!("held out    {}", heldout.summary());
+        }
+    }
+    let before = memory::resident()
+        .map_or(0, |r| r.current)
+        .saturating_sub(device.memory().reserved as u64);
+    let estimate = before + session.rehearse()? as u64 + BESIDES;
+    println!("memory      about {} at the most", memory::size(estimate));
+    Ok(estimate)
+}
+
+fn train(session: &mut Session, phase: Phase, folder: &RunFolder, showcase: &mut Showcase) -> Result<()> {
+    let steps = phase.training(&session.recipe).map_or(0, |t| t.steps);
+    let mut log = MetricsLog::open(&folder.file("metrics.jsonl"))?;
+    let mut progress = Progress::new(phase.name(), steps);
+    let mut tokens = 0;
+    let vlm = session.vlm.clone();
+    session.train(phase, |step, params| {
+        tokens += step.accuracy.map_or(0, |(_, all)| all as u64);
+        log.append(&metrics(phase, step, tokens))?;
+        progress.step(step.loss, step.samples);
+        if phase == Phase::Instruct && step.step == steps / 2 {
+            showcase.ask(&vlm, params, "halfway")?;
+        }
+        Ok(())
+    })?;
+    progress.finish();
+    Ok(())
+}
+
+fn metrics(phase: Phase, step: &Step, num_tokens: u64) -> StepMetrics {
+    let (seconds, waited) = step.seconds;
+    let mut parts: BTreeMap<String, f64> = step
+        .parts
+        .iter()
+        .map(|(name, value)| (name.to_string(), *value))
+        .collect();
+    parts.insert("data_wait_share".into(), waited / seconds.max(1e-9));
+    StepMetrics {
+        phase: phase.name().into(),
+        step: step.step,
+        loss: step.loss,
+        lr: step.lr,
+        grad_norm: step.grad_norm,
+        samples_per_s: step.samples as f64 / seconds.max(1e-9),
+        mean_token_accuracy: step.accuracy.map(|(right, all)| right as f64 / all.max(1) as f64),
+        num_tokens,
+        parts,
+    }
+}
+
+fn conclude(folder: &RunFolder, estimate: u64, begin: Instant, showcase: &Showcase) {
+    let path = folder.path().display();
+    if let Some(memory) = memory::resident() {
+        let off = 100.0 * (memory.peak as f64 / estimate as f64 - 1.0);
+        println!(
+            "peak memory {} ({off:+.0} % against the estimate)",
+            memory::size(memory.peak)
+        );
+    }
+    println!("took        {}", duration(begin.elapsed()));
+    println!("in {path}: loss.svg, samples.md, attention/, eval.json, metrics.jsonl and the model");
+    println!("next:");
+    if let Some((image, question)) = showcase.example(folder) {
+        println!(
+            "  lenslet generate --model {path} --image {} --prompt {question:?}",
+            image.display()
+        );
+    }
+    println!("  lenslet eval --model {path} --seed 1");
+    println!("  lenslet train --recipe recipes/scenes-full.toml");
+}
