@@ -4,6 +4,7 @@ pub mod cli;
 pub mod commands;
 pub mod compute;
 pub mod data;
+pub mod estimate;
 pub mod eval;
 pub mod memory;
 pub mod metrics;

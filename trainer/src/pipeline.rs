@@ -1,5 +1,6 @@
 //! A whole run: from a recipe to a trained, measured and illustrated model in its folder.
 
+use crate::estimate;
 use crate::eval::{Figures, corpus, scenes::SceneEval, table};
 use crate::memory;
 use crate::metrics::{MetricsLog, StepMetrics, read};
@@ -17,9 +18,6 @@ use model::{Vlm, save_folder};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
-
-/// Memory besides tensors that grows while training: packing buffers of every thread, batches made ahead, code.
-const BESIDES: u64 = 24 << 20;
 
 /// Trains as `recipe` says on `device` and leaves everything in the new folder `out`.
 ///
@@ -149,10 +147,7 @@ fn introduce(session: &Session, device: &Device) -> Result<u64> {
             println!("held out    {}", heldout.summary());
         }
     }
-    let before = memory::resident()
-        .map_or(0, |r| r.current)
-        .saturating_sub(device.memory().reserved as u64);
-    let estimate = before + session.rehearse()? as u64 + BESIDES;
+    let estimate = estimate::peak(session, device)?;
     println!("memory      about {} at the most", memory::size(estimate));
     Ok(estimate)
 }

@@ -122,24 +122,19 @@ impl Session {
         train(recipe, data, prepare, vlm, params, phase, &training, observe)
     }
 
-    /// Bytes one step of every phase takes from the system, found by taking the steps on a device that only counts.
-    pub fn rehearse(&self) -> Result<usize> {
-        let device = Device::trace();
-        let (vlm, mut params) = self.model_on(&device)?;
-        for phase in Phase::ALL {
-            if let Some(training) = phase.training(&self.recipe) {
-                let once = Training {
-                    steps: 1,
-                    warmup: 0,
-                    ..training
-                };
-                let Session {
-                    recipe, data, prepare, ..
-                } = self;
-                train(recipe, data, prepare, &vlm, &mut params, phase, &once, |_, _| Ok(()))?;
-            }
-        }
-        Ok(device.memory().peak_reserved)
+    /// Trains one phase of a model of this recipe with other settings.
+    pub fn train_model(
+        &self,
+        vlm: &Vlm,
+        params: &mut Params,
+        phase: Phase,
+        training: &Training,
+        observe: impl FnMut(&Step, &Params) -> Result<()>,
+    ) -> Result<()> {
+        let Session {
+            recipe, data, prepare, ..
+        } = self;
+        train(recipe, data, prepare, vlm, params, phase, training, observe)
     }
 }
 

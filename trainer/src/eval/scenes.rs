@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 /// Longest caption in tokens: four objects take fifteen.
 const CAPTION: usize = 24;
 
+/// Images captioned at once.
+const BATCH: usize = 64;
+
 /// A trained model and the scenes it is measured on.
 pub struct SceneEval<'a> {
     /// The model.
@@ -139,10 +142,13 @@ impl SceneEval<'_> {
     fn captions(&self, prefix: &str, scenes: &[Scene], images: &[RgbImage]) -> Result<Figures> {
         let tokenizer = &self.prepare.tokenizer;
         let question = prompt::<&str>(tokenizer, &[], "describe the image .")?;
-        let prompts: Vec<_> = (0..images.len()).map(|i| (i, question.clone())).collect();
-        let pixels = self.prepare.tensor(self.params, &self.prepare.pixels(images)?)?;
         let stop = [tokenizer.specials().eos];
-        let ids = self.vlm.answer(self.params, &pixels, &prompts, CAPTION, &stop)?;
+        let mut ids = Vec::with_capacity(images.len());
+        for batch in images.chunks(BATCH) {
+            let prompts: Vec<_> = (0..batch.len()).map(|i| (i, question.clone())).collect();
+            let pixels = self.prepare.tensor(self.params, &self.prepare.pixels(batch)?)?;
+            ids.extend(self.vlm.answer(self.params, &pixels, &prompts, CAPTION, &stop)?);
+        }
         let (mut right, mut complete, mut named, mut absent, mut bad) = (0, 0, 0, 0, 0);
         for (scene, ids) in scenes.iter().zip(&ids) {
             let text = tokenizer.decode(ids)?;

@@ -1,0 +1,45 @@
+//! How much memory a run will take, told before it begins.
+
+use crate::memory;
+use crate::pipeline::{Model, evaluate};
+use crate::recipe::Training;
+use crate::session::{Phase, Session};
+use anyhow::Result;
+use engine::Device;
+
+/// Steps rehearsed per phase: texts differ in length, and with them the buffers.
+const STEPS: usize = 6;
+/// What the rehearsal cannot see: stacks and packing buffers of the threads that compute.
+const PER_THREAD: u64 = 6 << 20;
+
+/// Bytes this process will hold at the most: what it holds now, and what its tensors will need, found by training a few
+/// steps and evaluating on a device that computes nothing and only counts.
+///
+/// # Errors
+/// Those the run itself would meet.
+pub fn peak(session: &Session, device: &Device) -> Result<u64> {
+    let trace = Device::trace();
+    let (vlm, mut params) = session.model_on(&trace)?;
+    for phase in Phase::ALL {
+        if let Some(training) = phase.training(&session.recipe) {
+            let few = Training {
+                steps: training.steps.min(STEPS),
+                warmup: 0,
+                ..training
+            };
+            session.train_model(&vlm, &mut params, phase, &few, |_, _| Ok(()))?;
+            evaluate(
+                session,
+                Model {
+                    vlm: &vlm,
+                    params: &params,
+                },
+                phase,
+            )?;
+        }
+    }
+    let tensors = trace.memory().peak_reserved as u64;
+    let held = memory::resident().map_or(0, |resident| resident.peak);
+    let threads = rayon::current_num_threads() as u64;
+    Ok(held + tensors.saturating_sub(device.memory().reserved as u64) + threads * PER_THREAD)
+}
