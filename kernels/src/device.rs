@@ -228,7 +228,8 @@ mod tests {
             MemoryUse {
                 in_use: 1024,
                 peak_in_use: 1024,
-                reserved: 1024
+                reserved: 1024,
+                peak_reserved: 1024,
             }
         );
     }

@@ -115,7 +115,7 @@ fn triple_loop(p: Gemm, a: &[f64], b: &[f64]) -> Vec<f64> {
 /// Fails unless ‖found − expected‖ ≤ tolerance · ‖expected‖.
 fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len());
-    let norm = |x: f64| x.is_finite().then_some(x * x).unwrap_or(f64::INFINITY);
+    let norm = |x: f64| if x.is_finite() { x * x } else { f64::INFINITY };
     let error: f64 = found.iter().zip(expected).map(|(x, y)| norm(x - y)).sum();
     let size: f64 = expected.iter().map(|y| y * y).sum();
     assert!(

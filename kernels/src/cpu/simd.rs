@@ -534,8 +534,8 @@ pub mod x86 {
                 self,
                 // SAFETY: values of this type exist only where AVX-512 is enabled.
                 |v| Self(unsafe { _mm512_roundscale_ps(v.0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC) }),
-                // SAFETY: as above.
                 |n| {
+                    // SAFETY: as above.
                     Self(unsafe {
                         _mm512_castsi512_ps(_mm512_slli_epi32(
                             _mm512_add_epi32(_mm512_cvtps_epi32(n.0), _mm512_set1_epi32(127)),
@@ -596,8 +596,8 @@ pub mod x86 {
                 self,
                 // SAFETY: values of this type exist only where AVX2 is enabled.
                 |v| Self(unsafe { _mm256_round_ps(v.0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC) }),
-                // SAFETY: as above.
                 |n| {
+                    // SAFETY: as above.
                     Self(unsafe {
                         _mm256_castsi256_ps(_mm256_slli_epi32(
                             _mm256_add_epi32(_mm256_cvtps_epi32(n.0), _mm256_set1_epi32(127)),
@@ -701,7 +701,7 @@ mod tests {
         let mut y = vec![0.0; x.len()];
         exp_all(&x, &mut y);
         for (x, y) in x.iter().zip(&y) {
-            let exact = (x.max(-1e4).min(88.722_83) as f64).exp();
+            let exact = (x.clamp(-1e4, 88.722_83) as f64).exp();
             assert!(
                 ((*y as f64) - exact).abs() <= 3e-7 * exact + 3e-38,
                 "exp({x}) = {y}, expected {exact}"
