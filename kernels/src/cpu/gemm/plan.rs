@@ -17,6 +17,10 @@ const NARROW: usize = 96;
 const COLS: usize = 192;
 /// The same where each of them packs the rows for itself.
 const PACKED_COLS: usize = 512;
+/// Tasks that a product large enough for them has, even if its blocks get small.
+const LEAST_TASKS: usize = 2;
+/// Fewest rows of such a block.
+const LEAST_ROWS: usize = 32;
 /// Elements of `b` packed at a time for all tasks.
 const SHARED: usize = 4 << 20;
 
@@ -45,7 +49,13 @@ impl Plan {
             let least_cols = if packs_a { PACKED_COLS } else { COLS };
             let col_blocks = wanted.div_ceil(m.div_ceil(ROWS.end)).min(n.div_ceil(least_cols));
             let row_blocks = wanted.div_ceil(col_blocks).min(m.div_ceil(ROWS.start));
-            (row_blocks.max(m.div_ceil(ROWS.end)), col_blocks)
+            busy(
+                row_blocks.max(m.div_ceil(ROWS.end)),
+                col_blocks,
+                wanted.min(LEAST_TASKS),
+                m,
+                n,
+            )
         };
         let rows = m.div_ceil(row_blocks).next_multiple_of(tile.rows);
         let cols = n.div_ceil(col_blocks).next_multiple_of(tile.lanes);
@@ -79,6 +89,12 @@ impl Plan {
     }
 }
 
+/// More blocks where there would be fewer than `tasks`: a weight gradient has a small result and a long `k`.
+fn busy(rows: usize, cols: usize, tasks: usize, m: usize, n: usize) -> (usize, usize) {
+    let rows = rows.max(tasks.div_ceil(cols).min(m.div_ceil(LEAST_ROWS)));
+    (rows, cols.max(tasks.div_ceil(rows).min(n.div_ceil(NARROW))))
+}
+
 /// Consecutive ranges of `size`, the last one shorter.
 pub(super) fn blocks(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
@@ -89,4 +105,33 @@ pub(super) fn blocks(range: Range<usize>, size: usize) -> impl Iterator<Item = R
 pub(super) fn matrices_per_task(shape: Gemm) -> Option<usize> {
     let each = shape.m * shape.n * shape.k;
     (shape.batch > 1 && each < 16 * TASK).then(|| (TASK / each.max(1)).clamp(1, shape.batch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_products_keep_several_threads_busy_and_parts_cover_them() {
+        let tile = Tile {
+            rows: 8,
+            cols: 48,
+            lanes: 16,
+        };
+        for (m, n, k) in [
+            (96, 384, 4000),
+            (8, 384, 4000),
+            (64, 64, 4000),
+            (384, 384, 2304),
+            (2304, 96, 384),
+            (128, 512, 512),
+        ] {
+            for packs_a in [false, true] {
+                let parts = Plan::new(tile, m, n, k, packs_a).parts(m, 0..n, 0..k);
+                assert!(parts.len() >= LEAST_TASKS, "{m}×{n}×{k}: {} tasks", parts.len());
+                let covered: usize = parts.iter().map(|part| part.rows.len() * part.cols.len()).sum();
+                assert_eq!(covered, m * n, "{m}×{n}×{k}");
+            }
+        }
+    }
 }
