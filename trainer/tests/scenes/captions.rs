@@ -5,15 +5,15 @@ use lenslet::data::scenes::{
 };
 use proptest::prelude::*;
 
-use crate::SCENES;
 use crate::plain;
+use crate::{SCENES, WORLDS};
 
 #[test]
 fn captions_are_true_and_false_ones_false() {
-    for split in Split::ALL {
-        for index in 0..5_000 {
-            let scene = SCENES.scene(split, index);
-            let mut rng = SCENES.text_rng(split, index, 0);
+    for (scenes, split) in WORLDS.iter().flat_map(|scenes| Split::ALL.map(|split| (scenes, split))) {
+        for index in 0..3_000 {
+            let scene = scenes.scene(split, index);
+            let mut rng = scenes.text_rng(split, index, 0);
             let kinds = [CaptionKind::List, CaptionKind::Relation, CaptionKind::Count];
             let true_ones = kinds
                 .into_iter()
@@ -28,7 +28,7 @@ fn captions_are_true_and_false_ones_false() {
                 assert_eq!(plain::judge(&scene, &text), Some(true), "{split:?} {index}: {text}");
                 assert_eq!(Caption::parse(&text), Some(caption));
             }
-            let other = SCENES.scene(split, index + 1);
+            let other = scenes.scene(split, index + 1);
             for caption in [scene.false_caption(&other, &mut rng), scene.altered_caption(&mut rng)] {
                 let text = caption.to_string();
                 assert!(!is_true(&text, &scene), "{split:?} {index}: {text}");

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use lenslet::data::scenes::{PairSet, Scenes, Split};
+use lenslet::data::scenes::{Object, PairSet, Scenes, Split, World};
 
-use crate::SCENES;
 use crate::plain::{HELD_OUT, inside, name, uncovered};
+use crate::{SCENES, WORLDS};
 
 #[test]
 fn the_same_numbers_give_the_same_scene_and_pixels() {
@@ -46,14 +46,19 @@ fn only_compositional_scenes_show_held_out_pairs_and_all_of_them_do() {
             .collect::<HashSet<_>>(),
         HELD_OUT.map(String::from).into()
     );
-    for split in Split::ALL {
-        for index in 0..10_000 {
-            let scene = SCENES.scene(split, index);
+    for (scenes, split) in WORLDS.iter().flat_map(|scenes| Split::ALL.map(|split| (scenes, split))) {
+        for index in 0..5_000 {
+            let scene = scenes.scene(split, index);
             let held_out = scene
                 .objects
                 .iter()
                 .any(|object| HELD_OUT.contains(&name(object).as_str()));
             assert_eq!(held_out, split == Split::Compositional, "{split:?} {index}");
+            let small = |object: &Object| (object.pair.colour as usize) < 4 && (object.pair.shape as usize) < 4;
+            assert!(
+                scenes.world == World::Full || scene.objects.iter().all(small),
+                "{split:?} {index}"
+            );
         }
     }
 }
@@ -61,13 +66,6 @@ fn only_compositional_scenes_show_held_out_pairs_and_all_of_them_do() {
 #[test]
 fn object_counts_and_overlaps_have_their_share() {
     let n = 20_000;
-    let (mut counts, mut several, mut overlapping) = ([0u32; 5], 0, 0);
-    for index in 0..n {
-        let scene = SCENES.scene(Split::Train, index);
-        counts[scene.objects.len()] += 1;
-        several += u32::from(scene.objects.len() > 1);
-        overlapping += u32::from((1..scene.objects.len()).any(|b| (0..b).any(|a| scene.overlap(a, b))));
-    }
     let near = |count: u32, total: f64, share: f64| {
         let sigma = (total * share * (1.0 - share)).sqrt();
         assert!(
@@ -75,20 +73,38 @@ fn object_counts_and_overlaps_have_their_share() {
             "{count} of {total}, expected share {share}"
         );
     };
-    for (objects, share) in [0.0, 0.15, 0.30, 0.30, 0.25].into_iter().enumerate() {
-        near(counts[objects], n as f64, share);
+    let shares = [
+        ([0.0, 0.15, 0.30, 0.30, 0.25], 0.5),
+        ([0.0, 0.25, 0.40, 0.35, 0.0], 0.2),
+    ];
+    for (scenes, (shares, overlap)) in WORLDS.iter().zip(shares) {
+        let (mut counts, mut several, mut overlapping) = ([0u32; 5], 0, 0);
+        for index in 0..n {
+            let scene = scenes.scene(Split::Train, index);
+            counts[scene.objects.len()] += 1;
+            several += u32::from(scene.objects.len() > 1);
+            overlapping += u32::from((1..scene.objects.len()).any(|b| (0..b).any(|a| scene.overlap(a, b))));
+        }
+        for (count, share) in counts.into_iter().zip(shares) {
+            near(count, n as f64, share);
+        }
+        near(overlapping, f64::from(several), overlap);
     }
-    near(overlapping, f64::from(several), 0.5);
 }
 
 #[test]
 fn objects_lie_inside_apart_or_plainly_overlapping() {
-    for split in Split::ALL {
-        for index in 0..3_000 {
-            let scene = SCENES.scene(split, index);
+    for (scenes, split) in WORLDS.iter().flat_map(|scenes| Split::ALL.map(|split| (scenes, split))) {
+        let radii = if scenes.world == World::Full {
+            0.11..0.16
+        } else {
+            0.15..0.20
+        };
+        for index in 0..2_000 {
+            let scene = scenes.scene(split, index);
             let mut overlaps = 0;
             for (i, front) in scene.objects.iter().enumerate() {
-                assert!((0.11..0.16).contains(&front.radius));
+                assert!(radii.contains(&front.radius));
                 assert!(
                     [front.x, front.y]
                         .iter()
