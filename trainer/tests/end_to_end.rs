@@ -183,13 +183,10 @@ fn a_wrong_recipe_is_named_by_file_and_line_and_leaves_nothing() {
     let recipe = root.path().join("wrong.toml");
     let out = root.path().join("runs/wrong");
     let demo = fs::read_to_string(demo_recipe()).expect("the demo's recipe");
-    fs::write(
-        &recipe,
-        demo.replacen("name = \"demo\"", "name = \"demo\"\nsneed = 3", 1),
-    )
-    .expect("written");
+    let table = demo.lines().position(|line| line == "[run]").expect("a table");
+    fs::write(&recipe, demo.replacen("[run]", "[run]\nsneed = 3", 1)).expect("written");
     let train = ["train", "--recipe", text(&recipe), "--out", text(&out)];
-    fails(&train, &["wrong.toml:3", "sneed"]);
+    fails(&train, &[&format!("wrong.toml:{}", table + 2), "sneed"]);
 
     let demo = demo_recipe();
     for (device, said) in [("cuda:0", "--device cpu"), ("tpu", "expected `cpu` or `cuda:N`")] {
