@@ -83,7 +83,7 @@ impl Scene {
             .collect();
         *near
             .choose(rng)
-            .expect("nine pairs are near, and at most two of them held out and three others present")
+            .expect("six pairs or more are near, at most two of them held out and three others present")
     }
 
     pub(super) fn list_caption(&self) -> Caption {
