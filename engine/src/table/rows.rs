@@ -1,9 +1,13 @@
 //! The rows: every op, its kernels and its cases.
 
+mod layout;
+mod losses;
+mod pointwise;
+
 use super::oracle::{self, Sight};
 use super::{Array, Case, Row};
 use crate::ops::{self, Attend};
-use crate::{Activation, DType, Device, Mask, Result, Tensor, Var};
+use crate::{Activation, Device, Mask, Result, Tensor, Var};
 
 /// Errors of a result that is one sum over a few dozen products: 1e-5 in f32 (2⁻²⁴ times √n and some room), 2⁻⁷ in
 /// bf16, which rounds inputs of later steps and the result (2⁻⁹ each).
@@ -68,23 +72,23 @@ pub fn rows() -> Vec<Row> {
         row("l2_normalize", &["norm"], l2_normalize()),
         row("rotary", &["rotary"], rotary()),
         row("embedding", &["embedding"], embedding()),
-        row("cross_entropy", &["loss", "elementwise"], cross_entropy()),
-        row("clip_loss", &["contrastive", "elementwise"], clip_loss()),
-        row("siglip_loss", &["contrastive", "elementwise"], siglip_loss()),
+        row("cross_entropy", &["loss", "elementwise"], losses::cross_entropy()),
+        row("clip_loss", &["contrastive", "elementwise"], losses::clip_loss()),
+        row("siglip_loss", &["contrastive", "elementwise"], losses::siglip_loss()),
         row("patch_embed", &["patch", "gemm"], patch_embed()),
-        row("dropout", &["dropout"], dropout()),
-        row("activate", &["activation"], activate()),
-        row("silu_mul", &["activation"], silu_mul()),
-        row("add", &["elementwise"], add()),
-        row("mul", &["elementwise"], mul()),
-        row("scale", &["elementwise"], scale()),
-        row("add_broadcast", &["elementwise", "reduce"], add_broadcast()),
-        row("sum", &["reduce"], sum()),
-        row("repeat", &["reduce"], repeat()),
-        row("concat", &["copy"], concat()),
-        row("slice", &["copy"], slice()),
-        row("reshape", &[], reshape()),
-        row("cast", &["elementwise"], cast()),
+        row("dropout", &["dropout"], pointwise::dropout()),
+        row("activate", &["activation"], pointwise::activate()),
+        row("silu_mul", &["activation"], pointwise::silu_mul()),
+        row("add", &["elementwise"], pointwise::add()),
+        row("mul", &["elementwise"], pointwise::mul()),
+        row("scale", &["elementwise"], pointwise::scale()),
+        row("add_broadcast", &["elementwise", "reduce"], pointwise::add_broadcast()),
+        row("sum", &["reduce"], pointwise::sum()),
+        row("repeat", &["reduce"], layout::repeat()),
+        row("concat", &["copy"], layout::concat()),
+        row("slice", &["copy"], layout::slice()),
+        row("reshape", &[], layout::reshape()),
+        row("cast", &["elementwise"], layout::cast()),
         row("recompute", &[], Vec::new()),
     ]
 }
@@ -283,59 +287,6 @@ fn embedding() -> Vec<Case> {
     ]
 }
 
-fn cross_entropy() -> Vec<Case> {
-    const TARGETS: [i32; 5] = [2, 0, -100, 8, 3];
-    [0.0, 0.1]
-        .map(|smoothing| {
-            case(
-                format!("cross_entropy/smoothing {smoothing}"),
-                normal([&[5, 7], &[9, 7]]),
-                LOSS,
-                move |device, v| {
-                    Ok(ops::linear_cross_entropy(&v[0], &v[1], &ints(device, &TARGETS, &[5])?, smoothing)?.loss)
-                },
-                move |a| oracle::cross_entropy(&a[0], &a[1], &TARGETS, smoothing),
-            )
-        })
-        .into()
-}
-
-fn clip_loss() -> Vec<Case> {
-    let run = |_: &Device, v: &[Var]| ops::clip_loss(&v[0], &v[1], &v[2]);
-    let scale = || Array::new([1], vec![14.3f64.ln()]);
-    // In bf16 a score of size 1 errs by 2⁻⁹, times the scale of 14: the loss by 0.03.
-    let tolerance = (2e-5, 5e-2);
-    vec![
-        case(
-            "clip_loss/one query",
-            vec![unit(&[6, 8], 1), unit(&[6, 8], 2), scale()],
-            tolerance,
-            run,
-            |a| oracle::clip_loss(&a[0], &a[1], &a[2]),
-        ),
-        case(
-            "clip_loss/best of three queries",
-            vec![unit(&[5, 3, 8], 1), unit(&[5, 8], 2), scale()],
-            tolerance,
-            run,
-            |a| oracle::clip_loss(&a[0], &a[1], &a[2]),
-        ),
-    ]
-}
-
-fn siglip_loss() -> Vec<Case> {
-    let run = |_: &Device, v: &[Var]| ops::siglip_loss(&v[0], &v[1], &v[2], &v[3]);
-    let inputs = vec![
-        unit(&[6, 8], 1),
-        unit(&[6, 8], 2),
-        Array::new([1], vec![10f64.ln()]),
-        Array::new([1], vec![-10.0]),
-    ];
-    vec![case("siglip_loss", inputs, (2e-5, 5e-2), run, |a| {
-        oracle::siglip_loss(&a[0], &a[1], &a[2], &a[3])
-    })]
-}
-
 fn patch_embed() -> Vec<Case> {
     [0, 2]
         .map(|margin| {
@@ -351,197 +302,10 @@ fn patch_embed() -> Vec<Case> {
         .into()
 }
 
-/// Dropout's oracle is the op itself on ones: that fixes the mask; its statistics have a test of their own.
-fn dropout() -> Vec<Case> {
-    const P: f64 = 0.3;
-    let mask = |shape: crate::Shape| -> Result<Vec<f64>> {
-        ops::dropout(
-            &Var::constant(Tensor::full(&Device::cpu(), DType::F64, shape, 1.0)?),
-            P,
-            7,
-        )?
-        .tensor()
-        .to_f64()
-    };
-    vec![case(
-        "dropout",
-        normal([&[4, 50]]),
-        PRODUCT,
-        |_, v| ops::dropout(&v[0], P, 7),
-        move |a| {
-            let mask = mask(a[0].shape).expect("dropout of ones on the CPU");
-            a[0].zip(&Array::new(a[0].shape, mask), |x, m| x * m)
-        },
-    )]
-}
-
-fn activate() -> Vec<Case> {
-    let inputs = || vec![Array::random([3, 21], 1.0, 1)];
-    ACTIVATIONS
-        .map(|act| {
-            case(
-                format!("activate/{act:?}"),
-                inputs(),
-                PRODUCT,
-                move |_, v| ops::activate(&v[0], act),
-                move |a| a[0].map(|x| oracle::activation(x, act)),
-            )
-        })
-        .into()
-}
-
-fn silu_mul() -> Vec<Case> {
-    vec![case(
-        "silu_mul",
-        normal([&[3, 21], &[3, 21]]),
-        PRODUCT,
-        |_, v| ops::silu_mul(&v[0], &v[1]),
-        |a| {
-            a[0].map(|x| oracle::activation(x, Activation::Silu))
-                .zip(&a[1], |x, y| x * y)
-        },
-    )]
-}
-
-fn add() -> Vec<Case> {
-    vec![
-        case(
-            "add",
-            normal([&[3, 21], &[3, 21]]),
-            PRODUCT,
-            |_, v| ops::add(&v[0], &v[1]),
-            |a| a[0].zip(&a[1], |x, y| x + y),
-        ),
-        case(
-            "add/one variable twice",
-            normal([&[3, 21]]),
-            PRODUCT,
-            |_, v| ops::add(&v[0], &v[0]),
-            |a| a[0].map(|x| 2.0 * x),
-        ),
-    ]
-}
-
-fn mul() -> Vec<Case> {
-    vec![case(
-        "mul",
-        normal([&[3, 21], &[3, 21]]),
-        PRODUCT,
-        |_, v| ops::mul(&v[0], &v[1]),
-        |a| a[0].zip(&a[1], |x, y| x * y),
-    )]
-}
-
-fn scale() -> Vec<Case> {
-    vec![case(
-        "scale",
-        normal([&[3, 21]]),
-        PRODUCT,
-        |_, v| ops::scale(&v[0], -2.5),
-        |a| a[0].map(|x| -2.5 * x),
-    )]
-}
-
-fn add_broadcast() -> Vec<Case> {
-    vec![case(
-        "add_broadcast",
-        normal([&[4, 3, 5], &[3, 5]]),
-        PRODUCT,
-        |_, v| ops::add_broadcast(&v[0], &v[1]),
-        |a| {
-            let data = a[0]
-                .data
-                .iter()
-                .enumerate()
-                .map(|(i, x)| x + a[1].data[i % 15])
-                .collect();
-            Array::new(a[0].shape, data)
-        },
-    )]
-}
-
-fn sum() -> Vec<Case> {
-    vec![
-        case(
-            "sum/all",
-            normal([&[4, 3, 5]]),
-            PRODUCT,
-            |_, v| ops::sum(&v[0]),
-            |a| Array::new([1], vec![a[0].data.iter().sum()]),
-        ),
-        case(
-            "sum/axis",
-            normal([&[4, 3, 5]]),
-            PRODUCT,
-            |_, v| ops::sum_axis(&v[0], 1),
-            |a| oracle::sum_axis(&a[0], 1, |_| 1.0),
-        ),
-        case(
-            "sum/mean of the last",
-            normal([&[4, 3, 5]]),
-            PRODUCT,
-            |_, v| ops::mean_axis(&v[0], 2),
-            |a| oracle::sum_axis(&a[0], 2, |n| 1.0 / n as f64),
-        ),
-    ]
-}
-
-fn repeat() -> Vec<Case> {
-    vec![case(
-        "repeat",
-        normal([&[3, 5]]),
-        PRODUCT,
-        |_, v| ops::repeat(&v[0], 4),
-        |a| Array::new([4, 3, 5], a[0].data.repeat(4)),
-    )]
-}
-
-fn concat() -> Vec<Case> {
-    let inputs = normal([&[2, 3, 5], &[2, 1, 5], &[2, 4, 5]]);
-    vec![case(
-        "concat",
-        inputs,
-        PRODUCT,
-        |_, v| ops::concat(&[&v[0], &v[1], &v[2]]),
-        oracle::concat,
-    )]
-}
-
-fn slice() -> Vec<Case> {
-    vec![case(
-        "slice",
-        normal([&[2, 6, 5]]),
-        PRODUCT,
-        |_, v| ops::slice(&v[0], 2, 3),
-        |a| oracle::slice(&a[0], 2, 3),
-    )]
-}
-
-fn reshape() -> Vec<Case> {
-    let oracle = |a: &[Array]| Array::new([6, 5], a[0].data.clone());
-    vec![case(
-        "reshape",
-        normal([&[2, 3, 5]]),
-        PRODUCT,
-        |_, v| ops::reshape(&v[0], [6, 5]),
-        oracle,
-    )]
-}
-
-fn cast() -> Vec<Case> {
-    vec![case(
-        "cast",
-        normal([&[3, 21]]),
-        PRODUCT,
-        |_, v| ops::cast(&v[0], DType::F64),
-        |a| a[0].clone(),
-    )]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Error;
+    use crate::{DType, Error};
 
     #[test]
     fn a_wrong_derivative_is_found() -> Result<()> {
