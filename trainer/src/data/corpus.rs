@@ -1,7 +1,8 @@
 //! Conversations with their images in memory: what the training loops draw from.
 
+use super::bad_records::{BadRecord, BadRecords};
 use super::images::ImageSource;
-use super::llava::{self, BadRecord, BadRecords, Record, Select, Turn};
+use super::llava::{self, Record, Select, Turn};
 use crate::memory;
 use anyhow::{Context, Result, ensure};
 use image::RgbImage;

@@ -3,11 +3,12 @@
 //!
 //! The image always stands in front of the first question, wherever its mark `<image>` is; the mark is taken out.
 
+use super::bad_records::{BadRecord, BadRecords};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The mark for the image in a question.
 const MARK: &str = "<image>";
@@ -15,8 +16,6 @@ const MARK: &str = "<image>";
 const MAX_RECORD: usize = 1 << 20;
 /// The largest file in bytes.
 const MAX_FILE: u64 = 4 << 30;
-/// Bad records that are named; the others are only counted.
-const NAMED: usize = 5;
 
 /// One question and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,77 +37,6 @@ pub struct Record {
     pub image: String,
     /// At least one.
     pub turns: Vec<Turn>,
-}
-
-/// A record that cannot be used. Printed as `file:line: record `id`: field: what is wrong`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadRecord {
-    /// The file of conversations.
-    pub file: PathBuf,
-    /// Its line, counted from 1.
-    pub line: usize,
-    /// The record's `id`, where it could be read.
-    pub id: Option<String>,
-    /// The field to blame; empty for the record as a whole.
-    pub field: String,
-    /// What is wrong and what was expected.
-    pub message: String,
-}
-
-impl std::fmt::Display for BadRecord {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}: ", self.file.display(), self.line)?;
-        if let Some(id) = &self.id {
-            write!(f, "record `{id}`: ")?;
-        }
-        if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-/// Bad records: all counted, the first few named.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BadRecords {
-    /// How many there are.
-    pub count: usize,
-    /// The first few.
-    pub first: Vec<BadRecord>,
-}
-
-impl BadRecords {
-    /// Counts one more.
-    pub fn add(&mut self, record: BadRecord) {
-        self.count += 1;
-        if self.first.len() < NAMED {
-            self.first.push(record);
-        }
-    }
-
-    /// The named ones, one a line, and how many more there are.
-    pub fn list(&self) -> String {
-        let mut lines: Vec<String> = self.first.iter().map(|bad| format!("  {bad}")).collect();
-        if self.count > self.first.len() {
-            lines.push(format!("  and {} more", self.count - self.first.len()));
-        }
-        lines.join("\n")
-    }
-
-    /// Fails when more than the share `max_bad` of `records` is bad.
-    ///
-    /// # Errors
-    /// Says how many are bad and names the first few.
-    pub fn check(&self, records: usize, max_bad: f64) -> Result<()> {
-        ensure!(
-            self.count as f64 <= max_bad * records as f64,
-            "{} of {records} records are bad, more than {} %:\n{}",
-            self.count,
-            max_bad * 100.0,
-            self.list()
-        );
-        Ok(())
-    }
 }
 
 /// Which records of a file are wanted.

@@ -1,5 +1,6 @@
 //! Data to train and evaluate on.
 
+pub mod bad_records;
 pub mod corpus;
 mod corpus_source;
 pub mod images;
