@@ -1,7 +1,7 @@
 //! Tensors and gradients.
 //!
 //! A [`Var`] is a tensor that may be recorded on a [`Tape`]; the functions in [`ops`] compute and record;
-//! [`Tape::backward`] walks the tape in reverse and hands every leaf its gradient. [`Params`] keeps a model's
+//! [`Tape::gradients`] walks the tape in reverse and hands every leaf its gradient. [`Params`] keeps a model's
 //! weights under their names in flat arenas, [`Optimizer`] steps them.
 //!
 //! ```

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 /// A recorded computation: whatever its derivative needs, and the derivative.
 ///
-/// There is no default for `backward`: an op without a derivative is recorded as [`NoDerivative`].
+/// There is no default for `backward`: an op without a derivative is recorded as `NoDerivative`, whose `backward` is an error.
 pub trait Op {
     /// The op's name in errors and profiles.
     fn name(&self) -> &'static str;

@@ -1,7 +1,7 @@
 //! Contrastive losses between images and texts, forward and backward, from blocks of rows of the score matrix.
 //!
-//! The score of image i and text j is s_ij = e^log_scale · max_q ⟨image[i, q], text[j]⟩: with one query per image that of
-//! CLIP (Radford et al., 2021) and SigLIP (Zhai et al., 2023), with several that of BLIP-2 (Li et al., 2023). Among equal
+//! The score of image i and text j is `s_ij = e^log_scale · max_q ⟨image[i, q], text[j]⟩`: with one query per image that
+//! of CLIP (Radford et al., 2021) and SigLIP (Zhai et al., 2023), with several that of BLIP-2 (Li et al., 2023). Among equal
 //! queries the lowest counts, and gets the gradient. The scale e^log_scale is held at 100 at most; where it is held,
 //! `log_scale` gets no gradient. Rows are taken as they are: the caller normalises them.
 //!
