@@ -10,6 +10,7 @@ use anyhow::Result;
 use engine::Params;
 use image::RgbImage;
 use model::{Vlm, prompt};
+use rand::Rng;
 use std::collections::BTreeMap;
 
 /// Longest caption in tokens: four objects take fifteen.
@@ -53,9 +54,8 @@ impl SceneEval<'_> {
         let (mut asked, mut kinds) = (Vec::new(), Vec::new());
         for (i, (scene, pair)) in scenes.iter().zip(&pairs).enumerate() {
             let mut rng = self.scenes.text_rng(Split::HeldOut, i as u64, 8);
-            let other = &scenes[(i + 1) % scenes.len()];
             asked.push((&pair.image, pair.caption.clone()));
-            asked.push((&pair.image, scene.false_caption(other, &mut rng).to_string()));
+            asked.push((&pair.image, random_negative(&scenes, i, &mut rng)));
             asked.push((&pair.image, scene.altered_caption(&mut rng).to_string()));
             kinds.extend([0, 1, 2]);
         }
@@ -169,6 +169,13 @@ impl SceneEval<'_> {
         ];
         Ok(rows.map(|(key, value)| (format!("{prefix}{key}"), value)).into())
     }
+}
+
+/// A caption of another scene that is false of scene `index`; should twenty of them not be, its own altered.
+fn random_negative(scenes: &[Scene], index: usize, rng: &mut impl Rng) -> String {
+    let mut captions = (1..=20).map(|step| scenes[(index + step) % scenes.len()].any_caption(rng));
+    let wrong = captions.find(|caption| caption.holds(&scenes[index]) == Some(false));
+    wrong.unwrap_or_else(|| scenes[index].altered_caption(rng)).to_string()
 }
 
 /// Answers counted by kind.
