@@ -204,12 +204,14 @@ fn conclude(folder: &RunFolder, estimate: u64, begin: Instant, showcase: &Showca
     println!("took        {}", duration(begin.elapsed()));
     println!("in {path}: loss.svg, samples.md, attention/, eval.json, metrics.jsonl and the model");
     println!("next:");
+    // As it was started: after `cargo run` the binary is not on the path.
+    let lenslet = std::env::args().next().unwrap_or_else(|| "lenslet".into());
     if let Some((image, question)) = showcase.example(folder) {
         println!(
-            "  lenslet generate --model {path} --image {} --prompt {question:?}",
+            "  {lenslet} generate --model {path} --image {} --prompt {question:?}",
             image.display()
         );
     }
-    println!("  lenslet eval --model {path} --seed 1");
-    println!("  lenslet train --recipe recipes/scenes-full.toml");
+    println!("  {lenslet} eval --model {path} --seed 1");
+    println!("  {lenslet} train --recipe recipes/scenes-full.toml");
 }
