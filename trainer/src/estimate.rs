@@ -1,9 +1,10 @@
 //! How much memory a run will take, told before it begins.
 
 use crate::memory;
-use crate::pipeline::{Model, evaluate};
+use crate::phases::Phase;
+use crate::pipeline::evaluate;
 use crate::recipe::Training;
-use crate::session::{Phase, Session};
+use crate::session::Session;
 use anyhow::Result;
 use engine::Device;
 
@@ -28,16 +29,9 @@ pub fn peak(session: &Session, device: &Device) -> Result<u64> {
                 ..training
             };
             session.train_model(&vlm, &mut params, phase, &few, |_, _| Ok(()))?;
-            evaluate(
-                session,
-                Model {
-                    vlm: &vlm,
-                    params: &params,
-                },
-                phase,
-            )?;
         }
     }
+    evaluate(session, &vlm, &params)?;
     let tensors = trace.memory().peak_reserved as u64;
     let held = memory::resident().map_or(0, |resident| resident.peak);
     let threads = rayon::current_num_threads() as u64;

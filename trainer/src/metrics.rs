@@ -11,7 +11,7 @@ use std::path::Path;
 pub struct StepMetrics {
     /// `phase1` or `phase2`.
     pub phase: String,
-    /// The phase's steps, counted from 1.
+    /// The phase's steps, counted from 1. Those that phase 2 takes on phase 1's losses count on from its last.
     pub step: usize,
     /// The loss that was stepped on.
     pub loss: f64,

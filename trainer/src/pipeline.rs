@@ -4,12 +4,13 @@ use crate::estimate;
 use crate::eval::{Figures, corpus, scenes::SceneEval, table};
 use crate::memory;
 use crate::metrics::{MetricsLog, StepMetrics, read};
+use crate::phases::Phase;
 use crate::phases::fit::Step;
 use crate::progress::{Progress, duration};
 use crate::recipe::Recipe;
 use crate::report::loss_svg;
 use crate::run_folder::RunFolder;
-use crate::session::{Dataset, Phase, Session};
+use crate::session::{Dataset, Session};
 use crate::showcase::Showcase;
 use anyhow::{Context, Result};
 use engine::{Device, Params};
@@ -31,18 +32,10 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
     let estimate = introduce(&session, device)?;
     let mut showcase = Showcase::new(&session)?;
     showcase.ask(&session.vlm, &session.params, "before training")?;
-    let mut figures = Figures::new();
-    for phase in Phase::ALL {
-        if phase.training(&session.recipe).is_none() {
-            continue;
-        }
+    for phase in Phase::of(&session.recipe) {
         train(&mut session, phase, &folder, &mut showcase)?;
-        let model = Model {
-            vlm: &session.vlm,
-            params: &session.params,
-        };
-        figures.extend(evaluate(&session, model, phase)?);
     }
+    let figures = evaluate(&session, &session.vlm, &session.params)?;
     showcase.ask(&session.vlm, &session.params, "after training")?;
     println!("\n{}", table::table(&figures));
     let json = serde_json::to_string_pretty(&figures).context("eval.json")?;
@@ -90,22 +83,20 @@ pub fn rehearse(recipe: Recipe, device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// A model and its weights.
-#[derive(Clone, Copy)]
-pub struct Model<'a> {
-    /// The model.
-    pub vlm: &'a Vlm,
-    /// Its weights.
-    pub params: &'a Params,
-}
-
-/// What a phase taught, measured on what it did not show.
+/// What a model can do of what the recipe's phases teach, measured on what they did not show.
 ///
 /// # Errors
 /// Those of the model.
-pub fn evaluate(session: &Session, model: Model<'_>, phase: Phase) -> Result<Figures> {
+pub fn evaluate(session: &Session, vlm: &Vlm, params: &Params) -> Result<Figures> {
+    let mut figures = Figures::new();
+    for phase in Phase::of(&session.recipe) {
+        figures.extend(taught(phase, session, vlm, params)?);
+    }
+    Ok(figures)
+}
+
+fn taught(phase: Phase, session: &Session, vlm: &Vlm, params: &Params) -> Result<Figures> {
     let (prepare, count) = (&session.prepare, session.recipe.eval.limit);
-    let Model { vlm, params } = model;
     match &session.data {
         Dataset::Scenes(source) => {
             let eval = SceneEval {
@@ -153,15 +144,17 @@ fn introduce(session: &Session, device: &Device) -> Result<u64> {
 }
 
 fn train(session: &mut Session, phase: Phase, folder: &RunFolder, showcase: &mut Showcase) -> Result<()> {
-    let steps = phase.training(&session.recipe).map_or(0, |t| t.steps);
+    let steps_of = |phase: Phase| phase.training(&session.recipe).map_or(0, |t| t.steps);
+    let (steps, before) = (steps_of(phase), steps_of(Phase::Align));
     let mut log = MetricsLog::open(&folder.file("metrics.jsonl"))?;
     let mut progress = Progress::new(phase.name(), steps);
     let mut tokens = 0;
     let vlm = session.vlm.clone();
     session.train(phase, |step, params| {
         tokens += step.accuracy.map_or(0, |(_, all)| all as u64);
-        log.append(&metrics(phase, step, tokens))?;
-        progress.step(step.loss, step.samples);
+        let own = step.phase == phase;
+        log.append(&metrics(step, if own { 0 } else { before }, tokens))?;
+        progress.step(own.then_some(step.loss), step.samples);
         if phase == Phase::Instruct && step.step == steps / 2 {
             showcase.ask(&vlm, params, "halfway")?;
         }
@@ -171,7 +164,8 @@ fn train(session: &mut Session, phase: Phase, folder: &RunFolder, showcase: &mut
     Ok(())
 }
 
-fn metrics(phase: Phase, step: &Step, num_tokens: u64) -> StepMetrics {
+/// A step as it is logged, behind `before` steps of its phase.
+fn metrics(step: &Step, before: usize, num_tokens: u64) -> StepMetrics {
     let (seconds, waited) = step.seconds;
     let mut parts: BTreeMap<String, f64> = step
         .parts
@@ -180,8 +174,8 @@ fn metrics(phase: Phase, step: &Step, num_tokens: u64) -> StepMetrics {
         .collect();
     parts.insert("data_wait_share".into(), waited / seconds.max(1e-9));
     StepMetrics {
-        phase: phase.name().into(),
-        step: step.step,
+        phase: step.phase.name().into(),
+        step: before + step.step,
         loss: step.loss,
         lr: step.lr,
         grad_norm: step.grad_norm,

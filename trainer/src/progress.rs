@@ -60,11 +60,13 @@ impl Progress {
         }
     }
 
-    /// One more step is done, with this loss, over so many images.
-    pub fn step(&mut self, loss: f64, samples: usize) {
+    /// One more step is done, with this loss if it is the phase's own, over so many images.
+    pub fn step(&mut self, loss: Option<f64>, samples: usize) {
         self.done += 1;
         self.samples += samples;
-        self.loss = Some(self.loss.map_or(loss, |shown| shown + SMOOTHING * (loss - shown)));
+        if let Some(loss) = loss {
+            self.loss = Some(self.loss.map_or(loss, |shown| shown + SMOOTHING * (loss - shown)));
+        }
         let status = self.status();
         match &mut self.output {
             Output::Bar(bar) => {
@@ -148,7 +150,7 @@ mod tests {
         let page = Page::default();
         let mut progress = Progress::lines("phase1", 3, Box::new(page.clone()), every);
         for loss in [3.0, 2.0, 1.0] {
-            progress.step(loss, 8);
+            progress.step(Some(loss), 8);
         }
         progress.finish();
         let bytes = page.0.lock().unwrap().clone();

@@ -4,6 +4,7 @@ use crate::data::corpus::{Corpus, Files};
 use crate::data::llava::Select;
 use crate::data::scenes::{Scenes, vocabulary};
 use crate::data::{CorpusSource, Prepare, SceneSource, Source};
+use crate::phases::Phase;
 use crate::phases::align::Align;
 use crate::phases::fit::{Step, fit};
 use crate::phases::instruct::Instruct;
@@ -31,36 +32,6 @@ impl Dataset {
         match self {
             Dataset::Scenes(source) => source,
             Dataset::Corpus { train, .. } => train,
-        }
-    }
-}
-
-/// A phase of training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Contrastive learning, matching and captioning.
-    Align,
-    /// Instruction tuning.
-    Instruct,
-}
-
-impl Phase {
-    /// Both, in order.
-    pub const ALL: [Phase; 2] = [Phase::Align, Phase::Instruct];
-
-    /// The phase's table in a recipe and its name in the metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Phase::Align => "phase1",
-            Phase::Instruct => "phase2",
-        }
-    }
-
-    /// The recipe's settings for it; none where it is left out.
-    pub fn training(self, recipe: &Recipe) -> Option<Training> {
-        match self {
-            Phase::Align => recipe.phase1.as_ref().map(recipe::Phase1::training),
-            Phase::Instruct => recipe.phase2.as_ref().map(recipe::Phase2::training),
         }
     }
 }
@@ -185,32 +156,25 @@ fn train(
         training.muon_lr.map(|lr| lr / training.lr),
     )?;
     let (source, seed) = (data.source(), recipe.run.seed);
-    match (phase, &recipe.phase1, &recipe.phase2) {
-        (Phase::Align, Some(phase), _) => fit(
-            &Align {
+    let align = recipe.phase1.as_ref().map(|phase| Align {
+        vlm,
+        source,
+        prepare,
+        phase,
+        seed,
+    });
+    match (phase, align, &recipe.phase2) {
+        (Phase::Align, Some(align), _) => fit(&align, params, training, seed ^ 1, observe),
+        (Phase::Instruct, align, Some(phase)) => {
+            let instruct = Instruct {
                 vlm,
                 source,
                 prepare,
                 phase,
-                seed,
-            },
-            params,
-            training,
-            seed ^ 1,
-            observe,
-        ),
-        (Phase::Instruct, _, Some(phase)) => fit(
-            &Instruct {
-                vlm,
-                source,
-                prepare,
-                phase,
-            },
-            params,
-            training,
-            seed ^ 2,
-            observe,
-        ),
+                align,
+            };
+            fit(&instruct, params, training, seed ^ 2, observe)
+        }
         _ => Ok(()),
     }
 }
@@ -228,6 +192,7 @@ fn dataset(recipe: &Recipe, processor: &ImageProcessor) -> Result<Dataset> {
                 world: data.world.unwrap_or_default(),
             },
             turns: phase.map_or(1, |p| p.turns),
+            independent: phase.is_some_and(|p| p.independent_turns),
             start: phase.map_or(even, |p| p.questions_start),
             end: phase.map_or(even, |p| p.questions_end),
             until: phase.map_or(1.0, |p| p.questions_until),

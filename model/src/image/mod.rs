@@ -1,20 +1,18 @@
 //! Images on their way into a model.
 
+mod decode;
 mod resize;
 
+pub use decode::{decode_image, open_image};
 pub use resize::{Resample, resize};
 
-use crate::error::{Error, Result, at, config, input};
-use ::image::{ImageReader, Limits, RgbImage, imageops};
+use crate::error::{Result, config, input};
+use ::image::{RgbImage, imageops};
 use engine::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
-use std::io::Cursor;
-use std::path::Path;
 
 /// Largest side accepted, in pixels.
 const MAX_SIDE: u32 = 16_384;
-/// Most memory for decoding, in bytes.
-const MAX_MEMORY: u64 = 256 << 20;
 
 /// How an image of another aspect becomes square.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -131,32 +129,4 @@ impl ImageProcessor {
             }
         })
     }
-}
-
-/// Reads an image file; transparency is dropped.
-///
-/// # Errors
-/// When it cannot be read, is no PNG, JPEG or WebP, is larger than 16,384 pixels or 256 MB, or ends too early.
-pub fn open_image(path: &Path) -> Result<RgbImage> {
-    let bytes = std::fs::read(path).map_err(at(path))?;
-    decode_image(&bytes).map_err(|e| at(path)(e))
-}
-
-/// As [`open_image`], from memory.
-pub fn decode_image(bytes: &[u8]) -> Result<RgbImage> {
-    let bad = |message: String| Error::Input { what: "image", message };
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|e| bad(e.to_string()))?;
-    // The decoder fills a JPEG that ends early with grey, without a word.
-    let jpeg = reader.format() == Some(image::ImageFormat::Jpeg);
-    if jpeg && !bytes.windows(2).any(|pair| pair == [0xff, 0xd9]) {
-        return Err(bad("the JPEG has no end".into()));
-    }
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_MEMORY);
-    reader.limits(limits);
-    Ok(reader.decode().map_err(|e| bad(e.to_string()))?.to_rgb8())
 }

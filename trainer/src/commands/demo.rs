@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 const RECIPE: &str = include_str!("../../../recipes/demo.toml");
 
 pub(super) fn run(args: DemoArgs) -> Result<()> {
-    compute::use_threads(args.compute.threads)?;
     let device = compute::open(&args.compute.device)?;
     let mut recipe = Recipe::parse(RECIPE, Path::new("recipes/demo.toml"), &[])?;
     recipe.run.seed = args.seed;
@@ -19,5 +18,5 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
         recipe.limit_steps(most);
     }
     let out = args.out.unwrap_or_else(|| PathBuf::from("runs/demo"));
-    pipeline::run(recipe, &device, &out)
+    compute::with_threads(args.compute.threads, || pipeline::run(recipe, &device, &out))
 }

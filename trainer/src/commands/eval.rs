@@ -2,9 +2,9 @@
 
 use crate::cli::EvalArgs;
 use crate::eval::table;
-use crate::pipeline::{Model, evaluate};
+use crate::pipeline::evaluate;
 use crate::recipe::Recipe;
-use crate::session::{Phase, Session};
+use crate::session::Session;
 use anyhow::{Context, Result};
 use engine::Device;
 use model::Pretrained;
@@ -22,17 +22,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     let trained = Pretrained::load(&args.model, &device, dtype)
         .with_context(|| format!("{}: not the folder of a trained model", args.model.display()))?;
     let session = Session::new(recipe, &device)?.with_tokenizer(trained.tokenizer.clone());
-    let model = Model {
-        vlm: &trained.vlm,
-        params: &trained.params,
-    };
-    let mut figures = crate::eval::Figures::new();
-    for phase in Phase::ALL
-        .into_iter()
-        .filter(|phase| phase.training(&session.recipe).is_some())
-    {
-        figures.extend(evaluate(&session, model, phase)?);
-    }
+    let figures = evaluate(&session, &trained.vlm, &trained.params)?;
     println!("{}", table::table(&figures));
     Ok(())
 }

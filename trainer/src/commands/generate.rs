@@ -1,17 +1,16 @@
 //! `lenslet generate`: ask a trained model about an image.
 
 use crate::cli::GenerateArgs;
-use crate::data::images;
 use anyhow::{Context, Result};
 use engine::{DType, Device};
-use model::{Generation, Pretrained, Sampler, prompt};
+use model::{Generation, Pretrained, Sampler, open_image, prompt};
 use std::io::Write;
 use std::ops::ControlFlow;
 
 pub(super) fn run(args: GenerateArgs) -> Result<()> {
     let model = Pretrained::load(&args.model, &Device::cpu(), DType::F32)
         .with_context(|| format!("{}: not the folder of a trained model", args.model.display()))?;
-    let image = images::open(&args.image)?;
+    let image = open_image(&args.image)?;
     let pixels = model
         .processor
         .batch(std::slice::from_ref(&image), &Device::cpu(), DType::F32)?;

@@ -11,11 +11,12 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     if let Some(device) = args.device {
         recipe.run.device = device;
     }
-    compute::use_threads(recipe.run.threads)?;
     let device = compute::open(&recipe.run.device)?;
-    if args.dry_run {
-        return pipeline::rehearse(recipe, &device);
-    }
-    let out = args.out.unwrap_or_else(|| Path::new("runs").join(&recipe.run.name));
-    pipeline::run(recipe, &device, &out)
+    compute::with_threads(recipe.run.threads, || {
+        if args.dry_run {
+            return pipeline::rehearse(recipe, &device);
+        }
+        let out = args.out.unwrap_or_else(|| Path::new("runs").join(&recipe.run.name));
+        pipeline::run(recipe, &device, &out)
+    })
 }

@@ -46,6 +46,8 @@ pub struct SceneSource {
     pub scenes: Scenes,
     /// Questions per scene.
     pub turns: usize,
+    /// Whether each is answered without the others in sight.
+    pub independent: bool,
     /// How often each kind is asked at the start.
     pub start: QuestionWeights,
     /// How often from `until` on.
@@ -77,7 +79,7 @@ impl Source for SceneSource {
             .start
             .lerp(self.end, (progress / self.until.max(f64::MIN_POSITIVE)).min(1.0));
         let mut rng = self.scenes.text_rng(Split::Train, index, 1);
-        let turns = dialogue(&scene, &weights, self.turns, &mut rng);
+        let turns = dialogue(&scene, &weights, self.turns, self.independent, &mut rng);
         let turns = turns.into_iter().map(|turn| (turn.question, turn.answer)).collect();
         Ok(Conversation {
             image: scene.render(self.scenes.image_size),

@@ -204,6 +204,7 @@ impl Tally {
             QuestionKind::Count => "count",
             QuestionKind::Colour => "colour",
             QuestionKind::Shape => "shape",
+            QuestionKind::Choice(_) => "choice",
             QuestionKind::Where => "where",
             QuestionKind::Which => "which",
             _ => return,

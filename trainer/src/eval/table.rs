@@ -4,7 +4,7 @@ use super::Figures;
 use crate::report::table::Table;
 
 /// Rows of the table: a name, the figure's key, and what guessing reaches, if that is known.
-const ROWS: [(&str, &str, Option<f64>); 29] = [
+const ROWS: [(&str, &str, Option<f64>); 30] = [
     ("image -> text R@1", "retrieval.image_to_text.r1", None),
     ("image -> text R@5", "retrieval.image_to_text.r5", None),
     ("text -> image R@1", "retrieval.text_to_image.r1", None),
@@ -29,6 +29,7 @@ const ROWS: [(&str, &str, Option<f64>); 29] = [
     ("  below", "spatial.below.accuracy", Some(0.5)),
     ("  in front of", "spatial.in_front_of.accuracy", Some(0.5)),
     ("  behind", "spatial.behind.accuracy", Some(0.5)),
+    ("which of two relations", "choice.accuracy", Some(0.5)),
     ("captions wholly true", "caption.truth", None),
     ("captions true and complete", "caption.complete", None),
     ("hallucinated mentions (CHAIR)", "chair.mention", None),

@@ -3,6 +3,7 @@
 //! Three losses on pairs of image and caption: contrastive (ITC), matching with hard negatives (ITM) and captioning
 //! (ITG), weighted in the recipe.
 
+use super::Phase;
 use super::fit::{Losses, Objective};
 use super::negatives;
 use crate::data::{Pair, Prepare, Source};
@@ -98,6 +99,7 @@ impl Objective for Align<'_> {
             .map(|(name, loss, _)| (*name, loss.tensor().clone()))
             .collect();
         Ok(Losses {
+            phase: Phase::Align,
             total: sum(&weighted)?,
             parts,
             accuracy: None,

@@ -1,5 +1,6 @@
 //! The training loop both phases share: batches made ahead, forward, backward, step, one report per step.
 
+use super::Phase;
 use crate::recipe::{self, Training};
 use anyhow::{Context, Result};
 use engine::{AdamW, Curve, Graph, Optimizer, Params, Schedule, Tensor, Var};
@@ -21,6 +22,8 @@ pub trait Objective: Sync {
 
 /// The losses of one batch.
 pub struct Losses {
+    /// Whose losses they are.
+    pub phase: Phase,
     /// What is minimised: a scalar.
     pub total: Var,
     /// Its parts by name, unweighted.
@@ -34,6 +37,8 @@ pub struct Losses {
 pub struct Step {
     /// Counted from 1.
     pub step: usize,
+    /// The phase whose losses the step was taken on; phase 2 takes some on phase 1's.
+    pub phase: Phase,
     /// The weighted loss, averaged over accumulated parts.
     pub loss: f64,
     /// Its parts, likewise.
@@ -64,6 +69,7 @@ pub fn fit<O: Objective>(
     let mut optimizer = Optimizer::new(params, adamw(training))?;
     let schedule = schedule(training);
     let parts = training.accumulate.max(1);
+    let mut phase = Phase::Align;
     std::thread::scope(|scope| {
         let (sender, batches) = sync_channel(AHEAD);
         scope.spawn(move || {
@@ -87,6 +93,7 @@ pub fn fit<O: Objective>(
                 let losses = objective.losses(&graph, &batch)?;
                 let share = engine::ops::scale(&losses.total, 1.0 / parts as f64)?;
                 graph.backward(&share, optimizer.gradients())?;
+                phase = losses.phase;
                 sum.add(&losses, parts)?;
             }
             let lr = schedule.at(step);
@@ -96,6 +103,7 @@ pub fn fit<O: Objective>(
             let seconds = (begin.elapsed().as_secs_f64(), sum.waited);
             let done = Step {
                 step: step + 1,
+                phase,
                 loss: sum.loss,
                 parts: sum.parts,
                 lr,

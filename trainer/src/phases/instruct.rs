@@ -1,5 +1,7 @@
 //! Phase 2: instruction tuning. Next-token loss on the answers of conversations about images (Liu et al. 2023).
 
+use super::Phase;
+use super::align::{self, Align};
 use super::fit::{Losses, Objective};
 use crate::data::{Prepare, Source};
 use crate::recipe::Phase2;
@@ -17,18 +19,33 @@ pub struct Instruct<'a> {
     pub prepare: &'a Prepare,
     /// Batch size and how turns are laid out.
     pub phase: &'a Phase2,
+    /// Phase 1's objective, for the steps that `phase.align_every` gives it.
+    pub align: Option<Align<'a>>,
 }
 
-/// Images and conversations about them.
-pub struct Batch {
-    pixels: Vec<f32>,
-    text: TextBatch,
+/// What one step is taken on.
+pub enum Batch {
+    /// Images and conversations about them.
+    Answers {
+        /// (batch, 3, size, size).
+        pixels: Vec<f32>,
+        /// The conversations.
+        text: TextBatch,
+    },
+    /// Pairs of image and caption, as in phase 1.
+    Align(align::Batch),
 }
 
 impl Objective for Instruct<'_> {
     type Batch = Batch;
 
     fn batch(&self, index: u64, progress: f64) -> Result<Batch> {
+        let (step, every) = (index / self.phase.accumulate as u64, self.phase.align_every as u64);
+        if let (Some(align), 0) = (&self.align, (step + 1).checked_rem(every).unwrap_or(1)) {
+            // Behind the pairs phase 1 has seen, at the end of its course.
+            let seen = (align.phase.steps * align.phase.accumulate) as u64;
+            return Ok(Batch::Align(align.batch(seen + index, 1.0)?));
+        }
         let size = self.phase.batch_size as u64;
         let indices = index * size..(index + 1) * size;
         let conversations = indices
@@ -36,20 +53,26 @@ impl Objective for Instruct<'_> {
             .collect::<Result<Vec<_>>>()?;
         let pixels = self.prepare.pixels(conversations.iter().map(|c| &c.image))?;
         let rows: Vec<_> = conversations.into_iter().map(|c| c.turns).collect();
-        Ok(Batch {
+        Ok(Batch::Answers {
             pixels,
             text: self.prepare.text(&rows, self.phase.independent_turns)?,
         })
     }
 
     fn losses(&self, graph: &Graph<'_>, batch: &Batch) -> Result<Losses> {
-        let pixels = self.prepare.tensor(graph.params(), &batch.pixels)?;
-        let answer = self.vlm.loss(graph, &graph.input(pixels), &batch.text)?;
+        let (pixels, text) = match (batch, &self.align) {
+            (Batch::Answers { pixels, text }, _) => (pixels, text),
+            (Batch::Align(batch), Some(align)) => return align.losses(graph, batch),
+            (Batch::Align(_), None) => anyhow::bail!("a batch of pairs, but no phase 1"),
+        };
+        let pixels = self.prepare.tensor(graph.params(), pixels)?;
+        let answer = self.vlm.loss(graph, &graph.input(pixels), text)?;
         let accuracy = match graph.params().device().kind() {
-            Kind::Cpu => Some(count_right(&batch.text.targets, &answer.predictions.to_vec::<i32>()?)),
+            Kind::Cpu => Some(count_right(&text.targets, &answer.predictions.to_vec::<i32>()?)),
             Kind::Trace => None,
         };
         Ok(Losses {
+            phase: Phase::Instruct,
             parts: Vec::new(),
             accuracy,
             total: answer.loss,

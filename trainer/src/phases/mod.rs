@@ -4,3 +4,41 @@ pub mod align;
 pub mod fit;
 pub mod instruct;
 mod negatives;
+
+use crate::recipe::{Phase1, Phase2, Recipe, Training};
+
+/// A phase of training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Contrastive learning, matching and captioning.
+    Align,
+    /// Instruction tuning.
+    Instruct,
+}
+
+impl Phase {
+    /// Both, in order.
+    pub const ALL: [Phase; 2] = [Phase::Align, Phase::Instruct];
+
+    /// Those a recipe has, in order.
+    pub fn of(recipe: &Recipe) -> impl Iterator<Item = Phase> + use<> {
+        let here = Phase::ALL.map(|phase| phase.training(recipe).map(|_| phase));
+        here.into_iter().flatten()
+    }
+
+    /// The phase's table in a recipe and its name in the metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Phase::Align => "phase1",
+            Phase::Instruct => "phase2",
+        }
+    }
+
+    /// The recipe's settings for it; none where it is left out.
+    pub fn training(self, recipe: &Recipe) -> Option<Training> {
+        match self {
+            Phase::Align => recipe.phase1.as_ref().map(Phase1::training),
+            Phase::Instruct => recipe.phase2.as_ref().map(Phase2::training),
+        }
+    }
+}

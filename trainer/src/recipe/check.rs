@@ -24,7 +24,7 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
         phase1(phase, recipe)?;
     }
     if let Some(phase) = &recipe.phase2 {
-        phase2(phase)?;
+        phase2(phase, recipe)?;
     }
     range("eval.samples", recipe.eval.samples, 0, 10_000)?;
     range("eval.attention", recipe.eval.attention, 0, recipe.eval.samples)?;
@@ -139,8 +139,16 @@ fn phase1(phase: &Phase1, recipe: &Recipe) -> Result<(), Invalid> {
     range("phase1.itm_hardness", phase.itm_hardness, 0.0, 1e6)
 }
 
-fn phase2(phase: &Phase2) -> Result<(), Invalid> {
+fn phase2(phase: &Phase2, recipe: &Recipe) -> Result<(), Invalid> {
     training("phase2", &phase.training())?;
+    if phase.align_every == 1 {
+        let message = "expected 0 or at least 2, found 1: no step would be left for instructions";
+        return Err(Invalid::new("phase2.align_every", message));
+    }
+    if phase.align_every > 0 && recipe.phase1.is_none() {
+        let message = "goes on with the losses of [phase1], which is missing";
+        return Err(Invalid::new("phase2.align_every", message));
+    }
     range("phase2.turns", phase.turns, 1, 64)?;
     for (key, weights) in [
         ("questions_start", &phase.questions_start),

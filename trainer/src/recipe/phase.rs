@@ -112,6 +112,9 @@ phase! {
 phase! {
     /// Phase 2, instruction tuning: next-token loss on the answers of conversations about images.
     Phase2 {
+        /// Every so many steps one is taken on phase 1's losses and batch instead, so that the encoder goes on serving
+        /// the Q-Former; 0: never. Default 0.
+        align_every: usize = "Default::default",
         /// Turns per conversation made from scenes. Default 4.
         turns: usize = "defaults::turns",
         /// Turns about one image do not see each other. Default false.

@@ -133,6 +133,6 @@ mod tests {
     #[test]
     fn the_file_reads_back() {
         let page = side_by_side(&RgbImage::from_pixel(300, 290, Rgb([9, 8, 7])), &[1.0], 1, 1).unwrap();
-        assert_eq!(crate::data::images::decode(&png(&page).unwrap()).unwrap(), page);
+        assert_eq!(model::decode_image(&png(&page).unwrap()).unwrap(), page);
     }
 }

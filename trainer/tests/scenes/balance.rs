@@ -39,6 +39,7 @@ fn dialogues(split: Split, scenes: std::ops::Range<u64>) -> Vec<Vec<(usize, Turn
             &SCENES.scene(split, index),
             &weights,
             4,
+            false,
             &mut SCENES.text_rng(split, index, 0),
         );
         turns

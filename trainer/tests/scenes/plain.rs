@@ -172,6 +172,16 @@ pub(crate) fn answer(scene: &Scene, question: &str) -> Option<String> {
             .and_then(|rest| rest.strip_suffix(" one"))
         {
             shape(&having(&|object| colour(object) == wanted))
+        } else if let Some((first, rest)) = asked.strip_prefix("is the ").and_then(|rest| rest.split_once(" or ")) {
+            let (second, b) = rest.split_once(" the ").expect("an object");
+            let mut words = first.splitn(3, ' ');
+            let a = [words.next(), words.next()].map(|word| word.expect("a pair")).join(" ");
+            let first = words.next().expect("a relation");
+            let (a, b) = (find(scene, &a), find(scene, b));
+            let held = |relation: &&str| related(scene, a, relation, b).expect("a decisive relation");
+            let held: Vec<&str> = [first, second].into_iter().filter(held).collect();
+            assert_eq!(held.len(), 1, "{question}");
+            held[0].to_string()
         } else if let Some(rest) = asked.strip_prefix("is the ") {
             let (a, relation, b) = split_relation(rest).expect("a relation");
             let b = find(scene, b.strip_prefix("the ").expect("the"));

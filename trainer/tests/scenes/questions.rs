@@ -13,7 +13,7 @@ use crate::{SCENES, WORLDS};
 fn turns(scenes: &Scenes, split: Split, index: u64) -> (Scene, Vec<Turn>) {
     let scene = scenes.scene(split, index);
     let mut rng = scenes.text_rng(split, index, 0);
-    let mut turns = dialogue(&scene, &QuestionWeights::EVEN, 6, &mut rng);
+    let mut turns = dialogue(&scene, &QuestionWeights::EVEN, 6, false, &mut rng);
     turns.extend(evaluation(&scene, &mut rng));
     (scene, turns)
 }
@@ -132,10 +132,10 @@ fn a_dialogue_has_the_turns_asked_for_and_repeats_nothing() {
             only("existence = 1"),
             only("spatial = 1\ncount = 0.1"),
         ] {
-            let turns = dialogue(&scene, &weights, 6, &mut SCENES.text_rng(Split::Train, index, 0));
+            let turns = dialogue(&scene, &weights, 6, false, &mut SCENES.text_rng(Split::Train, index, 0));
             assert_eq!(
                 turns,
-                dialogue(&scene, &weights, 6, &mut SCENES.text_rng(Split::Train, index, 0))
+                dialogue(&scene, &weights, 6, false, &mut SCENES.text_rng(Split::Train, index, 0))
             );
             let questions: HashSet<_> = turns.iter().map(|turn| &turn.question).collect();
             assert_eq!(questions.len(), turns.len(), "{turns:?}");
@@ -145,6 +145,21 @@ fn a_dialogue_has_the_turns_asked_for_and_repeats_nothing() {
         }
     }
     assert!(lengths[6] > 3_960, "{lengths:?}");
+}
+
+#[test]
+fn independent_turns_may_ask_after_the_same_in_other_words() {
+    let weights: QuestionWeights = toml::from_str("spatial = 1").expect("weights");
+    let mut again = 0;
+    for index in 0..500 {
+        let scene = SCENES.scene(Split::Train, index);
+        let turns = dialogue(&scene, &weights, 6, true, &mut SCENES.text_rng(Split::Train, index, 0));
+        let questions: HashSet<_> = turns.iter().map(|turn| &turn.question).collect();
+        assert_eq!(questions.len(), turns.len(), "{turns:?}");
+        // Two objects can be compared along three axes at most.
+        again += usize::from(scene.objects.len() == 2 && turns.len() > 3);
+    }
+    assert!(again > 50, "{again}");
 }
 
 #[test]
@@ -204,7 +219,7 @@ fn a_kind_without_weight_is_not_asked() {
     let weights: QuestionWeights = toml::from_str("where = 1\ncolour = 1").expect("weights");
     for index in 0..500 {
         let scene = SCENES.scene(Split::Train, index);
-        for turn in dialogue(&scene, &weights, 4, &mut SCENES.text_rng(Split::Train, index, 0)) {
+        for turn in dialogue(&scene, &weights, 4, false, &mut SCENES.text_rng(Split::Train, index, 0)) {
             assert!(
                 matches!(turn.kind, QuestionKind::Where | QuestionKind::Colour),
                 "{turn:?}"

@@ -27,6 +27,9 @@ pub struct QuestionWeights {
     /// Whether a relation holds.
     #[serde(default)]
     pub spatial: f64,
+    /// Which of two opposite relations holds.
+    #[serde(default)]
+    pub choice: f64,
     /// Where something is.
     #[serde(default)]
     pub r#where: f64,
@@ -43,15 +46,16 @@ pub struct QuestionWeights {
 
 impl QuestionWeights {
     /// Every kind as often as any other.
-    pub const EVEN: Self = Self::from_array([1.0; 9]);
+    pub const EVEN: Self = Self::from_array([1.0; 10]);
 
-    const fn from_array(weights: [f64; 9]) -> Self {
+    const fn from_array(weights: [f64; 10]) -> Self {
         let [
             existence,
             count,
             colour,
             shape,
             spatial,
+            choice,
             r#where,
             which,
             describe,
@@ -63,6 +67,7 @@ impl QuestionWeights {
             colour,
             shape,
             spatial,
+            choice,
             r#where,
             which,
             describe,
@@ -70,13 +75,14 @@ impl QuestionWeights {
         }
     }
 
-    fn to_array(self) -> [f64; 9] {
+    fn to_array(self) -> [f64; 10] {
         let Self {
             existence,
             count,
             colour,
             shape,
             spatial,
+            choice,
             r#where,
             which,
             describe,
@@ -88,6 +94,7 @@ impl QuestionWeights {
             colour,
             shape,
             spatial,
+            choice,
             r#where,
             which,
             describe,
@@ -120,12 +127,19 @@ impl QuestionWeights {
 }
 
 /// Up to `turns` questions about the scene with their answers, kinds drawn by `weights`, which pass
-/// [`QuestionWeights::check`]. No question occurs twice, no two ask after the same pair's existence, and no two compare
-/// the same objects along the same axis. There are fewer only where such questions are hard to find.
+/// [`QuestionWeights::check`]. No question occurs twice. Unless the turns are `independent`, each answered without the
+/// others in sight, no two ask after the same pair's existence, and no two compare the same objects along the same axis.
+/// There are fewer only where such questions are hard to find.
 ///
 /// Yes and no are equally frequent at every turn, and for every question text as well, but for existence questions after
 /// the first of a dialogue: leaving out pairs asked after before shifts theirs by a few per cent.
-pub fn dialogue(scene: &Scene, weights: &QuestionWeights, turns: usize, rng: &mut impl Rng) -> Vec<Turn> {
+pub fn dialogue(
+    scene: &Scene,
+    weights: &QuestionWeights,
+    turns: usize,
+    independent: bool,
+    rng: &mut impl Rng,
+) -> Vec<Turn> {
     const TRIES_PER_TURN: usize = 8;
     let weights = weights.to_array();
     let mut asked = Asked::default();
@@ -134,15 +148,19 @@ pub fn dialogue(scene: &Scene, weights: &QuestionWeights, turns: usize, rng: &mu
         if dialogue.len() == turns {
             break;
         }
+        if independent {
+            asked = Asked::default();
+        }
         let turn = match choose_weighted(&weights, rng) {
             0 => questions::ask_existence(scene, &mut asked, rng),
             1 => Some(questions::count(scene, rng)),
             2 => questions::colour(scene, rng),
             3 => questions::shape(scene, rng),
             4 => questions::ask_spatial(scene, &mut asked, rng),
-            5 => questions::where_is(scene, rng),
-            6 => questions::which(scene, rng),
-            7 => Some(questions::describe(scene)),
+            5 => questions::ask_choice(scene, &mut asked, rng),
+            6 => questions::where_is(scene, rng),
+            7 => questions::which(scene, rng),
+            8 => Some(questions::describe(scene)),
             _ => questions::describe_relation(scene, rng),
         };
         dialogue.extend(turn.filter(|turn| dialogue.iter().all(|earlier| earlier.question != turn.question)));

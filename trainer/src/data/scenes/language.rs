@@ -10,7 +10,7 @@ use super::scene::{Relation, Scene};
 pub(super) const NUMBERS: [&str; 5] = ["zero", "one", "two", "three", "four"];
 
 /// Words that stand for no colour, shape, number or relation.
-const OTHER_WORDS: &str = "? . , a an and is are there how many what colour shape shapes the one where centre top bottom \
+const OTHER_WORDS: &str = "? . , a an and or is are there how many what colour shape shapes the one where centre top bottom \
                            left right yes no describe image relation";
 
 /// Every word of every text about a scene, punctuation included, without repetition, in a fixed order. Texts separate

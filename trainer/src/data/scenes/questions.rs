@@ -38,6 +38,8 @@ pub enum QuestionKind {
     Shape,
     /// `is the red circle left of the blue square ?`, half yes, half no.
     Spatial(Relation),
+    /// `is the red circle left of or right of the blue square ?`, answered by one of the two.
+    Choice(Axis),
     /// `where is the red circle ?`, answered by the ninth of the image.
     Where,
     /// `what is left of the blue square ?`, where that is one thing beyond doubt.
@@ -50,7 +52,7 @@ pub enum QuestionKind {
 
 impl QuestionKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Existence(Negatives::Random),
         Self::Existence(Negatives::Popular),
         Self::Existence(Negatives::Adversarial),
@@ -63,6 +65,9 @@ impl QuestionKind {
         Self::Spatial(Relation::Below),
         Self::Spatial(Relation::InFrontOf),
         Self::Spatial(Relation::Behind),
+        Self::Choice(Axis::Horizontal),
+        Self::Choice(Axis::Vertical),
+        Self::Choice(Axis::Depth),
         Self::Where,
         Self::Which,
         Self::Describe,
@@ -121,6 +126,14 @@ pub fn balanced_questions(scene: &Scene, kind: QuestionKind, rng: &mut impl Rng)
                 .filter_map(|yes| Some(spatial(scene, *pairs.choose(rng)?, relation, yes)))
                 .collect()
         }
+        QuestionKind::Choice(axis) => {
+            let pairs = open_pairs(scene, axis, &none);
+            pairs
+                .choose(rng)
+                .map(|&pair| choice(scene, pair, axis, rng))
+                .into_iter()
+                .collect()
+        }
         QuestionKind::Count => vec![count(scene, rng)],
         QuestionKind::Colour => colour(scene, rng).into_iter().collect(),
         QuestionKind::Shape => shape(scene, rng).into_iter().collect(),
@@ -176,13 +189,29 @@ fn existence(scene: &Scene, negatives: Negatives, from: &Candidates, yes: bool, 
 /// Asks how two objects lie along an axis on which they were not compared before. Whether there is anything to ask does
 /// not depend on the answer drawn.
 pub(super) fn ask_spatial(scene: &Scene, asked: &mut Asked, rng: &mut impl Rng) -> Option<Turn> {
-    let open: Vec<_> = Axis::ALL.map(|axis| (axis, open_pairs(scene, axis, asked))).into();
-    let open: Vec<_> = open.into_iter().filter(|(_, pairs)| !pairs.is_empty()).collect();
-    let (axis, pairs) = open.choose(rng)?;
-    let &(a, b) = pairs.choose(rng)?;
-    asked.relations.push((*axis, a, b));
+    let (axis, pair) = compare(scene, asked, rng)?;
     let relation = *axis.relations().choose(rng)?;
-    Some(spatial(scene, (a, b), relation, rng.random()))
+    Some(spatial(scene, pair, relation, rng.random()))
+}
+
+/// As [`ask_spatial`], with the two relations of the axis to choose from.
+pub(super) fn ask_choice(scene: &Scene, asked: &mut Asked, rng: &mut impl Rng) -> Option<Turn> {
+    let (axis, pair) = compare(scene, asked, rng)?;
+    Some(choice(scene, pair, axis, rng))
+}
+
+/// Draws an axis, then two objects not compared along it before. Depth shows in fewer than half of the scenes; half the
+/// questions there make up for it.
+fn compare(scene: &Scene, asked: &mut Asked, rng: &mut impl Rng) -> Option<(Axis, (usize, usize))> {
+    let open = Axis::ALL.map(|axis| open_pairs(scene, axis, asked));
+    let weights = [0, 1, 2].map(|i| [1.0, 1.0, 2.0][i] * f64::from(u8::from(!open[i].is_empty())));
+    if weights == [0.0; 3] {
+        return None;
+    }
+    let axis = choose_weighted(&weights, rng);
+    let &(a, b) = open[axis].choose(rng)?;
+    asked.relations.push((Axis::ALL[axis], a, b));
+    Some((Axis::ALL[axis], (a, b)))
 }
 
 fn open_pairs(scene: &Scene, axis: Axis, asked: &Asked) -> Vec<(usize, usize)> {
@@ -204,6 +233,24 @@ fn spatial(scene: &Scene, (a, b): (usize, usize), relation: Relation, yes: bool)
         QuestionKind::Spatial(relation),
         format!("is the {a} {} the {b} ?", relation.words()),
         yes,
+    )
+}
+
+/// How one of two objects lies to the other, of the two relations of an axis. Which comes first is drawn, so that either
+/// answer is as likely.
+fn choice(scene: &Scene, (a, b): (usize, usize), axis: Axis, rng: &mut impl Rng) -> Turn {
+    let (a, b) = if rng.random() { (a, b) } else { (b, a) };
+    let [first, second] = axis.relations();
+    let answer = if scene.holds(a, first, b) == Some(true) {
+        first
+    } else {
+        second
+    };
+    let (a, b) = (scene.objects[a].pair, scene.objects[b].pair);
+    Turn::new(
+        QuestionKind::Choice(axis),
+        format!("is the {a} {} or {} the {b} ?", first.words(), second.words()),
+        answer.words(),
     )
 }
 

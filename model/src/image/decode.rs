@@ -1,0 +1,117 @@
+//! PNG, JPEG and WebP files as pixels: whole, within limits, composited on white.
+
+use super::MAX_SIDE;
+use crate::error::{Error, Result, at, input};
+use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits, Rgb, RgbImage, guess_format};
+use std::io::Cursor;
+use std::path::Path;
+
+/// The most memory a decoded image may take, in bytes.
+const MAX_DECODED: u64 = 256 << 20;
+
+/// Reads and decodes an image file.
+///
+/// # Errors
+/// Names the file; as [`decode_image`].
+pub fn open_image(path: &Path) -> Result<RgbImage> {
+    let bytes = std::fs::read(path).map_err(at(path))?;
+    decode_image(&bytes).map_err(at(path))
+}
+
+/// Decodes a PNG, JPEG or WebP; transparency is composited on white.
+///
+/// # Errors
+/// Another format; a truncated file; an image of more than 16,384 pixels a side or 256 MiB decoded, known from its
+/// header before anything is decoded; damaged data.
+pub fn decode_image(bytes: &[u8]) -> Result<RgbImage> {
+    let format = match guess_format(bytes) {
+        Ok(ImageFormat::Jpeg) if !jpeg_ends(bytes) => return input(WHAT, "truncated JPEG: no end-of-image marker"),
+        Ok(ImageFormat::Png) if !png_ends(bytes) => return input(WHAT, "truncated PNG: no IEND chunk"),
+        Ok(ImageFormat::WebP) if !webp_ends(bytes) => {
+            return input(WHAT, "truncated WebP: shorter than its header says");
+        }
+        Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP)) => format,
+        _ => return input(WHAT, "not a PNG, JPEG or WebP"),
+    };
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_DECODED);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits.clone());
+    let mut decoder = damaged(reader.into_decoder())?;
+    let (width, height) = decoder.dimensions();
+    if width > MAX_SIDE || height > MAX_SIDE || decoder.total_bytes() > MAX_DECODED {
+        let most = format!("at most {MAX_SIDE} a side and {} MiB decoded", MAX_DECODED >> 20);
+        return input(WHAT, format!("{width} x {height} pixels are too many: {most}"));
+    }
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    damaged(decoder.set_limits(limits))?;
+    Ok(on_white(damaged(DynamicImage::from_decoder(decoder))?))
+}
+
+const WHAT: &str = "image";
+
+fn damaged<T>(result: ImageResult<T>) -> Result<T> {
+    result.map_err(|error| Error::Input {
+        what: WHAT,
+        message: error.to_string(),
+    })
+}
+
+/// `colour · alpha + white · (1 − alpha)`, rounded to nearest.
+fn on_white(image: DynamicImage) -> RgbImage {
+    if !image.color().has_alpha() {
+        return image.into_rgb8();
+    }
+    let image = image.into_rgba8();
+    RgbImage::from_fn(image.width(), image.height(), |x, y| {
+        let [r, g, b, a] = image.get_pixel(x, y).0.map(u32::from);
+        let over = |c: u32| ((c * a + 255 * (255 - a) + 127) / 255) as u8;
+        Rgb([over(r), over(g), over(b)])
+    })
+}
+
+/// Whether a JPEG reaches its end-of-image marker. Segments are skipped by their length, so the end of a thumbnail
+/// within one does not count.
+fn jpeg_ends(bytes: &[u8]) -> bool {
+    const RESTART: std::ops::RangeInclusive<u8> = 0xd0..=0xd7;
+    let mut at = 2;
+    while let Some(&[prefix, marker]) = bytes.get(at..at + 2) {
+        match (prefix, marker) {
+            (0xff, 0xd9) => return true,
+            // Entropy-coded data, stuffed zeros, fill bytes and restarts: on to the next byte.
+            (0xff, 0x00 | 0xff | 0x01) => at += 1,
+            (0xff, _) if RESTART.contains(&marker) => at += 2,
+            (0xff, _) => match bytes.get(at + 2..at + 4) {
+                Some(&[high, low]) => at += 2 + usize::from(u16::from_be_bytes([high, low])).max(2),
+                _ => return false,
+            },
+            _ => at += 1,
+        }
+    }
+    false
+}
+
+/// Whether a PNG's chunks follow each other up to IEND.
+fn png_ends(bytes: &[u8]) -> bool {
+    let mut at = 8;
+    while let Some(head) = bytes.get(at..at + 8) {
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        at = match at.checked_add(length).and_then(|end| end.checked_add(12)) {
+            Some(end) if end <= bytes.len() => end,
+            _ => return false,
+        };
+        if &head[4..] == b"IEND" {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether a WebP is as long as its RIFF header says.
+fn webp_ends(bytes: &[u8]) -> bool {
+    match bytes.get(4..8) {
+        Some(&[a, b, c, d]) => bytes.len() as u64 >= 8 + u64::from(u32::from_le_bytes([a, b, c, d])),
+        _ => false,
+    }
+}
