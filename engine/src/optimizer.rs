@@ -4,7 +4,11 @@ use crate::error::{Error, Result};
 use crate::{DType, GroupSpec, Params, Shape, Tensor, Update, muon};
 use kernels::optimizer as kernel;
 use kernels::{View, elementwise};
+use rayon::prelude::*;
 use std::ops::Range;
+
+/// Matrices that Muon works on at once, whose updates take memory together.
+const TOGETHER: usize = 16;
 
 /// AdamW's constants (Loshchilov and Hutter 2019).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,7 +45,8 @@ pub struct StepReport {
 #[derive(Debug)]
 pub struct Optimizer {
     settings: AdamW,
-    gradients: Tensor,
+    /// At least one, as long as the trainable parameters.
+    gradients: Vec<Tensor>,
     first: Tensor,
     second: Tensor,
     steps: u64,
@@ -59,7 +64,7 @@ impl Optimizer {
         };
         Ok(Optimizer {
             settings,
-            gradients: zeros()?,
+            gradients: vec![zeros()?],
             first: zeros()?,
             second: zeros()?,
             steps: 0,
@@ -68,7 +73,17 @@ impl Optimizer {
 
     /// The arena [`crate::Graph::backward`] adds gradients to; several backward passes before a step accumulate.
     pub fn gradients(&mut self) -> &mut Tensor {
-        &mut self.gradients
+        &mut self.gradients[0]
+    }
+
+    /// `count` such arenas, for backward passes side by side; the step is taken on their sum.
+    pub fn separate_gradients(&mut self, count: usize) -> Result<&mut [Tensor]> {
+        while self.gradients.len() < count {
+            let first = &self.gradients[0];
+            let zeros = Tensor::zeros(first.device(), first.dtype(), first.shape())?;
+            self.gradients.push(zeros);
+        }
+        Ok(&mut self.gradients[..count])
     }
 
     /// Steps taken.
@@ -81,7 +96,12 @@ impl Optimizer {
     /// # Errors
     /// [`Error::NotFinite`], before anything changed, when a gradient is not finite.
     pub fn step(&mut self, params: &mut Params, lr: f64) -> Result<StepReport> {
-        let grad_norm = sum_squares(self.gradients.view())?.sqrt();
+        let (sum, others) = self.gradients.split_at_mut(1);
+        for other in others {
+            elementwise::axpy(other.view(), &mut sum[0].view_mut()?, 1.0)?;
+            elementwise::fill(&mut other.view_mut()?, 0.0)?;
+        }
+        let grad_norm = sum_squares(sum[0].view())?.sqrt();
         if !grad_norm.is_finite() {
             return Err(Error::NotFinite {
                 name: self.first_bad(params)?,
@@ -96,16 +116,20 @@ impl Optimizer {
             match group.update {
                 Update::AdamW => self.adamw(params, &group, range, lr, grad_scale)?,
                 Update::Muon => {
-                    for (shape, range) in params.entries_within(&range) {
-                        match shape.len() {
-                            2 => self.muon(params, &group, (shape, range), lr, grad_scale)?,
-                            _ => self.adamw(params, &group, range, lr, grad_scale)?,
-                        }
+                    let (matrices, others): (Vec<_>, Vec<_>) = params
+                        .entries_within(&range)
+                        .into_iter()
+                        .partition(|(shape, _)| shape.len() == 2);
+                    for (_, range) in others {
+                        self.adamw(params, &group, range, lr, grad_scale)?;
+                    }
+                    for few in matrices.chunks(TOGETHER) {
+                        self.muon(params, &group, few, lr, grad_scale)?;
                     }
                 }
             }
         }
-        elementwise::fill(&mut self.gradients.view_mut()?, 0.0)?;
+        elementwise::fill(&mut self.gradients[0].view_mut()?, 0.0)?;
         Ok(StepReport { grad_norm })
     }
 
@@ -128,7 +152,7 @@ impl Optimizer {
             grad_scale,
         };
         let (start, len) = (range.start, range.len());
-        let gradients = self.gradients.slice_flat(start, [len].into());
+        let gradients = self.gradients[0].slice_flat(start, [len].into());
         let (master, low) = params.arenas_mut();
         let mut low = low.map(|low| low.range_mut("the parameters", start, len)).transpose()?;
         kernel::adamw(
@@ -142,37 +166,45 @@ impl Optimizer {
         Ok(())
     }
 
-    /// One matrix; its momentum lies where AdamW's first moment would.
+    /// Matrices side by side: each alone is too small to share out. Their momentum lies where AdamW's first moment would.
     fn muon(
         &mut self,
         params: &mut Params,
         group: &GroupSpec,
-        (shape, range): (Shape, Range<usize>),
+        matrices: &[(Shape, Range<usize>)],
         lr: f64,
         grad_scale: f64,
     ) -> Result<()> {
-        let (start, len, lr) = (range.start, range.len(), lr * group.lr_scale);
-        let mut momentum = self.first.slice_flat(start, shape).copy()?;
-        let step = muon::direction(&self.gradients.slice_flat(start, shape), &mut momentum, grad_scale)?;
-        self.first.write(&momentum, 0, start, 1, len, 0, 0)?;
-        let (master, low) = params.arenas_mut();
-        let mut weights = Tensor::empty(master.device(), master.dtype(), shape)?;
-        elementwise::scale(
-            master.slice_flat(start, shape).view(),
-            &mut weights.view_mut()?,
-            1.0 - lr * group.weight_decay,
-        )?;
-        elementwise::axpy(step.view(), &mut weights.view_mut()?, lr)?;
-        master.write(&weights, 0, start, 1, len, 0, 0)?;
-        if let Some(low) = low {
-            elementwise::cast(weights.view(), &mut low.range_mut("the parameters", start, len)?)?;
+        let lr = lr * group.lr_scale;
+        let (gradients, first) = (&self.gradients[0], &self.first);
+        let direction = |(shape, range): &(Shape, Range<usize>)| {
+            let mut momentum = first.slice_flat(range.start, *shape).copy()?;
+            let step = muon::direction(&gradients.slice_flat(range.start, *shape), &mut momentum, grad_scale)?;
+            Ok((step, momentum))
+        };
+        let directions: Vec<Result<(Tensor, Tensor)>> = matrices.par_iter().map(direction).collect();
+        for ((shape, range), direction) in matrices.iter().zip(directions) {
+            let ((step, momentum), start, len) = (direction?, range.start, range.len());
+            self.first.write(&momentum, 0, start, 1, len, 0, 0)?;
+            let (master, low) = params.arenas_mut();
+            let mut weights = Tensor::empty(master.device(), master.dtype(), *shape)?;
+            elementwise::scale(
+                master.slice_flat(start, *shape).view(),
+                &mut weights.view_mut()?,
+                1.0 - lr * group.weight_decay,
+            )?;
+            elementwise::axpy(step.view(), &mut weights.view_mut()?, lr)?;
+            master.write(&weights, 0, start, 1, len, 0, 0)?;
+            if let Some(low) = low {
+                elementwise::cast(weights.view(), &mut low.range_mut("the parameters", start, len)?)?;
+            }
         }
         Ok(())
     }
 
     fn first_bad(&self, params: &Params) -> Result<String> {
         for (name, range) in params.trainable_entries() {
-            let part = self.gradients.slice_flat(range.start, [range.len()].into());
+            let part = self.gradients[0].slice_flat(range.start, [range.len()].into());
             if !sum_squares(part.view())?.is_finite() {
                 return Ok(name.to_string());
             }

@@ -26,6 +26,8 @@ pub fn peak(session: &Session, device: &Device) -> Result<u64> {
             let few = Training {
                 steps: training.steps.min(STEPS),
                 warmup: 0,
+                // Side by side, shards hold as much as the whole batch, and a gradient each.
+                shards: 1,
                 ..training
             };
             session.train_model(&vlm, &mut params, phase, &few, |_, _| Ok(()))?;

@@ -48,8 +48,8 @@ pub struct Batch {
 impl Objective for Align<'_> {
     type Batch = Batch;
 
-    fn batch(&self, index: u64, progress: f64) -> Result<Batch> {
-        let size = self.phase.batch_size as u64;
+    fn batch(&self, index: u64, size: usize, progress: f64) -> Result<Batch> {
+        let size = size as u64;
         let pairs = (index * size..(index + 1) * size)
             .map(|i| self.source.pair(i))
             .collect::<Result<Vec<Pair>>>()?;

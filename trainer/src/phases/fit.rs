@@ -4,6 +4,7 @@ use super::Phase;
 use crate::recipe::{self, Training};
 use anyhow::{Context, Result};
 use engine::{AdamW, Curve, Graph, Optimizer, Params, Schedule, Tensor, Var};
+use rayon::prelude::*;
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
@@ -12,11 +13,16 @@ const AHEAD: usize = 2;
 
 /// What a phase trains on and for.
 pub trait Objective: Sync {
-    /// A batch on the host.
-    type Batch: Send;
-    /// The batch of a step and its accumulated part, the same whenever it is asked for; `progress` runs from 0 to 1.
-    fn batch(&self, index: u64, progress: f64) -> Result<Self::Batch>;
-    /// The batch's losses.
+    /// Part of a step's batch, on the host.
+    type Batch: Send + Sync;
+    /// The `index`-th part of `size` images, counted over the whole phase, the same whenever it is asked for; `progress`
+    /// runs from 0 to 1.
+    fn batch(&self, index: u64, size: usize, progress: f64) -> Result<Self::Batch>;
+    /// What a part's mean loss counts beside the others of its step: how many terms it is the mean of.
+    fn weight(&self, _: &Self::Batch) -> f64 {
+        1.0
+    }
+    /// The part's losses.
     fn losses(&self, graph: &Graph<'_>, batch: &Self::Batch) -> Result<Losses>;
 }
 
@@ -68,49 +74,55 @@ pub fn fit<O: Objective>(
 ) -> Result<()> {
     let mut optimizer = Optimizer::new(params, adamw(training))?;
     let schedule = schedule(training);
-    let parts = training.accumulate.max(1);
-    let mut phase = Phase::Align;
+    let (shards, parts) = (training.shards, training.accumulate * training.shards);
+    let size = training.batch_size / shards;
     std::thread::scope(|scope| {
-        let (sender, batches) = sync_channel(AHEAD);
+        let (sender, batches) = sync_channel(AHEAD * parts);
         scope.spawn(move || {
             for index in 0..(training.steps * parts) as u64 {
                 let progress = index as f64 / (training.steps * parts) as f64;
                 // The loop below hung up: it failed, and says why itself.
-                if sender.send(objective.batch(index, progress)).is_err() {
+                if sender.send(objective.batch(index, size, progress)).is_err() {
                     return;
                 }
             }
         });
         for step in 0..training.steps {
             let begin = Instant::now();
+            let batches: Vec<O::Batch> = (0..parts)
+                .map(|_| batches.recv().context("the thread that makes batches ended early")?)
+                .collect::<Result<_>>()?;
+            let waited = begin.elapsed().as_secs_f64();
+            let seed = |part: usize| seed ^ ((step * parts + part) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let whole: f64 = batches.iter().map(|batch| objective.weight(batch)).sum();
             let mut sum = Sum::default();
-            for part in 0..parts {
-                let asked = Instant::now();
-                let batch = batches.recv().context("the thread that makes batches ended early")??;
-                sum.waited += asked.elapsed().as_secs_f64();
-                let seed = seed ^ ((step * parts + part) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                let graph = Graph::training(params, seed).with_recomputation(training.recompute);
-                let losses = objective.losses(&graph, &batch)?;
-                let share = engine::ops::scale(&losses.total, 1.0 / parts as f64)?;
-                graph.backward(&share, optimizer.gradients())?;
-                phase = losses.phase;
-                sum.add(&losses, parts)?;
+            for (round, batches) in batches.chunks(shards).enumerate() {
+                let arenas = optimizer.separate_gradients(shards)?;
+                let shard = |(i, (batch, gradients)): (usize, (&O::Batch, &mut Tensor))| {
+                    let graph =
+                        Graph::training(params, seed(round * shards + i)).with_recomputation(training.recompute);
+                    let share = objective.weight(batch) / whole.max(f64::MIN_POSITIVE);
+                    learn(objective, &graph, batch, share, gradients)
+                };
+                let done: Vec<Result<Sum>> = batches.par_iter().zip(arenas).enumerate().map(shard).collect();
+                for part in done {
+                    sum.add(part?);
+                }
             }
             let lr = schedule.at(step);
             let report = optimizer
                 .step(params, lr)
                 .with_context(|| format!("step {}", step + 1))?;
-            let seconds = (begin.elapsed().as_secs_f64(), sum.waited);
             let done = Step {
                 step: step + 1,
-                phase,
+                phase: sum.phase.context("a step without a batch")?,
                 loss: sum.loss,
                 parts: sum.parts,
                 lr,
                 grad_norm: report.grad_norm,
                 accuracy: sum.accuracy,
-                samples: training.batch_size * parts,
-                seconds,
+                samples: training.batch_size * training.accumulate,
+                seconds: (begin.elapsed().as_secs_f64(), waited),
             };
             observe(&done, params)?;
         }
@@ -118,30 +130,48 @@ pub fn fit<O: Objective>(
     })
 }
 
+/// Forward and backward on part of a step's batch: adds `share` of its gradients.
+fn learn<O: Objective>(
+    objective: &O,
+    graph: &Graph<'_>,
+    batch: &O::Batch,
+    share: f64,
+    gradients: &mut Tensor,
+) -> Result<Sum> {
+    let losses = objective.losses(graph, batch)?;
+    graph.backward(&engine::ops::scale(&losses.total, share)?, gradients)?;
+    let part = |(name, value): &(&'static str, Tensor)| Ok((*name, share * value.item()?));
+    Ok(Sum {
+        phase: Some(losses.phase),
+        loss: share * losses.total.tensor().item()?,
+        parts: losses.parts.iter().map(part).collect::<Result<_>>()?,
+        accuracy: losses.accuracy,
+    })
+}
+
+/// Losses of a step's parts, added up.
 #[derive(Default)]
 struct Sum {
+    phase: Option<Phase>,
     loss: f64,
     parts: Vec<(&'static str, f64)>,
     accuracy: Option<(usize, usize)>,
-    waited: f64,
 }
 
 impl Sum {
-    fn add(&mut self, losses: &Losses, count: usize) -> Result<()> {
-        let share = 1.0 / count as f64;
-        self.loss += share * losses.total.tensor().item()?;
-        for (name, value) in &losses.parts {
-            let value = share * value.item()?;
-            match self.parts.iter_mut().find(|(n, _)| n == name) {
+    fn add(&mut self, part: Sum) {
+        self.phase = part.phase;
+        self.loss += part.loss;
+        for (name, value) in part.parts {
+            match self.parts.iter_mut().find(|(n, _)| *n == name) {
                 Some((_, sum)) => *sum += value,
                 None => self.parts.push((name, value)),
             }
         }
-        if let Some((right, all)) = losses.accuracy {
+        if let Some((right, all)) = part.accuracy {
             let (r, a) = self.accuracy.unwrap_or_default();
             self.accuracy = Some((r + right, a + all));
         }
-        Ok(())
     }
 }
 

@@ -39,14 +39,18 @@ pub enum Batch {
 impl Objective for Instruct<'_> {
     type Batch = Batch;
 
-    fn batch(&self, index: u64, progress: f64) -> Result<Batch> {
-        let (step, every) = (index / self.phase.accumulate as u64, self.phase.align_every as u64);
-        if let (Some(align), 0) = (&self.align, (step + 1).checked_rem(every).unwrap_or(1)) {
+    fn batch(&self, index: u64, size: usize, progress: f64) -> Result<Batch> {
+        let shards = self.phase.batch_size / size;
+        let step = index / (self.phase.accumulate * shards) as u64;
+        let turn = (step + 1).checked_rem(self.phase.align_every as u64);
+        if let (Some(align), Some(0)) = (&self.align, turn) {
+            let phase = align.phase;
+            let size = phase.batch_size / shards;
             // Behind the pairs phase 1 has seen, at the end of its course.
-            let seen = (align.phase.steps * align.phase.accumulate) as u64;
-            return Ok(Batch::Align(align.batch(seen + index, 1.0)?));
+            let seen = (phase.steps * phase.accumulate * phase.batch_size).div_ceil(size) as u64;
+            return Ok(Batch::Align(align.batch(seen + index, size, 1.0)?));
         }
-        let size = self.phase.batch_size as u64;
+        let size = size as u64;
         let indices = index * size..(index + 1) * size;
         let conversations = indices
             .map(|i| self.source.conversation(i, progress))
@@ -57,6 +61,13 @@ impl Objective for Instruct<'_> {
             pixels,
             text: self.prepare.text(&rows, self.phase.independent_turns)?,
         })
+    }
+
+    fn weight(&self, batch: &Batch) -> f64 {
+        match batch {
+            Batch::Answers { text, .. } => text.targets.iter().filter(|target| **target != IGNORE).count() as f64,
+            Batch::Align(_) => 1.0,
+        }
     }
 
     fn losses(&self, graph: &Graph<'_>, batch: &Batch) -> Result<Losses> {

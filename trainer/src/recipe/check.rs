@@ -132,11 +132,30 @@ fn phase1(phase: &Phase1, recipe: &Recipe) -> Result<(), Invalid> {
             "key `qformer` is missing; [phase1] trains a Q-Former",
         ));
     }
-    if phase.itc + phase.itm > 0.0 && phase.batch_size < 2 {
-        let message = "expected at least 2, found 1: contrast and matching compare the images of a batch";
+    compares(phase, phase.shards)?;
+    range("phase1.itm_hardness", phase.itm_hardness, 0.0, 1e6)
+}
+
+/// Fails where a shard of phase 1's batch leaves nothing to compare an image with.
+fn compares(phase: &Phase1, shards: usize) -> Result<(), Invalid> {
+    if phase.itc + phase.itm > 0.0 && phase.batch_size / shards < 2 {
+        let message = format!(
+            "expected at least {}, found {}: contrast and matching compare the images of a batch, or of each shard",
+            2 * shards,
+            phase.batch_size
+        );
         return Err(Invalid::new("phase1.batch_size", message));
     }
-    range("phase1.itm_hardness", phase.itm_hardness, 0.0, 1e6)
+    Ok(())
+}
+
+/// Fails unless `batch_size` can be cut into `shards` equal parts.
+fn divides(key: impl Into<String>, shards: usize, batch_size: usize) -> Result<(), Invalid> {
+    if shards > 0 && batch_size.is_multiple_of(shards) {
+        return Ok(());
+    }
+    let message = format!("expected a divisor of the batch size {batch_size}, found {shards}");
+    Err(Invalid::new(key, message))
 }
 
 fn phase2(phase: &Phase2, recipe: &Recipe) -> Result<(), Invalid> {
@@ -148,6 +167,10 @@ fn phase2(phase: &Phase2, recipe: &Recipe) -> Result<(), Invalid> {
     if phase.align_every > 0 && recipe.phase1.is_none() {
         let message = "goes on with the losses of [phase1], which is missing";
         return Err(Invalid::new("phase2.align_every", message));
+    }
+    if let (1.., Some(align)) = (phase.align_every, &recipe.phase1) {
+        divides("phase2.shards", phase.shards, align.batch_size)?;
+        compares(align, phase.shards)?;
     }
     range("phase2.turns", phase.turns, 1, 64)?;
     for (key, weights) in [
@@ -165,6 +188,7 @@ fn training(table: &str, training: &Training) -> Result<(), Invalid> {
     range(key("steps"), training.steps, 1, 1_000_000_000)?;
     range(key("batch_size"), training.batch_size, 1, 1_000_000)?;
     range(key("accumulate"), training.accumulate, 1, 1_000_000)?;
+    divides(key("shards"), training.shards, training.batch_size)?;
     if !(training.lr > 0.0 && training.lr <= 1e3) {
         let message = format!("expected a number above 0 and at most 1000, found {}", training.lr);
         return Err(Invalid::new(key("lr"), message));

@@ -29,8 +29,12 @@ macro_rules! phase {
             /// Images per optimiser step and accumulated part.
             pub batch_size: usize,
             /// Batches whose gradients are added up before a step. Default 1.
-            #[serde(default = "defaults::accumulate")]
+            #[serde(default = "defaults::one")]
             pub accumulate: usize,
+            /// Equal parts a batch is cut into, trained side by side and added up: with small models quicker than several
+            /// threads within each operation. Contrast and matching compare what is in one part. Default 1.
+            #[serde(default = "defaults::one")]
+            pub shards: usize,
             /// The largest learning rate.
             pub lr: f64,
             /// The learning rate's course after warm-up. Default cosine.
@@ -76,6 +80,7 @@ macro_rules! phase {
                     steps: self.steps,
                     batch_size: self.batch_size,
                     accumulate: self.accumulate,
+                    shards: self.shards,
                     lr: self.lr,
                     curve: self.curve,
                     floor: self.floor,
@@ -137,6 +142,8 @@ pub struct Training {
     pub batch_size: usize,
     /// Batches whose gradients are added up before a step.
     pub accumulate: usize,
+    /// Equal parts of a batch, trained side by side.
+    pub shards: usize,
     /// The largest learning rate.
     pub lr: f64,
     /// The learning rate's course after warm-up.
@@ -166,7 +173,7 @@ pub struct Training {
 mod defaults {
     use super::QuestionWeights;
 
-    pub(super) fn accumulate() -> usize {
+    pub(super) fn one() -> usize {
         1
     }
     pub(super) fn weight_decay() -> f64 {
