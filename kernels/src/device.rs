@@ -1,20 +1,24 @@
 //! Devices and the memory on them.
 //!
-//! A [`Device`] hands out [`Buffer`]s from exact-size free lists: a training step with static shapes asks for the same
+//! A [`Device`] hands out [`Buffer`]s from free lists by size: a training step with static shapes asks for the same
 //! sizes in the same order each time, so after the first step nothing is allocated any more.
 
 use crate::{Error, Result};
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::collections::HashMap;
-use std::ptr::NonNull;
+use memmap2::MmapMut;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 /// Alignment of every buffer: one cache line, one AVX-512 register.
 const ALIGN: usize = 64;
 
-/// A pool gives its free lists back before it would hold more than this many times the most that was ever in use:
-/// with shapes that keep changing, lists of exact sizes would grow for ever.
-const MOST_RESERVED: usize = 2;
+/// A free block serves requests smaller by up to one part in so many.
+const FIT: usize = 4;
+/// A pool holds at most one part in so many more than was ever in use at once: with shapes that keep changing, free lists
+/// would grow for ever.
+const SPARE: usize = 2;
+
+/// Blocks from this size on, in bytes, are mapped.
+const MAPPED: usize = 256 << 10;
 
 /// What computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,15 +62,31 @@ pub struct MemoryUse {
 
 #[derive(Debug, Default)]
 struct Pool {
-    free: HashMap<usize, Vec<Memory>>,
+    free: BTreeMap<usize, Vec<Memory>>,
     usage: MemoryUse,
 }
 
 impl Pool {
-    /// Gives the free lists back to the system.
-    fn release_free(&mut self) {
-        self.free.clear();
-        self.usage.reserved = self.usage.in_use;
+    /// The smallest free block of at least `size` bytes and not much more, with its size.
+    fn take(&mut self, size: usize) -> Option<(usize, Memory)> {
+        let (&found, blocks) = self.free.range_mut(size..=size + size / FIT).next()?;
+        let memory = blocks.pop()?;
+        if blocks.is_empty() {
+            self.free.remove(&found);
+        }
+        Some((found, memory))
+    }
+
+    /// Gives free blocks back to the system, the largest first, until no more than `most` bytes are held.
+    fn make_room(&mut self, most: usize) {
+        while self.usage.reserved > most {
+            let Some(mut largest) = self.free.last_entry() else { return };
+            self.usage.reserved -= largest.key();
+            largest.get_mut().pop();
+            if largest.get().is_empty() {
+                largest.remove();
+            }
+        }
     }
 }
 
@@ -105,12 +125,11 @@ impl Device {
     pub fn allocate(&self, bytes: usize) -> Result<Buffer> {
         let size = bytes.max(1).next_multiple_of(ALIGN);
         let mut pool = self.pool.lock().expect("no panic while the pool is locked");
-        let memory = match pool.free.get_mut(&size).and_then(Vec::pop) {
-            Some(memory) => memory,
+        let (size, memory) = match pool.take(size) {
+            Some(found) => found,
             None => {
-                if pool.usage.reserved + size > MOST_RESERVED * (pool.usage.peak_in_use + size) {
-                    pool.release_free();
-                }
+                let most = pool.usage.peak_in_use.max(pool.usage.in_use + size);
+                pool.make_room((most + most / SPARE).saturating_sub(size));
                 let memory = Memory::new(self.kind, size).ok_or(Error::OutOfMemory {
                     device: self.kind.name(),
                     bytes: size,
@@ -118,7 +137,7 @@ impl Device {
                 })?;
                 pool.usage.reserved += size;
                 pool.usage.peak_reserved = pool.usage.peak_reserved.max(pool.usage.reserved);
-                memory
+                (size, memory)
             }
         };
         pool.usage.in_use += size;
@@ -148,18 +167,18 @@ impl Buffer {
     /// Its bytes on the CPU; empty on a device whose memory the host cannot see.
     pub fn bytes(&self) -> &[u8] {
         match &self.memory {
-            // SAFETY: the block is `size` bytes, was zeroed when allocated and lives as long as `self`.
-            Some(Memory::Cpu { data, .. }) => unsafe { std::slice::from_raw_parts(data.as_ptr(), self.size) },
-            _ => &[],
+            Some(Memory::Heap(lines)) => bytemuck::cast_slice(lines),
+            Some(Memory::Mapped(map)) => map,
+            Some(Memory::Trace) | None => &[],
         }
     }
 
     /// Its bytes on the CPU, to be written.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.memory {
-            // SAFETY: as in `bytes`, and `&mut self` makes this the only access.
-            Some(Memory::Cpu { data, .. }) => unsafe { std::slice::from_raw_parts_mut(data.as_ptr(), self.size) },
-            _ => &mut [],
+            Some(Memory::Heap(lines)) => bytemuck::cast_slice_mut(lines),
+            Some(Memory::Mapped(map)) => map,
+            Some(Memory::Trace) | None => &mut [],
         }
     }
 }
@@ -173,36 +192,26 @@ impl Drop for Buffer {
     }
 }
 
+/// One cache line.
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; ALIGN]);
+
+/// Zeroed when it is new.
 #[derive(Debug)]
 enum Memory {
-    Cpu { data: NonNull<u8>, layout: Layout },
+    Heap(Vec<Line>),
+    /// Large blocks come from the system and go back to it whole: a heap would keep the holes they leave.
+    Mapped(MmapMut),
     Trace,
 }
-
-// SAFETY: `Memory::Cpu` owns its block alone; nothing about it is tied to a thread.
-unsafe impl Send for Memory {}
-// SAFETY: shared access only reads the pointer; the block is reached through `Buffer`, which follows Rust's borrow rules.
-unsafe impl Sync for Memory {}
 
 impl Memory {
     fn new(kind: Kind, size: usize) -> Option<Memory> {
         match kind {
-            Kind::Cpu => {
-                let layout = Layout::from_size_align(size, ALIGN).ok()?;
-                // SAFETY: `size` is at least ALIGN, so the layout is not empty.
-                let data = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-                Some(Memory::Cpu { data, layout })
-            }
+            Kind::Cpu if size >= MAPPED => MmapMut::map_anon(size).ok().map(Memory::Mapped),
+            Kind::Cpu => Some(Memory::Heap(vec![Line([0; ALIGN]); size / ALIGN])),
             Kind::Trace => Some(Memory::Trace),
-        }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if let Memory::Cpu { data, layout } = *self {
-            // SAFETY: allocated in `new` with this very layout, and dropped once.
-            unsafe { dealloc(data.as_ptr(), layout) }
         }
     }
 }
@@ -241,7 +250,7 @@ mod tests {
             drop(device.allocate(size * ALIGN).unwrap());
         }
         assert!(
-            device.memory().peak_reserved <= MOST_RESERVED * 2 * 999 * ALIGN,
+            device.memory().peak_reserved <= (999 + 999 / SPARE) * ALIGN,
             "{:?}",
             device.memory()
         );

@@ -9,6 +9,7 @@ mod chat;
 mod config;
 mod decoder;
 mod error;
+mod files;
 mod generate;
 mod groups;
 mod image;
@@ -35,6 +36,7 @@ pub use config::{
 };
 pub use decoder::Decoder;
 pub use error::{Error, Result};
+pub use files::write_atomically;
 pub use generate::Generation;
 pub use groups::{GroupRule, set_groups};
 pub use image::{Fit, ImageProcessor, Resample, decode_image, open_image, resize};

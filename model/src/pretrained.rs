@@ -5,7 +5,8 @@ use crate::error::{Result, at, config};
 use crate::image::ImageProcessor;
 use crate::tokenizer::Tokenizer;
 use crate::vlm::Vlm;
-use crate::weights::{self, write_atomically};
+use crate::files::write_atomically;
+use crate::weights;
 use engine::{DType, Device, Params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -100,5 +101,5 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let json = serde_json::to_string_pretty(value).map_err(at(path))?;
-    write_atomically(path, |file| writeln!(file, "{json}"))
+    write_atomically(path, |file| writeln!(file, "{json}")).map_err(at(path))
 }

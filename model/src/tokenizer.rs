@@ -1,7 +1,7 @@
 //! Text to ids and back, over the `tokenizers` crate.
 
 use crate::error::{Error, Result, at};
-use crate::weights::write_atomically;
+use crate::files::write_atomically;
 use std::io::Write;
 use std::path::Path;
 use tokenizers::decoders::byte_level::ByteLevel;
@@ -140,7 +140,7 @@ impl Tokenizer {
     /// Writes a `tokenizer.json`.
     pub fn save(&self, path: &Path) -> Result<()> {
         let json = self.inner.to_string(true).map_err(refused)?;
-        write_atomically(path, |file| file.write_all(json.as_bytes()))
+        write_atomically(path, |file| file.write_all(json.as_bytes())).map_err(at(path))
     }
 
     /// Ids of a text; no special tokens are added.

@@ -2,6 +2,7 @@
 
 use crate::memory;
 use anyhow::{Context, Error, Result, bail};
+use model::write_atomically;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -87,32 +88,17 @@ impl Drop for RunFolder {
     }
 }
 
-/// Writes `path` through a temporary file in the same folder, synchronised and then renamed: after a crash there is the
-/// whole file, the one before it, or none.
+/// Writes `path` whole or not at all, and makes its folder if need be.
 ///
 /// # Errors
 /// Names the file and its size; a full disk is said to be one.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    try_write(path, bytes).map_err(|error| explain(error, path, bytes.len()))
-}
-
-fn try_write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".tmp-");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
-    Ok(())
+    let written = match path.parent() {
+        Some(folder) => fs::create_dir_all(folder),
+        None => Ok(()),
+    };
+    let written = written.and_then(|()| write_atomically(path, |file| file.write_all(bytes)));
+    written.map_err(|error| explain(error, path, bytes.len()))
 }
 
 /// A write that failed, in words: which file, how much it needed, and whether the disk is full.

@@ -11,7 +11,7 @@ use crate::phases::instruct::Instruct;
 use crate::recipe::{self, Precision, Recipe, TokenizerKind, Training};
 use anyhow::{Context, Result};
 use engine::{DType, Device, Params};
-use model::{ImageProcessor, Tokenizer, Vlm, VlmConfig, set_groups};
+use model::{ImageProcessor, Pretrained, Tokenizer, Vlm, VlmConfig, set_groups};
 
 /// What a run trains on.
 pub enum Dataset {
@@ -67,10 +67,22 @@ impl Session {
         })
     }
 
-    /// The same with a trained model's own tokenizer.
-    pub fn with_tokenizer(mut self, tokenizer: Tokenizer) -> Session {
-        self.prepare.tokenizer = tokenizer;
-        self
+    /// A model that this recipe made, with its own tokenizer and image processor, beside the data.
+    pub fn of_trained(recipe: Recipe, trained: Pretrained) -> Result<Session> {
+        let Pretrained {
+            vlm,
+            params,
+            tokenizer,
+            processor,
+        } = trained;
+        let data = dataset(&recipe, &processor)?;
+        Ok(Session {
+            recipe,
+            data,
+            prepare: Prepare { tokenizer, processor },
+            vlm,
+            params,
+        })
     }
 
     /// The same model, untrained, on another device.
@@ -180,56 +192,56 @@ fn train(
 }
 
 fn dataset(recipe: &Recipe, processor: &ImageProcessor) -> Result<Dataset> {
-    let data = &recipe.data;
-    if data.source == recipe::Source::Scenes {
-        let phase = recipe.phase2.as_ref();
-        let even = crate::data::scenes::QuestionWeights::EVEN;
-        let image_size = data.image_size.unwrap_or(processor.size) as u32;
-        return Ok(Dataset::Scenes(SceneSource {
-            scenes: Scenes {
-                seed: recipe.run.seed,
-                image_size,
-                world: data.world.unwrap_or_default(),
-            },
-            turns: phase.map_or(1, |p| p.turns),
-            independent: phase.is_some_and(|p| p.independent_turns),
-            start: phase.map_or(even, |p| p.questions_start),
-            end: phase.map_or(even, |p| p.questions_end),
-            until: phase.map_or(1.0, |p| p.questions_until),
-        }));
+    match recipe.data.source {
+        recipe::Source::Scenes => Ok(scenes(recipe, processor)),
+        recipe::Source::Llava => corpus(recipe, processor),
     }
+}
+
+fn scenes(recipe: &Recipe, processor: &ImageProcessor) -> Dataset {
+    let (data, phase) = (&recipe.data, recipe.phase2.as_ref());
+    let even = crate::data::scenes::QuestionWeights::EVEN;
+    Dataset::Scenes(SceneSource {
+        scenes: Scenes {
+            seed: recipe.run.seed,
+            image_size: data.image_size.unwrap_or(processor.size) as u32,
+            world: data.world.unwrap_or_default(),
+        },
+        turns: phase.map_or(1, |p| p.turns),
+        independent: phase.is_some_and(|p| p.independent_turns),
+        start: phase.map_or(even, |p| p.questions_start),
+        end: phase.map_or(even, |p| p.questions_end),
+        until: phase.map_or(1.0, |p| p.questions_until),
+    })
+}
+
+fn corpus(recipe: &Recipe, processor: &ImageProcessor) -> Result<Dataset> {
+    let data = &recipe.data;
     let (path, images) = data
         .path
         .as_ref()
         .zip(data.images.as_ref())
         .context("data.path and data.images are needed")?;
-    let field = data.split_field.clone().unwrap_or_else(|| Select::default().field);
     let load = |conversations, images, split: &Option<String>, limit| {
-        let select = Select {
-            field: field.clone(),
-            split: split.clone(),
-            limit,
-        };
-        Corpus::load(
-            &Files {
-                conversations,
-                images,
-                select,
-                max_bad: data.max_bad.unwrap_or(0.01),
+        let files = Files {
+            conversations,
+            images,
+            select: Select {
+                field: data.split_field.clone().unwrap_or_else(|| Select::default().field),
+                split: split.clone(),
+                limit,
             },
-            processor,
-        )
+            max_bad: data.max_bad.unwrap_or(0.01),
+        };
+        Corpus::load(&files, processor)
     };
     let train = load(path, images, &data.train_split, data.max_samples)?;
     let heldout = match (&data.heldout_path, &data.heldout_split) {
-        (Some(other), split) => Some(load(
-            other,
-            data.heldout_images.as_ref().unwrap_or(images),
-            split,
-            None,
-        )?),
-        (None, split @ Some(_)) => Some(load(path, images, split, None)?),
         (None, None) => None,
+        (other, split) => {
+            let images = other.as_ref().and(data.heldout_images.as_ref()).unwrap_or(images);
+            Some(load(other.as_ref().unwrap_or(path), images, split, None)?)
+        }
     };
     Ok(Dataset::Corpus {
         train: CorpusSource {

@@ -4,7 +4,7 @@ mod read;
 mod write;
 
 pub use read::TensorFile;
-pub use write::{write_atomically, write_tensors};
+pub use write::write_tensors;
 
 use crate::error::{Error, Result};
 use engine::{ParamId, Params};

@@ -1,8 +1,8 @@
-//! Writing safetensors, atomically.
+//! Writing safetensors.
 
 use crate::error::{Result, at};
+use crate::files::write_atomically;
 use engine::{DType, Tensor};
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -34,36 +34,7 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&st
         }
         out.flush()
     })
-}
-
-/// Lets `write` fill a temporary file beside `path`, makes sure it is on the disk, and renames it to `path`.
-pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let run = || {
-        let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder)?;
-        write(file.as_file_mut())?;
-        readable_by_all(file.as_file())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        // The rename itself is on the disk once the folder is.
-        File::open(folder)?.sync_all()
-    };
-    run().map_err(at(path))
-}
-
-/// Temporary files start private; what replaces an ordinary file should be as readable as one.
-#[cfg(unix)]
-fn readable_by_all(file: &File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn readable_by_all(_: &File) -> std::io::Result<()> {
-    Ok(())
+    .map_err(at(path))
 }
 
 fn tag(dtype: DType) -> &'static str {

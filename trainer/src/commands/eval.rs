@@ -21,8 +21,8 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     let dtype = crate::session::dtype(recipe.run.dtype);
     let trained = Pretrained::load(&args.model, &device, dtype)
         .with_context(|| format!("{}: not the folder of a trained model", args.model.display()))?;
-    let session = Session::new(recipe, &device)?.with_tokenizer(trained.tokenizer.clone());
-    let figures = evaluate(&session, &trained.vlm, &trained.params)?;
+    let session = Session::of_trained(recipe, trained)?;
+    let figures = evaluate(&session, &session.vlm, &session.params)?;
     println!("{}", table::table(&figures));
     Ok(())
 }

@@ -248,6 +248,36 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
         "r.toml: model.qformer: ",
         &["trains a Q-Former"],
     ),
+    (
+        "steps = 100",
+        "steps = 100\nshards = 3",
+        "r.toml:9: phase2.shards: ",
+        &["a divisor of the batch size 8, found 3"],
+    ),
+    (
+        "steps = 100",
+        "steps = 100\nshards = 0",
+        "r.toml:9: phase2.shards: ",
+        &["found 0"],
+    ),
+    (
+        "steps = 100",
+        "steps = 100\nalign_every = 1",
+        "r.toml:9: phase2.align_every: ",
+        &["0 or at least 2"],
+    ),
+    (
+        "steps = 100",
+        "steps = 100\nalign_every = 4",
+        "r.toml:9: phase2.align_every: ",
+        &["[phase1], which is missing"],
+    ),
+    (
+        "[phase2]",
+        "[model.qformer]\n[phase1]\nsteps = 1\nbatch_size = 4\nshards = 4\nlr = 1\n[phase2]",
+        "r.toml:10: phase1.batch_size: ",
+        &["at least 8, found 4"],
+    ),
 ];
 
 #[test]
