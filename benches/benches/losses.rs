@@ -3,44 +3,11 @@
 //! of not writing the matrix.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use kernels::DType;
 use kernels::contrastive::{Contrastive, clip_loss, clip_loss_backward, siglip_loss, siglip_loss_backward};
 use kernels::loss::{CrossEntropy, linear_cross_entropy};
-use kernels::{Buffer, DType, Device, View, ViewMut};
+use lenslet_benches::Array;
 use std::time::Duration;
-
-struct Array(Buffer, DType, usize);
-
-impl Array {
-    fn new(dtype: DType, len: usize) -> Array {
-        Array(
-            Device::cpu()
-                .allocate(len * dtype.size())
-                .expect("memory for the bench"),
-            dtype,
-            len,
-        )
-    }
-
-    /// Numbers in −size..size without a pattern that a cache or a branch predictor could learn.
-    fn random(dtype: DType, len: usize, size: f32) -> Array {
-        let mut array = Array::new(dtype, len);
-        let mut state = len as u32 | 1;
-        for bytes in array.0.bytes_mut().chunks_exact_mut(dtype.size()).take(len) {
-            state = state.wrapping_mul(1664525).wrapping_add(1013904223);
-            let value = ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * size;
-            bytes.copy_from_slice(&value.to_ne_bytes()[4 - dtype.size()..]);
-        }
-        array
-    }
-
-    fn view(&self) -> View<'_> {
-        View::new(&self.0, self.1, 0, self.2)
-    }
-
-    fn view_mut(&mut self) -> ViewMut<'_> {
-        ViewMut::new(&mut self.0, self.1, 0, self.2)
-    }
-}
 
 /// `c = a·b` with strides (row, column), on all cores.
 fn product(m: usize, n: usize, k: usize, c: &mut [f32], a: (&[f32], isize, isize), b: (&[f32], isize, isize)) {
@@ -111,10 +78,7 @@ fn cross_entropy(c: &mut Criterion) {
                 smoothing: 0.1,
             };
             let (x, w) = (Array::random(t, rows * dim, 1.0), Array::random(t, vocab * dim, 1.0));
-            let mut targets = Array::new(DType::I32, rows);
-            for (row, id) in targets.0.bytes_mut().chunks_exact_mut(4).take(rows).enumerate() {
-                id.copy_from_slice(&((row * 7919 % vocab) as i32).to_ne_bytes());
-            }
+            let targets = Array::integers((0..rows).map(|row| (row * 7919 % vocab) as i32));
             let (mut loss, mut losses) = (Array::new(DType::F32, 1), Array::new(DType::F32, rows));
             let mut predictions = Array::new(DType::I32, rows);
             let (mut dx, mut dw) = (Array::new(t, rows * dim), Array::new(DType::F32, vocab * dim));

@@ -2,13 +2,19 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use kernels::DType;
+use kernels::activation::{Activation, activate, activate_backward, silu_mul, silu_mul_backward};
 use kernels::copy::{Blocks, copy_blocks};
 use kernels::dropout::dropout;
-use kernels::elementwise::{add, fill};
+use kernels::elementwise::{add, axpy, cast, mul, scale};
 use kernels::embedding::{embedding, embedding_backward};
+use kernels::norm::{l2_normalize, l2_normalize_backward};
 use kernels::norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 use kernels::optimizer::{AdamW, adamw, sum_squares};
-use kernels::{Buffer, DType, Device, View, ViewMut};
+use kernels::patch::{Patches, fold, unfold};
+use kernels::reduce::{broadcast_axis, sum_axis};
+use kernels::rotary::rotary;
+use lenslet_benches::Array;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -16,34 +22,6 @@ use std::time::Duration;
 const ROWS: usize = 8192;
 const DIM: usize = 768;
 const VOCAB: usize = 8000;
-
-/// A buffer with its elements' type and number.
-struct Array {
-    buffer: Buffer,
-    dtype: DType,
-    len: usize,
-}
-
-impl Array {
-    fn new(dtype: DType, len: usize) -> Array {
-        let buffer = Device::cpu()
-            .allocate(len * dtype.size())
-            .expect("the bench fits in memory");
-        let mut array = Array { buffer, dtype, len };
-        if dtype != DType::I32 {
-            fill(&mut array.view_mut(), 0.5).expect("a floating-point type");
-        }
-        array
-    }
-
-    fn view(&self) -> View<'_> {
-        View::new(&self.buffer, self.dtype, 0, self.len)
-    }
-
-    fn view_mut(&mut self) -> ViewMut<'_> {
-        ViewMut::new(&mut self.buffer, self.dtype, 0, self.len)
-    }
-}
 
 /// One measurement of `f`, which moves `bytes`.
 fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, dtype: DType, bytes: usize, mut f: impl FnMut()) {
@@ -56,7 +34,7 @@ fn copies(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
     let (x, mut y) = (Array::new(dtype, n), Array::new(dtype, n));
     let size = dtype.size();
     measure(group, "copy_one_thread", dtype, 2 * n * size, || {
-        black_box(&mut y).buffer.bytes_mut()[..n * size].copy_from_slice(&black_box(&x).buffer.bytes()[..n * size]);
+        black_box(&mut y).bytes_mut().copy_from_slice(black_box(&x).bytes());
     });
     let blocks = Blocks {
         outer: 1,
@@ -78,8 +56,22 @@ fn elementwise(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
     measure(group, "add", dtype, 3 * bytes, || {
         add(x.view(), y.view(), &mut out.view_mut()).unwrap()
     });
+    measure(group, "mul", dtype, 3 * bytes, || {
+        mul(x.view(), y.view(), &mut out.view_mut()).unwrap()
+    });
+    measure(group, "scale", dtype, 2 * bytes, || {
+        scale(x.view(), &mut out.view_mut(), 0.5).unwrap()
+    });
+    measure(group, "axpy", dtype, 3 * bytes, || {
+        axpy(x.view(), &mut out.view_mut(), 1e-3).unwrap()
+    });
     measure(group, "dropout", dtype, 2 * bytes, || {
         dropout(x.view(), &mut out.view_mut(), 0.1, 1).unwrap()
+    });
+    let other = if dtype == DType::F32 { DType::BF16 } else { DType::F32 };
+    let mut converted = Array::new(other, n);
+    measure(group, "cast", dtype, bytes + n * other.size(), || {
+        cast(x.view(), &mut converted.view_mut()).unwrap()
     });
     let mut sum = Array::new(DType::F64, 1);
     measure(group, "sum_squares", dtype, bytes, || {
@@ -109,15 +101,105 @@ fn norms(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
         let (dx, dw) = (&mut dx.view_mut(), &mut dw.view_mut());
         rms_norm_backward(x.view(), w.view(), rstd.view(), dy.view(), dx, dw).unwrap();
     });
+    measure(group, "l2_normalize", dtype, 2 * bytes, || {
+        l2_normalize(x.view(), &mut y.view_mut(), &mut rstd.view_mut(), DIM, 1e-12).unwrap();
+    });
+    measure(group, "l2_normalize_backward", dtype, 3 * bytes, || {
+        l2_normalize_backward(y.view(), rstd.view(), dy.view(), &mut dx.view_mut(), DIM).unwrap();
+    });
+}
+
+/// Each non-linearity and its derivative, and the gate.
+fn activations(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
+    let n = ROWS * DIM;
+    let (x, up, dy) = (Array::new(dtype, n), Array::new(dtype, n), Array::new(dtype, n));
+    let (mut y, mut dup) = (Array::new(dtype, n), Array::new(dtype, n));
+    let bytes = n * dtype.size();
+    for (name, act) in [
+        ("gelu", Activation::Gelu),
+        ("gelu_tanh", Activation::GeluTanh),
+        ("quick_gelu", Activation::QuickGelu),
+        ("silu", Activation::Silu),
+    ] {
+        measure(group, name, dtype, 2 * bytes, || {
+            activate(x.view(), &mut y.view_mut(), act).unwrap()
+        });
+        measure(group, &format!("{name}_backward"), dtype, 3 * bytes, || {
+            activate_backward(x.view(), dy.view(), &mut y.view_mut(), act).unwrap()
+        });
+    }
+    measure(group, "silu_mul", dtype, 3 * bytes, || {
+        silu_mul(x.view(), up.view(), &mut y.view_mut()).unwrap()
+    });
+    measure(group, "silu_mul_backward", dtype, 5 * bytes, || {
+        let (dx, dup) = (&mut y.view_mut(), &mut dup.view_mut());
+        silu_mul_backward(x.view(), up.view(), dy.view(), dx, dup).unwrap()
+    });
+}
+
+fn rotations(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
+    const HEAD: usize = 64;
+    const LENGTH: usize = 512;
+    let n = ROWS * DIM;
+    let (x, mut y) = (Array::new(dtype, n), Array::new(dtype, n));
+    let inv_freq = Array::new(dtype.accumulator(), HEAD / 2);
+    let mut turn = |name: &str, positions: &Array, inverse: bool| {
+        measure(group, name, dtype, 2 * n * dtype.size(), || {
+            let (inv_freq, y) = (inv_freq.view(), &mut y.view_mut());
+            rotary(x.view(), positions.view(), inv_freq, y, DIM / HEAD, HEAD, inverse).unwrap()
+        });
+    };
+    let dense = Array::integers((0..ROWS).map(|i| (i % LENGTH) as i32));
+    turn("rotary", &dense, false);
+    turn("rotary_backward", &dense, true);
+    // Positions too far apart to share a table of angles.
+    let sparse = Array::integers((0..ROWS).map(|i| 2 * i as i32));
+    turn("rotary_sparse", &sparse, false);
+}
+
+/// The gradients of a bias and of repeated queries: sums down columns and along rows, and their derivatives.
+fn reductions(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
+    let mut x = Array::new(dtype, ROWS * DIM);
+    let bytes = ROWS * DIM * dtype.size();
+    for (name, [outer, axis, inner]) in [("columns", [1, ROWS, DIM]), ("rows", [ROWS, DIM, 1])] {
+        let mut sums = Array::new(dtype.accumulator(), outer * inner);
+        measure(group, &format!("sum_axis_{name}"), dtype, bytes, || {
+            sum_axis(x.view(), &mut sums.view_mut(), outer, axis, inner, 1.0).unwrap()
+        });
+        measure(group, &format!("broadcast_axis_{name}"), dtype, bytes, || {
+            broadcast_axis(sums.view(), &mut x.view_mut(), outer, axis, inner, 1.0).unwrap()
+        });
+    }
+}
+
+/// Cutting images into patches and adding patches up to images, with windows that tile and windows that overlap.
+fn patches(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
+    for (name, margin) in [("", 0), ("_overlapping", 8)] {
+        let cut = Patches {
+            batch: 32,
+            channels: 3,
+            height: 224,
+            width: 224,
+            patch: 16,
+            margin,
+        };
+        let pixels = cut.batch * cut.channels * cut.height * cut.width;
+        let cut_pixels = pixels / (cut.patch * cut.patch) * cut.window() * cut.window();
+        let (mut image, mut patches) = (Array::new(dtype, pixels), Array::new(dtype, cut_pixels));
+        let bytes = (pixels + cut_pixels) * dtype.size();
+        measure(group, &format!("unfold{name}"), dtype, bytes, || {
+            unfold(cut, image.view(), &mut patches.view_mut()).unwrap()
+        });
+        measure(group, &format!("fold{name}"), dtype, bytes, || {
+            fold(cut, patches.view(), &mut image.view_mut()).unwrap()
+        });
+    }
 }
 
 fn embeddings(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
     let (table, mut out) = (Array::new(dtype, VOCAB * DIM), Array::new(dtype, ROWS * DIM));
     let mut dtable = Array::new(dtype.accumulator(), VOCAB * DIM);
-    let mut ids = Array::new(DType::I32, ROWS);
-    for (i, id) in ids.view_mut().slice_mut::<i32>().iter_mut().enumerate() {
-        *id = (i * 7919 % VOCAB) as i32;
-    }
+    let ids = Array::integers((0..ROWS).map(|i| (i * 7919 % VOCAB) as i32));
     let bytes = ROWS * DIM * dtype.size();
     measure(group, "embedding", dtype, 2 * bytes, || {
         embedding(table.view(), ids.view(), &mut out.view_mut(), VOCAB, DIM).unwrap();
@@ -177,6 +259,10 @@ fn memory_bound(criterion: &mut Criterion) {
         copies(&mut group, dtype);
         elementwise(&mut group, dtype);
         norms(&mut group, dtype);
+        activations(&mut group, dtype);
+        rotations(&mut group, dtype);
+        reductions(&mut group, dtype);
+        patches(&mut group, dtype);
         embeddings(&mut group, dtype);
     }
     optimizer(&mut group);
