@@ -2,7 +2,7 @@
 //! applied, so that all directions of a matrix move equally far. For matrices inside blocks; the rest takes AdamW.
 
 use crate::error::Result;
-use crate::{DType, Device, Tensor};
+use crate::{DType, Tensor};
 use kernels::elementwise::{axpy, scale};
 use kernels::gemm::{Epilogue, Gemm, Layout, gemm};
 use kernels::optimizer::sum_squares;
@@ -37,60 +37,27 @@ pub(crate) fn direction(gradient: &Tensor, momentum: &mut Tensor, grad_scale: f6
 /// `X ← aX + (bA + cA²)X` with `A = XXᵀ`, taken on the shorter side.
 fn orthogonalize(x: &Tensor) -> Result<Tensor> {
     let [a, b, c] = COEFFICIENTS;
-    let (rows, columns) = (x.shape()[0], x.shape()[1]);
-    let (side, wide) = (rows.min(columns), rows <= columns);
+    let wide = x.shape()[0] <= x.shape()[1];
     let mut x = scaled(x, 1.0 / (norm(x)? + 1e-7))?;
-    let device = x.device().clone();
     for _ in 0..ROUNDS {
         let gram = match wide {
-            true => product(
-                &device,
-                Gemm::new(Layout::Nt, side, side, columns),
-                &x,
-                &x,
-                Epilogue::default(),
-            )?,
-            false => product(
-                &device,
-                Gemm::new(Layout::Tn, side, side, rows),
-                &x,
-                &x,
-                Epilogue::default(),
-            )?,
+            true => product(Layout::Nt, &x, &x, Epilogue::default())?,
+            false => product(Layout::Tn, &x, &x, Epilogue::default())?,
         };
-        let linear = scaled(&gram, b)?;
-        let polynomial = Epilogue {
+        let (linear, kept) = (scaled(&gram, b)?, scaled(&x, a)?);
+        let square = Epilogue {
             alpha: Some(c),
             residual: Some(linear.view()),
             ..Epilogue::default()
         };
-        let polynomial = product(
-            &device,
-            Gemm::new(Layout::Nn, side, side, side),
-            &gram,
-            &gram,
-            polynomial,
-        )?;
-        let kept = scaled(&x, a)?;
+        let polynomial = product(Layout::Nn, &gram, &gram, square)?;
         let sum = Epilogue {
             residual: Some(kept.view()),
             ..Epilogue::default()
         };
         x = match wide {
-            true => product(
-                &device,
-                Gemm::new(Layout::Nn, rows, columns, side),
-                &polynomial,
-                &x,
-                sum,
-            )?,
-            false => product(
-                &device,
-                Gemm::new(Layout::Nn, rows, columns, side),
-                &x,
-                &polynomial,
-                sum,
-            )?,
+            true => product(Layout::Nn, &polynomial, &x, sum)?,
+            false => product(Layout::Nn, &x, &polynomial, sum)?,
         };
     }
     Ok(x)
@@ -108,15 +75,32 @@ fn scaled(x: &Tensor, factor: f64) -> Result<Tensor> {
     Ok(out)
 }
 
-fn product(device: &Device, shape: Gemm, a: &Tensor, b: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
-    let mut c = Tensor::empty(device, a.dtype(), [shape.m, shape.n])?;
-    gemm(shape, a.view(), b.view(), &mut c.view_mut()?, epilogue)?;
+/// The product of two matrices that fit.
+fn product(layout: Layout, a: &Tensor, b: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
+    let (a_shape, b_shape) = (a.shape(), b.shape());
+    let (m, k) = match layout {
+        Layout::Tn => (a_shape[1], a_shape[0]),
+        Layout::Nn | Layout::Nt => (a_shape[0], a_shape[1]),
+    };
+    let n = match layout {
+        Layout::Nt => b_shape[0],
+        Layout::Nn | Layout::Tn => b_shape[1],
+    };
+    let mut c = Tensor::empty(a.device(), a.dtype(), [m, n])?;
+    gemm(
+        Gemm::new(layout, m, n, k),
+        a.view(),
+        b.view(),
+        &mut c.view_mut()?,
+        epilogue,
+    )?;
     Ok(c)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Device;
     use crate::table::Array;
 
     #[test]

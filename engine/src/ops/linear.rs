@@ -29,7 +29,8 @@ struct Linear {
     product: Gemm,
 }
 
-fn forward(x: &Var, w: &Var, b: Option<&Var>, act: Option<Activation>, residual: Option<&Var>) -> Result<Var> {
+/// The product of a call, if its shapes fit: x (rows, in), w (out, in), b (out), residual (rows, out).
+fn checked(x: &Var, w: &Var, b: Option<&Var>, residual: Option<&Var>) -> Result<Gemm> {
     let (rows, dim) = (x.shape().rows(), x.shape().last());
     let [out, inner] = w.shape()[..] else {
         return mismatch(
@@ -50,11 +51,15 @@ fn forward(x: &Var, w: &Var, b: Option<&Var>, act: Option<Activation>, residual:
     if let Some(b) = b {
         expect_shape("linear", "the bias", b.shape(), [out])?;
     }
-    let shape = x.shape().with_last(out);
     if let Some(residual) = residual {
-        expect_shape("linear", "the residual", residual.shape(), shape)?;
+        expect_shape("linear", "the residual", residual.shape(), x.shape().with_last(out))?;
     }
-    let product = Gemm::new(Layout::Nt, rows, out, dim);
+    Ok(Gemm::new(Layout::Nt, rows, out, dim))
+}
+
+fn forward(x: &Var, w: &Var, b: Option<&Var>, act: Option<Activation>, residual: Option<&Var>) -> Result<Var> {
+    let product = checked(x, w, b, residual)?;
+    let shape = x.shape().with_last(product.n);
     let mut y = Tensor::empty(x.tensor().device(), x.dtype(), shape)?;
     let tracked = [Some(x), Some(w), b, residual]
         .into_iter()

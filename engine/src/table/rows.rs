@@ -154,37 +154,32 @@ fn matmul() -> Vec<Case> {
     ]
 }
 
+/// Attention over q, k and v of these shapes, each query seeing the keys that `sight` allows.
+fn attend(name: &str, shapes: [&[usize]; 3], sight: Sight) -> Case {
+    let (batch, keys, seen) = (shapes[0][0], shapes[1][1], sight.clone());
+    case(
+        format!("attention/{name}"),
+        normal(shapes),
+        LOSS,
+        move |device, v| {
+            let tensor = |values: &Option<Vec<i32>>, shape: &[usize]| {
+                let tensor = values.as_ref().map(|x| ints(device, x, shape));
+                tensor.transpose()
+            };
+            let attend = Attend {
+                mask: sight.mask,
+                q_lens: tensor(&sight.q_lens, &[batch])?,
+                k_lens: tensor(&sight.k_lens, &[batch])?,
+                segments: tensor(&sight.segments, &[batch, keys])?,
+                ..Attend::default()
+            };
+            ops::attention(&v[0], &v[1], &v[2], attend)
+        },
+        move |a| oracle::attention(&a[0], &a[1], &a[2], &seen),
+    )
+}
+
 fn attention() -> Vec<Case> {
-    let attend = |name: &str, shapes: [&[usize]; 3], sight: Sight| {
-        let seen = sight.clone();
-        let batch = shapes[0][0];
-        case(
-            format!("attention/{name}"),
-            normal(shapes),
-            LOSS,
-            move |device, v| {
-                let tensor = |values: &Option<Vec<i32>>| {
-                    let shape = |n: usize| {
-                        if n == batch {
-                            vec![batch]
-                        } else {
-                            vec![batch, n / batch]
-                        }
-                    };
-                    values.as_ref().map(|x| ints(device, x, &shape(x.len()))).transpose()
-                };
-                let attend = Attend {
-                    mask: sight.mask,
-                    q_lens: tensor(&sight.q_lens)?,
-                    k_lens: tensor(&sight.k_lens)?,
-                    segments: tensor(&sight.segments)?,
-                    ..Attend::default()
-                };
-                ops::attention(&v[0], &v[1], &v[2], attend)
-            },
-            move |a| oracle::attention(&a[0], &a[1], &a[2], &seen),
-        )
-    };
     let square: [&[usize]; 3] = [&[2, 6, 4, 5], &[2, 6, 2, 5], &[2, 6, 2, 5]];
     let cross: [&[usize]; 3] = [&[2, 3, 2, 8], &[2, 7, 2, 8], &[2, 7, 2, 8]];
     let masked = |mask| Sight {

@@ -3,79 +3,20 @@
 //! The `simd!` macro wraps a body in one function per instruction set, marked with its target features, and chooses
 //! among them at run time. Everything in between is `#[inline(always)]`, so the body is compiled with those features.
 
+mod functions;
+mod isa;
+mod wide;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
 
+pub use isa::{Isa, isa, set_isa};
+pub use wide::Wide;
+
 use crate::Element;
 use std::ops::{Add, Div, Mul, Neg, Sub};
-use std::sync::atomic::{AtomicU8, Ordering};
 
 /// The widest register of any instruction set, in elements.
 pub const MAX_LANES: usize = 16;
-
-/// An instruction set the kernels are compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Isa {
-    /// Plain Rust in groups of eight, vectorised by the compiler: any processor.
-    Portable = 1,
-    /// x86-64 with AVX2 and FMA.
-    Avx2 = 2,
-    /// x86-64 with AVX-512 F, BW, DQ and VL.
-    Avx512 = 3,
-    /// AVX-512 with bf16 dot products.
-    Avx512Bf16 = 4,
-}
-
-static CURRENT: AtomicU8 = AtomicU8::new(0);
-
-/// The instruction set in use: the best this processor has, or what `LENSLET_ISA` (portable, avx2, avx512,
-/// avx512bf16) or [`set_isa`] lowered it to.
-pub fn isa() -> Isa {
-    match CURRENT.load(Ordering::Relaxed) {
-        1 => Isa::Portable,
-        2 => Isa::Avx2,
-        3 => Isa::Avx512,
-        4 => Isa::Avx512Bf16,
-        _ => {
-            let wanted = match std::env::var("LENSLET_ISA").as_deref() {
-                Ok("portable") => Isa::Portable,
-                Ok("avx2") => Isa::Avx2,
-                Ok("avx512") => Isa::Avx512,
-                _ => Isa::Avx512Bf16,
-            };
-            set_isa(wanted)
-        }
-    }
-}
-
-/// Uses `wanted`, or the best this processor has below it; returns what is in use from now on, in every thread.
-/// Meant for tests and benches that compare the paths.
-pub fn set_isa(wanted: Isa) -> Isa {
-    let chosen = wanted.min(best());
-    CURRENT.store(chosen as u8, Ordering::Relaxed);
-    chosen
-}
-
-#[cfg(target_arch = "x86_64")]
-fn best() -> Isa {
-    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    let avx512 = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl");
-    match (avx2, avx512, is_x86_feature_detected!("avx512bf16")) {
-        (true, true, true) => Isa::Avx512Bf16,
-        (true, true, false) => Isa::Avx512,
-        (true, false, _) => Isa::Avx2,
-        _ => Isa::Portable,
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn best() -> Isa {
-    Isa::Portable
-}
 
 /// A real number the kernels accumulate in: `f32` or `f64`.
 pub trait Real:
@@ -243,171 +184,6 @@ pub(crate) fn store_tail<T: Element, V: Lanes<T::Acc>>(tail: &mut [T], v: V) {
         *x = T::narrow(a);
     }
 }
-
-/// `eˣ` in single precision, 0 below 2.5e-38: x = n·ln 2 + r with |r| ≤ ln 2 / 2, a degree-6 Taylor polynomial in r, times 2ⁿ (Cody and Waite).
-#[inline(always)]
-fn exp_f32<V: Lanes<f32>>(x: V, round: impl Fn(V) -> V, pow2: impl Fn(V) -> V) -> V {
-    let clamped = x.max(V::splat(-86.6)).min(V::splat(88.722_83));
-    let n = round(clamped * V::splat(std::f32::consts::LOG2_E));
-    let r = n.fma(V::splat(-0.693_359_4), clamped);
-    let r = n.fma(V::splat(2.121_944_4e-4), r);
-    let mut p = V::splat(1.0 / 720.0);
-    for c in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = p.fma(r, V::splat(c));
-    }
-    let half = pow2(n - V::splat(1.0));
-    let result = p * half * V::splat(2.0);
-    x.select_gt(V::splat(-86.6), result, V::zero())
-}
-
-/// The error function in single precision (Abramowitz and Stegun 7.1.26, |error| ≤ 1.5e-7).
-#[inline(always)]
-fn erf_f32<V: Lanes<f32>>(x: V) -> V {
-    let a = x.max(-x);
-    let t = V::splat(1.0) / a.fma(V::splat(0.327_591_1), V::splat(1.0));
-    let mut p = V::splat(1.061_405_4);
-    for c in [-1.453_152_1, 1.421_413_8, -0.284_496_72, 0.254_829_6] {
-        p = p.fma(t, V::splat(c));
-    }
-    let y = V::splat(1.0) - p * t * (-(a * a)).exp();
-    x.select_gt(V::zero(), y, -y)
-}
-
-/// Eight elements in plain Rust, for the compiler to vectorise.
-#[derive(Debug, Clone, Copy)]
-#[repr(align(32))]
-pub struct Wide<A>([A; 8]);
-
-impl<A: Copy> Wide<A> {
-    #[inline(always)]
-    fn zip(self, other: Self, f: impl Fn(A, A) -> A) -> Self {
-        let mut out = self.0;
-        for i in 0..8 {
-            out[i] = f(self.0[i], other.0[i]);
-        }
-        Wide(out)
-    }
-}
-
-macro_rules! wide_operators {
-    ($($trait:ident $method:ident),*) => {$(
-        impl<A: Real> $trait for Wide<A> {
-            type Output = Self;
-            #[inline(always)]
-            fn $method(self, other: Self) -> Self { self.zip(other, |a, b| a.$method(b)) }
-        }
-    )*};
-}
-wide_operators!(Add add, Sub sub, Mul mul, Div div);
-
-impl<A: Real> Neg for Wide<A> {
-    type Output = Self;
-    #[inline(always)]
-    fn neg(self) -> Self {
-        Wide(self.0.map(|a| -a))
-    }
-}
-
-macro_rules! wide_lanes {
-    ($t:ty, $exp:expr, $erf:expr) => {
-        impl Lanes<$t> for Wide<$t> {
-            const N: usize = 8;
-            #[inline(always)]
-            fn splat(a: $t) -> Self {
-                Wide([a; 8])
-            }
-            #[inline(always)]
-            unsafe fn load(p: *const $t) -> Self {
-                // SAFETY: the caller vouches for eight elements.
-                Wide(unsafe { p.cast::<[$t; 8]>().read_unaligned() })
-            }
-            #[inline(always)]
-            unsafe fn store(self, p: *mut $t) {
-                // SAFETY: the caller vouches for eight elements.
-                unsafe { p.cast::<[$t; 8]>().write_unaligned(self.0) }
-            }
-            #[inline(always)]
-            unsafe fn load_bf16(p: *const half::bf16) -> Self {
-                // SAFETY: the caller vouches for eight elements.
-                Wide(unsafe { p.cast::<[half::bf16; 8]>().read_unaligned() }.map(|x| x.widen() as $t))
-            }
-            #[inline(always)]
-            unsafe fn store_bf16(self, p: *mut half::bf16) {
-                // SAFETY: the caller vouches for eight elements.
-                unsafe {
-                    p.cast::<[half::bf16; 8]>()
-                        .write_unaligned(self.0.map(|a| round_bf16(a as f32)))
-                }
-            }
-            #[inline(always)]
-            fn fma(self, b: Self, c: Self) -> Self {
-                let mut out = c.0;
-                for i in 0..8 {
-                    // Without FMA in hardware `mul_add` is a slow library call.
-                    out[i] = if cfg!(target_arch = "aarch64") {
-                        self.0[i].mul_add(b.0[i], c.0[i])
-                    } else {
-                        self.0[i] * b.0[i] + c.0[i]
-                    };
-                }
-                Wide(out)
-            }
-            #[inline(always)]
-            fn max(self, other: Self) -> Self {
-                self.zip(other, |a, b| if a > b { a } else { b })
-            }
-            #[inline(always)]
-            fn min(self, other: Self) -> Self {
-                self.zip(other, |a, b| if a < b { a } else { b })
-            }
-            #[inline(always)]
-            fn sqrt(self) -> Self {
-                Wide(self.0.map(|a| a.sqrt()))
-            }
-            #[inline(always)]
-            fn exp(self) -> Self {
-                $exp(self)
-            }
-            #[inline(always)]
-            fn erf(self) -> Self {
-                $erf(self)
-            }
-            #[inline(always)]
-            fn select_gt(self, bound: Self, x: Self, y: Self) -> Self {
-                let mut out = y.0;
-                for i in 0..8 {
-                    if self.0[i] > bound.0[i] {
-                        out[i] = x.0[i];
-                    }
-                }
-                Wide(out)
-            }
-            #[inline(always)]
-            fn sum(self) -> $t {
-                let a = self.0;
-                ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
-            }
-            #[inline(always)]
-            fn largest(self) -> $t {
-                self.0
-                    .iter()
-                    .fold(<$t>::NEG_INFINITY, |m, &a| if a > m { a } else { m })
-            }
-        }
-    };
-}
-wide_lanes!(
-    f32,
-    |x| exp_f32(
-        x,
-        |v: Wide<f32>| Wide(v.0.map(|a| a.round_ties_even())),
-        |n| { Wide(n.0.map(|a| f32::from_bits(((a as i32 + 127) as u32) << 23))) }
-    ),
-    erf_f32
-);
-wide_lanes!(f64, |x: Wide<f64>| Wide(x.0.map(f64::exp)), |x: Wide<f64>| Wide(
-    x.0.map(libm::erf)
-));
 
 /// Defines a function compiled for each instruction set and chosen at run time.
 ///

@@ -26,85 +26,103 @@ pub(crate) struct Saved<'a, T: Element> {
 
 /// See [`crate::attention::attention_backward`].
 pub(crate) fn backward<T: Element>(p: &Attention, saved: Saved<T>, dq: &mut [T], dk: &mut [T], dv: &mut [T]) {
-    let plan = Plan::new(p, QUERIES);
-    let (dq, dk, dv) = (Shared::new(dq), Shared::new(dk), Shared::new(dv));
-    let Plan { block, width, keys, .. } = plan;
-    let (wide, tall, part) = (p.head_dim * keys, p.k_len * width, block * width);
-    let sizes = [
-        wide,
-        wide,
-        tall,
-        tall,
-        tall,
-        part,
-        part,
-        part,
-        block * keys,
-        block * keys,
-        block,
-        p.k_len,
-    ];
-    (0..p.batch * p.kv_heads).into_par_iter().for_each(|task| {
+    let pass = Pass {
+        p,
+        plan: Plan::new(p, QUERIES),
+        saved,
+        dq: Shared::new(dq),
+        dk: Shared::new(dk),
+        dv: Shared::new(dv),
+    };
+    (0..p.batch * p.kv_heads)
+        .into_par_iter()
+        .for_each(|task| scratch::with(pass.sizes(), |memory| pass.key_head(task, memory)));
+}
+
+/// What all tasks share: sizes, inputs and outputs.
+struct Pass<'a, T: Element> {
+    p: &'a Attention<'a>,
+    plan: Plan,
+    saved: Saved<'a, T>,
+    dq: Shared<'a, T>,
+    dk: Shared<'a, T>,
+    dv: Shared<'a, T>,
+}
+
+impl<T: Element> Pass<'_, T> {
+    /// Sizes of the memory of [`Pass::key_head`], in its order.
+    fn sizes(&self) -> [usize; 12] {
+        let Plan { block, width, keys, .. } = self.plan;
+        let (wide, tall) = (self.p.head_dim * keys, self.p.k_len * width);
+        let (part, scores) = (block * width, block * keys);
+        [
+            wide,
+            wide,
+            tall,
+            tall,
+            tall,
+            part,
+            part,
+            part,
+            scores,
+            scores,
+            block,
+            self.p.k_len,
+        ]
+    }
+
+    /// Key head `task` of `(batch, kv_heads)`: its gradients, and those of the query heads that share it.
+    fn key_head(&self, task: usize, memory: [&mut [T::Acc]; 12]) {
+        let [
+            keys_t,
+            values_t,
+            keys,
+            dk,
+            dv,
+            queries,
+            dout,
+            dq_rows,
+            scores,
+            gradients,
+            delta,
+            ones,
+        ] = memory;
+        let (p, plan, saved) = (self.p, self.plan, &self.saved);
         let (batch, kv_head) = (task / p.kv_heads, task % p.kv_heads);
-        let sequence = Sequence::new(p, batch);
-        let rows = plan.kv_head(batch, kv_head);
-        scratch::with(
-            sizes,
-            |[
-                keys_t,
-                values_t,
-                keys,
-                dk_sum,
-                dv_sum,
-                queries,
-                dout,
-                dq_rows,
-                scores,
-                gradients,
-                delta,
-                ones,
-            ]| {
-                pack_transposed(saved.k, rows, sequence.keys, keys_t, plan.keys);
-                pack_transposed(saved.v, rows, sequence.keys, values_t, plan.keys);
-                pack(saved.k, rows, sequence.keys, T::Acc::one(), keys, width);
-                dk_sum.fill(T::Acc::zero());
-                dv_sum.fill(T::Acc::zero());
-                ones.fill(T::Acc::one());
-                let mut group = Group {
-                    p,
-                    plan,
-                    sequence,
-                    saved: &saved,
-                    dq: &dq,
-                    keys_t,
-                    values_t,
-                    keys,
-                    dk: dk_sum,
-                    dv: dv_sum,
-                    queries,
-                    dout,
-                    dq_rows,
-                    scores,
-                    gradients,
-                    delta,
-                };
-                for head in kv_head * plan.group()..(kv_head + 1) * plan.group() {
-                    group.head(batch, head);
-                }
-                unpack(group.dk, width, ones, &dk, rows);
-                unpack(group.dv, width, ones, &dv, rows);
-            },
-        );
-    });
+        let (sequence, rows) = (Sequence::new(p, batch), plan.kv_head(batch, kv_head));
+        pack_transposed(saved.k, rows, sequence.keys, keys_t, plan.keys);
+        pack_transposed(saved.v, rows, sequence.keys, values_t, plan.keys);
+        pack(saved.k, rows, sequence.keys, T::Acc::one(), keys, plan.width);
+        dk.fill(T::Acc::zero());
+        dv.fill(T::Acc::zero());
+        ones.fill(T::Acc::one());
+        let mut group = Group {
+            pass: self,
+            sequence,
+            keys_t,
+            values_t,
+            keys,
+            dk,
+            dv,
+            queries,
+            dout,
+            dq_rows,
+            scores,
+            gradients,
+            delta,
+        };
+        for head in kv_head * plan.group()..(kv_head + 1) * plan.group() {
+            group.head(batch, head);
+        }
+        unpack(group.dk, plan.width, ones, &self.dk, rows);
+        unpack(group.dv, plan.width, ones, &self.dv, rows);
+    }
 }
 
 /// The query heads of one key head, and scratch for a block of their queries.
 struct Group<'a, T: Element> {
-    p: &'a Attention<'a>,
-    plan: Plan,
+    pass: &'a Pass<'a, T>,
     sequence: Sequence<'a>,
-    saved: &'a Saved<'a, T>,
-    dq: &'a Shared<'a, T>,
     keys_t: &'a [T::Acc],
     values_t: &'a [T::Acc],
     keys: &'a [T::Acc],
@@ -120,28 +138,26 @@ struct Group<'a, T: Element> {
 
 impl<T: Element> Group<'_, T> {
     fn head(&mut self, batch: usize, head: usize) {
-        let rows = self.plan.q_head(batch, head);
-        for first in (0..self.sequence.queries).step_by(self.plan.block) {
-            let m = self.plan.block.min(self.sequence.queries - first);
+        let Pass { p, plan, dq, .. } = self.pass;
+        let rows = plan.q_head(batch, head);
+        for first in (0..self.sequence.queries).step_by(plan.block) {
+            let m = plan.block.min(self.sequence.queries - first);
             self.block(batch, head, first, m);
         }
-        for query in self.sequence.queries..self.p.q_len {
+        for query in self.sequence.queries..p.q_len {
             // SAFETY: rows of dq belong to query heads, and those to tasks.
-            let dq = unsafe { self.dq.row(rows.from(query).first, rows.dim) };
+            let dq = unsafe { dq.row(rows.from(query).first, rows.dim) };
             dq.fill(T::narrow(T::Acc::zero()));
         }
     }
 
     /// Queries `first..first + m` of a head: their dq, and their part of dk and dv.
     fn block(&mut self, batch: usize, head: usize, first: usize, m: usize) {
-        let Plan { width, keys, .. } = self.plan;
-        let (saved, scale) = (self.saved, T::Acc::of(self.p.scale));
+        let Pass { p, plan, saved, dq, .. } = self.pass;
+        let Plan { width, keys, .. } = *plan;
         let visible = self.sequence.visible_to(first, first + m);
-        let (rows, row) = (
-            self.plan.q_head(batch, head).from(first),
-            self.plan.row(batch, head) + first,
-        );
-        self.plan.prefetch_next(
+        let (rows, row) = (plan.q_head(batch, head).from(first), plan.row(batch, head) + first);
+        plan.prefetch_next(
             batch,
             head,
             first,
@@ -149,19 +165,19 @@ impl<T: Element> Group<'_, T> {
             &[saved.q, saved.out, saved.dout],
             &[saved.k, saved.v],
         );
-        pack(saved.q, rows, m, scale, self.queries, width);
+        pack(saved.q, rows, m, T::Acc::of(p.scale), self.queries, width);
         pack(saved.dout, rows, m, T::Acc::one(), self.dout, width);
         row_dots(saved.dout, saved.out, rows, &mut self.delta[..m]);
 
-        let whole = score(&self.plan, m, visible, self.queries, self.keys_t, self.scores);
+        let whole = score(plan, m, visible, self.queries, self.keys_t, self.scores);
         weights::<T::Acc>(&self.sequence, first, self.scores, keys, whole, &saved.lse[row..][..m]);
-        score(&self.plan, m, visible, self.dout, self.values_t, self.gradients);
-        if self.p.dropout > 0.0 {
-            drop_rows(self.p, row, m, visible, self.gradients, keys);
+        score(plan, m, visible, self.dout, self.values_t, self.gradients);
+        if p.dropout > 0.0 {
+            drop_rows(p, row, m, visible, self.gradients, keys);
         }
         score_gradients::<T::Acc>(self.scores, self.gradients, keys, whole, &self.delta[..m]);
-        if self.p.dropout > 0.0 {
-            drop_rows(self.p, row, m, visible, self.scores, keys);
+        if p.dropout > 0.0 {
+            drop_rows(p, row, m, visible, self.scores, keys);
         }
 
         let size = |m, k| Size { m, n: width, k };
@@ -181,7 +197,7 @@ impl<T: Element> Group<'_, T> {
             width,
             false,
         );
-        self.delta[..m].fill(scale);
-        unpack(self.dq_rows, width, &self.delta[..m], self.dq, rows);
+        self.delta[..m].fill(T::Acc::of(p.scale));
+        unpack(self.dq_rows, width, &self.delta[..m], dq, rows);
     }
 }

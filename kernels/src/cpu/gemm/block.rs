@@ -172,8 +172,7 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
     sums: &mut Sums<T::Acc>,
     visit: Visit,
 ) {
-    let steps = F::steps(part.ks.len());
-    let count = part.rows.len();
+    let (steps, count) = (F::steps(part.ks.len()), part.rows.len());
     let writes = (visit.last || matches!(sums, Sums::InPlace { .. })) && job.m * job.n >= FAR;
     let mut index = 0;
     for (cols, vectors) in panels::<W>(part.cols.clone(), V::N) {
@@ -183,19 +182,19 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
         for row in (0..count).step_by(R) {
             let (tile, tile_stride) = sums.tile(index, R * W * V::N, row, col, width);
             index += 1;
-            let rows = R.min(count - row);
-            let result = Result {
-                first: job.c.element((part.rows.start + row) * job.n + cols.start).cast(),
-                rows: if writes { rows } else { 0 },
-                stride: job.n * size_of::<C>(),
-                bytes: cols.len() * size_of::<C>(),
+            let at = Rect {
+                row: part.rows.start + row,
+                col: cols.start,
+                rows: R.min(count - row),
+                cols: cols.len(),
+                stride: job.n,
             };
+            let next = if col == 0 { row + R } else { count };
             let ahead = Ahead {
                 panel: b.wrapping_add(width * steps + row / R * share),
                 share,
-                ..left.ahead::<R>(if col == 0 { row + R } else { count }, count, result)
+                ..left.ahead::<R>(next, count, written(job.c, at, writes))
             };
-            let fresh = visit.fresh;
             let step = Step {
                 vectors,
                 steps,
@@ -203,23 +202,27 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
                 b_stride,
                 tile,
                 tile_stride,
-                fresh,
+                fresh: visit.fresh,
                 ahead,
             };
             // SAFETY: both sides hold `steps` steps, the tile R rows of W registers; the rectangle lies inside the part.
             unsafe {
                 F::multiply::<T::Acc, V, R>(session, left.left::<R>(row, count, steps), step);
                 if visit.last {
-                    let at = Rect {
-                        row: part.rows.start + row,
-                        col: cols.start,
-                        rows,
-                        cols: cols.len(),
-                        stride: job.n,
-                    };
                     write_tile::<V, T, C>(tile, tile_stride, at, &job.finish, job.c);
                 }
             }
         }
+    }
+}
+
+/// What a tile finished into `at` will write, to be fetched ahead; nothing unless it `writes`.
+#[inline(always)]
+fn written<C>(c: Shared<C>, at: Rect, writes: bool) -> Result {
+    Result {
+        first: c.element(at.row * at.stride + at.col).cast(),
+        rows: if writes { at.rows } else { 0 },
+        stride: at.stride * size_of::<C>(),
+        bytes: at.cols * size_of::<C>(),
     }
 }

@@ -140,63 +140,91 @@ pub(super) unsafe fn multiply<A: Real, V: Lanes<A>, const R: usize>(
     }
 }
 
+/// [`multiply`] for `W` registers per row.
+///
+/// # Safety
+/// As for `Format::multiply`.
 #[inline(always)]
 unsafe fn wide<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
     a: Left<A>,
     step: Step<A>,
     dot: impl Fn(V, V, V) -> V + Copy,
 ) {
-    let Step {
-        steps,
-        b,
-        b_stride,
-        tile,
-        tile_stride,
-        fresh,
-        ahead,
-        ..
-    } = step;
     let mut sums = [[V::zero(); W]; R];
     // SAFETY: the caller's promise; rows beyond the last are read from the last, and their sums are never stored in c.
     unsafe {
-        if !fresh {
+        if !step.fresh {
             for i in 0..R {
                 for j in 0..W {
-                    sums[i][j] = V::load(tile.add(i * tile_stride + j * V::N));
+                    sums[i][j] = V::load(step.tile.add(i * step.tile_stride + j * V::N));
                 }
             }
         }
-        let groups = steps.div_ceil(FETCH);
         match a {
-            Left::Steps { first, stride } => {
-                for group in 0..groups {
-                    ahead.fetch(group, groups);
-                    for step in group * FETCH..steps.min((group + 1) * FETCH) {
-                        let a = first.add(step * stride);
-                        add_step::<A, V, R, W>(&mut sums, |i| *a.add(i), b.add(step * b_stride), dot);
-                    }
-                }
-            }
+            Left::Steps { first, stride } => add_steps(&mut sums, first, stride, step, dot),
             Left::Rows { first, stride, rows } => {
                 let mut starts = [first; R];
                 for i in 0..R {
                     starts[i] = first.add(stride * i.min(rows - 1));
                 }
-                for group in 0..groups {
-                    ahead.fetch(group, groups);
-                    for start in starts {
-                        soon(start.wrapping_add((group + 2) * FETCH));
-                    }
-                    for step in group * FETCH..steps.min((group + 1) * FETCH) {
-                        let a = |i: usize| starts[i].add(step).read_unaligned();
-                        add_step::<A, V, R, W>(&mut sums, a, b.add(step * b_stride), dot);
-                    }
-                }
+                add_rows(&mut sums, starts, step, dot);
             }
         }
         for i in 0..R {
             for j in 0..W {
-                sums[i][j].store(tile.add(i * tile_stride + j * V::N));
+                sums[i][j].store(step.tile.add(i * step.tile_stride + j * V::N));
+            }
+        }
+    }
+}
+
+/// Adds all steps of a [`Left::Steps`].
+///
+/// # Safety
+/// `first` must be valid for reading `R` elements at each step, and `step.b` `W` registers.
+#[inline(always)]
+unsafe fn add_steps<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
+    sums: &mut [[V; W]; R],
+    first: *const A,
+    stride: usize,
+    step: Step<A>,
+    dot: impl Fn(V, V, V) -> V + Copy,
+) {
+    let groups = step.steps.div_ceil(FETCH);
+    for group in 0..groups {
+        step.ahead.fetch(group, groups);
+        for index in group * FETCH..step.steps.min((group + 1) * FETCH) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let a = first.add(index * stride);
+                add_step(sums, |i| *a.add(i), step.b.add(index * step.b_stride), dot);
+            }
+        }
+    }
+}
+
+/// Adds all steps of a [`Left::Rows`] whose rows begin at `starts`.
+///
+/// # Safety
+/// Each row must be valid for reading an element at each step, and `step.b` `W` registers.
+#[inline(always)]
+unsafe fn add_rows<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
+    sums: &mut [[V; W]; R],
+    starts: [*const A; R],
+    step: Step<A>,
+    dot: impl Fn(V, V, V) -> V + Copy,
+) {
+    let groups = step.steps.div_ceil(FETCH);
+    for group in 0..groups {
+        step.ahead.fetch(group, groups);
+        for start in starts {
+            soon(start.wrapping_add((group + 2) * FETCH));
+        }
+        for index in group * FETCH..step.steps.min((group + 1) * FETCH) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let a = |i: usize| starts[i].add(index).read_unaligned();
+                add_step(sums, a, step.b.add(index * step.b_stride), dot);
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Registers of AVX2 and AVX-512. Only the functions that `simd!` marks with the target features construct and use
 //! them, after asking the processor: that is what makes the intrinsics below sound.
 
-use super::{Lanes, erf_f32, exp_f32};
+use super::Lanes;
+use super::functions::{erf_f32, exp_f32};
 use half::bf16;
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Neg, Sub};
