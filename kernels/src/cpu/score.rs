@@ -89,7 +89,7 @@ pub(crate) struct Statistics<A> {
     pub(crate) argmax: usize,
     /// Σ z
     pub(crate) total: A,
-    /// Σ e^(z − max); NaN when any score is, so that nothing broken looks sound.
+    /// Σ e^(z − max); NaN when any score is, though the largest passes over it.
     pub(crate) sum: A,
 }
 
@@ -136,12 +136,11 @@ simd! {
             let z: V = at.load(row, lowest);
             sum = sum + (z - shift).exp();
         });
-        let total = total.sum();
         Statistics {
             max,
             argmax: argmax.unwrap_or(0),
-            total,
-            sum: if total.is_nan() { total } else { sum.sum() },
+            total: total.sum(),
+            sum: sum.sum(),
         }
     }
 }

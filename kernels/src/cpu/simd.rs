@@ -106,21 +106,21 @@ pub trait Lanes<A: Real>:
     unsafe fn store_bf16(self, p: *mut half::bf16);
     /// `self · b + c`, fused where the processor can.
     fn fma(self, b: Self, c: Self) -> Self;
-    /// The larger of each pair.
+    /// The larger of each pair; `other` where either is NaN.
     fn max(self, other: Self) -> Self;
-    /// The smaller of each pair.
+    /// The smaller of each pair; `other` where either is NaN.
     fn min(self, other: Self) -> Self;
     /// Square roots.
     fn sqrt(self) -> Self;
-    /// `eˣ`, within 2 units in the last place; 0 for −∞.
+    /// `eˣ`, within 2 units in the last place; 0 for −∞, NaN for NaN.
     fn exp(self) -> Self;
     /// The error function, within 2e-7 in f32.
     fn erf(self) -> Self;
-    /// `x` where `self > bound`, else `y`.
+    /// `x` where `self > bound`, else `y`, also where one of them is NaN.
     fn select_gt(self, bound: Self, x: Self, y: Self) -> Self;
     /// The sum of the elements, in a fixed order.
     fn sum(self) -> A;
-    /// The largest element.
+    /// The largest element; unspecified if one is NaN.
     fn largest(self) -> A;
 
     /// All elements zero.
@@ -263,6 +263,8 @@ mod tests {
                 "exp({x}) = {y}, expected {exact}"
             );
         }
+        exp_all(&[f32::NAN; 16], &mut y[..16]);
+        assert!(y[..16].iter().all(|y| y.is_nan()));
         erf_all(&x, &mut y);
         for (x, y) in x.iter().zip(&y).filter(|(x, _)| x.is_finite()) {
             assert!((*y - libm::erff(*x)).abs() < 3e-7, "erf({x}) = {y}");

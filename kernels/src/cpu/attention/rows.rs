@@ -157,7 +157,11 @@ simd! {
                 // SAFETY: a chunk has V::N elements.
                 largest = largest.max(unsafe { V::load(x.as_ptr()) });
             }
-            let largest = largest.largest();
+            let mut largest = largest.largest();
+            if largest == none {
+                // No key is seen, or only such as have a NaN score, which a comparison passes over and a sum does not.
+                largest = row.iter().fold(none, |sum, &x| sum + x);
+            }
             lse[r] = largest;
             if largest == none {
                 row.fill(A::Acc::zero());
@@ -175,9 +179,9 @@ simd! {
             inverse[r] = sum.sum();
         }
         for (lse, inverse) in lse.iter_mut().zip(inverse) {
-            let sees = *lse > none;
-            *lse = if sees { *lse + inverse.ln() } else { none };
-            *inverse = if sees { A::Acc::one() / *inverse } else { A::Acc::zero() };
+            let blind = *lse == none;
+            *lse = if blind { none } else { *lse + inverse.ln() };
+            *inverse = if blind { A::Acc::zero() } else { A::Acc::one() / *inverse };
         }
     }
 

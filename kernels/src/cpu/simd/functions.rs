@@ -2,10 +2,11 @@
 
 use super::Lanes;
 
-/// `eˣ` in single precision, 0 below 2.5e-38: x = n·ln 2 + r with |r| ≤ ln 2 / 2, a degree-6 Taylor polynomial in r, times 2ⁿ (Cody and Waite).
+/// `eˣ` in single precision, 0 below 2.5e-38 and NaN for NaN: x = n·ln 2 + r with |r| ≤ ln 2 / 2, a degree-6 Taylor polynomial in r, times 2ⁿ (Cody and Waite).
 #[inline(always)]
 pub(super) fn exp_f32<V: Lanes<f32>>(x: V, round: impl Fn(V) -> V, pow2: impl Fn(V) -> V) -> V {
-    let clamped = x.max(V::splat(-86.6)).min(V::splat(88.722_83));
+    // `max`, `min` and `select_gt` pass a NaN on in the places where `x` stands here.
+    let clamped = V::splat(88.722_83).min(V::splat(-86.6).max(x));
     let n = round(clamped * V::splat(std::f32::consts::LOG2_E));
     let r = n.fma(V::splat(-0.693_359_4), clamped);
     let r = n.fma(V::splat(2.121_944_4e-4), r);
@@ -15,7 +16,7 @@ pub(super) fn exp_f32<V: Lanes<f32>>(x: V, round: impl Fn(V) -> V, pow2: impl Fn
     }
     let half = pow2(n - V::splat(1.0));
     let result = p * half * V::splat(2.0);
-    x.select_gt(V::splat(-86.6), result, V::zero())
+    V::splat(-86.6).select_gt(x, V::zero(), result)
 }
 
 /// The error function in single precision (Abramowitz and Stegun 7.1.26, |error| ≤ 1.5e-7).
