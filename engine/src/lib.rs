@@ -41,5 +41,5 @@ pub use optimizer::{AdamW, Optimizer, StepReport};
 pub use params::{GroupSpec, Init, ParamBuilder, ParamId, Params, Update};
 pub use schedule::{Curve, Schedule};
 pub use shape::Shape;
-pub use tape::{Context, Gradients, Op, Tape, Var};
+pub use tape::{Gradients, Tape, Var};
 pub use tensor::Tensor;

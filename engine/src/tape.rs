@@ -12,7 +12,7 @@ use std::rc::Rc;
 /// A recorded computation: whatever its derivative needs, and the derivative.
 ///
 /// There is no default for `backward`: an op without a derivative is recorded as `NoDerivative`, whose `backward` is an error.
-pub trait Op {
+pub(crate) trait Op {
     /// The op's name in errors and profiles.
     fn name(&self) -> &'static str;
     /// From the gradient of the output to those of the inputs, in the order recorded; `None` for an input that
@@ -33,9 +33,9 @@ impl Op for NoDerivative {
 }
 
 /// What an op's derivative may ask for.
-pub struct Context<'a> {
+pub(crate) struct Context<'a> {
     /// Which inputs want a gradient.
-    pub needs: Vec<bool>,
+    pub(crate) needs: Vec<bool>,
     /// The parameters, for blocks that are computed again.
     pub(crate) params: Option<&'a Params>,
     /// Where finished gradients of leaves go.

@@ -135,23 +135,6 @@ impl Tensor {
         Ok(Tensor { shape, ..self.clone() })
     }
 
-    /// Entries `start .. start + count` of the outermost dimension, sharing memory.
-    pub fn rows(&self, start: usize, count: usize) -> Result<Tensor> {
-        match self.shape.first() {
-            Some(&size) if start + count <= size => {
-                let inner: usize = self.shape[1..].iter().product();
-                let mut sizes = self.shape.to_vec();
-                sizes[0] = count;
-                Ok(Tensor {
-                    shape: Shape::new(&sizes),
-                    offset: self.offset + start * inner,
-                    ..self.clone()
-                })
-            }
-            _ => mismatch("rows", format!("{start}..{} of shape {}", start + count, self.shape)),
-        }
-    }
-
     /// Elements `start .. start + shape.elements()` of the memory under `shape`: how parameters lie in an arena.
     pub(crate) fn slice_flat(&self, start: usize, shape: Shape) -> Tensor {
         debug_assert!(start + shape.elements() <= self.shape.elements());

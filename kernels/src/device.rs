@@ -80,7 +80,9 @@ impl Pool {
     /// Gives free blocks back to the system, the largest first, until no more than `most` bytes are held.
     fn make_room(&mut self, most: usize) {
         while self.usage.reserved > most {
-            let Some(mut largest) = self.free.last_entry() else { return };
+            let Some(mut largest) = self.free.last_entry() else {
+                return;
+            };
             self.usage.reserved -= largest.key();
             largest.get_mut().pop();
             if largest.get().is_empty() {

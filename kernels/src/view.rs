@@ -119,16 +119,6 @@ impl<'a> ViewMut<'a> {
         let range = self.range();
         bytemuck::cast_slice_mut(&mut self.buffer.bytes_mut()[range])
     }
-
-    /// A shorter borrow of the same elements.
-    pub fn reborrow(&mut self) -> ViewMut<'_> {
-        ViewMut {
-            buffer: self.buffer,
-            dtype: self.dtype,
-            offset: self.offset,
-            len: self.len,
-        }
-    }
 }
 
 /// Runs `$body` with `$t` bound to the Rust type of `$dtype`, on the CPU; on the trace device does nothing.

@@ -2,10 +2,10 @@
 
 use crate::config::VlmConfig;
 use crate::error::{Result, at, config};
+use crate::files::write_atomically;
 use crate::image::ImageProcessor;
 use crate::tokenizer::Tokenizer;
 use crate::vlm::Vlm;
-use crate::files::write_atomically;
 use crate::weights;
 use engine::{DType, Device, Params};
 use serde::Serialize;

@@ -7,13 +7,13 @@ mod functions;
 mod isa;
 mod wide;
 #[cfg(target_arch = "x86_64")]
-pub mod x86;
+mod x86;
 
 pub use isa::{Isa, isa, set_isa};
-pub use wide::Wide;
 
 use crate::Element;
 use std::ops::{Add, Div, Mul, Neg, Sub};
+use wide::Wide;
 
 /// The widest register of any instruction set, in elements.
 pub const MAX_LANES: usize = 16;
