@@ -61,19 +61,17 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn rehearse(recipe: Recipe, device: &Device) -> Result<()> {
+pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
     let session = Session::new(recipe, device)?;
     introduce(&session, device)?;
-    for phase in Phase::ALL {
+    for phase in Phase::of(&session.recipe) {
         if let Some(training) = phase.training(&session.recipe) {
-            let images = training.steps * training.batch_size * training.accumulate;
-            println!(
-                "{:<12}{} steps of {} images, {images} in all",
-                phase.name(),
-                training.steps,
-                training.batch_size
-            );
+            let images = training.batch_size * training.accumulate;
+            println!("{:<12}{} steps of {images} images", phase.name(), training.steps);
         }
+    }
+    if let Some(every @ 2..) = session.recipe.phase2.as_ref().map(|phase| phase.align_every) {
+        println!("{:<12}one step in {every} is taken on phase 1's losses and batch", "");
     }
     let conversation = session.data.source().conversation(0, 0.0)?;
     println!("one sample:");

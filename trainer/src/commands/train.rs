@@ -14,7 +14,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     let device = compute::open(&recipe.run.device)?;
     compute::with_threads(recipe.run.threads, || {
         if args.dry_run {
-            return pipeline::rehearse(recipe, &device);
+            return pipeline::dry_run(recipe, &device);
         }
         let out = args.out.unwrap_or_else(|| Path::new("runs").join(&recipe.run.name));
         pipeline::run(recipe, &device, &out)

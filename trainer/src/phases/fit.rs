@@ -93,22 +93,11 @@ pub fn fit<O: Objective>(
                 .map(|_| batches.recv().context("the thread that makes batches ended early")?)
                 .collect::<Result<_>>()?;
             let waited = begin.elapsed().as_secs_f64();
-            let seed = |part: usize| seed ^ ((step * parts + part) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let whole: f64 = batches.iter().map(|batch| objective.weight(batch)).sum();
-            let mut sum = Sum::default();
-            for (round, batches) in batches.chunks(shards).enumerate() {
-                let arenas = optimizer.separate_gradients(shards)?;
-                let shard = |(i, (batch, gradients)): (usize, (&O::Batch, &mut Tensor))| {
-                    let graph =
-                        Graph::training(params, seed(round * shards + i)).with_recomputation(training.recompute);
-                    let share = objective.weight(batch) / whole.max(f64::MIN_POSITIVE);
-                    learn(objective, &graph, batch, share, gradients)
-                };
-                let done: Vec<Result<Sum>> = batches.par_iter().zip(arenas).enumerate().map(shard).collect();
-                for part in done {
-                    sum.add(part?);
-                }
-            }
+            let graph = |part: usize| {
+                let seed = seed ^ ((step * parts + part) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                Graph::training(params, seed).with_recomputation(training.recompute)
+            };
+            let sum = learn(objective, &batches, optimizer.separate_gradients(shards)?, graph)?;
             let lr = schedule.at(step);
             let report = optimizer
                 .step(params, lr)
@@ -130,8 +119,31 @@ pub fn fit<O: Objective>(
     })
 }
 
-/// Forward and backward on part of a step's batch: adds `share` of its gradients.
-fn learn<O: Objective>(
+/// Forward and backward on all parts of a step, as many side by side as there are arenas for their gradients.
+fn learn<'p, O: Objective>(
+    objective: &O,
+    parts: &[O::Batch],
+    arenas: &mut [Tensor],
+    graph: impl Fn(usize) -> Graph<'p> + Sync,
+) -> Result<Sum> {
+    let whole: f64 = parts.iter().map(|part| objective.weight(part)).sum();
+    let mut sum = Sum::default();
+    for (round, shards) in parts.chunks(arenas.len()).enumerate() {
+        let first = round * arenas.len();
+        let shard = |(i, (batch, gradients)): (usize, (&O::Batch, &mut Tensor))| {
+            let share = objective.weight(batch) / whole.max(f64::MIN_POSITIVE);
+            learn_part(objective, &graph(first + i), batch, share, gradients)
+        };
+        let done: Vec<Result<Sum>> = shards.par_iter().zip(&mut *arenas).enumerate().map(shard).collect();
+        for part in done {
+            sum.add(part?);
+        }
+    }
+    Ok(sum)
+}
+
+/// Forward and backward on one part: adds `share` of its gradients.
+fn learn_part<O: Objective>(
     objective: &O,
     graph: &Graph<'_>,
     batch: &O::Batch,
