@@ -246,6 +246,38 @@ mod tests {
     }
 
     #[test]
+    fn a_free_block_serves_a_little_less_and_not_much_less() {
+        for size in [4096, 4 * MAPPED] {
+            let device = Device::cpu();
+            drop(device.allocate(size).unwrap());
+            let near = device.allocate(size - size / 8).unwrap();
+            assert_eq!((near.bytes().len(), device.memory().reserved), (size, size));
+            drop(near);
+            let far = device.allocate(size / 2).unwrap();
+            assert_eq!(far.bytes().len(), size / 2);
+            assert_eq!(device.memory().in_use, size / 2);
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_is_no_longer_held() {
+        let device = Device::cpu();
+        let blocks: Vec<_> = (1..=8).map(|i| device.allocate(i * MAPPED).unwrap()).collect();
+        let most = device.memory().peak_in_use;
+        drop(blocks);
+        // Too large for any free block, and with all of them beyond what may be held.
+        let large = device.allocate(most).unwrap();
+        let MemoryUse { in_use, reserved, .. } = device.memory();
+        assert!(
+            in_use == most && reserved <= most + most / SPARE,
+            "{:?}",
+            device.memory()
+        );
+        drop(large);
+        assert_eq!(device.memory().in_use, 0);
+    }
+
+    #[test]
     fn sizes_that_keep_changing_do_not_pile_up() {
         let device = Device::trace();
         for size in 1..1000 {
