@@ -26,7 +26,7 @@ pub fn peak(session: &Session, device: &Device) -> Result<u64> {
             let few = Training {
                 steps: training.steps.min(STEPS),
                 warmup: 0,
-                // Side by side, shards hold as much as the whole batch, and a gradient each.
+                // Side by side, shards hold as much as the whole batch; their own gradients are left out.
                 shards: 1,
                 ..training
             };
