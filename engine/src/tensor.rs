@@ -47,9 +47,7 @@ impl Tensor {
             return mismatch("from_slice", format!("{} values for shape {shape}", data.len()));
         }
         let mut tensor = Tensor::empty(device, T::DTYPE, shape)?;
-        if device.kind() == Kind::Cpu {
-            tensor.view_mut()?.slice_mut::<T>().copy_from_slice(data);
-        }
+        tensor.view_mut()?.upload(data)?;
         Ok(tensor)
     }
 
@@ -61,10 +59,7 @@ impl Tensor {
                 format!("the tensor is {}, asked for as {}", self.dtype, T::DTYPE),
             );
         }
-        Ok(match self.device().kind() {
-            Kind::Cpu => self.view().slice::<T>().to_vec(),
-            Kind::Trace => vec![bytemuck::Zeroable::zeroed(); self.shape.elements()],
-        })
+        Ok(self.view().download()?)
     }
 
     /// The elements of a floating-point tensor as doubles.

@@ -3,6 +3,7 @@
 //! A [`Device`] hands out [`Buffer`]s from free lists by size: a training step with static shapes asks for the same
 //! sizes in the same order each time, so after the first step nothing is allocated any more.
 
+use crate::gpu::{Emulation, Gpu};
 use crate::{Error, Result};
 use memmap2::MmapMut;
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ pub enum Kind {
     /// Nothing: buffers have a size and no memory, kernels check their arguments and return. A step run on it tells
     /// how much memory the same step needs elsewhere.
     Trace,
+    /// The CUDA kernels, run thread by thread on the CPU.
+    Emulated,
 }
 
 impl Kind {
@@ -36,6 +39,7 @@ impl Kind {
         match self {
             Kind::Cpu => "cpu",
             Kind::Trace => "trace",
+            Kind::Emulated => "emulated",
         }
     }
 }
@@ -45,6 +49,7 @@ impl Kind {
 pub struct Device {
     kind: Kind,
     pool: Arc<Mutex<Pool>>,
+    gpu: Option<Arc<Gpu>>,
 }
 
 /// Bytes a device's pool holds.
@@ -95,19 +100,34 @@ impl Pool {
 impl Device {
     /// The processor, with a pool of its own.
     pub fn cpu() -> Device {
-        Device::new(Kind::Cpu)
+        Device::new(Kind::Cpu, None)
     }
 
     /// The device that computes nothing and only counts memory.
     pub fn trace() -> Device {
-        Device::new(Kind::Trace)
+        Device::new(Kind::Trace, None)
     }
 
-    fn new(kind: Kind) -> Device {
+    /// The CUDA kernels on this machine's processor.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] without a working C++ compiler.
+    pub fn emulated(settings: Emulation) -> Result<Device> {
+        let gpu = Gpu::emulated(settings)?;
+        Ok(Device::new(Kind::Emulated, Some(Arc::new(gpu))))
+    }
+
+    fn new(kind: Kind, gpu: Option<Arc<Gpu>>) -> Device {
         Device {
             kind,
             pool: Arc::default(),
+            gpu,
         }
+    }
+
+    /// What runs CUDA kernels here.
+    pub(crate) fn gpu(&self) -> Option<&Gpu> {
+        self.gpu.as_deref()
     }
 
     /// What computes here.
@@ -132,7 +152,7 @@ impl Device {
             None => {
                 let most = pool.usage.peak_in_use.max(pool.usage.in_use + size);
                 pool.make_room((most + most / SPARE).saturating_sub(size));
-                let memory = Memory::new(self.kind, size).ok_or(Error::OutOfMemory {
+                let memory = Memory::new(self, size).ok_or(Error::OutOfMemory {
                     device: self.kind.name(),
                     bytes: size,
                     in_use: pool.usage.in_use,
@@ -171,7 +191,7 @@ impl Buffer {
         match &self.memory {
             Some(Memory::Heap(lines)) => bytemuck::cast_slice(lines),
             Some(Memory::Mapped(map)) => map,
-            Some(Memory::Trace) | None => &[],
+            Some(Memory::Gpu { .. } | Memory::Trace) | None => &[],
         }
     }
 
@@ -180,7 +200,17 @@ impl Buffer {
         match &mut self.memory {
             Some(Memory::Heap(lines)) => bytemuck::cast_slice_mut(lines),
             Some(Memory::Mapped(map)) => map,
-            Some(Memory::Trace) | None => &mut [],
+            Some(Memory::Gpu { .. } | Memory::Trace) | None => &mut [],
+        }
+    }
+}
+
+impl Buffer {
+    /// Its address for CUDA kernels; 0 where none run.
+    pub(crate) fn address(&self) -> u64 {
+        match &self.memory {
+            Some(Memory::Gpu { address, .. }) => *address,
+            _ => 0,
         }
     }
 }
@@ -189,7 +219,11 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         if let (Some(memory), Ok(mut pool)) = (self.memory.take(), self.device.pool.lock()) {
             pool.usage.in_use -= self.size;
-            pool.free.entry(self.size).or_default().push(memory);
+            match self.device.kind {
+                // Given back at once: what is used after it was freed, or was never written, shows.
+                Kind::Emulated => pool.usage.reserved -= self.size,
+                Kind::Cpu | Kind::Trace => pool.free.entry(self.size).or_default().push(memory),
+            }
         }
     }
 }
@@ -205,15 +239,34 @@ enum Memory {
     Heap(Vec<Line>),
     /// Large blocks come from the system and go back to it whole: a heap would keep the holes they leave.
     Mapped(MmapMut),
+    /// Of a GPU, or of the emulator.
+    Gpu {
+        address: u64,
+        size: usize,
+        gpu: Arc<Gpu>,
+    },
     Trace,
 }
 
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Memory::Gpu { address, size, gpu } = self {
+            gpu.free(*address, *size);
+        }
+    }
+}
+
 impl Memory {
-    fn new(kind: Kind, size: usize) -> Option<Memory> {
-        match kind {
+    fn new(device: &Device, size: usize) -> Option<Memory> {
+        if let Some(gpu) = &device.gpu {
+            let address = gpu.allocate(size)?;
+            let gpu = gpu.clone();
+            return Some(Memory::Gpu { address, size, gpu });
+        }
+        match device.kind {
             Kind::Cpu if size >= MAPPED => MmapMut::map_anon(size).ok().map(Memory::Mapped),
             Kind::Cpu => Some(Memory::Heap(vec![Line([0; ALIGN]); size / ALIGN])),
-            Kind::Trace => Some(Memory::Trace),
+            Kind::Trace | Kind::Emulated => Some(Memory::Trace),
         }
     }
 }

@@ -114,17 +114,24 @@ impl Call {
     }
 }
 
-/// Runs `$body` with `$t` and `$u` bound to the types of `$x` and `$y`, which share an accumulator; on the trace device
-/// does nothing.
+/// Runs `$body` with `$t` and `$u` bound to the types of `$x` and `$y`, which share an accumulator, on the CPU, or
+/// `$launch` where CUDA kernels run; on the trace device does nothing.
 macro_rules! on_pair {
-    ($op:literal, $x:expr, $y:expr, ($t:ident, $u:ident) => $body:expr) => {
-        $crate::dispatch::on_pair!(@arms $op, $x, $y, ($t, $u) => $body,
+    ($op:literal, $x:expr, $y:expr, ($t:ident, $u:ident) => $body:expr, gpu => $launch:expr) => {
+        $crate::dispatch::on_pair!(@arms $op, $x, $y, ($t, $u) => $body, $launch,
             (F32, F32, f32, f32) (F32, BF16, f32, half::bf16) (BF16, F32, half::bf16, f32)
             (BF16, BF16, half::bf16, half::bf16) (F64, F64, f64, f64))
     };
-    (@arms $op:literal, $x:expr, $y:expr, ($t:ident, $u:ident) => $body:expr, $(($a:ident, $b:ident, $ta:ty, $tb:ty))*) => {
+    ($op:literal, $x:expr, $y:expr, ($t:ident, $u:ident) => $body:expr) => {
+        $crate::dispatch::on_pair!($op, $x, $y, ($t, $u) => $body, gpu => Err($crate::Error::Value {
+            op: $op,
+            message: format!("has no CUDA kernel yet, called on {}", $x.kind().name()),
+        }))
+    };
+    (@arms $op:literal, $x:expr, $y:expr, ($t:ident, $u:ident) => $body:expr, $launch:expr, $(($a:ident, $b:ident, $ta:ty, $tb:ty))*) => {
         match ($x.kind(), $x.dtype(), $y.dtype()) {
             ($crate::device::Kind::Trace, _, _) => Ok(()),
+            ($crate::device::Kind::Emulated, _, _) => $launch,
             $(($crate::device::Kind::Cpu, $crate::DType::$a, $crate::DType::$b) => {
                 type $t = $ta;
                 type $u = $tb;

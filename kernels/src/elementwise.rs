@@ -5,6 +5,7 @@
 use crate::cpu;
 use crate::device::Kind;
 use crate::dispatch::{Call, on_pair};
+use crate::gpu;
 use crate::view::on_device;
 use crate::{DType, Error, Result, View, ViewMut};
 
@@ -16,7 +17,8 @@ pub fn add(x: View, y: View, out: &mut ViewMut) -> Result<()> {
     let call = Call::new("add", "x", &x)?;
     call.same("y", &y, x.len())?;
     call.same("out", out, x.len())?;
-    on_device!("add", x, T => cpu::elementwise::add::<T>(x.slice(), y.slice(), out.slice_mut()))
+    on_device!("add", x, T => cpu::elementwise::add::<T>(x.slice(), y.slice(), out.slice_mut()),
+        gpu => gpu::elementwise::pointwise("add", x, y, out))
 }
 
 /// `out = x ⊙ y`; all `T`, of equal length.
@@ -27,7 +29,8 @@ pub fn mul(x: View, y: View, out: &mut ViewMut) -> Result<()> {
     let call = Call::new("mul", "x", &x)?;
     call.same("y", &y, x.len())?;
     call.same("out", out, x.len())?;
-    on_device!("mul", x, T => cpu::elementwise::mul::<T>(x.slice(), y.slice(), out.slice_mut()))
+    on_device!("mul", x, T => cpu::elementwise::mul::<T>(x.slice(), y.slice(), out.slice_mut()),
+        gpu => gpu::elementwise::pointwise("mul", x, y, out))
 }
 
 /// `out = factor · x`; both `T`, of equal length.
@@ -37,7 +40,8 @@ pub fn mul(x: View, y: View, out: &mut ViewMut) -> Result<()> {
 pub fn scale(x: View, out: &mut ViewMut, factor: f64) -> Result<()> {
     let call = Call::new("scale", "x", &x)?;
     call.same("out", out, x.len())?;
-    on_device!("scale", x, T => cpu::elementwise::scale::<T, T>(x.slice(), out.slice_mut(), factor))
+    on_device!("scale", x, T => cpu::elementwise::scale::<T, T>(x.slice(), out.slice_mut(), factor),
+        gpu => gpu::elementwise::scale("scale", x, out, factor, None))
 }
 
 /// `out = factor · scalar · x`, with `scalar` one element of type `A` on the device: scaling by a number the host has not
@@ -57,7 +61,7 @@ pub fn scale_by(x: View, scalar: View, out: &mut ViewMut, factor: f64) -> Result
             _ => scalar.slice::<f32>()[0] as f64,
         };
         cpu::elementwise::scale::<T, U>(x.slice(), out.slice_mut(), scalar * factor)
-    })
+    }, gpu => gpu::elementwise::scale("scale_by", x, out, factor, Some(scalar)))
 }
 
 /// `y = y + factor · x`; `x` is `T`, `y` is `T` or `A`, of equal length.
@@ -67,7 +71,8 @@ pub fn scale_by(x: View, scalar: View, out: &mut ViewMut, factor: f64) -> Result
 pub fn axpy(x: View, y: &mut ViewMut, factor: f64) -> Result<()> {
     let call = Call::new("axpy", "x", &x)?;
     call.same_or_accumulator("y", y, x.len())?;
-    on_pair!("axpy", x, y, (T, U) => cpu::elementwise::axpy::<T, U>(x.slice(), y.slice_mut(), factor))
+    on_pair!("axpy", x, y, (T, U) => cpu::elementwise::axpy::<T, U>(x.slice(), y.slice_mut(), factor),
+        gpu => gpu::elementwise::axpy(x, y, factor))
 }
 
 /// `out[o, i] = x[o, i] + b[i]`: `x` and `out` are `(outer, inner)`, `b` is `(inner)`, all `T`. `inner` is `b`'s length.
@@ -79,7 +84,8 @@ pub fn add_broadcast(x: View, b: View, out: &mut ViewMut) -> Result<()> {
     call.same("b", &b, b.len())?;
     call.sized("x", x.len(), x.len() / b.len().max(1) * b.len())?;
     call.same("out", out, x.len())?;
-    on_device!("add_broadcast", x, T => cpu::elementwise::add_broadcast::<T>(x.slice(), b.slice(), out.slice_mut()))
+    on_device!("add_broadcast", x, T => cpu::elementwise::add_broadcast::<T>(x.slice(), b.slice(), out.slice_mut()),
+        gpu => gpu::elementwise::add_broadcast(x, b, out))
 }
 
 /// `out = x` in another type: any of F64, F32, BF16 and F16 to any, rounded to nearest, ties to even. Between different
@@ -99,8 +105,10 @@ pub fn cast(x: View, out: &mut ViewMut) -> Result<()> {
             expected: x.kind().name(),
         });
     }
-    if x.kind() == Kind::Cpu {
-        cpu::elementwise::cast(x, out);
+    match x.kind() {
+        Kind::Cpu => cpu::elementwise::cast(x, out),
+        Kind::Emulated => gpu::elementwise::cast(x, out)?,
+        Kind::Trace => {}
     }
     Ok(())
 }
@@ -111,8 +119,10 @@ pub fn cast(x: View, out: &mut ViewMut) -> Result<()> {
 /// Integers.
 pub fn fill(out: &mut ViewMut, value: f64) -> Result<()> {
     float("fill", "out", out.dtype())?;
-    if out.kind() == Kind::Cpu {
-        cpu::elementwise::fill(out, value);
+    match out.kind() {
+        Kind::Cpu => cpu::elementwise::fill(out, value),
+        Kind::Emulated => gpu::elementwise::fill(out, value)?,
+        Kind::Trace => {}
     }
     Ok(())
 }

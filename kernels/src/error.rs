@@ -61,6 +61,16 @@ pub enum Error {
         /// Bytes held by live buffers.
         in_use: usize,
     },
+    /// A CUDA kernel that does not compile or does not run.
+    #[error("kernel {kernel} ({module}): {message}")]
+    Kernel {
+        /// The kernel's name.
+        kernel: &'static str,
+        /// Its family and what it was specialised to.
+        module: String,
+        /// What went wrong.
+        message: String,
+    },
     /// A device name that names nothing here.
     #[error("device `{name}` is not available: {reason}")]
     NoDevice {

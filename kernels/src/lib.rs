@@ -23,6 +23,7 @@ pub mod elementwise;
 pub mod embedding;
 mod error;
 pub mod gemm;
+pub mod gpu;
 pub mod loss;
 pub mod norm;
 pub mod optimizer;

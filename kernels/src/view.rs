@@ -2,6 +2,7 @@
 
 use crate::device::{Buffer, Device, Kind};
 use crate::dtype::{DType, Stored};
+use crate::gpu::Range;
 use crate::{Error, Result};
 
 /// `len` elements of `dtype`, read only. Always contiguous; shapes are the kernel's own arguments.
@@ -69,6 +70,15 @@ macro_rules! common {
                     expected: expected.name(),
                 })
             }
+            /// Where the elements lie for CUDA kernels.
+            pub(crate) fn device_range(&self, writable: bool) -> Range {
+                let bytes = self.range();
+                Range {
+                    address: self.buffer.address() + bytes.start as u64,
+                    bytes: bytes.len(),
+                    writable,
+                }
+            }
             fn range(&self) -> std::ops::Range<usize> {
                 let size = self.dtype.size();
                 self.offset * size..(self.offset + self.len) * size
@@ -86,6 +96,41 @@ macro_rules! common {
 }
 common!(View);
 common!(ViewMut);
+
+impl View<'_> {
+    /// The elements, copied to the host; zeros from the trace device.
+    ///
+    /// # Errors
+    /// [`Error::Type`] when `T` is not the view's type; a device that fails.
+    pub fn download<T: Stored>(&self) -> Result<Vec<T>> {
+        self.expect_dtype("download", "view", T::DTYPE)?;
+        if self.kind() == Kind::Cpu {
+            return Ok(self.slice().to_vec());
+        }
+        let mut data = vec![T::zeroed(); self.len];
+        if let Some(gpu) = self.device().gpu() {
+            gpu.download(self.device_range(false).address, bytemuck::cast_slice_mut(&mut data))?;
+        }
+        Ok(data)
+    }
+}
+
+impl ViewMut<'_> {
+    /// Overwrites the elements with `data` from the host.
+    ///
+    /// # Errors
+    /// Another type or length than the view's; a device that fails.
+    pub fn upload<T: Stored>(&mut self, data: &[T]) -> Result<()> {
+        self.expect_dtype("upload", "view", T::DTYPE)?;
+        self.expect_len("upload", "view", data.len())?;
+        match self.device().gpu() {
+            Some(gpu) => gpu.upload(self.device_range(true).address, bytemuck::cast_slice(data))?,
+            None if self.kind() == Kind::Cpu => self.slice_mut().copy_from_slice(data),
+            None => {}
+        }
+        Ok(())
+    }
+}
 
 impl<'a> View<'a> {
     /// The elements `offset .. offset + len` of `buffer` read as `dtype`.
@@ -121,12 +166,13 @@ impl<'a> ViewMut<'a> {
     }
 }
 
-/// Runs `$body` with `$t` bound to the Rust type of `$dtype`, on the CPU; on the trace device does nothing.
-/// `on_device!("layer_norm", x, T => cpu::norm::layer_norm::<T>(x.slice(), …))`
+/// Runs `$body` with `$t` bound to the Rust type of `$dtype`, on the CPU, or `$launch` where CUDA kernels run; on the trace
+/// device does nothing. `on_device!("scale", x, T => cpu::elementwise::scale::<T>(…), gpu => gpu::elementwise::scale(…))`
 macro_rules! on_device {
-    ($op:literal, $view:expr, $t:ident => $body:expr) => {
+    ($op:literal, $view:expr, $t:ident => $body:expr, gpu => $launch:expr) => {
         match ($view.kind(), $view.dtype()) {
             ($crate::device::Kind::Trace, _) => Ok(()),
+            ($crate::device::Kind::Emulated, _) => $launch,
             ($crate::device::Kind::Cpu, $crate::DType::F32) => {
                 type $t = f32;
                 $body;
@@ -149,6 +195,12 @@ macro_rules! on_device {
                 expected: "f32, bf16 or f64",
             }),
         }
+    };
+    ($op:literal, $view:expr, $t:ident => $body:expr) => {
+        $crate::view::on_device!($op, $view, $t => $body, gpu => Err($crate::Error::Value {
+            op: $op,
+            message: format!("has no CUDA kernel yet, called on {}", $view.kind().name()),
+        }))
     };
 }
 pub(crate) use on_device;

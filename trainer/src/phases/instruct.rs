@@ -79,8 +79,8 @@ impl Objective for Instruct<'_> {
         let pixels = self.prepare.tensor(graph.params(), pixels)?;
         let answer = self.vlm.loss(graph, &graph.input(pixels), text)?;
         let accuracy = match graph.params().device().kind() {
-            Kind::Cpu => Some(count_right(&text.targets, &answer.predictions.to_vec::<i32>()?)),
             Kind::Trace => None,
+            _ => Some(count_right(&text.targets, &answer.predictions.to_vec::<i32>()?)),
         };
         Ok(Losses {
             phase: Phase::Instruct,

@@ -1,0 +1,2 @@
+// Pointwise activations and the SiLU gate, see kernels/src/activation.rs.
+#include "prelude.cuh"

@@ -1,0 +1,2 @@
+// Copies of strided blocks, see kernels/src/copy.rs.
+#include "prelude.cuh"

@@ -1,0 +1,2 @@
+// Dropout, see kernels/src/dropout.rs.
+#include "prelude.cuh"

@@ -1,0 +1,2 @@
+// Matrix products with a fused epilogue, see kernels/src/gemm.rs.
+#include "prelude.cuh"

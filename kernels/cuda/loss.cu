@@ -1,0 +1,2 @@
+// Linear layer and cross-entropy in one, by blocks of rows, see kernels/src/loss.rs.
+#include "prelude.cuh"

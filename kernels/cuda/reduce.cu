@@ -1,0 +1,2 @@
+// Sums along an axis, see kernels/src/reduce.rs.
+#include "prelude.cuh"

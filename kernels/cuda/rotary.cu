@@ -1,0 +1,2 @@
+// Rotary position embedding, see kernels/src/rotary.rs.
+#include "prelude.cuh"

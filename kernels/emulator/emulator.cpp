@@ -1,0 +1,547 @@
+// The emulator's core: runs one block of a kernel at a time, its threads as fibers that wait for each other.
+//
+// - A fiber runs until it waits: at a barrier for the block, at a shuffle or matrix instruction for its warp. The order
+//   in which threads run comes from a seed, and so does the moment an asynchronous copy lands.
+// - Shared memory starts as NaN and so does the target of a copy under way: what is read too early shows.
+// - When nobody can go on, the launch fails and tells which threads wait where.
+#include "emulator.h"
+#include "core.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <string>
+#include <vector>
+
+namespace emu {
+
+/// Bytes of shared memory a block of sm_80 may use, static and dynamic together.
+constexpr size_t SHARED = 163 << 10;
+constexpr size_t MOST_STATIC = 48 << 10;
+constexpr int NAN_BYTE = 0xff;
+
+struct Static {
+    const void* declaration;
+    size_t offset, bytes;
+};
+
+struct Barrier {
+    unsigned arrived, expected, first;
+    Place place;
+};
+
+/// What the lanes of one mask are doing together.
+struct Meeting {
+    unsigned mask, arrived;
+    const char* what;
+    Place place;
+    void* operands[32];
+};
+
+struct Worker {
+    Fiber* fibers[MOST_THREADS];
+    unsigned char* shared;
+    const Launch* launch;
+    void* scheduler;
+    sigjmp_buf escape;
+    bool running, failed;
+    uint64_t random;
+    unsigned done, static_bytes;
+    std::vector<Static> statics;
+    Barrier barriers[16];
+    Meeting meetings[MOST_THREADS];
+    std::string error;
+};
+
+static thread_local Worker* worker_of_thread;
+
+static Fiber& fiber() {
+    return *reinterpret_cast<Fiber*>(reinterpret_cast<uintptr_t>(__builtin_frame_address(0)) & ~(STACK - 1));
+}
+
+// ---- switching between stacks
+
+#if defined(__x86_64__)
+/// Saves the registers a callee must keep on the running stack, whose pointer goes to *save, and goes on where `load` was saved.
+extern "C" void emu_switch(void** save, void* load);
+asm(R"(
+.text
+.globl emu_switch
+.hidden emu_switch
+.type emu_switch, @function
+emu_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size emu_switch, .-emu_switch
+)");
+
+/// A stack on which emu_switch starts `entry`.
+static void* fresh_stack(Fiber& fiber, void (*entry)()) {
+    void** top = reinterpret_cast<void**>(reinterpret_cast<char*>(&fiber) + STACK);
+    *--top = nullptr;
+    *--top = reinterpret_cast<void*>(entry);
+    for (int saved = 0; saved < 6; saved++) *--top = nullptr;
+    return top;
+}
+#elif defined(__aarch64__)
+extern "C" void emu_switch(void** save, void* load);
+asm(R"(
+.text
+.globl emu_switch
+.hidden emu_switch
+.type emu_switch, %function
+emu_switch:
+    sub sp, sp, #160
+    stp x19, x20, [sp, #0]
+    stp x21, x22, [sp, #16]
+    stp x23, x24, [sp, #32]
+    stp x25, x26, [sp, #48]
+    stp x27, x28, [sp, #64]
+    stp x29, x30, [sp, #80]
+    stp d8, d9, [sp, #96]
+    stp d10, d11, [sp, #112]
+    stp d12, d13, [sp, #128]
+    stp d14, d15, [sp, #144]
+    mov x9, sp
+    str x9, [x0]
+    mov sp, x1
+    ldp x19, x20, [sp, #0]
+    ldp x21, x22, [sp, #16]
+    ldp x23, x24, [sp, #32]
+    ldp x25, x26, [sp, #48]
+    ldp x27, x28, [sp, #64]
+    ldp x29, x30, [sp, #80]
+    ldp d8, d9, [sp, #96]
+    ldp d10, d11, [sp, #112]
+    ldp d12, d13, [sp, #128]
+    ldp d14, d15, [sp, #144]
+    add sp, sp, #160
+    ret
+.size emu_switch, .-emu_switch
+)");
+
+static void* fresh_stack(Fiber& fiber, void (*entry)()) {
+    void** top = reinterpret_cast<void**>(reinterpret_cast<char*>(&fiber) + STACK) - 20;
+    memset(top, 0, 20 * sizeof(void*));
+    top[11] = reinterpret_cast<void*>(entry);
+    return top;
+}
+#else
+#error "the emulator switches stacks on x86-64 and 64-bit Arm only"
+#endif
+
+static void leave(Fiber& me) { emu_switch(&me.stack, me.worker->scheduler); }
+
+void fail(const char* format, ...) {
+    Fiber& me = fiber();
+    char text[2048];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    me.worker->error = text;
+    me.worker->failed = true;
+    leave(me);
+    abort();
+}
+
+static uint64_t next_random(Worker& worker) {
+    worker.random ^= worker.random << 13;
+    worker.random ^= worker.random >> 7;
+    worker.random ^= worker.random << 17;
+    return worker.random;
+}
+
+// ---- waiting
+
+static void wait(Fiber& me, const char* what, Place place) {
+    me.state = State::Waiting;
+    me.what = what;
+    me.place = place;
+    leave(me);
+}
+
+static void arrive(Barrier& barrier, const char* what, unsigned expected, Place place) {
+    Fiber& me = fiber();
+    Worker& worker = *me.worker;
+    if (barrier.arrived == 0) {
+        barrier.expected = expected;
+        barrier.place = place;
+        barrier.first = me.id;
+    }
+    if (barrier.expected != expected)
+        fail("%s: thread %u expects %u threads (%s:%d), thread %u expects %u (%s:%d)", what, barrier.first, barrier.expected,
+             barrier.place.file, barrier.place.line, me.id, expected, place.file, place.line);
+    if (expected == worker.launch->threads && (barrier.place.line != place.line || strcmp(barrier.place.file, place.file)))
+        fail("divergent %s: thread %u waits at %s:%d, thread %u at %s:%d", what, barrier.first, barrier.place.file,
+             barrier.place.line, me.id, place.file, place.line);
+    me.barrier = &barrier;
+    if (++barrier.arrived < expected) return wait(me, what, place);
+    barrier.arrived = 0;
+    for (unsigned i = 0; i < worker.launch->threads; i++) {
+        Fiber& other = *worker.fibers[i];
+        if (other.barrier != &barrier) continue;
+        other.barrier = nullptr;
+        if (&other != &me) other.state = State::Ready;
+    }
+}
+
+void block_barrier(Place place) {
+    Worker& worker = *fiber().worker;
+    arrive(worker.barriers[0], "__syncthreads", worker.launch->threads, place);
+}
+
+void named_barrier(unsigned id, unsigned threads, Place place) {
+    if (id > 15 || threads == 0 || threads % 32)
+        fail("barrier %u for %u threads at %s:%d: numbers are 0 to 15, threads come in whole warps", id, threads, place.file,
+             place.line);
+    arrive(fiber().worker->barriers[id], "named barrier", threads, place);
+}
+
+void together(const char* what, unsigned mask, void* operand, Together execute, void* context, Place place) {
+    Fiber& me = fiber();
+    Worker& worker = *me.worker;
+    unsigned lane = me.id % 32, bit = 1u << lane, warp = me.id - lane;
+    if (!(mask & bit)) fail("%s at %s:%d: thread %u is not in its own mask %#x", what, place.file, place.line, me.id, mask);
+    Meeting& meeting = worker.meetings[warp + __builtin_ctz(mask)];
+    if (meeting.arrived == 0) meeting.mask = mask, meeting.what = what, meeting.place = place;
+    if (meeting.mask != mask || meeting.what != what || meeting.place.line != place.line)
+        fail("lanes of a warp part: thread %u is at %s, %s:%d with mask %#x, where others of its warp are at %s, %s:%d with mask %#x",
+             me.id, what, place.file, place.line, mask, meeting.what, meeting.place.file, meeting.place.line, meeting.mask);
+    meeting.operands[lane] = operand;
+    meeting.arrived |= bit;
+    if (meeting.arrived != mask) return wait(me, what, place);
+    if (execute) execute(meeting.operands, mask, context);
+    meeting.arrived = 0;
+    for (unsigned rest = mask & ~bit; rest; rest &= rest - 1) worker.fibers[warp + __builtin_ctz(rest)]->state = State::Ready;
+}
+
+static void exchange_values(void* const* operands, unsigned mask, void* context) {
+    uint64_t values[32];
+    for (unsigned rest = mask; rest; rest &= rest - 1) {
+        int lane = __builtin_ctz(rest);
+        values[lane] = static_cast<Shuffle*>(operands[lane])->value;
+    }
+    for (unsigned rest = mask; rest; rest &= rest - 1) {
+        Shuffle& mine = *static_cast<Shuffle*>(operands[__builtin_ctz(rest)]);
+        if (!(mask >> mine.source & 1))
+            fail("%s: lane %d reads lane %d, which is not in the mask %#x", static_cast<const char*>(context),
+                 __builtin_ctz(rest), mine.source, mask);
+        mine.value = values[mine.source];
+    }
+}
+
+void shuffle(const char* what, unsigned mask, Shuffle& operand, Place place) {
+    together(what, mask, &operand, exchange_values, const_cast<char*>(what), place);
+}
+
+struct Vote {
+    bool mine;
+    unsigned all;
+};
+
+static void count_votes(void* const* operands, unsigned mask, void*) {
+    unsigned all = 0;
+    for (unsigned rest = mask; rest; rest &= rest - 1) {
+        int lane = __builtin_ctz(rest);
+        all |= unsigned(static_cast<Vote*>(operands[lane])->mine) << lane;
+    }
+    for (unsigned rest = mask; rest; rest &= rest - 1) static_cast<Vote*>(operands[__builtin_ctz(rest)])->all = all;
+}
+
+unsigned ballot(unsigned mask, bool predicate, Place place) {
+    Vote vote = {predicate, 0};
+    together("__ballot_sync", mask, &vote, count_votes, nullptr, place);
+    return vote.all;
+}
+
+// ---- shared memory
+
+void* shared_static(const void* declaration, size_t bytes, size_t align, Place place) {
+    Worker& worker = *fiber().worker;
+    for (const Static& known : worker.statics)
+        if (known.declaration == declaration) return worker.shared + known.offset;
+    size_t offset = (worker.static_bytes + align - 1) / align * align;
+    if (offset + bytes > MOST_STATIC)
+        fail("%s:%d: %zu bytes of static shared memory, at most %zu", place.file, place.line, offset + bytes, MOST_STATIC);
+    worker.statics.push_back({declaration, offset, bytes});
+    worker.static_bytes = offset + bytes;
+    memset(worker.shared + offset, NAN_BYTE, bytes);
+    return worker.shared + offset;
+}
+
+static size_t dynamic_offset(const Launch& launch) { return SHARED + MOST_STATIC - (launch.shared_bytes + 1023) / 1024 * 1024; }
+
+void* shared_dynamic() {
+    Worker& worker = *fiber().worker;
+    return worker.shared + dynamic_offset(*worker.launch);
+}
+
+// ---- asynchronous copies
+
+static void land(const Copy& copy) {
+    memcpy(copy.to, copy.from, copy.valid);
+    memset(static_cast<char*>(copy.to) + copy.valid, 0, copy.bytes - copy.valid);
+}
+
+void copy_async(void* to, const void* from, unsigned bytes, unsigned valid, Place place) {
+    Fiber& me = fiber();
+    if (reinterpret_cast<uintptr_t>(to) % bytes || (valid && reinterpret_cast<uintptr_t>(from) % bytes))
+        fail("cp.async at %s:%d: thread %u copies %u bytes from %p to %p, both must be multiples of %u", place.file, place.line,
+             me.id, bytes, from, to, bytes);
+    Copy copy = {to, from, bytes, valid, place};
+    bool late = me.worker->launch->seed == 0 || (next_random(*me.worker) & 1);
+    if (!late) return land(copy);
+    memset(to, NAN_BYTE, bytes);
+    me.open->push_back(copy);
+}
+
+void copy_async_commit() {
+    Fiber& me = fiber();
+    me.groups->emplace_back();
+    me.groups->back().swap(*me.open);
+}
+
+void copy_async_wait(unsigned groups) {
+    Fiber& me = fiber();
+    while (me.groups->size() > groups) {
+        for (const Copy& copy : me.groups->front()) land(copy);
+        me.groups->erase(me.groups->begin());
+    }
+}
+
+// ---- running a block
+
+static void fiber_main() {
+    Fiber& me = fiber();
+    me.worker->launch->kernel->call(me.worker->launch->arguments);
+    for (const auto& group : *me.groups)
+        if (!group.empty()) fail("thread %u ends with a cp.async under way, from %s:%d", me.id, group[0].place.file, group[0].place.line);
+    if (!me.open->empty()) fail("thread %u ends with a cp.async it has not waited for, from %s:%d", me.id, me.open->front().place.file, me.open->front().place.line);
+    me.state = State::Done;
+    me.worker->done++;
+    leave(me);
+    abort();
+}
+
+static void add_range(std::string& text, unsigned from, unsigned to) {
+    text += (text.empty() ? "" : ", ") + std::to_string(from);
+    if (to > from) text += "–" + std::to_string(to);
+}
+
+/// One line per place at which threads wait.
+static std::string waiting(Worker& worker) {
+    std::string text = "deadlock:";
+    std::vector<bool> told(worker.launch->threads);
+    for (unsigned i = 0; i < worker.launch->threads; i++) {
+        if (told[i]) continue;
+        const Fiber& first = *worker.fibers[i];
+        std::string who;
+        for (unsigned from = i, j = i; j <= worker.launch->threads; j++) {
+            const Fiber* other = j < worker.launch->threads ? worker.fibers[j] : nullptr;
+            bool same = other && other->state == first.state &&
+                        (first.state == State::Done || (other->place.line == first.place.line && other->what == first.what));
+            if (same) told[j] = true;
+            if (!same && j > from) add_range(who, from, j - 1);
+            if (!same) from = j + 1;
+        }
+        text += "\n  threads " + who;
+        text += first.state == State::Done ? " have ended"
+                                           : std::string(" wait at ") + first.what + ", " + first.place.file + ":" + std::to_string(first.place.line);
+    }
+    return text;
+}
+
+static void run_fiber(Worker& worker, Fiber& fiber) { emu_switch(&worker.scheduler, fiber.stack); }
+
+/// Lets the ready threads of a warp run until none can; for seeds above 1 it may leave earlier.
+static bool run_warp(Worker& worker, unsigned warp, unsigned threads) {
+    uint64_t seed = worker.launch->seed;
+    bool any = false, progress = true;
+    while (progress) {
+        progress = false;
+        unsigned flip = seed == 1 ? 31 : seed > 1 ? next_random(worker) % 32 : 0;
+        for (unsigned i = 0; i < 32; i++) {
+            unsigned id = warp * 32 + (i ^ flip);
+            if (id >= threads || worker.fibers[id]->state != State::Ready) continue;
+            run_fiber(worker, *worker.fibers[id]);
+            if (worker.failed) return false;
+            progress = any = true;
+        }
+        if (seed > 1 && next_random(worker) % 4 == 0) return any || progress;
+    }
+    return any;
+}
+
+static void run_threads(Worker& worker) {
+    unsigned threads = worker.launch->threads, warps = (threads + 31) / 32;
+    std::vector<unsigned> order(warps);
+    for (unsigned i = 0; i < warps; i++) order[i] = worker.launch->seed == 1 ? warps - 1 - i : i;
+    while (worker.done < threads) {
+        if (worker.launch->seed > 1)
+            for (unsigned i = warps; i > 1; i--) std::swap(order[i - 1], order[next_random(worker) % i]);
+        bool progress = false;
+        for (unsigned warp : order) {
+            progress |= run_warp(worker, warp, threads);
+            if (worker.failed) return;
+        }
+        if (progress) continue;
+        worker.error = waiting(worker);
+        worker.failed = true;
+        return;
+    }
+}
+
+// ---- faults
+
+static struct sigaction before[NSIG];
+
+static std::string describe_address(const Launch& launch, uintptr_t address) {
+    size_t nearest = SIZE_MAX;
+    std::string text = "an address outside every argument";
+    for (unsigned i = 0; i < launch.range_count; i++) {
+        const Range& range = launch.ranges[i];
+        bool after = address >= range.start + range.bytes;
+        size_t distance = after ? address - (range.start + range.bytes) : address < range.start ? range.start - address : 0;
+        if (distance >= nearest || distance > (size_t(1) << 24)) continue;
+        nearest = distance;
+        text = std::to_string(distance) + (after ? " bytes past the end of argument " : " bytes before the start of argument ") +
+               std::to_string(range.argument) + " (" + std::to_string(range.bytes) + " bytes)";
+    }
+    return text;
+}
+
+static void on_fault(int signal, siginfo_t* info, void* context) {
+    Worker* worker = worker_of_thread;
+    if (!worker || !worker->running) {
+        if (before[signal].sa_flags & SA_SIGINFO) return before[signal].sa_sigaction(signal, info, context);
+        sigaction(signal, &before[signal], nullptr);
+        return;
+    }
+    uintptr_t address = reinterpret_cast<uintptr_t>(info->si_addr);
+    worker->error = signal == SIGFPE ? "an integer division by zero" : "out of bounds: " + describe_address(*worker->launch, address);
+    worker->failed = true;
+    siglongjmp(worker->escape, 1);
+}
+
+static void catch_faults() {
+    static const bool once = [] {
+        struct sigaction action = {};
+        action.sa_sigaction = on_fault;
+        action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        for (int signal : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(signal, &action, &before[signal]);
+        return true;
+    }();
+    (void)once;
+}
+
+/// Memory of whole pages between two pages that nobody may touch.
+static unsigned char* guarded(size_t bytes) {
+    size_t page = 4096, whole = bytes + 2 * page;
+    void* start = mmap(nullptr, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED) return nullptr;
+    unsigned char* inside = static_cast<unsigned char*>(start) + page;
+    mprotect(inside, bytes, PROT_READ | PROT_WRITE);
+    return inside;
+}
+
+/// Stacks for all the threads of a block, each aligned to its size, with a guard page above what a fiber knows of itself.
+static bool make_fibers(Worker& worker) {
+    size_t whole = (MOST_THREADS + 1) * STACK;
+    void* start = mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED) return false;
+    uintptr_t first = (reinterpret_cast<uintptr_t>(start) + STACK - 1) / STACK * STACK;
+    for (unsigned i = 0; i < MOST_THREADS; i++) {
+        char* bottom = reinterpret_cast<char*>(first + i * STACK);
+        mprotect(bottom + 4096, 4096, PROT_NONE);
+        worker.fibers[i] = new (bottom) Fiber();
+        worker.fibers[i]->worker = &worker;
+        worker.fibers[i]->id = i;
+        worker.fibers[i]->open = new std::vector<Copy>();
+        worker.fibers[i]->groups = new std::vector<std::vector<Copy>>();
+    }
+    return true;
+}
+
+static Worker* worker() {
+    if (worker_of_thread) return worker_of_thread;
+    catch_faults();
+    Worker* worker = new Worker();
+    worker->shared = guarded(SHARED + MOST_STATIC);
+    if (!worker->shared || !make_fibers(*worker)) return nullptr;
+    return worker_of_thread = worker;
+}
+
+static void reset(Worker& worker, const Launch& launch, Dim block) {
+    worker.launch = &launch;
+    worker.failed = false;
+    worker.done = worker.static_bytes = 0;
+    worker.statics.clear();
+    memset(worker.barriers, 0, sizeof worker.barriers);
+    memset(worker.meetings, 0, sizeof(Meeting) * ((launch.threads + 31) / 32 * 32));
+    memset(worker.shared + dynamic_offset(launch), NAN_BYTE, launch.shared_bytes);
+    worker.random = launch.seed * 0x9e3779b97f4a7c15ull + block.x * 0xbf58476d1ce4e5b9ull + block.y * 0x94d049bb133111ebull + block.z + 1;
+    for (unsigned i = 0; i < launch.threads; i++) {
+        Fiber& fiber = *worker.fibers[i];
+        fiber.self = {{i, 0, 0}, block, {launch.threads, 1, 1}, launch.grid};
+        fiber.state = State::Ready;
+        fiber.barrier = nullptr;
+        fiber.open->clear();
+        fiber.groups->clear();
+        fiber.stack = fresh_stack(fiber, fiber_main);
+    }
+}
+
+}  // namespace emu
+
+/// Runs one block; 0 for success, else `error` holds what went wrong.
+extern "C" int emu_run_block(const emu::Launch* launch, unsigned x, unsigned y, unsigned z, char* error, size_t capacity) {
+    using namespace emu;
+    Worker* here = worker();
+    if (!here) {
+        snprintf(error, capacity, "no memory for the emulator's stacks");
+        return 1;
+    }
+    reset(*here, *launch, {x, y, z});
+    here->running = true;
+    if (sigsetjmp(here->escape, 1) == 0) run_threads(*here);
+    here->running = false;
+    if (!here->failed) return 0;
+    snprintf(error, capacity, "block (%u, %u, %u): %s", x, y, z, here->error.c_str());
+    return 1;
+}
+
+/// New memory of NaNs whose end lies at a page that nobody may touch, and so does the page before its start.
+extern "C" void* emu_allocate(size_t bytes) {
+    size_t page = 4096, whole = (bytes + page - 1) / page * page;
+    unsigned char* start = emu::guarded(whole);
+    if (!start) return nullptr;
+    memset(start, emu::NAN_BYTE, whole);
+    return start + (whole - bytes);
+}
+
+extern "C" void emu_free(void* memory, size_t bytes) {
+    size_t page = 4096, whole = (bytes + page - 1) / page * page;
+    munmap(static_cast<char*>(memory) - (whole - bytes) - page, whole + 2 * page);
+}
+
+/// Bytes of shared memory a launch may ask for.
+extern "C" size_t emu_most_shared() { return emu::SHARED; }

@@ -1,0 +1,84 @@
+//! Launches of `cuda/elementwise.cu`.
+
+use super::{Arg, Grid, Module, args, launch};
+use crate::{DType, Result, View, ViewMut};
+
+/// The module for T and U, and the elements it takes at a time: 16 bytes of the wider type where they divide `len` and every
+/// argument starts at a whole vector, else one.
+fn vectors(t: DType, u: DType, len: usize, pointers: &[Arg]) -> (Module, usize) {
+    let size = t.size().max(u.size());
+    let aligned = pointers.iter().all(|pointer| pointer.bits.is_multiple_of(16));
+    let w = if aligned && len.is_multiple_of(16 / size) {
+        16 / size
+    } else {
+        1
+    };
+    let module = Module::new("elementwise")
+        .stored_as("TYPE_T", t)
+        .stored_as("TYPE_U", u)
+        .define("WIDTH", w);
+    (module, w)
+}
+
+/// `out = x ∘ y` for the kernels `add` and `mul`.
+pub(crate) fn pointwise(kernel: &'static str, x: View, y: View, out: &mut ViewMut) -> Result<()> {
+    let (len, dtype) = (x.len(), x.dtype());
+    super::refuse_f64(kernel, dtype)?;
+    let (module, w) = vectors(dtype, dtype, len, args![x, y, &*out]);
+    launch(
+        x.device(),
+        &module,
+        kernel,
+        Grid::over(len, w),
+        args![x, y, &*out, len as i64],
+    )
+}
+
+/// `out = factor · scalar · x`.
+pub(crate) fn scale(op: &'static str, x: View, out: &mut ViewMut, factor: f64, scalar: Option<View>) -> Result<()> {
+    super::refuse_f64(op, x.dtype())?;
+    convert(x, out, factor, scalar)
+}
+
+pub(crate) fn cast(x: View, out: &mut ViewMut) -> Result<()> {
+    convert(x, out, 1.0, None)
+}
+
+fn convert(x: View, out: &mut ViewMut, factor: f64, scalar: Option<View>) -> Result<()> {
+    let len = x.len();
+    let (module, w) = vectors(x.dtype(), out.dtype(), len, args![x, &*out]);
+    let args = args![x, &*out, len as i64, factor as f32, scalar.as_ref()];
+    launch(x.device(), &module, "scale", Grid::over(len, w), args)
+}
+
+pub(crate) fn axpy(x: View, y: &mut ViewMut, factor: f64) -> Result<()> {
+    super::refuse_f64("axpy", x.dtype())?;
+    let len = x.len();
+    let (module, w) = vectors(x.dtype(), y.dtype(), len, args![x, &*y]);
+    launch(
+        x.device(),
+        &module,
+        "axpy",
+        Grid::over(len, w),
+        args![x, &*y, len as i64, factor as f32],
+    )
+}
+
+pub(crate) fn add_broadcast(x: View, b: View, out: &mut ViewMut) -> Result<()> {
+    super::refuse_f64("add_broadcast", x.dtype())?;
+    let (module, w) = vectors(x.dtype(), x.dtype(), b.len(), args![x, b, &*out]);
+    let args = args![x, b, &*out, x.len() as i64, b.len() as i64];
+    launch(x.device(), &module, "add_broadcast", Grid::over(x.len(), w), args)
+}
+
+pub(crate) fn fill(out: &mut ViewMut, value: f64) -> Result<()> {
+    let len = out.len();
+    let (module, w) = vectors(out.dtype(), out.dtype(), len, args![&*out]);
+    launch(
+        out.device(),
+        &module,
+        "fill",
+        Grid::over(len, w),
+        args![&*out, len as i64, value as f32],
+    )
+}

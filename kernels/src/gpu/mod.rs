@@ -1,0 +1,99 @@
+//! GPUs, real and emulated: both run the kernels of `kernels/cuda`, launched from the files here that bear the families'
+//! names.
+
+mod cache;
+mod emulator;
+mod module;
+
+pub(crate) mod activation;
+pub(crate) mod attention;
+pub(crate) mod contrastive;
+pub(crate) mod copy;
+pub(crate) mod dropout;
+pub(crate) mod elementwise;
+pub(crate) mod embedding;
+pub(crate) mod gemm;
+pub(crate) mod loss;
+pub(crate) mod norm;
+pub(crate) mod optimizer;
+pub(crate) mod patch;
+pub(crate) mod reduce;
+pub(crate) mod rotary;
+
+pub use emulator::Emulation;
+pub use module::Module;
+pub(crate) use module::{Arg, Grid, Range, args};
+
+use crate::{DType, Device, Error, Result};
+use emulator::Emulator;
+
+/// What runs kernels.
+#[derive(Debug)]
+pub(crate) enum Gpu {
+    Emulated(Emulator),
+}
+
+impl Gpu {
+    pub(crate) fn emulated(settings: Emulation) -> Result<Gpu> {
+        Emulator::new(settings).map(Gpu::Emulated)
+    }
+
+    /// The address of new memory, at least `bytes` long; `None` when there is none left.
+    pub(crate) fn allocate(&self, bytes: usize) -> Option<u64> {
+        match self {
+            Gpu::Emulated(emulator) => emulator.allocate(bytes),
+        }
+    }
+
+    /// Gives back what [`Gpu::allocate`] handed out for the same number of bytes.
+    pub(crate) fn free(&self, address: u64, bytes: usize) {
+        match self {
+            Gpu::Emulated(emulator) => emulator.free(address, bytes),
+        }
+    }
+
+    pub(crate) fn upload(&self, to: u64, data: &[u8]) -> Result<()> {
+        match self {
+            Gpu::Emulated(emulator) => emulator.upload(to, data),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn download(&self, from: u64, data: &mut [u8]) -> Result<()> {
+        match self {
+            Gpu::Emulated(emulator) => emulator.download(from, data),
+        }
+        Ok(())
+    }
+
+    fn launch(&self, module: &Module, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
+        match self {
+            Gpu::Emulated(emulator) => emulator.launch(module, kernel, grid, args),
+        }
+    }
+}
+
+/// Fails for F64, which is computed on the CPU only.
+pub(crate) fn refuse_f64(op: &'static str, dtype: DType) -> Result<()> {
+    if dtype != DType::F64 {
+        return Ok(());
+    }
+    let message = "f64 is computed on the CPU only; use f32 or bf16 on this device".to_owned();
+    Err(Error::Value { op, message })
+}
+
+/// Runs a kernel of `module`. A grid without blocks runs nothing.
+///
+/// # Errors
+/// A source that does not compile, a launch that fails: [`Error::Kernel`].
+pub(crate) fn launch(device: &Device, module: &Module, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
+    if grid.blocks.contains(&0) {
+        return Ok(());
+    }
+    let gpu = device.gpu().ok_or_else(|| Error::Kernel {
+        kernel,
+        module: module.to_string(),
+        message: format!("launched on {}, which runs no CUDA kernels", device.kind().name()),
+    })?;
+    gpu.launch(module, kernel, grid, args)
+}

@@ -1,0 +1,245 @@
+//! Kernels as source: a family's .cu file with the definitions that specialise it, and the arguments of a launch.
+
+use crate::{DType, Error, Result, View, ViewMut};
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+macro_rules! sources {
+    ($($family:literal),* $(,)?) => {
+        &[$(($family, include_str!(concat!("../../cuda/", $family, ".cu")))),*]
+    };
+}
+
+/// The families' sources, by name.
+const SOURCES: &[(&str, &str)] = sources![
+    "activation",
+    "attention",
+    "contrastive",
+    "copy",
+    "dropout",
+    "elementwise",
+    "embedding",
+    "gemm",
+    "loss",
+    "norm",
+    "optimizer",
+    "patch",
+    "reduce",
+    "rotary",
+];
+
+/// What the sources include, by the name they include it under.
+pub(super) const HEADERS: &[(&str, &str)] = &[
+    ("prelude.cuh", include_str!("../../cuda/prelude.cuh")),
+    ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
+];
+
+/// One specialisation of a family's source: what is compiled at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Module {
+    family: &'static str,
+    defines: Vec<(&'static str, String)>,
+}
+
+impl Module {
+    /// The source `kernels/cuda/<family>.cu`.
+    pub(crate) fn new(family: &'static str) -> Module {
+        Module {
+            family,
+            defines: Vec::new(),
+        }
+    }
+
+    /// Defines a macro.
+    pub(crate) fn define(mut self, name: &'static str, value: impl ToString) -> Module {
+        self.defines.push((name, value.to_string()));
+        self
+    }
+
+    /// Defines `name` as the CUDA type that stores `dtype`.
+    pub(crate) fn stored_as(self, name: &'static str, dtype: DType) -> Module {
+        self.define(
+            name,
+            match dtype {
+                DType::F64 => "double",
+                DType::F32 => "float",
+                DType::BF16 => "bf16",
+                DType::F16 => "f16",
+                DType::I32 => "int",
+            },
+        )
+    }
+
+    /// The family's name.
+    pub fn family(&self) -> &'static str {
+        self.family
+    }
+
+    /// The source's file name.
+    pub fn file(&self) -> String {
+        format!("{}.cu", self.family)
+    }
+
+    /// The source's file and all it may include, by name. From the folder that `LENSLET_CUDA_SOURCES` names, if it names
+    /// one: kernels can be changed without building the program anew.
+    ///
+    /// # Errors
+    /// A file of that folder that cannot be read.
+    pub(super) fn sources(&self) -> Result<Vec<(String, Cow<'static, str>)>> {
+        let found = SOURCES.iter().find(|(family, _)| *family == self.family);
+        let embedded = found.expect("launches name families that are in the list").1;
+        let all = std::iter::once((self.file(), embedded))
+            .chain(HEADERS.iter().map(|(name, text)| (name.to_string(), *text)));
+        let Some(folder) = std::env::var_os("LENSLET_CUDA_SOURCES").map(PathBuf::from) else {
+            return Ok(all.map(|(name, text)| (name, text.into())).collect());
+        };
+        all.map(|(name, _)| {
+            let path = folder.join(&name);
+            let text = std::fs::read_to_string(&path).map_err(|error| Error::Kernel {
+                kernel: "",
+                module: self.to_string(),
+                message: format!("LENSLET_CUDA_SOURCES: {}: {error}", path.display()),
+            })?;
+            Ok((name, text.into()))
+        })
+        .collect()
+    }
+
+    /// The definitions as a compiler takes them.
+    pub(super) fn options(&self) -> impl Iterator<Item = String> {
+        self.defines.iter().map(|(name, value)| format!("-D{name}={value}"))
+    }
+}
+
+impl std::fmt::Display for Module {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.family)?;
+        self.defines
+            .iter()
+            .try_for_each(|(name, value)| write!(f, " {name}={value}"))
+    }
+}
+
+/// How many threads a kernel runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Grid {
+    /// Blocks along x, y and z.
+    pub(crate) blocks: [usize; 3],
+    /// Threads of a block.
+    pub(crate) threads: usize,
+    /// Bytes of dynamic shared memory of a block.
+    pub(crate) shared: usize,
+}
+
+impl Grid {
+    /// `blocks` blocks of `threads` threads.
+    pub(crate) fn new(blocks: usize, threads: usize) -> Grid {
+        Grid {
+            blocks: [blocks, 1, 1],
+            threads,
+            shared: 0,
+        }
+    }
+
+    /// Enough threads of 256 for loops over `elements` that take `each` at a time, and no more than keep a large GPU busy.
+    pub(crate) fn over(elements: usize, each: usize) -> Grid {
+        const THREADS: usize = 256;
+        const MOST: usize = 4096;
+        Grid::new(elements.div_ceil(each * THREADS).min(MOST), THREADS)
+    }
+}
+
+/// Memory an argument points to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) address: u64,
+    pub(crate) bytes: usize,
+    pub(crate) writable: bool,
+}
+
+/// One argument of a launch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arg {
+    /// The value in its lowest bytes.
+    pub(crate) bits: u64,
+    /// Its type: p pointer, i and I integers of 32 and 64 bits, f float.
+    pub(crate) letter: u8,
+    /// What a pointer points to.
+    pub(crate) range: Option<Range>,
+}
+
+macro_rules! plain {
+    ($($t:ty => $letter:literal, $bits:expr;)*) => {$(
+        impl From<$t> for Arg {
+            fn from(value: $t) -> Arg {
+                let bits: fn($t) -> u64 = $bits;
+                Arg { bits: bits(value), letter: $letter, range: None }
+            }
+        }
+    )*};
+}
+plain! {
+    i32 => b'i', |value| u64::from(value as u32);
+    u32 => b'i', u64::from;
+    i64 => b'I', |value| value as u64;
+    u64 => b'I', |value| value;
+    f32 => b'f', |value| u64::from(value.to_bits());
+    f64 => b'd', f64::to_bits;
+}
+
+impl Arg {
+    fn pointer(range: Range) -> Arg {
+        // An empty view may lie anywhere; a null pointer shows where it is read all the same.
+        let address = if range.bytes == 0 { 0 } else { range.address };
+        Arg {
+            bits: address,
+            letter: b'p',
+            range: Some(Range { address, ..range }),
+        }
+    }
+}
+
+impl From<View<'_>> for Arg {
+    fn from(view: View) -> Arg {
+        Arg::pointer(view.device_range(false))
+    }
+}
+
+impl From<&ViewMut<'_>> for Arg {
+    fn from(view: &ViewMut) -> Arg {
+        Arg::pointer(view.device_range(true))
+    }
+}
+
+impl From<&mut ViewMut<'_>> for Arg {
+    fn from(view: &mut ViewMut) -> Arg {
+        Arg::pointer(view.device_range(true))
+    }
+}
+
+/// An argument that may be absent: a null pointer then.
+impl<'a, T> From<Option<&'a T>> for Arg
+where
+    Arg: From<&'a T>,
+{
+    fn from(view: Option<&'a T>) -> Arg {
+        let nothing = Range {
+            address: 0,
+            bytes: 0,
+            writable: false,
+        };
+        view.map_or(Arg::pointer(nothing), Arg::from)
+    }
+}
+
+impl<'a> From<&'a View<'a>> for Arg {
+    fn from(view: &'a View<'a>) -> Arg {
+        Arg::from(*view)
+    }
+}
+
+/// The arguments of a launch, in the kernel's order.
+macro_rules! args {
+    ($($arg:expr),* $(,)?) => { &[$($crate::gpu::Arg::from($arg)),*] };
+}
+pub(crate) use args;

@@ -1,0 +1,1 @@
+//! Launches of `cuda/norm.cu`.
