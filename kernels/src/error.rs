@@ -79,6 +79,28 @@ pub enum Error {
         /// Why, and what is available.
         reason: String,
     },
+    /// The CUDA driver refused or failed.
+    #[error("{device}: {call} failed with {name} ({description}){advice}")]
+    Driver {
+        /// The device's name, such as `cuda:0`.
+        device: String,
+        /// The driver function.
+        call: &'static str,
+        /// CUDA's name of the failure, such as `CUDA_ERROR_OUT_OF_MEMORY`.
+        name: String,
+        /// CUDA's words for it.
+        description: String,
+        /// What to do, where that is known: empty, or set off by a semicolon.
+        advice: &'static str,
+    },
+    /// A file of compiled code could not be made or kept.
+    #[error("compiled code in {path}: {reason}")]
+    Cache {
+        /// The file or folder.
+        path: String,
+        /// What went wrong and what to do.
+        reason: String,
+    },
 }
 
 /// The result of every kernel.

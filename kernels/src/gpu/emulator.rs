@@ -303,8 +303,8 @@ impl Compiler {
     fn build(&self, sources: &[(&str, &str)], inputs: &str, options: &[String]) -> Result<PathBuf> {
         let mut all: Vec<String> = OPTIONS.iter().map(ToString::to_string).chain(fast_options()).collect();
         all.extend_from_slice(options);
-        let key = Key::new(sources, &all, inputs, &self.version);
-        self.cache.get_or_make(&key, "so", |library| {
+        let key = Key::new(&self.version, inputs, &all, sources);
+        let make = |library: &Path| {
             let folder = tempfile::tempdir().map_err(|error| no_device(format!("no temporary folder: {error}")))?;
             for (name, text) in sources {
                 let path = folder.path().join(name);
@@ -322,7 +322,8 @@ impl Compiler {
                 self.program,
                 String::from_utf8_lossy(&output.stderr)
             )))
-        })
+        };
+        self.cache.get_or_make(&key, "so", make, |_| true)
     }
 }
 

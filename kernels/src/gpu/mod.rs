@@ -1,9 +1,12 @@
 //! GPUs, real and emulated: both run the kernels of `kernels/cuda`, launched from the files here that bear the families'
 //! names.
 
-mod cache;
+pub mod cache;
+pub mod driver;
 mod emulator;
 mod module;
+pub mod nvrtc;
+pub mod ptxas;
 
 pub(crate) mod activation;
 pub(crate) mod attention;
