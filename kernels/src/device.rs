@@ -29,6 +29,8 @@ pub enum Kind {
     /// Nothing: buffers have a size and no memory, kernels check their arguments and return. A step run on it tells
     /// how much memory the same step needs elsewhere.
     Trace,
+    /// The GPU of this number.
+    Cuda(usize),
     /// The CUDA kernels, run thread by thread on the CPU.
     Emulated,
 }
@@ -39,6 +41,7 @@ impl Kind {
         match self {
             Kind::Cpu => "cpu",
             Kind::Trace => "trace",
+            Kind::Cuda(_) => "cuda",
             Kind::Emulated => "emulated",
         }
     }
@@ -106,6 +109,15 @@ impl Device {
     /// The device that computes nothing and only counts memory.
     pub fn trace() -> Device {
         Device::new(Kind::Trace, None)
+    }
+
+    /// The GPU `cuda:<ordinal>`, in the driver's order.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] without a driver, such a GPU or NVRTC: tells what was looked for and where.
+    pub fn cuda(ordinal: usize) -> Result<Device> {
+        let gpu = Gpu::cuda(ordinal)?;
+        Ok(Device::new(Kind::Cuda(ordinal), Some(Arc::new(gpu))))
     }
 
     /// The CUDA kernels on this machine's processor.
@@ -222,7 +234,7 @@ impl Drop for Buffer {
             match self.device.kind {
                 // Given back at once: what is used after it was freed, or was never written, shows.
                 Kind::Emulated => pool.usage.reserved -= self.size,
-                Kind::Cpu | Kind::Trace => pool.free.entry(self.size).or_default().push(memory),
+                Kind::Cpu | Kind::Cuda(_) | Kind::Trace => pool.free.entry(self.size).or_default().push(memory),
             }
         }
     }
@@ -266,7 +278,7 @@ impl Memory {
         match device.kind {
             Kind::Cpu if size >= MAPPED => MmapMut::map_anon(size).ok().map(Memory::Mapped),
             Kind::Cpu => Some(Memory::Heap(vec![Line([0; ALIGN]); size / ALIGN])),
-            Kind::Trace | Kind::Emulated => Some(Memory::Trace),
+            Kind::Trace | Kind::Cuda(_) | Kind::Emulated => Some(Memory::Trace),
         }
     }
 }

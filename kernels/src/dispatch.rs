@@ -131,7 +131,7 @@ macro_rules! on_pair {
     (@arms $op:literal, $x:expr, $y:expr, ($t:ident, $u:ident) => $body:expr, $launch:expr, $(($a:ident, $b:ident, $ta:ty, $tb:ty))*) => {
         match ($x.kind(), $x.dtype(), $y.dtype()) {
             ($crate::device::Kind::Trace, _, _) => Ok(()),
-            ($crate::device::Kind::Emulated, _, _) => $launch,
+            ($crate::device::Kind::Cuda(_) | $crate::device::Kind::Emulated, _, _) => $launch,
             $(($crate::device::Kind::Cpu, $crate::DType::$a, $crate::DType::$b) => {
                 type $t = $ta;
                 type $u = $tb;

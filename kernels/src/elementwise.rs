@@ -107,7 +107,7 @@ pub fn cast(x: View, out: &mut ViewMut) -> Result<()> {
     }
     match x.kind() {
         Kind::Cpu => cpu::elementwise::cast(x, out),
-        Kind::Emulated => gpu::elementwise::cast(x, out)?,
+        Kind::Cuda(_) | Kind::Emulated => gpu::elementwise::cast(x, out)?,
         Kind::Trace => {}
     }
     Ok(())
@@ -121,7 +121,7 @@ pub fn fill(out: &mut ViewMut, value: f64) -> Result<()> {
     float("fill", "out", out.dtype())?;
     match out.kind() {
         Kind::Cpu => cpu::elementwise::fill(out, value),
-        Kind::Emulated => gpu::elementwise::fill(out, value)?,
+        Kind::Cuda(_) | Kind::Emulated => gpu::elementwise::fill(out, value)?,
         Kind::Trace => {}
     }
     Ok(())

@@ -172,7 +172,7 @@ macro_rules! on_device {
     ($op:literal, $view:expr, $t:ident => $body:expr, gpu => $launch:expr) => {
         match ($view.kind(), $view.dtype()) {
             ($crate::device::Kind::Trace, _) => Ok(()),
-            ($crate::device::Kind::Emulated, _) => $launch,
+            ($crate::device::Kind::Cuda(_) | $crate::device::Kind::Emulated, _) => $launch,
             ($crate::device::Kind::Cpu, $crate::DType::F32) => {
                 type $t = f32;
                 $body;

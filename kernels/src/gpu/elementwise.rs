@@ -82,3 +82,19 @@ pub(crate) fn fill(out: &mut ViewMut, value: f64) -> Result<()> {
         args![&*out, len as i64, value as f32],
     )
 }
+
+/// What models use: sums and products of each type, casts between them.
+pub(crate) fn modules() -> Vec<(Module, usize)> {
+    let types = [
+        (DType::F32, DType::F32),
+        (DType::BF16, DType::BF16),
+        (DType::BF16, DType::F32),
+        (DType::F32, DType::BF16),
+    ];
+    let module = |(t, u)| [vectors(t, u, 8, &[]).0, vectors(t, u, 1, &[]).0];
+    types
+        .into_iter()
+        .flat_map(module)
+        .map(|module| (module, Grid::over(1, 1).threads))
+        .collect()
+}

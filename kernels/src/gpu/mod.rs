@@ -2,6 +2,8 @@
 //! names.
 
 pub mod cache;
+mod compile;
+mod cuda;
 pub mod driver;
 mod emulator;
 mod module;
@@ -23,20 +25,27 @@ pub(crate) mod patch;
 pub(crate) mod reduce;
 pub(crate) mod rotary;
 
+pub use compile::{Specialisation, specialisations};
 pub use emulator::Emulation;
 pub use module::Module;
 pub(crate) use module::{Arg, Grid, Range, args};
 
 use crate::{DType, Device, Error, Result};
+use cuda::Cuda;
 use emulator::Emulator;
 
 /// What runs kernels.
 #[derive(Debug)]
 pub(crate) enum Gpu {
+    Cuda(Cuda),
     Emulated(Emulator),
 }
 
 impl Gpu {
+    pub(crate) fn cuda(ordinal: usize) -> Result<Gpu> {
+        Cuda::open(ordinal).map(Gpu::Cuda)
+    }
+
     pub(crate) fn emulated(settings: Emulation) -> Result<Gpu> {
         Emulator::new(settings).map(Gpu::Emulated)
     }
@@ -44,6 +53,7 @@ impl Gpu {
     /// The address of new memory, at least `bytes` long; `None` when there is none left.
     pub(crate) fn allocate(&self, bytes: usize) -> Option<u64> {
         match self {
+            Gpu::Cuda(cuda) => cuda.allocate(bytes),
             Gpu::Emulated(emulator) => emulator.allocate(bytes),
         }
     }
@@ -51,26 +61,34 @@ impl Gpu {
     /// Gives back what [`Gpu::allocate`] handed out for the same number of bytes.
     pub(crate) fn free(&self, address: u64, bytes: usize) {
         match self {
+            Gpu::Cuda(cuda) => cuda.free(address),
             Gpu::Emulated(emulator) => emulator.free(address, bytes),
         }
     }
 
     pub(crate) fn upload(&self, to: u64, data: &[u8]) -> Result<()> {
         match self {
-            Gpu::Emulated(emulator) => emulator.upload(to, data),
+            Gpu::Cuda(cuda) => cuda.upload(to, data),
+            Gpu::Emulated(emulator) => {
+                emulator.upload(to, data);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     pub(crate) fn download(&self, from: u64, data: &mut [u8]) -> Result<()> {
         match self {
-            Gpu::Emulated(emulator) => emulator.download(from, data),
+            Gpu::Cuda(cuda) => cuda.download(from, data),
+            Gpu::Emulated(emulator) => {
+                emulator.download(from, data);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     fn launch(&self, module: &Module, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
         match self {
+            Gpu::Cuda(cuda) => cuda.launch(module, kernel, grid, args),
             Gpu::Emulated(emulator) => emulator.launch(module, kernel, grid, args),
         }
     }
