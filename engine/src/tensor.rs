@@ -1,7 +1,7 @@
 //! Tensors: a shape and a type over shared memory on a device.
 
 use crate::error::{Error, Result, mismatch};
-use crate::{DType, Device, Kind, Shape};
+use crate::{DType, Device, Shape};
 use kernels::copy::{Blocks, copy_blocks};
 use kernels::{Buffer, Stored, View, ViewMut, elementwise};
 use std::sync::Arc;

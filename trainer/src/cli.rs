@@ -23,8 +23,44 @@ pub enum Verb {
     Generate(GenerateArgs),
     /// Measure a trained model.
     Eval(EvalArgs),
+    /// List the CUDA kernels, compile them, or test them against plain f64 loops.
+    #[command(subcommand)]
+    Kernels(KernelsVerb),
     /// Print version, processor, memory and what was found of CUDA.
     Env,
+}
+
+/// `lenslet kernels`: the CUDA kernels themselves.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum KernelsVerb {
+    /// Print families, specialisations and files.
+    List,
+    /// Compile every specialisation and print registers, shared memory and spills; needs NVRTC and no GPU.
+    Check {
+        /// Architectures to compile for.
+        #[arg(
+            long,
+            value_name = "ARCH",
+            value_delimiter = ',',
+            default_value = "sm_80,sm_90a,sm_100a"
+        )]
+        arch: Vec<String>,
+    },
+    /// Run the table of ops on a device and compare with plain f64 loops.
+    Test(KernelsTestArgs),
+}
+
+/// `lenslet kernels test`: ops on a device against plain loops.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct KernelsTestArgs {
+    /// `cpu`, `cuda:N`, `emulated` or `emulated:check`.
+    #[arg(long, default_value = "emulated")]
+    pub device: String,
+    /// Order in which the emulator runs threads; 0 is in order, 1 in reverse, others are random.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Kernel families or ops; all where left out.
+    pub families: Vec<String>,
 }
 
 /// `lenslet demo`: train on built-in scenes, evaluate, show what was learned.
@@ -110,7 +146,7 @@ pub struct EvalArgs {
 /// Where to compute.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct ComputeArgs {
-    /// `cpu` or `cuda:N`.
+    /// `cpu`, `cuda:N` or `emulated`.
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Threads; one per core where left out. Results do not depend on it.

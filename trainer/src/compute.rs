@@ -1,39 +1,41 @@
 //! Where and with how many threads to compute.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use engine::Device;
-use kernels::cuda;
+use kernels::gpu::Emulation;
 
-/// The device called `name`.
+/// The device called `name`: `cpu`, `cuda:N`, `emulated`, or `emulated:check`, which checks every access to memory.
 ///
 /// # Errors
-/// A name that is no device's, and `cuda:N` where it cannot be had: says what was looked for and what was found.
+/// A name that is no device's, and one that cannot be had here: says what was looked for and what was found.
 pub fn open(name: &str) -> Result<Device> {
-    if name == "cpu" {
-        return Ok(Device::cpu());
-    }
-    match name
-        .strip_prefix("cuda")
-        .map(|rest| rest.strip_prefix(':').unwrap_or(rest))
-    {
-        Some(ordinal) if ordinal.is_empty() || ordinal.parse::<u16>().is_ok() => {
-            bail!(
-                "device `{name}` is not available: {}; --device cpu works everywhere",
-                why_no_cuda(&cuda::driver())
-            )
-        }
-        _ => bail!("device `{name}` is not known; expected `cpu` or `cuda:N`"),
-    }
+    open_seeded(name, 0)
 }
 
-/// Why no GPU can be used, whatever the driver says.
-fn why_no_cuda(driver: &cuda::Driver) -> String {
-    match driver {
-        cuda::Driver::Found { gpus, .. } if !gpus.is_empty() => {
-            format!("{driver}, but this version computes on the CPU only")
+/// As [`open`], with the seed of the order in which the emulator runs threads.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_seeded(name: &str, seed: u64) -> Result<Device> {
+    let ordinal = name
+        .strip_prefix("cuda")
+        .map(|rest| rest.strip_prefix(':').unwrap_or(rest));
+    let device = match (name, ordinal) {
+        ("cpu", _) => return Ok(Device::cpu()),
+        ("emulated" | "emulated:check", _) => Device::emulated(Emulation {
+            seed,
+            check: name.ends_with("check"),
+        }),
+        (_, Some("")) => Device::cuda(0),
+        (_, Some(ordinal)) if ordinal.parse::<u16>().is_ok() => Device::cuda(ordinal.parse()?),
+        _ => bail!("device `{name}` is not known; expected `cpu`, `cuda:N` or `emulated`"),
+    };
+    device.map_err(|error| match error {
+        kernels::Error::NoDevice { reason, .. } => {
+            anyhow!("device `{name}` is not available: {reason}; --device cpu works everywhere")
         }
-        _ => driver.to_string(),
-    }
+        other => other.into(),
+    })
 }
 
 /// Does `work` with so many threads, or one per core. Results do not depend on it.

@@ -99,9 +99,7 @@ impl Context {
         let found = cuda::driver();
         let driver = match &found {
             Driver::Missing { .. } => {
-                return Err(missing(format!(
-                    "{found}; install NVIDIA's driver or choose the device `cpu`"
-                )));
+                return Err(missing(format!("{found}; install NVIDIA's driver")));
             }
             Driver::Found { version, gpus } if ordinal < gpus.len() => *version,
             Driver::Found { .. } | Driver::Broken { .. } => return Err(missing(found.to_string())),

@@ -75,6 +75,12 @@ impl Module {
         self.family
     }
 
+    /// What it was specialised to, as `NAME=value`.
+    pub fn specialised_to(&self) -> String {
+        let defines = self.defines.iter().map(|(name, value)| format!("{name}={value}"));
+        defines.collect::<Vec<_>>().join(" ")
+    }
+
     /// The source's file name.
     pub fn file(&self) -> String {
         format!("{}.cu", self.family)
@@ -113,10 +119,7 @@ impl Module {
 
 impl std::fmt::Display for Module {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.family)?;
-        self.defines
-            .iter()
-            .try_for_each(|(name, value)| write!(f, " {name}={value}"))
+        write!(f, "{} {}", self.file(), self.specialised_to())
     }
 }
 

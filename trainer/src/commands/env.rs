@@ -2,8 +2,11 @@
 
 use crate::memory;
 use anyhow::Result;
+use kernels::Device;
 use kernels::cpu::simd::{Isa, isa};
 use kernels::cuda::{self, Driver};
+use kernels::gpu::Emulation;
+use kernels::gpu::nvrtc::Nvrtc;
 use std::io::Write;
 
 pub(super) fn run() -> Result<()> {
@@ -45,8 +48,37 @@ fn lines(driver: &Driver) -> Vec<(String, String)> {
             lines.push((format!("cuda:{index}"), about));
         }
     }
-    lines.push(("devices".into(), "cpu".into()));
+    lines.push(("NVRTC".into(), nvrtc(driver)));
+    lines.push(("devices".into(), devices(driver)));
     lines
+}
+
+/// The compiler of the CUDA kernels.
+fn nvrtc(driver: &Driver) -> String {
+    let major = match driver {
+        Driver::Found { version, .. } => Some(version.0),
+        _ => None,
+    };
+    match Nvrtc::find(major) {
+        Ok(found) => {
+            let (major, minor) = found.version();
+            format!("{major}.{minor}, {}", found.path().display())
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+/// What `--device` takes here.
+fn devices(driver: &Driver) -> String {
+    let mut names = vec!["cpu".to_owned()];
+    if let Driver::Found { gpus, .. } = driver {
+        names.extend((0..gpus.len()).map(|ordinal| format!("cuda:{ordinal}")));
+    }
+    match Device::emulated(Emulation::default()) {
+        Ok(_) => names.push("emulated".to_owned()),
+        Err(error) => names.push(format!("({error})")),
+    }
+    names.join(", ")
 }
 
 fn processor() -> String {

@@ -4,6 +4,7 @@ mod demo;
 mod env;
 mod eval;
 mod generate;
+mod kernels;
 mod train;
 
 use crate::cli::{Cli, Verb};
@@ -19,6 +20,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Train(args) => train::run(args),
         Verb::Generate(args) => generate::run(args),
         Verb::Eval(args) => eval::run(args),
+        Verb::Kernels(verb) => kernels::run(verb),
         Verb::Env => env::run(),
     }
 }
