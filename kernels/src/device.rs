@@ -147,6 +147,14 @@ impl Device {
         self.kind
     }
 
+    /// Waits until the device has done everything asked of it.
+    ///
+    /// # Errors
+    /// Failures of that work, where it runs beside the host.
+    pub fn synchronize(&self) -> Result<()> {
+        self.gpu().map_or(Ok(()), Gpu::synchronize)
+    }
+
     /// The pool's counters.
     pub fn memory(&self) -> MemoryUse {
         self.pool.lock().expect("no panic while the pool is locked").usage

@@ -1,5 +1,6 @@
 //! The command line: one verb each, kebab-case flags.
 
+use crate::bench::Grid;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -23,11 +24,29 @@ pub enum Verb {
     Generate(GenerateArgs),
     /// Measure a trained model.
     Eval(EvalArgs),
+    /// Time the kernels on a device beside what it is capable of.
+    Bench(BenchArgs),
     /// List the CUDA kernels, compile them, or test them against plain f64 loops.
     #[command(subcommand)]
     Kernels(KernelsVerb),
     /// Print version, processor, memory and what was found of CUDA.
     Env,
+}
+
+/// `lenslet bench`: time the kernels.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct BenchArgs {
+    /// Kernel families; all where left out.
+    pub families: Vec<String>,
+    /// Shapes of small models, or those of a ViT-L with a language model of a billion parameters.
+    #[arg(long, value_enum, default_value_t = Grid::Small)]
+    pub grid: Grid,
+    /// Write the figures to this file, too.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Where to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 /// `lenslet kernels`: the CUDA kernels themselves.

@@ -1,5 +1,6 @@
 //! Trains small vision-language models from raw pixels to answers: recipe, data, run folder, report, command line.
 
+pub mod bench;
 pub mod cli;
 pub mod commands;
 pub mod compute;

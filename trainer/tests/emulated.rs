@@ -50,7 +50,7 @@ align_every = 2
 "#;
 
 fn steps(device: &Device, precision: &str) -> Vec<Step> {
-    let overrides = [format!("run.precision=\"{precision}\"")];
+    let overrides = [format!("run.dtype=\"{precision}\"")];
     let recipe = Recipe::parse(RECIPE, Path::new("emulated.toml"), &overrides).expect("a recipe");
     let mut session = Session::new(recipe, device).expect("a session");
     let mut steps = Vec::new();

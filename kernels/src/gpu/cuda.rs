@@ -69,6 +69,10 @@ impl Cuda {
         unsafe { self.context.download(from, data) }
     }
 
+    pub(super) fn synchronize(&self) -> Result<()> {
+        self.context.synchronize()
+    }
+
     fn load(&self, module: &Module) -> Result<LoadedModule> {
         let loads = |cubin: &[u8]| self.context.load(cubin).is_ok();
         let cubin = module.cubin(&self.nvrtc, &self.cache, &self.architecture, loads)?;

@@ -86,6 +86,13 @@ impl Gpu {
         }
     }
 
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        match self {
+            Gpu::Cuda(cuda) => cuda.synchronize(),
+            Gpu::Emulated(_) => Ok(()),
+        }
+    }
+
     fn launch(&self, module: &Module, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
         match self {
             Gpu::Cuda(cuda) => cuda.launch(module, kernel, grid, args),

@@ -1,5 +1,6 @@
 //! What the verbs do, one file each.
 
+mod bench;
 mod demo;
 mod env;
 mod eval;
@@ -20,6 +21,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Train(args) => train::run(args),
         Verb::Generate(args) => generate::run(args),
         Verb::Eval(args) => eval::run(args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Kernels(verb) => kernels::run(verb),
         Verb::Env => env::run(),
     }

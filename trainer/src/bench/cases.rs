@@ -1,0 +1,510 @@
+//! What is timed: each kernel on shapes that models have, with what it computes and moves.
+
+use anyhow::Result;
+use engine::{DType, Device, Tensor};
+use kernels::activation::{Activation, activate, silu_mul};
+use kernels::attention::{Attention, Mask, attention, attention_backward};
+use kernels::contrastive::{Contrastive, clip_loss, clip_loss_backward};
+use kernels::copy::{Blocks, copy_blocks};
+use kernels::elementwise::add;
+use kernels::gemm::{Epilogue, Gemm, Layout, gemm};
+use kernels::loss::{CrossEntropy, linear_cross_entropy};
+use kernels::norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
+use kernels::optimizer::{AdamW, adamw};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// What a call is worth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Work {
+    /// Floating-point operations; a multiply and an add are two.
+    Flops(f64),
+    /// Bytes read and written that have to be.
+    Bytes(f64),
+}
+
+/// A kernel on one shape.
+pub struct Case {
+    /// The family's name.
+    pub family: &'static str,
+    /// What is called and on which shape.
+    pub name: String,
+    /// The type of its arguments.
+    pub dtype: DType,
+    /// What one call is worth.
+    pub work: Work,
+    /// One call.
+    pub run: Box<dyn FnMut() -> Result<()>>,
+}
+
+/// Which shapes are timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Grid {
+    /// Those of small models, quick on a CPU.
+    Small,
+    /// Those of a ViT-L with a language model of a billion parameters, for GPUs.
+    Full,
+}
+
+/// A case that is made when its turn comes, so that one case's memory is held at a time.
+pub(super) type Make = Box<dyn Fn(&Device, DType) -> Result<Case>>;
+
+/// The cases of a grid with their families, the ceilings' first: a copy and a large product.
+pub(super) fn cases(grid: Grid) -> Vec<(&'static str, Make)> {
+    let mut all: Vec<(&'static str, Make)> = Vec::new();
+    let full = grid == Grid::Full;
+    let elements = if full { 1 << 28 } else { 1 << 25 };
+    all.push(("copy", Box::new(move |device, dtype| copy(device, dtype, elements))));
+    for p in products(full) {
+        all.push(("gemm", Box::new(move |device, dtype| product(device, dtype, p))));
+    }
+    for shape in attentions(full) {
+        all.push((
+            "attention",
+            Box::new(move |device, dtype| attend(device, dtype, shape, false)),
+        ));
+        all.push((
+            "attention",
+            Box::new(move |device, dtype| attend(device, dtype, shape, true)),
+        ));
+    }
+    let (rows, dims): (usize, &[usize]) = if full {
+        (16384, &[768, 1024, 2048, 4096])
+    } else {
+        (4096, &[256, 768])
+    };
+    for &dim in dims {
+        for which in [Norm::Layer, Norm::LayerBackward, Norm::Rms, Norm::RmsBackward] {
+            all.push((
+                "norm",
+                Box::new(move |device, dtype| norm(device, dtype, which, rows, dim)),
+            ));
+        }
+    }
+    all.push((
+        "elementwise",
+        Box::new(move |device, dtype| sum_of_two(device, dtype, elements / 4)),
+    ));
+    all.push((
+        "activation",
+        Box::new(move |device, dtype| gelu(device, dtype, elements / 4)),
+    ));
+    all.push((
+        "activation",
+        Box::new(move |device, dtype| gate(device, dtype, elements / 4)),
+    ));
+    let [tokens, dim, vocab] = if full { [4096, 4096, 128_256] } else { [1024, 256, 8000] };
+    all.push((
+        "loss",
+        Box::new(move |device, dtype| classify(device, dtype, [tokens, dim, vocab])),
+    ));
+    for (n, dim) in if full {
+        [(4096, 512), (32768, 768)]
+    } else {
+        [(256, 128), (1024, 512)]
+    } {
+        all.push((
+            "contrastive",
+            Box::new(move |device, dtype| clip(device, dtype, n, dim, false)),
+        ));
+        all.push((
+            "contrastive",
+            Box::new(move |device, dtype| clip(device, dtype, n, dim, true)),
+        ));
+    }
+    let parameters = if full { 100_000_000 } else { 10_000_000 };
+    all.push((
+        "optimizer",
+        Box::new(move |device, dtype| step(device, dtype, parameters)),
+    ));
+    all
+}
+
+fn products(full: bool) -> Vec<Gemm> {
+    let squares: &[usize] = if full { &[8192, 2048, 4096] } else { &[1024, 256, 512] };
+    let mut all: Vec<Gemm> = squares.iter().map(|&n| Gemm::new(Layout::Nn, n, n, n)).collect();
+    // Rows, output and input width of linear layers: forward, input gradient, weight gradient.
+    let linear: &[[usize; 3]] = match full {
+        true => &[[32 * 257, 3072, 1024], [32 * 577, 1024, 4096], [4096, 5632, 2048]],
+        false => &[[2304, 384, 384], [4000, 96, 384], [1024, 512, 128]],
+    };
+    for &[rows, output, input] in linear {
+        all.push(Gemm::new(Layout::Nt, rows, output, input));
+        all.push(Gemm::new(Layout::Nn, rows, input, output));
+        all.push(Gemm::new(Layout::Tn, output, input, rows));
+    }
+    all
+}
+
+/// (batch, queries, keys, query heads, key heads, head width) and the mask.
+type Heads = ([usize; 6], Mask);
+
+fn attentions(full: bool) -> Vec<Heads> {
+    match full {
+        true => vec![
+            ([32, 257, 257, 16, 16, 64], Mask::Full),
+            ([32, 577, 577, 16, 16, 64], Mask::Full),
+            ([32, 32, 257, 12, 12, 64], Mask::Full),
+            ([2, 2048, 2048, 32, 8, 64], Mask::Causal),
+            ([1, 8192, 8192, 32, 8, 128], Mask::Causal),
+        ],
+        false => vec![
+            ([32, 124, 124, 4, 4, 32], Mask::Causal),
+            ([32, 36, 36, 4, 4, 32], Mask::Full),
+            ([2, 257, 257, 16, 16, 64], Mask::Full),
+        ],
+    }
+}
+
+/// Numbers from −1 to 1, the same each time.
+fn random(device: &Device, dtype: DType, shape: impl Into<engine::Shape>) -> Result<Tensor> {
+    let shape = shape.into();
+    // A period that divides no width, so that rows differ; drawing every number would take longer than the bench.
+    let mut rng = ChaCha8Rng::seed_from_u64(shape.elements() as u64);
+    let drawn: Vec<f32> = (0..65_521).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let data: Vec<f32> = drawn.iter().copied().cycle().take(shape.elements()).collect();
+    Ok(Tensor::from_slice(device, &data, shape)?.cast(dtype)?)
+}
+
+/// An output, filled with NaN: what a kernel leaves out shows.
+fn output(device: &Device, dtype: DType, shape: impl Into<engine::Shape>) -> Result<Tensor> {
+    Ok(Tensor::full(device, dtype, shape, f64::NAN)?)
+}
+
+fn copy(device: &Device, dtype: DType, len: usize) -> Result<Case> {
+    let (x, mut y) = (random(device, dtype, [len])?, output(device, dtype, [len])?);
+    let blocks = Blocks {
+        outer: 1,
+        block: len,
+        src_stride: 0,
+        src_offset: 0,
+        dst_stride: 0,
+        dst_offset: 0,
+    };
+    Ok(Case {
+        family: "copy",
+        name: format!("copy {len}"),
+        dtype,
+        work: Work::Bytes((2 * len * dtype.size()) as f64),
+        run: Box::new(move || Ok(copy_blocks(blocks, x.view(), &mut y.view_mut()?, false)?)),
+    })
+}
+
+fn product(device: &Device, dtype: DType, p: Gemm) -> Result<Case> {
+    let (a, b) = (random(device, dtype, [p.m * p.k])?, random(device, dtype, [p.k * p.n])?);
+    let mut c = output(device, dtype, [p.m * p.n])?;
+    Ok(Case {
+        family: "gemm",
+        name: format!("{:?} {}×{}×{}", p.layout, p.m, p.n, p.k),
+        dtype,
+        work: Work::Flops(2.0 * p.m as f64 * p.n as f64 * p.k as f64),
+        run: Box::new(move || Ok(gemm(p, a.view(), b.view(), &mut c.view_mut()?, Epilogue::default())?)),
+    })
+}
+
+fn attend(device: &Device, dtype: DType, (shape, mask): Heads, backward: bool) -> Result<Case> {
+    let [batch, q_len, k_len, q_heads, kv_heads, head_dim] = shape;
+    let p = Attention {
+        batch,
+        q_len,
+        k_len,
+        q_heads,
+        kv_heads,
+        head_dim,
+        scale: 1.0 / (head_dim as f64).sqrt(),
+        mask,
+        kv_stride: k_len,
+        q_lens: None,
+        k_lens: None,
+        segments: None,
+        dropout: 0.0,
+        seed: 0,
+    };
+    let q_shape = [batch, q_len, q_heads, head_dim];
+    let kv_shape = [batch, k_len, kv_heads, head_dim];
+    let (q, k, v) = (
+        random(device, dtype, q_shape)?,
+        random(device, dtype, kv_shape)?,
+        random(device, dtype, kv_shape)?,
+    );
+    let (mut out, mut lse) = (
+        output(device, dtype, q_shape)?,
+        output(device, DType::F32, [batch, q_heads, q_len])?,
+    );
+    let half = if mask == Mask::Causal { 0.5 } else { 1.0 };
+    let flops = 4.0 * half * (batch * q_heads * q_len) as f64 * (k_len * head_dim) as f64;
+    let name = format!("{batch}×{q_len}×{k_len} heads {q_heads}/{kv_heads}×{head_dim} {mask:?}");
+    if !backward {
+        let run = move || {
+            Ok(attention(
+                &p,
+                q.view(),
+                k.view(),
+                v.view(),
+                &mut out.view_mut()?,
+                &mut lse.view_mut()?,
+            )?)
+        };
+        return Ok(Case {
+            family: "attention",
+            name: format!("forward {name}"),
+            dtype,
+            work: Work::Flops(flops),
+            run: Box::new(run),
+        });
+    }
+    attention(
+        &p,
+        q.view(),
+        k.view(),
+        v.view(),
+        &mut out.view_mut()?,
+        &mut lse.view_mut()?,
+    )?;
+    let dout = random(device, dtype, q_shape)?;
+    let (mut dq, mut dk, mut dv) = (
+        output(device, dtype, q.shape())?,
+        output(device, dtype, k.shape())?,
+        output(device, dtype, v.shape())?,
+    );
+    let run = move || {
+        let (q, k, v, out, lse) = (q.view(), k.view(), v.view(), out.view(), lse.view());
+        let (dq, dk, dv) = (&mut dq.view_mut()?, &mut dk.view_mut()?, &mut dv.view_mut()?);
+        Ok(attention_backward(&p, q, k, v, out, lse, dout.view(), dq, dk, dv)?)
+    };
+    Ok(Case {
+        family: "attention",
+        name: format!("backward {name}"),
+        dtype,
+        work: Work::Flops(2.5 * flops),
+        run: Box::new(run),
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Norm {
+    Layer,
+    LayerBackward,
+    Rms,
+    RmsBackward,
+}
+
+fn norm(device: &Device, dtype: DType, which: Norm, rows: usize, dim: usize) -> Result<Case> {
+    let (x, w, b) = (
+        random(device, dtype, [rows, dim])?,
+        random(device, dtype, [dim])?,
+        random(device, dtype, [dim])?,
+    );
+    let dy = random(device, dtype, [rows, dim])?;
+    let (mut mean, mut rstd) = (output(device, DType::F32, [rows])?, output(device, DType::F32, [rows])?);
+    let (mut y, mut dx) = (output(device, dtype, x.shape())?, output(device, dtype, x.shape())?);
+    let (mut dw, mut db) = (output(device, DType::F32, [dim])?, output(device, DType::F32, [dim])?);
+    match which {
+        Norm::LayerBackward => layer_norm(
+            x.view(),
+            w.view(),
+            b.view(),
+            &mut y.view_mut()?,
+            &mut mean.view_mut()?,
+            &mut rstd.view_mut()?,
+            1e-5,
+        )?,
+        Norm::RmsBackward => rms_norm(x.view(), w.view(), &mut y.view_mut()?, &mut rstd.view_mut()?, 1e-5)?,
+        Norm::Layer | Norm::Rms => {}
+    }
+    let arrays = if matches!(which, Norm::Layer | Norm::Rms) { 2 } else { 3 };
+    let run = move || {
+        let (x, w, dy) = (x.view(), w.view(), dy.view());
+        Ok(match which {
+            Norm::Layer => layer_norm(
+                x,
+                w,
+                b.view(),
+                &mut y.view_mut()?,
+                &mut mean.view_mut()?,
+                &mut rstd.view_mut()?,
+                1e-5,
+            )?,
+            Norm::Rms => rms_norm(x, w, &mut y.view_mut()?, &mut rstd.view_mut()?, 1e-5)?,
+            Norm::LayerBackward => {
+                let (dx, dw, db) = (&mut dx.view_mut()?, &mut dw.view_mut()?, &mut db.view_mut()?);
+                layer_norm_backward(x, w, mean.view(), rstd.view(), dy, dx, dw, db)?;
+            }
+            Norm::RmsBackward => rms_norm_backward(x, w, rstd.view(), dy, &mut dx.view_mut()?, &mut dw.view_mut()?)?,
+        })
+    };
+    Ok(Case {
+        family: "norm",
+        name: format!("{which:?} {rows}×{dim}"),
+        dtype,
+        work: Work::Bytes((arrays * rows * dim * dtype.size()) as f64),
+        run: Box::new(run),
+    })
+}
+
+fn sum_of_two(device: &Device, dtype: DType, len: usize) -> Result<Case> {
+    let (x, y, mut out) = (
+        random(device, dtype, [len])?,
+        random(device, dtype, [len])?,
+        output(device, dtype, [len])?,
+    );
+    Ok(Case {
+        family: "elementwise",
+        name: format!("add {len}"),
+        dtype,
+        work: Work::Bytes((3 * len * dtype.size()) as f64),
+        run: Box::new(move || Ok(add(x.view(), y.view(), &mut out.view_mut()?)?)),
+    })
+}
+
+fn gelu(device: &Device, dtype: DType, len: usize) -> Result<Case> {
+    let (x, mut y) = (random(device, dtype, [len])?, output(device, dtype, [len])?);
+    Ok(Case {
+        family: "activation",
+        name: format!("gelu {len}"),
+        dtype,
+        work: Work::Bytes((2 * len * dtype.size()) as f64),
+        run: Box::new(move || Ok(activate(x.view(), &mut y.view_mut()?, Activation::Gelu)?)),
+    })
+}
+
+fn gate(device: &Device, dtype: DType, len: usize) -> Result<Case> {
+    let (x, up, mut y) = (
+        random(device, dtype, [len])?,
+        random(device, dtype, [len])?,
+        output(device, dtype, [len])?,
+    );
+    Ok(Case {
+        family: "activation",
+        name: format!("silu_mul {len}"),
+        dtype,
+        work: Work::Bytes((3 * len * dtype.size()) as f64),
+        run: Box::new(move || Ok(silu_mul(x.view(), up.view(), &mut y.view_mut()?)?)),
+    })
+}
+
+fn classify(device: &Device, dtype: DType, [rows, dim, vocab]: [usize; 3]) -> Result<Case> {
+    let p = CrossEntropy {
+        rows,
+        dim,
+        vocab,
+        ignore_index: -100,
+        smoothing: 0.0,
+    };
+    let (x, w) = (
+        random(device, dtype, [rows, dim])?,
+        random(device, dtype, [vocab, dim])?,
+    );
+    let targets: Vec<i32> = (0..rows).map(|row| (row * 7919 % vocab) as i32).collect();
+    let targets = Tensor::from_slice(device, &targets, [rows])?;
+    let (mut loss, mut losses) = (output(device, DType::F32, [1])?, output(device, DType::F32, [rows])?);
+    let mut predictions = Tensor::from_slice(device, &vec![0; rows], [rows])?;
+    let (mut dx, mut dw) = (
+        output(device, dtype, x.shape())?,
+        output(device, DType::F32, [vocab, dim])?,
+    );
+    let run = move || {
+        let (loss, losses, predictions) = (
+            &mut loss.view_mut()?,
+            &mut losses.view_mut()?,
+            &mut predictions.view_mut()?,
+        );
+        let (dx, dw) = (&mut dx.view_mut()?, &mut dw.view_mut()?);
+        Ok(linear_cross_entropy(
+            &p,
+            x.view(),
+            w.view(),
+            targets.view(),
+            loss,
+            losses,
+            predictions,
+            Some(dx),
+            Some(dw),
+        )?)
+    };
+    Ok(Case {
+        family: "loss",
+        name: format!("linear_cross_entropy {rows}×{dim}×{vocab}"),
+        dtype,
+        work: Work::Flops(6.0 * rows as f64 * dim as f64 * vocab as f64),
+        run: Box::new(run),
+    })
+}
+
+fn clip(device: &Device, dtype: DType, n: usize, dim: usize, backward: bool) -> Result<Case> {
+    let p = Contrastive { n, dim, groups: 1 };
+    let (image, text) = (random(device, dtype, [n, dim])?, random(device, dtype, [n, dim])?);
+    let scale = Tensor::full(device, DType::F32, [1], 0.0)?;
+    let (mut loss, mut dscale) = (output(device, DType::F32, [1])?, output(device, DType::F32, [1])?);
+    let (mut row_lse, mut col_lse) = (output(device, DType::F32, [n])?, output(device, DType::F32, [n])?);
+    let (mut dimage, mut dtext) = (
+        output(device, dtype, image.shape())?,
+        output(device, dtype, text.shape())?,
+    );
+    let run = move || {
+        let (loss, rows, columns) = (
+            &mut loss.view_mut()?,
+            &mut row_lse.view_mut()?,
+            &mut col_lse.view_mut()?,
+        );
+        clip_loss(&p, image.view(), text.view(), scale.view(), loss, rows, columns)?;
+        if backward {
+            let (rows, columns) = (row_lse.view(), col_lse.view());
+            let (dimage, dtext, dscale) = (&mut dimage.view_mut()?, &mut dtext.view_mut()?, &mut dscale.view_mut()?);
+            clip_loss_backward(
+                &p,
+                image.view(),
+                text.view(),
+                scale.view(),
+                rows,
+                columns,
+                dimage,
+                dtext,
+                dscale,
+            )?;
+        }
+        Ok(())
+    };
+    let products = if backward { 8.0 } else { 2.0 };
+    Ok(Case {
+        family: "contrastive",
+        name: format!("clip_loss{} {n}×{dim}", if backward { " and backward" } else { "" }),
+        dtype,
+        work: Work::Flops(products * n as f64 * n as f64 * dim as f64),
+        run: Box::new(run),
+    })
+}
+
+fn step(device: &Device, dtype: DType, len: usize) -> Result<Case> {
+    let p = AdamW {
+        lr: 1e-3,
+        beta1: 0.9,
+        beta2: 0.98,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        step: 1,
+        grad_scale: 1.0,
+    };
+    let (mut weights, grads) = (random(device, DType::F32, [len])?, random(device, DType::F32, [len])?);
+    let (mut m, mut v) = (
+        Tensor::zeros(device, DType::F32, [len])?,
+        Tensor::zeros(device, DType::F32, [len])?,
+    );
+    let mut low = (dtype == DType::BF16)
+        .then(|| output(device, dtype, [len]))
+        .transpose()?;
+    // Weights, m and v are read and written, gradients read, the bf16 copy written.
+    let bytes = len * (7 * 4 + if low.is_some() { 2 } else { 0 });
+    let run = move || {
+        let mut low = low.as_mut().map(Tensor::view_mut).transpose()?;
+        let (w, m, v) = (&mut weights.view_mut()?, &mut m.view_mut()?, &mut v.view_mut()?);
+        Ok(adamw(&p, w, grads.view(), m, v, low.as_mut())?)
+    };
+    Ok(Case {
+        family: "optimizer",
+        name: format!("adamw {len}"),
+        dtype,
+        work: Work::Bytes(bytes as f64),
+        run: Box::new(run),
+    })
+}

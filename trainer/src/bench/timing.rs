@@ -1,0 +1,87 @@
+//! How calls are timed: a few to warm up, then samples of about the same length, told by their quantiles.
+
+use anyhow::Result;
+use kernels::Device;
+use std::time::{Duration, Instant};
+
+/// A sample holds as many calls as take so long: beyond the clock's grain and a launch's cost.
+const SAMPLE: Duration = Duration::from_millis(2);
+const WARM_UP: usize = 5;
+/// Samples taken, unless they would take longer than `MOST` together.
+const SAMPLES: usize = 30;
+const MOST: Duration = Duration::from_millis(1500);
+const FEWEST: usize = 5;
+
+/// Seconds per call: the median and the quantiles around it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Timing {
+    /// Half of the samples took less.
+    pub median: f64,
+    /// A fifth took less.
+    pub p20: f64,
+    /// A fifth took more.
+    pub p80: f64,
+    /// How many samples there were.
+    pub samples: usize,
+}
+
+impl Timing {
+    fn of(mut seconds: Vec<f64>) -> Timing {
+        seconds.sort_by(f64::total_cmp);
+        let at = |share: f64| seconds[((seconds.len() - 1) as f64 * share).round() as usize];
+        Timing {
+            median: at(0.5),
+            p20: at(0.2),
+            p80: at(0.8),
+            samples: seconds.len(),
+        }
+    }
+}
+
+/// Times `call`, whose work the device has done when a sample ends.
+///
+/// # Errors
+/// Those of the call and of the device.
+pub fn time(device: &Device, mut call: impl FnMut() -> Result<()>) -> Result<Timing> {
+    let mut sample = |calls: usize| -> Result<f64> {
+        let begin = Instant::now();
+        for _ in 0..calls {
+            call()?;
+        }
+        device.synchronize()?;
+        Ok(begin.elapsed().as_secs_f64() / calls as f64)
+    };
+    sample(1)?;
+    let warm = sample(WARM_UP - 1)?;
+    let calls = (SAMPLE.as_secs_f64() / warm.max(1e-9)).ceil().clamp(1.0, 1e6) as usize;
+    let (begin, mut seconds) = (Instant::now(), Vec::with_capacity(SAMPLES));
+    while seconds.len() < FEWEST || (seconds.len() < SAMPLES && begin.elapsed() < MOST) {
+        seconds.push(sample(calls)?);
+    }
+    Ok(Timing::of(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_those_of_the_sorted_samples() {
+        let timing = Timing::of((0..=10).rev().map(f64::from).collect());
+        assert_eq!(
+            (timing.median, timing.p20, timing.p80, timing.samples),
+            (5.0, 2.0, 8.0, 11)
+        );
+    }
+
+    #[test]
+    fn a_slow_call_is_timed_about_right_and_a_failing_one_fails() {
+        let slow = || {
+            std::thread::sleep(Duration::from_millis(20));
+            Ok(())
+        };
+        let timing = time(&Device::cpu(), slow).unwrap();
+        assert!(timing.p20 >= 0.02 && timing.samples >= FEWEST, "{timing:?}");
+        assert!(time(&Device::cpu(), || anyhow::bail!("no")).is_err());
+    }
+}

@@ -1,0 +1,20 @@
+//! `lenslet bench`: times the kernels.
+
+use crate::bench;
+use crate::cli::BenchArgs;
+use crate::compute;
+use crate::run_folder::write_whole;
+use anyhow::Result;
+use kernels::DType;
+
+pub(super) fn run(args: &BenchArgs) -> Result<()> {
+    let device = compute::open(&args.compute.device)?;
+    let families = &args.families;
+    let lines = compute::with_threads(args.compute.threads, || {
+        let mut out = std::io::stdout();
+        bench::run(&device, args.grid, families, &[DType::F32, DType::BF16], &mut out)
+    })?;
+    let Some(path) = &args.json else { return Ok(()) };
+    let text = serde_json::to_string_pretty(&lines)?;
+    write_whole(path, text.as_bytes())
+}
