@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 /// What a call is worth.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Work {
+pub(super) enum Work {
     /// Floating-point operations; a multiply and an add are two.
     Flops(f64),
     /// Bytes read and written that have to be.
@@ -24,17 +24,17 @@ pub enum Work {
 }
 
 /// A kernel on one shape.
-pub struct Case {
+pub(super) struct Case {
     /// The family's name.
-    pub family: &'static str,
+    pub(super) family: &'static str,
     /// What is called and on which shape.
-    pub name: String,
+    pub(super) name: String,
     /// The type of its arguments.
-    pub dtype: DType,
+    pub(super) dtype: DType,
     /// What one call is worth.
-    pub work: Work,
+    pub(super) work: Work,
     /// One call.
-    pub run: Box<dyn FnMut() -> Result<()>>,
+    pub(super) run: Box<dyn FnMut() -> Result<()>>,
 }
 
 /// Which shapes are timed.
@@ -315,7 +315,7 @@ fn norm(device: &Device, dtype: DType, which: Norm, rows: usize, dim: usize) -> 
     let arrays = if matches!(which, Norm::Layer | Norm::Rms) { 2 } else { 3 };
     let run = move || {
         let (x, w, dy) = (x.view(), w.view(), dy.view());
-        Ok(match which {
+        match which {
             Norm::Layer => layer_norm(
                 x,
                 w,
@@ -331,7 +331,8 @@ fn norm(device: &Device, dtype: DType, which: Norm, rows: usize, dim: usize) -> 
                 layer_norm_backward(x, w, mean.view(), rstd.view(), dy, dx, dw, db)?;
             }
             Norm::RmsBackward => rms_norm_backward(x, w, rstd.view(), dy, &mut dx.view_mut()?, &mut dw.view_mut()?)?,
-        })
+        }
+        Ok(())
     };
     Ok(Case {
         family: "norm",

@@ -14,15 +14,15 @@ const FEWEST: usize = 5;
 
 /// Seconds per call: the median and the quantiles around it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Timing {
+pub(super) struct Timing {
     /// Half of the samples took less.
-    pub median: f64,
+    pub(super) median: f64,
     /// A fifth took less.
-    pub p20: f64,
+    pub(super) p20: f64,
     /// A fifth took more.
-    pub p80: f64,
+    pub(super) p80: f64,
     /// How many samples there were.
-    pub samples: usize,
+    pub(super) samples: usize,
 }
 
 impl Timing {
@@ -42,7 +42,7 @@ impl Timing {
 ///
 /// # Errors
 /// Those of the call and of the device.
-pub fn time(device: &Device, mut call: impl FnMut() -> Result<()>) -> Result<Timing> {
+pub(super) fn time(device: &Device, mut call: impl FnMut() -> Result<()>) -> Result<Timing> {
     let mut sample = |calls: usize| -> Result<f64> {
         let begin = Instant::now();
         for _ in 0..calls {
