@@ -15,10 +15,10 @@ pub struct Specialisation {
     pub threads: usize,
 }
 
-/// The specialisations that models use, family by family.
+/// The specialisations that models use, family by family, and the wrappers' golden answers.
 pub fn specialisations() -> Vec<Specialisation> {
-    let families: [fn() -> Vec<(Module, usize)>; 1] = [super::elementwise::modules];
-    let all = families.iter().flat_map(|modules| modules());
+    let families = [super::elementwise::modules(), super::golden::modules()];
+    let all = families.into_iter().flatten();
     all.map(|(module, threads)| Specialisation { module, threads })
         .collect()
 }

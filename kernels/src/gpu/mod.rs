@@ -6,6 +6,7 @@ mod compile;
 mod cuda;
 pub mod driver;
 mod emulator;
+pub mod golden;
 mod module;
 pub mod nvrtc;
 pub mod ptxas;

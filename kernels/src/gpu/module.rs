@@ -20,6 +20,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "elementwise",
     "embedding",
     "gemm",
+    "golden",
     "loss",
     "norm",
     "optimizer",

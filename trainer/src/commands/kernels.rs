@@ -6,6 +6,7 @@ use anyhow::{Result, bail, ensure};
 use engine::DType;
 use engine::table::{Row, follows_oracle, rows};
 use kernels::cuda::{self, Driver};
+use kernels::gpu::golden::{record, to_text};
 use kernels::gpu::nvrtc::Nvrtc;
 use kernels::gpu::ptxas::{Limits, Report};
 use kernels::gpu::{Specialisation, specialisations};
@@ -16,6 +17,10 @@ pub(super) fn run(verb: KernelsVerb) -> Result<()> {
         KernelsVerb::List => list(),
         KernelsVerb::Check { arch } => check(&arch),
         KernelsVerb::Test(args) => test(&args),
+        KernelsVerb::Golden { device } => {
+            let golden = record(&compute::open(&device)?)?;
+            Ok(std::io::stdout().write_all(to_text(&golden).as_bytes())?)
+        }
     }
 }
 

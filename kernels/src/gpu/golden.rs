@@ -1,0 +1,95 @@
+//! What the wrappers of `ptx.cuh` answer on a device: recorded on a GPU once, replayed by the emulator ever after. Without
+//! it kernel and emulator could share one wrong belief about a fragment's layout.
+
+use super::module::{Grid, Module, args};
+use crate::{DType, Device, Result, View, ViewMut};
+use half::{bf16, f16};
+
+/// Lanes of a warp.
+pub const LANES: usize = 32;
+/// Words each lane reads, and writes.
+pub const PER_LANE: usize = 8;
+
+/// A kernel of `golden.cu`, which runs a wrapper or a few, and its words: lane i's begin at i · [`PER_LANE`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Golden {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// What the lanes read.
+    pub input: Vec<u32>,
+    /// What they wrote; zero where they write nothing.
+    pub output: Vec<u32>,
+}
+
+/// Runs all of them.
+///
+/// # Errors
+/// A device without CUDA kernels, or one that fails.
+pub fn record(device: &Device) -> Result<Vec<Golden>> {
+    let scrambled = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9);
+    let pair = |half: fn(f32) -> u16| {
+        move |i: usize| u32::from(half(integer(2 * i))) | u32::from(half(integer(2 * i + 1))) << 16
+    };
+    let bf16_pair = pair(|x| bf16::from_f32(x).to_bits());
+    let f16_pair = pair(|x| f16::from_f32(x).to_bits());
+    Ok(vec![
+        run(device, "convert", &number)?,
+        run(device, "move", &scrambled)?,
+        run(device, "product_bf16", &bf16_pair)?,
+        run(device, "product_f16", &f16_pair)?,
+        run(device, "product_tf32", &|i| integer(i).to_bits())?,
+    ])
+}
+
+/// Whole numbers from −8 to 8: their products' sums are exact, whatever the order.
+fn integer(i: usize) -> f32 {
+    ((i * 29 + i / 7) % 17) as f32 - 8.0
+}
+
+/// Singles of every size, ties between two roundings among them, and bits of halves.
+fn number(i: usize) -> u32 {
+    let bits = (i as u32).wrapping_mul(0x9e37_79b9);
+    match i % PER_LANE {
+        0 => (bits & 0x807f_ffff) | (100 + i as u32 / 4) << 23,
+        // Halfway between two bf16 numbers, and for small i between two f16 numbers.
+        1 => 0x3f80_8000 + ((i as u32) << 12),
+        _ => bits >> 16,
+    }
+}
+
+fn run(device: &Device, kernel: &'static str, word: &dyn Fn(usize) -> u32) -> Result<Golden> {
+    const WORDS: usize = LANES * PER_LANE;
+    let input: Vec<u32> = (0..WORDS).map(word).collect();
+    let mut buffers = [device.allocate(4 * WORDS)?, device.allocate(4 * WORDS)?];
+    let [from, to] = &mut buffers;
+    ViewMut::new(from, DType::I32, 0, WORDS).upload::<i32>(bytemuck::cast_slice(&input))?;
+    let mut out = ViewMut::new(to, DType::I32, 0, WORDS);
+    out.upload(&[0i32; WORDS])?;
+    let module = Module::new("golden");
+    super::launch(
+        device,
+        &module,
+        kernel,
+        Grid::new(1, LANES),
+        args![View::new(from, DType::I32, 0, WORDS), &out],
+    )?;
+    let output: Vec<i32> = View::new(to, DType::I32, 0, WORDS).download()?;
+    Ok(Golden {
+        kernel,
+        input,
+        output: bytemuck::cast_slice(&output).to_vec(),
+    })
+}
+
+/// As text: one line per kernel, its name and its output in hexadecimal.
+pub fn to_text(golden: &[Golden]) -> String {
+    let words = |words: &[u32]| words.iter().map(|word| format!(" {word:x}")).collect::<String>();
+    golden
+        .iter()
+        .map(|one| format!("{}{}\n", one.kernel, words(&one.output)))
+        .collect()
+}
+
+pub(super) fn modules() -> Vec<(Module, usize)> {
+    vec![(Module::new("golden"), LANES)]
+}
