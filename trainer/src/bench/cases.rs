@@ -27,14 +27,31 @@ pub(super) enum Work {
 pub(super) struct Case {
     /// The family's name.
     pub(super) family: &'static str,
-    /// What is called and on which shape.
-    pub(super) name: String,
+    /// The kernel.
+    pub(super) kernel: &'static str,
+    /// Its layout or mask, where it has one.
+    pub(super) variant: String,
+    /// Its sizes.
+    pub(super) shape: Vec<usize>,
     /// The type of its arguments.
     pub(super) dtype: DType,
     /// What one call is worth.
     pub(super) work: Work,
     /// One call.
     pub(super) run: Box<dyn FnMut() -> Result<()>>,
+}
+
+impl Case {
+    /// Kernel, variant and sizes in one line.
+    pub(super) fn name(&self) -> String {
+        let sizes: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
+        let words = [self.kernel, &self.variant, &sizes.join("×")];
+        words
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
 }
 
 /// Which shapes are timed.
@@ -183,7 +200,9 @@ fn copy(device: &Device, dtype: DType, len: usize) -> Result<Case> {
     };
     Ok(Case {
         family: "copy",
-        name: format!("copy {len}"),
+        kernel: "copy",
+        variant: String::new(),
+        shape: vec![len],
         dtype,
         work: Work::Bytes((2 * len * dtype.size()) as f64),
         run: Box::new(move || Ok(copy_blocks(blocks, x.view(), &mut y.view_mut()?, false)?)),
@@ -195,7 +214,9 @@ fn product(device: &Device, dtype: DType, p: Gemm) -> Result<Case> {
     let mut c = output(device, dtype, [p.m * p.n])?;
     Ok(Case {
         family: "gemm",
-        name: format!("{:?} {}×{}×{}", p.layout, p.m, p.n, p.k),
+        kernel: "gemm",
+        variant: format!("{:?}", p.layout),
+        shape: vec![p.m, p.n, p.k],
         dtype,
         work: Work::Flops(2.0 * p.m as f64 * p.n as f64 * p.k as f64),
         run: Box::new(move || Ok(gemm(p, a.view(), b.view(), &mut c.view_mut()?, Epilogue::default())?)),
@@ -233,7 +254,7 @@ fn attend(device: &Device, dtype: DType, (shape, mask): Heads, backward: bool) -
     );
     let half = if mask == Mask::Causal { 0.5 } else { 1.0 };
     let flops = 4.0 * half * (batch * q_heads * q_len) as f64 * (k_len * head_dim) as f64;
-    let name = format!("{batch}×{q_len}×{k_len} heads {q_heads}/{kv_heads}×{head_dim} {mask:?}");
+    let variant = format!("{mask:?}");
     if !backward {
         let run = move || {
             Ok(attention(
@@ -247,7 +268,9 @@ fn attend(device: &Device, dtype: DType, (shape, mask): Heads, backward: bool) -
         };
         return Ok(Case {
             family: "attention",
-            name: format!("forward {name}"),
+            kernel: "attention",
+            variant,
+            shape: shape.to_vec(),
             dtype,
             work: Work::Flops(flops),
             run: Box::new(run),
@@ -274,7 +297,9 @@ fn attend(device: &Device, dtype: DType, (shape, mask): Heads, backward: bool) -
     };
     Ok(Case {
         family: "attention",
-        name: format!("backward {name}"),
+        kernel: "attention_backward",
+        variant,
+        shape: shape.to_vec(),
         dtype,
         work: Work::Flops(2.5 * flops),
         run: Box::new(run),
@@ -287,6 +312,17 @@ enum Norm {
     LayerBackward,
     Rms,
     RmsBackward,
+}
+
+impl Norm {
+    fn name(self) -> &'static str {
+        match self {
+            Norm::Layer => "layer_norm",
+            Norm::LayerBackward => "layer_norm_backward",
+            Norm::Rms => "rms_norm",
+            Norm::RmsBackward => "rms_norm_backward",
+        }
+    }
 }
 
 fn norm(device: &Device, dtype: DType, which: Norm, rows: usize, dim: usize) -> Result<Case> {
@@ -336,7 +372,9 @@ fn norm(device: &Device, dtype: DType, which: Norm, rows: usize, dim: usize) -> 
     };
     Ok(Case {
         family: "norm",
-        name: format!("{which:?} {rows}×{dim}"),
+        kernel: which.name(),
+        variant: String::new(),
+        shape: vec![rows, dim],
         dtype,
         work: Work::Bytes((arrays * rows * dim * dtype.size()) as f64),
         run: Box::new(run),
@@ -351,7 +389,9 @@ fn sum_of_two(device: &Device, dtype: DType, len: usize) -> Result<Case> {
     );
     Ok(Case {
         family: "elementwise",
-        name: format!("add {len}"),
+        kernel: "add",
+        variant: String::new(),
+        shape: vec![len],
         dtype,
         work: Work::Bytes((3 * len * dtype.size()) as f64),
         run: Box::new(move || Ok(add(x.view(), y.view(), &mut out.view_mut()?)?)),
@@ -362,7 +402,9 @@ fn gelu(device: &Device, dtype: DType, len: usize) -> Result<Case> {
     let (x, mut y) = (random(device, dtype, [len])?, output(device, dtype, [len])?);
     Ok(Case {
         family: "activation",
-        name: format!("gelu {len}"),
+        kernel: "gelu",
+        variant: String::new(),
+        shape: vec![len],
         dtype,
         work: Work::Bytes((2 * len * dtype.size()) as f64),
         run: Box::new(move || Ok(activate(x.view(), &mut y.view_mut()?, Activation::Gelu)?)),
@@ -377,7 +419,9 @@ fn gate(device: &Device, dtype: DType, len: usize) -> Result<Case> {
     );
     Ok(Case {
         family: "activation",
-        name: format!("silu_mul {len}"),
+        kernel: "silu_mul",
+        variant: String::new(),
+        shape: vec![len],
         dtype,
         work: Work::Bytes((3 * len * dtype.size()) as f64),
         run: Box::new(move || Ok(silu_mul(x.view(), up.view(), &mut y.view_mut()?)?)),
@@ -425,7 +469,9 @@ fn classify(device: &Device, dtype: DType, [rows, dim, vocab]: [usize; 3]) -> Re
     };
     Ok(Case {
         family: "loss",
-        name: format!("linear_cross_entropy {rows}×{dim}×{vocab}"),
+        kernel: "linear_cross_entropy",
+        variant: String::new(),
+        shape: vec![rows, dim, vocab],
         dtype,
         work: Work::Flops(6.0 * rows as f64 * dim as f64 * vocab as f64),
         run: Box::new(run),
@@ -469,7 +515,13 @@ fn clip(device: &Device, dtype: DType, n: usize, dim: usize, backward: bool) -> 
     let products = if backward { 8.0 } else { 2.0 };
     Ok(Case {
         family: "contrastive",
-        name: format!("clip_loss{} {n}×{dim}", if backward { " and backward" } else { "" }),
+        kernel: if backward {
+            "clip_loss_and_backward"
+        } else {
+            "clip_loss"
+        },
+        variant: String::new(),
+        shape: vec![n, dim],
         dtype,
         work: Work::Flops(products * n as f64 * n as f64 * dim as f64),
         run: Box::new(run),
@@ -503,7 +555,9 @@ fn step(device: &Device, dtype: DType, len: usize) -> Result<Case> {
     };
     Ok(Case {
         family: "optimizer",
-        name: format!("adamw {len}"),
+        kernel: "adamw",
+        variant: String::new(),
+        shape: vec![len],
         dtype,
         work: Work::Bytes(bytes as f64),
         run: Box::new(run),

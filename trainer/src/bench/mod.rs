@@ -4,9 +4,11 @@
 //! products in the same type for those that compute.
 
 mod cases;
+mod serve;
 mod timing;
 
 pub use cases::Grid;
+pub use serve::serve;
 
 use cases::{Case, Work, cases};
 use timing::time;
@@ -94,7 +96,8 @@ fn families_of(all: &[(&'static str, cases::Make)]) -> String {
 }
 
 fn measure(device: &Device, mut case: Case, lines: &[Line]) -> Result<Line> {
-    let timing = time(device, &mut case.run).with_context(|| format!("{} in {}", case.name, case.dtype))?;
+    let name = case.name();
+    let timing = time(device, &mut case.run).with_context(|| format!("{name} in {}", case.dtype))?;
     let (unit, work, reference) = match case.work {
         Work::Flops(flops) => ("TFLOP/s", flops / 1e12, "gemm"),
         Work::Bytes(bytes) => ("GB/s", bytes / 1e9, "copy"),
@@ -106,7 +109,7 @@ fn measure(device: &Device, mut case: Case, lines: &[Line]) -> Result<Line> {
     let ceiling = same.map(|line| line.rate).reduce(f64::max);
     Ok(Line {
         family: case.family,
-        name: case.name,
+        name,
         dtype: case.dtype.name(),
         seconds: [timing.median, timing.p20, timing.p80],
         samples: timing.samples,

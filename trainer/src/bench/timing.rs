@@ -38,25 +38,45 @@ impl Timing {
     }
 }
 
-/// Times `call`, whose work the device has done when a sample ends.
+/// A call whose samples are taken one at a time, so that another program's can come in between.
+pub(super) struct Sampler<'a, F> {
+    device: &'a Device,
+    call: F,
+    /// Calls in a sample.
+    pub(super) calls: usize,
+}
+
+impl<'a, F: FnMut() -> Result<()>> Sampler<'a, F> {
+    /// Warms up and finds out how many calls make a sample.
+    pub(super) fn new(device: &'a Device, call: F) -> Result<Sampler<'a, F>> {
+        let mut sampler = Sampler { device, call, calls: 1 };
+        sampler.sample()?;
+        sampler.calls = WARM_UP - 1;
+        let warm = sampler.sample()?;
+        sampler.calls = (SAMPLE.as_secs_f64() / warm.max(1e-9)).ceil().clamp(1.0, 1e6) as usize;
+        Ok(sampler)
+    }
+
+    /// Seconds per call of one sample; the device has done its work when it ends.
+    pub(super) fn sample(&mut self) -> Result<f64> {
+        let begin = Instant::now();
+        for _ in 0..self.calls {
+            (self.call)()?;
+        }
+        self.device.synchronize()?;
+        Ok(begin.elapsed().as_secs_f64() / self.calls as f64)
+    }
+}
+
+/// Times `call`.
 ///
 /// # Errors
 /// Those of the call and of the device.
-pub(super) fn time(device: &Device, mut call: impl FnMut() -> Result<()>) -> Result<Timing> {
-    let mut sample = |calls: usize| -> Result<f64> {
-        let begin = Instant::now();
-        for _ in 0..calls {
-            call()?;
-        }
-        device.synchronize()?;
-        Ok(begin.elapsed().as_secs_f64() / calls as f64)
-    };
-    sample(1)?;
-    let warm = sample(WARM_UP - 1)?;
-    let calls = (SAMPLE.as_secs_f64() / warm.max(1e-9)).ceil().clamp(1.0, 1e6) as usize;
+pub(super) fn time(device: &Device, call: impl FnMut() -> Result<()>) -> Result<Timing> {
+    let mut sampler = Sampler::new(device, call)?;
     let (begin, mut seconds) = (Instant::now(), Vec::with_capacity(SAMPLES));
     while seconds.len() < FEWEST || (seconds.len() < SAMPLES && begin.elapsed() < MOST) {
-        seconds.push(sample(calls)?);
+        seconds.push(sampler.sample()?);
     }
     Ok(Timing::of(seconds))
 }

@@ -9,6 +9,11 @@ use kernels::DType;
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let device = compute::open(&args.compute.device)?;
+    if args.serve {
+        return compute::with_threads(args.compute.threads, || {
+            bench::serve(&device, args.grid, std::io::stdin().lock(), std::io::stdout())
+        });
+    }
     let families = &args.families;
     let lines = compute::with_threads(args.compute.threads, || {
         let mut out = std::io::stdout();
