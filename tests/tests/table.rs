@@ -43,7 +43,10 @@ fn every_instruction_set_follows_the_oracle() {
 }
 
 /// Families with CUDA kernels so far; the others' ops are left out.
-const LAUNCHED: &[&str] = &["elementwise"];
+const LAUNCHED: &[&str] = &[
+    "elementwise",
+    "reduce",
+];
 
 #[test]
 fn the_cuda_kernels_follow_the_oracle_when_emulated() {

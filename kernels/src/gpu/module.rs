@@ -149,6 +149,17 @@ impl Grid {
     }
 }
 
+/// Elements of `size` bytes that are loaded at a time: 16 bytes of them where they divide every length and every argument
+/// starts at a whole vector, else one.
+pub(crate) fn width(size: usize, lengths: &[usize], pointers: &[Arg]) -> usize {
+    let wide = 16 / size;
+    let aligned = pointers.iter().all(|pointer| pointer.bits.is_multiple_of(16));
+    match aligned && lengths.iter().all(|length| length.is_multiple_of(wide)) {
+        true => wide,
+        false => 1,
+    }
+}
+
 /// Memory an argument points to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Range {
