@@ -127,6 +127,7 @@ impl Workspace {
 /// of the code that is made has to compile.
 pub fn modules() -> Vec<(Module, usize)> {
     [
+        activation::modules(),
         copy::modules(),
         elementwise::modules(),
         reduce::modules(),
