@@ -47,6 +47,7 @@ const LAUNCHED: &[&str] = &[
     "activation",
     "copy",
     "elementwise",
+    "norm",
     "reduce",
 ];
 
