@@ -49,6 +49,7 @@ const LAUNCHED: &[&str] = &[
     "elementwise",
     "norm",
     "reduce",
+    "rotary",
 ];
 
 #[test]

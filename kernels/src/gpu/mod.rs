@@ -132,6 +132,7 @@ pub fn modules() -> Vec<(Module, usize)> {
         elementwise::modules(),
         norm::modules(),
         reduce::modules(),
+        rotary::modules(),
     ]
     .concat()
 }
