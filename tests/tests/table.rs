@@ -47,6 +47,7 @@ const LAUNCHED: &[&str] = &[
     "activation",
     "copy",
     "elementwise",
+    "embedding",
     "norm",
     "reduce",
     "rotary",

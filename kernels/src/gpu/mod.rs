@@ -130,6 +130,7 @@ pub fn modules() -> Vec<(Module, usize)> {
         activation::modules(),
         copy::modules(),
         elementwise::modules(),
+        embedding::modules(),
         norm::modules(),
         reduce::modules(),
         rotary::modules(),
