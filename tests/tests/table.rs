@@ -46,6 +46,7 @@ fn every_instruction_set_follows_the_oracle() {
 const LAUNCHED: &[&str] = &[
     "activation",
     "copy",
+    "dropout",
     "elementwise",
     "embedding",
     "norm",

@@ -129,6 +129,7 @@ pub fn modules() -> Vec<(Module, usize)> {
     [
         activation::modules(),
         copy::modules(),
+        dropout::modules(),
         elementwise::modules(),
         embedding::modules(),
         norm::modules(),

@@ -33,6 +33,7 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
     ("prelude.cuh", include_str!("../../cuda/prelude.cuh")),
     ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
     ("activation.cuh", include_str!("../../cuda/activation.cuh")),
+    ("random.cuh", include_str!("../../cuda/random.cuh")),
 ];
 
 /// One specialisation of a family's source: what is compiled at a time.
