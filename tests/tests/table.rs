@@ -50,6 +50,7 @@ const LAUNCHED: &[&str] = &[
     "elementwise",
     "embedding",
     "norm",
+    "patch",
     "reduce",
     "rotary",
 ];
