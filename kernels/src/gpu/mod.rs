@@ -133,6 +133,7 @@ pub fn modules() -> Vec<(Module, usize)> {
         elementwise::modules(),
         embedding::modules(),
         norm::modules(),
+        optimizer::modules(),
         patch::modules(),
         reduce::modules(),
         rotary::modules(),
