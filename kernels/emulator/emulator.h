@@ -193,6 +193,7 @@ inline int __float_as_int(float x) {
 }
 inline unsigned __float_as_uint(float x) { return unsigned(__float_as_int(x)); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(unsigned(x)); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((uint64_t(a) * b) >> 32); }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }

@@ -3,7 +3,7 @@
 //! All arguments are `T` and have the same number of elements.
 
 use crate::view::on_device;
-use crate::{Result, View, ViewMut, cpu};
+use crate::{Result, View, ViewMut, cpu, gpu};
 
 /// A pointwise non-linearity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,8 @@ pub enum Activation {
 pub fn activate(x: View, y: &mut ViewMut, act: Activation) -> Result<()> {
     y.expect_len("activate", "y", x.len())?;
     y.expect_dtype("activate", "y", x.dtype())?;
-    on_device!("activate", x, T => cpu::activation::activate::<T>(x.slice(), y.slice_mut(), act))
+    on_device!("activate", x, T => cpu::activation::activate::<T>(x.slice(), y.slice_mut(), act),
+        gpu => gpu::activation::activate(x, y, act))
 }
 
 /// `dx = dy ⊙ act'(x)`.
@@ -38,7 +39,8 @@ pub fn activate_backward(x: View, dy: View, dx: &mut ViewMut, act: Activation) -
     dx.expect_len("activate_backward", "dx", x.len())?;
     dx.expect_dtype("activate_backward", "dx", x.dtype())?;
     on_device!("activate_backward", x, T =>
-        cpu::activation::activate_backward::<T>(x.slice(), dy.slice(), dx.slice_mut(), act))
+        cpu::activation::activate_backward::<T>(x.slice(), dy.slice(), dx.slice_mut(), act),
+        gpu => gpu::activation::activate_backward(x, dy, dx, act))
 }
 
 /// `y = silu(gate) ⊙ up`.
@@ -50,7 +52,8 @@ pub fn silu_mul(gate: View, up: View, y: &mut ViewMut) -> Result<()> {
     up.expect_dtype("silu_mul", "up", gate.dtype())?;
     y.expect_len("silu_mul", "y", gate.len())?;
     y.expect_dtype("silu_mul", "y", gate.dtype())?;
-    on_device!("silu_mul", gate, T => cpu::activation::silu_mul::<T>(gate.slice(), up.slice(), y.slice_mut()))
+    on_device!("silu_mul", gate, T => cpu::activation::silu_mul::<T>(gate.slice(), up.slice(), y.slice_mut()),
+        gpu => gpu::activation::silu_mul(gate, up, y))
 }
 
 /// `dgate = dy ⊙ up ⊙ silu'(gate)` and `dup = dy ⊙ silu(gate)`.
@@ -73,5 +76,5 @@ pub fn silu_mul_backward(gate: View, up: View, dy: View, dgate: &mut ViewMut, du
         dy.slice(),
         dgate.slice_mut(),
         dup.slice_mut()
-    ))
+    ), gpu => gpu::activation::silu_mul_backward(gate, up, dy, dgate, dup))
 }

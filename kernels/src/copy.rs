@@ -3,6 +3,7 @@
 use crate::cpu;
 use crate::device::Kind;
 use crate::dispatch::Call;
+use crate::gpu;
 use crate::view::on_device;
 use crate::{DType, Error, Result, View, ViewMut};
 
@@ -47,16 +48,19 @@ pub fn copy_blocks(blocks: Blocks, src: View, dst: &mut ViewMut, accumulate: boo
         return Ok(());
     }
     if accumulate {
-        return on_device!("copy_blocks", src, T => cpu::copy::add_blocks::<T>(&blocks, src.slice(), dst.slice_mut()));
+        return on_device!("copy_blocks", src, T => cpu::copy::add_blocks::<T>(&blocks, src.slice(), dst.slice_mut()),
+            gpu => gpu::copy::copy_blocks(&blocks, src, dst, true));
     }
-    if src.kind() == Kind::Cpu {
-        match src.dtype() {
+    match src.kind() {
+        Kind::Trace => {}
+        Kind::Cuda(_) | Kind::Emulated => gpu::copy::copy_blocks(&blocks, src, dst, false)?,
+        Kind::Cpu => match src.dtype() {
             DType::F64 => cpu::copy::copy_blocks::<f64>(&blocks, src.slice(), dst.slice_mut()),
             DType::F32 => cpu::copy::copy_blocks::<f32>(&blocks, src.slice(), dst.slice_mut()),
             DType::BF16 => cpu::copy::copy_blocks::<half::bf16>(&blocks, src.slice(), dst.slice_mut()),
             DType::F16 => cpu::copy::copy_blocks::<half::f16>(&blocks, src.slice(), dst.slice_mut()),
             DType::I32 => cpu::copy::copy_blocks::<i32>(&blocks, src.slice(), dst.slice_mut()),
-        }
+        },
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::cpu;
 use crate::dispatch::Call;
+use crate::gpu;
 use crate::view::on_device;
 use crate::{Result, View, ViewMut};
 
@@ -16,5 +17,6 @@ pub fn dropout(x: View, y: &mut ViewMut, p: f64, seed: u64) -> Result<()> {
     if !(0.0..1.0).contains(&p) {
         return Err(call.refuse(format!("p is {p}, expected 0 ≤ p < 1")));
     }
-    on_device!("dropout", x, T => cpu::dropout::dropout::<T>(x.slice(), y.slice_mut(), p, seed))
+    on_device!("dropout", x, T => cpu::dropout::dropout::<T>(x.slice(), y.slice_mut(), p, seed),
+        gpu => gpu::dropout::dropout(x, y, p, seed))
 }

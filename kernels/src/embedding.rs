@@ -3,6 +3,7 @@
 use crate::cpu;
 use crate::device::Kind;
 use crate::dispatch::Call;
+use crate::gpu;
 use crate::view::on_device;
 use crate::{DType, Result, View, ViewMut};
 
@@ -16,7 +17,8 @@ pub fn embedding(table: View, ids: View, out: &mut ViewMut, vocab: usize, dim: u
     call.typed("ids", &ids, DType::I32, ids.len())?;
     call.same("out", out, call.elements(&[ids.len(), dim])?)?;
     check_ids(&call, &ids, vocab)?;
-    on_device!("embedding", table, T => cpu::embedding::embedding::<T>(table.slice(), ids.slice(), out.slice_mut(), dim))
+    on_device!("embedding", table, T => cpu::embedding::embedding::<T>(table.slice(), ids.slice(), out.slice_mut(), dim),
+        gpu => gpu::embedding::embedding(table, ids, out, vocab, dim))
 }
 
 /// Derivative of [`embedding`]: `dtable[t] = Σ dout[i]` over the places `i` with `ids[i] = t`, added in order. `dout` is
@@ -32,7 +34,7 @@ pub fn embedding_backward(ids: View, dout: View, dtable: &mut ViewMut, vocab: us
     check_ids(&call, &ids, vocab)?;
     on_device!("embedding_backward", dout, T => {
         cpu::embedding::embedding_backward::<T>(ids.slice(), dout.slice(), dtable.slice_mut(), dim)
-    })
+    }, gpu => gpu::embedding::embedding_backward(ids, dout, dtable, vocab, dim))
 }
 
 fn check_ids(call: &Call, ids: &View, vocab: usize) -> Result<()> {

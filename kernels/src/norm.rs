@@ -5,6 +5,7 @@
 
 use crate::cpu;
 use crate::dispatch::Call;
+use crate::gpu;
 use crate::view::on_device;
 use crate::{Result, View, ViewMut};
 
@@ -31,7 +32,7 @@ pub fn layer_norm(
     call.accumulator("rstd", rstd, rows)?;
     on_device!("layer_norm", x, T => cpu::norm::layer_norm::<T>(
         x.slice(), w.slice(), b.slice(), y.slice_mut(), mean.slice_mut(), rstd.slice_mut(), eps
-    ))
+    ), gpu => gpu::norm::layer_norm(x, w, b, y, mean, rstd, eps))
 }
 
 /// Derivative of [`layer_norm`]. With `x̂ = (x − mean)·rstd` and `g = dy·w`, averages taken over the row:
@@ -60,7 +61,7 @@ pub fn layer_norm_backward(
     call.accumulator("db", db, w.len())?;
     on_device!("layer_norm_backward", x, T => cpu::norm::layer_norm_backward::<T>(
         x.slice(), w.slice(), mean.slice(), rstd.slice(), dy.slice(), dx.slice_mut(), dw.slice_mut(), db.slice_mut()
-    ))
+    ), gpu => gpu::norm::layer_norm_backward(x, w, mean, rstd, dy, dx, dw, db))
 }
 
 /// RMS norm (Zhang and Sennrich 2019): `y = x·rstd·w` with `rstd = 1/√(avg(x²) + eps)`. The number of rows is
@@ -76,7 +77,7 @@ pub fn rms_norm(x: View, w: View, y: &mut ViewMut, rstd: &mut ViewMut, eps: f64)
     call.accumulator("rstd", rstd, rows)?;
     on_device!("rms_norm", x, T => cpu::norm::rms_norm::<T>(
         x.slice(), w.slice(), y.slice_mut(), rstd.slice_mut(), eps
-    ))
+    ), gpu => gpu::norm::rms_norm(x, w, y, rstd, eps))
 }
 
 /// Derivative of [`rms_norm`]. With `x̂ = x·rstd` and `g = dy·w`: `dx = rstd·(g − x̂·avg(g·x̂))`, `dw = Σ_rows dy·x̂`, which is
@@ -94,7 +95,7 @@ pub fn rms_norm_backward(x: View, w: View, rstd: View, dy: View, dx: &mut ViewMu
     call.accumulator("dw", dw, w.len())?;
     on_device!("rms_norm_backward", x, T => cpu::norm::rms_norm_backward::<T>(
         x.slice(), w.slice(), rstd.slice(), dy.slice(), dx.slice_mut(), dw.slice_mut()
-    ))
+    ), gpu => gpu::norm::rms_norm_backward(x, w, rstd, dy, dx, dw))
 }
 
 /// Rows of unit length: `y = x·inverse` with `inverse = 1/max(‖x‖, eps)`, for rows of `dim` elements.
@@ -108,7 +109,7 @@ pub fn l2_normalize(x: View, y: &mut ViewMut, inverse: &mut ViewMut, dim: usize,
     call.accumulator("inverse", inverse, rows)?;
     on_device!("l2_normalize", x, T => cpu::norm::l2_normalize::<T>(
         x.slice(), y.slice_mut(), inverse.slice_mut(), dim, eps
-    ))
+    ), gpu => gpu::norm::l2_normalize(x, y, inverse, dim, eps))
 }
 
 /// Derivative of [`l2_normalize`] for rows no shorter than `eps`: `dx = inverse·(dy − y·⟨y, dy⟩)`. Towards a row of zeros it
@@ -124,7 +125,7 @@ pub fn l2_normalize_backward(y: View, inverse: View, dy: View, dx: &mut ViewMut,
     call.same("dx", dx, y.len())?;
     on_device!("l2_normalize_backward", y, T => cpu::norm::l2_normalize_backward::<T>(
         y.slice(), inverse.slice(), dy.slice(), dx.slice_mut(), dim
-    ))
+    ), gpu => gpu::norm::l2_normalize_backward(y, inverse, dy, dx, dim))
 }
 
 /// The number of rows of `dim` elements in `x`, which must be whole rows of at least one element.

@@ -2,6 +2,7 @@
 
 use crate::cpu;
 use crate::dispatch::Call;
+use crate::gpu;
 use crate::view::on_device;
 use crate::{DType, Element, Result, View, ViewMut};
 
@@ -53,7 +54,7 @@ pub fn adamw(
     }
     on_device!("adamw", weights, T => cpu::optimizer::adamw::<<T as Element>::Acc>(
         p, weights.slice_mut(), grads.slice(), m.slice_mut(), v.slice_mut(), low.as_mut().map(|low| low.slice_mut())
-    ))
+    ), gpu => gpu::optimizer::adamw(p, weights, grads, m, v, low.as_deref()))
 }
 
 /// `out[0] = Σ x²` in F64; `x` is `T` of any length, `out` one F64. NaN and infinities come through.
@@ -63,5 +64,6 @@ pub fn adamw(
 pub fn sum_squares(x: View, out: &mut ViewMut) -> Result<()> {
     let call = Call::new("sum_squares", "x", &x)?;
     call.typed("out", out, DType::F64, 1)?;
-    on_device!("sum_squares", x, T => out.slice_mut::<f64>()[0] = cpu::optimizer::sum_squares::<T>(x.slice()))
+    on_device!("sum_squares", x, T => out.slice_mut::<f64>()[0] = cpu::optimizer::sum_squares::<T>(x.slice()),
+        gpu => gpu::optimizer::sum_squares(x, out))
 }

@@ -1,7 +1,7 @@
 //! Images as rows of patches: what turns a patch embedding's convolution into a matrix product.
 
 use crate::view::on_device;
-use crate::{Error, Result, View, ViewMut, cpu};
+use crate::{Error, Result, View, ViewMut, cpu, gpu};
 
 /// Images and the square windows they are cut into: one every `patch` pixels, `patch + 2·margin` wide, zero beyond the
 /// image. Rows and columns of pixels that do not fill a patch at the lower and right edge have no window of their own.
@@ -65,7 +65,8 @@ pub fn unfold(p: Patches, image: View, patches: &mut ViewMut) -> Result<()> {
     const OP: &str = "unfold";
     p.check(OP, (image.len(), "image"), (patches.len(), "patches"))?;
     patches.expect_dtype(OP, "patches", image.dtype())?;
-    on_device!("unfold", image, T => cpu::patch::unfold::<T>(p, image.slice(), patches.slice_mut()))
+    on_device!("unfold", image, T => cpu::patch::unfold::<T>(p, image.slice(), patches.slice_mut()),
+        gpu => gpu::patch::unfold(p, image, patches))
 }
 
 /// The derivative of [`unfold`]: adds `dpatches` up in their places in `dimage`, zero where no window lies.
@@ -76,5 +77,6 @@ pub fn fold(p: Patches, dpatches: View, dimage: &mut ViewMut) -> Result<()> {
     const OP: &str = "fold";
     p.check(OP, (dimage.len(), "dimage"), (dpatches.len(), "dpatches"))?;
     dimage.expect_dtype(OP, "dimage", dpatches.dtype())?;
-    on_device!("fold", dpatches, T => cpu::patch::fold::<T>(p, dpatches.slice(), dimage.slice_mut()))
+    on_device!("fold", dpatches, T => cpu::patch::fold::<T>(p, dpatches.slice(), dimage.slice_mut()),
+        gpu => gpu::patch::fold(p, dpatches, dimage))
 }

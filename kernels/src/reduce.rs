@@ -2,6 +2,7 @@
 
 use crate::cpu;
 use crate::dispatch::{Call, on_pair};
+use crate::gpu;
 use crate::{Result, View, ViewMut};
 
 /// `out[o, i] = factor · Σ_a x[o, a, i]`: `x` is `(outer, axis, inner)` of type `T`, `out` is `(outer, inner)` of type `T` or
@@ -16,7 +17,7 @@ pub fn sum_axis(x: View, out: &mut ViewMut, outer: usize, axis: usize, inner: us
     call.same_or_accumulator("out", out, short)?;
     on_pair!("sum_axis", x, out, (T, U) => {
         cpu::reduce::sum_axis::<T, U>(x.slice(), out.slice_mut(), [outer, axis, inner], factor)
-    })
+    }, gpu => gpu::reduce::sum_axis(x, out, [outer, axis, inner], factor))
 }
 
 /// `out[o, a, i] = factor · x[o, i]`: `out` is `(outer, axis, inner)` of type `T`, `x` is `(outer, inner)` of type `T` or `A`.
@@ -31,5 +32,5 @@ pub fn broadcast_axis(x: View, out: &mut ViewMut, outer: usize, axis: usize, inn
     call.same("out", out, long)?;
     on_pair!("broadcast_axis", x, out, (T, U) => {
         cpu::reduce::broadcast_axis::<T, U>(x.slice(), out.slice_mut(), [outer, axis, inner], factor)
-    })
+    }, gpu => gpu::reduce::broadcast_axis(x, out, [outer, axis, inner], factor))
 }

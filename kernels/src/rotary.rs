@@ -1,7 +1,7 @@
 //! Rotary position embedding (Su et al. 2021) in the rotate-half convention of Hugging Face checkpoints.
 
 use crate::view::on_device;
-use crate::{DType, Error, Result, View, ViewMut, cpu};
+use crate::{DType, Error, Result, View, ViewMut, cpu, gpu};
 
 /// Rotates each pair (x\[i\], x\[i + `head_dim`/2\]) of each head by `position · inv_freq[i]`, or back for `inverse`.
 ///
@@ -32,5 +32,5 @@ pub fn rotary(
     y.expect_len(OP, "y", x.len())?;
     on_device!("rotary", x, T => {
         cpu::rotary::rotary::<T>(x.slice(), positions.slice(), inv_freq.slice(), y.slice_mut(), heads, inverse)
-    })
+    }, gpu => gpu::rotary::rotary(x, positions, inv_freq, y, heads, inverse))
 }

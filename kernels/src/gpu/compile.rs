@@ -17,7 +17,19 @@ pub struct Specialisation {
 
 /// The specialisations that models use, family by family, and the wrappers' golden answers.
 pub fn specialisations() -> Vec<Specialisation> {
-    let families = [super::elementwise::modules(), super::golden::modules()];
+    let families = [
+        super::activation::modules(),
+        super::copy::modules(),
+        super::dropout::modules(),
+        super::elementwise::modules(),
+        super::embedding::modules(),
+        super::golden::modules(),
+        super::norm::modules(),
+        super::optimizer::modules(),
+        super::patch::modules(),
+        super::reduce::modules(),
+        super::rotary::modules(),
+    ];
     let all = families.into_iter().flatten();
     all.map(|(module, threads)| Specialisation { module, threads })
         .collect()

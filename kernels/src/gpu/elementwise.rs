@@ -1,23 +1,31 @@
 //! Launches of `cuda/elementwise.cu`.
 
-use super::{Arg, Grid, Module, args, launch};
+use super::{Arg, Grid, Module, args, launch, width};
 use crate::{DType, Result, View, ViewMut};
 
-/// The module for T and U, and the elements it takes at a time: 16 bytes of the wider type where they divide `len` and every
-/// argument starts at a whole vector, else one.
+/// The module for T and U, and the elements it takes at a time.
 fn vectors(t: DType, u: DType, len: usize, pointers: &[Arg]) -> (Module, usize) {
-    let size = t.size().max(u.size());
-    let aligned = pointers.iter().all(|pointer| pointer.bits.is_multiple_of(16));
-    let w = if aligned && len.is_multiple_of(16 / size) {
-        16 / size
-    } else {
-        1
-    };
-    let module = Module::new("elementwise")
+    let w = width(t.size().max(u.size()), &[len], pointers);
+    (specialise(t, u, w), w)
+}
+
+fn specialise(t: DType, u: DType, w: usize) -> Module {
+    Module::new("elementwise")
         .stored_as("TYPE_T", t)
         .stored_as("TYPE_U", u)
-        .define("WIDTH", w);
-    (module, w)
+        .define("WIDTH", w)
+}
+
+pub(crate) fn modules() -> Vec<(Module, usize)> {
+    use DType::{BF16, F32};
+    let chosen = [
+        (F32, F32, 4),
+        (BF16, BF16, 8),
+        (F32, BF16, 4),
+        (BF16, F32, 4),
+        (BF16, BF16, 1),
+    ];
+    chosen.map(|(t, u, w)| (specialise(t, u, w), 256)).to_vec()
 }
 
 /// `out = x ∘ y` for the kernels `add` and `mul`.
@@ -81,20 +89,4 @@ pub(crate) fn fill(out: &mut ViewMut, value: f64) -> Result<()> {
         Grid::over(len, w),
         args![&*out, len as i64, value as f32],
     )
-}
-
-/// What models use: sums and products of each type, casts between them.
-pub(crate) fn modules() -> Vec<(Module, usize)> {
-    let types = [
-        (DType::F32, DType::F32),
-        (DType::BF16, DType::BF16),
-        (DType::BF16, DType::F32),
-        (DType::F32, DType::BF16),
-    ];
-    let module = |(t, u)| [vectors(t, u, 8, &[]).0, vectors(t, u, 1, &[]).0];
-    types
-        .into_iter()
-        .flat_map(module)
-        .map(|module| (module, Grid::over(1, 1).threads))
-        .collect()
 }

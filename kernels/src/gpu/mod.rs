@@ -29,9 +29,9 @@ pub(crate) mod rotary;
 pub use compile::{Specialisation, specialisations};
 pub use emulator::Emulation;
 pub use module::Module;
-pub(crate) use module::{Arg, Grid, Range, args};
+pub(crate) use module::{Arg, Grid, Range, args, width};
 
-use crate::{DType, Device, Error, Result};
+use crate::{Buffer, DType, Device, Error, Result, View, ViewMut};
 use cuda::Cuda;
 use emulator::Emulator;
 
@@ -125,4 +125,26 @@ pub(crate) fn launch(device: &Device, module: &Module, kernel: &'static str, gri
         message: format!("launched on {}, which runs no CUDA kernels", device.kind().name()),
     })?;
     gpu.launch(module, kernel, grid, args)
+}
+
+/// Memory for what one kernel hands to the next: `len` elements, in their own buffer.
+pub(crate) struct Workspace {
+    buffer: Buffer,
+    dtype: DType,
+    len: usize,
+}
+
+impl Workspace {
+    pub(crate) fn new(device: &Device, dtype: DType, len: usize) -> Result<Workspace> {
+        let buffer = device.allocate(len * dtype.size())?;
+        Ok(Workspace { buffer, dtype, len })
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        View::new(&self.buffer, self.dtype, 0, self.len)
+    }
+
+    pub(crate) fn view_mut(&mut self) -> ViewMut<'_> {
+        ViewMut::new(&mut self.buffer, self.dtype, 0, self.len)
+    }
 }

@@ -33,6 +33,8 @@ const SOURCES: &[(&str, &str)] = sources![
 pub(super) const HEADERS: &[(&str, &str)] = &[
     ("prelude.cuh", include_str!("../../cuda/prelude.cuh")),
     ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
+    ("activation.cuh", include_str!("../../cuda/activation.cuh")),
+    ("random.cuh", include_str!("../../cuda/random.cuh")),
 ];
 
 /// One specialisation of a family's source: what is compiled at a time.
@@ -150,6 +152,17 @@ impl Grid {
         const THREADS: usize = 256;
         const MOST: usize = 4096;
         Grid::new(elements.div_ceil(each * THREADS).min(MOST), THREADS)
+    }
+}
+
+/// Elements of `size` bytes that are loaded at a time: 16 bytes of them where they divide every length and every argument
+/// starts at a whole vector, else one.
+pub(crate) fn width(size: usize, lengths: &[usize], pointers: &[Arg]) -> usize {
+    let wide = 16 / size;
+    let aligned = pointers.iter().all(|pointer| pointer.bits.is_multiple_of(16));
+    match aligned && lengths.iter().all(|length| length.is_multiple_of(wide)) {
+        true => wide,
+        false => 1,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{PRODUCT, case, normal};
 use crate::table::{Array, Case, oracle};
-use crate::{DType, ops};
+use crate::{DType, Device, Kind, Var, ops};
 
 pub(super) fn repeat() -> Vec<Case> {
     vec![case(
@@ -47,11 +47,30 @@ pub(super) fn reshape() -> Vec<Case> {
 }
 
 pub(super) fn cast() -> Vec<Case> {
-    vec![case(
-        "cast",
-        normal([&[3, 21]]),
-        PRODUCT,
-        |_, v| ops::cast(&v[0], DType::F64),
-        |a| a[0].clone(),
-    )]
+    // GPUs do not compute in F64; finite differences call for it.
+    let wider = |device: &Device, v: &[Var]| {
+        let wide = match device.kind() {
+            Kind::Cpu => DType::F64,
+            _ => DType::F32,
+        };
+        ops::cast(&v[0], wide)
+    };
+    let narrower = |_: &Device, v: &[Var]| {
+        let narrow = match v[0].dtype() {
+            DType::F64 => DType::F64,
+            _ => DType::BF16,
+        };
+        ops::cast(&v[0], narrow)
+    };
+    let same = |a: &[Array]| a[0].clone();
+    vec![
+        case("cast/wider", normal([&[3, 21]]), PRODUCT, wider, same),
+        case(
+            "cast/narrower",
+            normal([&[3, 21]]),
+            (PRODUCT.1, PRODUCT.1),
+            narrower,
+            same,
+        ),
+    ]
 }
