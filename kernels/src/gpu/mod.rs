@@ -22,6 +22,7 @@ pub(crate) mod optimizer;
 pub(crate) mod patch;
 pub(crate) mod reduce;
 pub(crate) mod rotary;
+mod score;
 
 pub use emulator::Emulation;
 pub use module::Module;

@@ -32,6 +32,7 @@ const SOURCES: &[(&str, &str)] = sources![
 pub(super) const HEADERS: &[(&str, &str)] = &[
     ("prelude.cuh", include_str!("../../cuda/prelude.cuh")),
     ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
+    ("score.cuh", include_str!("../../cuda/score.cuh")),
 ];
 
 /// One specialisation of a family's source: what is compiled at a time.
