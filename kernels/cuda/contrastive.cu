@@ -1,9 +1,9 @@
 // CLIP's and SigLIP's losses from blocks of rows of the score matrix, see kernels/src/contrastive.rs.
 //
-// Dot products of some images' queries with all texts come from the product of gemm.cu, as (images, groups, n). The score
-// of image i and text j is s_ij = scale · max_q dots[i, q, j], with the scale e^log_scale held at 100. The kernels reduce
-// a block of dot products to log-sum-exps or losses, or turn it into the derivative G to the dot products, from which
-// two more products make dimage = G·text and dtext = Gᵀ·image. `first` is the number of the block's first image.
+// Dot products of some images' queries with all texts come from the product of gemm.cu, as (images, groups, n). The
+// score of image i and text j is s_ij = scale · max_q dots[i, q, j], with the scale e^log_scale held at 100. The kernels
+// reduce these images' dot products to log-sum-exps or losses, or turn them into the derivative G to the dot products,
+// from which two more products make dimage = G·text and dtext = Gᵀ·image. `first` is the number of the first image.
 #include "prelude.cuh"
 #include "score.cuh"
 
@@ -26,8 +26,8 @@ struct Score {
     int query;  // that has it
 };
 
-/// The score of text j from an image's dot products (groups, n): the largest, of equal ones the first. NaN is larger than
-/// any number, so that it shows.
+/// The score of text j from an image's dot products (groups, n): the largest, of equal ones the first. NaN counts as
+/// larger than any number, so that it shows.
 __device__ inline Score score_of(const float* dots, int j, int n, int groups, float scale) {
     Score best = {dots[j], 0};
     for (int q = 1; q < groups; q++) {
@@ -38,8 +38,8 @@ __device__ inline Score score_of(const float* dots, int j, int n, int groups, fl
     return best;
 }
 
-/// G of text j for an image: the derivative to the best query's dot product, 0 for the other queries. May be written over
-/// the dot products that only this thread reads.
+/// G of text j for an image: the derivative to the best query's dot product, 0 for the other queries. It may take the
+/// place of the dot products, since no other thread reads those of text j.
 __device__ inline void store_gradient(T* gradient, int j, int n, int groups, int best, float value) {
     for (int q = 0; q < groups; q++) gradient[i64(q) * n + j] = narrow<T>(q == best ? value : 0.0f);
 }
@@ -100,8 +100,8 @@ extern "C" __global__ void clip_loss(const float* own, const float* excess, floa
 }
 EXPORT_KERNEL(clip_loss)
 
-/// Block b: G = scale·ds with ds_ij = (e^(s_ij − row_lse_i) + e^(s_ij − col_lse_j) − 2·δ_ij) / 2n, and Σ_j ds_ij·s_ij, of
-/// image i = first + b. `gradient` may be `dots`.
+/// Block b: G = scale·ds with ds_ij = (e^(s_ij − row_lse_i) + e^(s_ij − col_lse_j) − 2·δ_ij) / 2n, and Σ_j ds_ij·s_ij,
+/// of image i = first + b. `gradient` may be `dots`.
 extern "C" __global__ void clip_gradient(const float* dots, T* gradient, const float* log_scale, const float* row_lse,
                                          const float* col_lse, float* moments, int n, int groups, int first) {
     int image = first + blockIdx.x;
@@ -146,8 +146,8 @@ extern "C" __global__ void siglip_loss(const float* losses, float* loss, int n) 
 }
 EXPORT_KERNEL(siglip_loss)
 
-/// Block b: G = scale·ds with ds_ij = σ(s_ij + bias)/n, for i = j −σ(−s_ij − bias)/n, and Σ_j ds_ij·s_ij and Σ_j ds_ij, of
-/// image i = first + b. `gradient` may be `dots`.
+/// Block b: G = scale·ds with ds_ij = σ(s_ij + bias)/n, for i = j −σ(−s_ij − bias)/n, and Σ_j ds_ij·s_ij and Σ_j ds_ij,
+/// of image i = first + b. `gradient` may be `dots`.
 extern "C" __global__ void siglip_gradient(const float* dots, T* gradient, const float* log_scale, const float* bias,
                                            float* moments, float* sums, int n, int groups, int first) {
     int image = first + blockIdx.x;

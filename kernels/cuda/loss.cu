@@ -1,13 +1,13 @@
 // Linear layer and cross-entropy in one, by blocks of rows, see kernels/src/loss.rs.
 //
-// The logits z = x·wᵀ (rows, vocab) of some rows come from the product of gemm.cu. `cross_entropy` takes each row's loss
-// and puts its derivative dz where the products dx = dz·w and dw = dzᵀ·x read it. With target t, smoothing ε and `count`
-// rows that are not ignored,
+// The logits z = x·wᵀ (rows, vocab) of some rows come from the product of gemm.cu. `cross_entropy` computes each row's
+// loss and its derivative dz, from which two more products make dx = dz·w and dw = dzᵀ·x. With target t, smoothing ε and
+// `count` rows that are not ignored,
 //   loss = (1 − ε)·(lse z − z_t) + ε·(lse z − mean z)
 //   dz   = (softmax z − (1 − ε)·δ_t − ε/vocab) / count
 //
-// A target that is no class cannot be refused here, where nobody waits for the answer: its row's loss and dz are NaN, so
-// that the mean loss and the gradients are.
+// A target that is no class cannot be refused here, where nobody waits for the answer: its row's loss and dz are NaN,
+// and so the mean loss and the gradients are.
 #include "prelude.cuh"
 #include "score.cuh"
 
@@ -81,8 +81,8 @@ __device__ inline void fill_zeros(T* row, int len) {
     }
 }
 
-/// Block b turns row b of `logits` (rows, vocab) into a loss, a prediction and, unless `dlogits` is absent, its derivative.
-/// `dlogits` may be `logits`: each thread writes the elements it has read, and the target's is read by all before.
+/// Block b turns row b of `logits` (rows, vocab) into a loss, a prediction and, unless `dlogits` is absent, its
+/// derivative. `dlogits` may be `logits`: a thread writes the elements that it has read, and all have read the target's.
 extern "C" __global__ void cross_entropy(const float* logits, T* dlogits, const int* targets, const int* count,
                                          float* losses, int* predictions, int vocab, int ignore, float smoothing) {
     i64 row = blockIdx.x;
@@ -99,7 +99,7 @@ extern "C" __global__ void cross_entropy(const float* logits, T* dlogits, const 
     const float* z = logits + row * vocab;
     float own = is_class ? z[target] : not_a_number();
     Statistics s = statistics(z, vocab);
-    __syncthreads();
+    __syncthreads();  // all have read z[target]
     if (threadIdx.x == 0) {
         float nll = s.lse.excess(own), even = s.lse.excess(s.total / vocab);
         losses[row] = nll + smoothing * (even - nll);

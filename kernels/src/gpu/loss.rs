@@ -1,10 +1,11 @@
 //! Launches of `cuda/loss.cu`.
 
 use super::score::{MOST_THREADS, Space, threads, typed};
-use super::{Grid, Module, args, launch};
+use super::{Arg, Grid, Module, args, launch};
 use crate::gemm::{Epilogue, Gemm, Layout, gemm};
 use crate::loss::CrossEntropy;
 use crate::{DType, Result, View, ViewMut, elementwise};
+use std::ops::Range;
 
 /// Elements taken at a time where rows allow.
 const WIDE: usize = 4;
@@ -43,66 +44,123 @@ pub(crate) fn linear_cross_entropy(
     let args = args![targets, &count, p.rows as i64, p.ignore_index];
     launch(device, &module, "count_rows", all_rows, args)?;
 
-    let mut space = Space::new(device, dtype, p.rows, 1, p.vocab, dx.is_some() || dw.is_some())?;
-    let kept_rows = if dx.is_none() && dw.is_some() { space.chunk() } else { 0 };
-    let mut kept = device.allocate(kept_rows * p.dim * dtype.size())?;
+    let (count, with_gradient) = (count.read(), dx.is_some() || dw.is_some());
+    let inputs = Inputs {
+        p,
+        x,
+        w,
+        targets,
+        count,
+    };
+    let mut space = Space::new(device, dtype, p.rows, 1, p.vocab, with_gradient)?;
     for chunk in space.chunks(p.rows) {
         for slice in space.slices(&chunk) {
-            let (first, rows) = (slice.start, slice.len());
-            let (mut logits, dlogits) = space.of_slice(&chunk, &slice);
-            let shape = Gemm::new(Layout::Nt, rows, p.vocab, p.dim);
-            let x = x.part(first * p.dim, rows * p.dim);
-            gemm(shape, x, w, &mut logits, Epilogue::default())?;
-            let args = args![
-                &logits,
-                dlogits,
-                targets.part(first, rows),
-                &count,
-                &losses.part(first, rows),
-                &predictions.part(first, rows),
-                p.vocab as i32,
-                p.ignore_index,
-                p.smoothing as f32,
-            ];
-            launch(
-                device,
-                &module,
-                "cross_entropy",
-                Grid::new(rows, threads(p.vocab)),
-                args,
-            )?;
+            let (logits, dlogits) = space.of_slice(&chunk, &slice);
+            inputs.score(&module, slice, logits, dlogits, losses, predictions)?;
         }
-        let (first, rows) = (chunk.start, chunk.len());
-        let (start, len) = (first * p.dim, rows * p.dim);
-        // Where dx is to be, rows of x are kept until they have made dw.
-        let mut dx = dx.as_deref_mut().map(|dx| dx.part(start, len));
-        if let Some(dw) = dw.as_deref_mut() {
-            let mut spare = ViewMut::new(&mut kept, dtype, 0, len);
-            let kept = dx.as_mut().unwrap_or(&mut spare);
-            keep_counted(p, x.part(start, len), targets.part(first, rows), kept)?;
-            let epilogue = Epilogue {
-                accumulate: first > 0,
-                ..Epilogue::default()
-            };
-            let shape = Gemm::new(Layout::Tn, p.vocab, p.dim, rows);
-            gemm(shape, space.gradient(&chunk), kept.read(), dw, epilogue)?;
-        }
-        if let Some(dx) = &mut dx {
-            let shape = Gemm::new(Layout::Nn, rows, p.dim, p.vocab);
-            gemm(shape, space.gradient(&chunk), w, dx, Epilogue::default())?;
-        }
+        inputs.gradients(
+            chunk.clone(),
+            space.gradient(&chunk),
+            dx.as_deref_mut(),
+            dw.as_deref_mut(),
+        )?;
     }
     if let Some(dw) = dw.filter(|_| p.rows == 0) {
         elementwise::fill(dw, 0.0)?;
     }
-    let args = args![&*losses, &count, &*loss, p.rows as i64];
+    let args = args![&*losses, count, &*loss, p.rows as i64];
     launch(device, &module, "mean_loss", all_rows, args)
 }
 
-/// Copies the rows of `x` that count, and writes zeros for the others.
-fn keep_counted(p: &CrossEntropy, x: View, targets: View, kept: &mut ViewMut) -> Result<()> {
-    let aligned = args![x, &*kept].iter().all(|arg| arg.bits.is_multiple_of(16));
-    let (module, width) = rows(x.dtype(), p.dim, aligned);
-    let args = args![x, targets, &*kept, x.len() as i64, p.dim as i32, p.ignore_index];
-    launch(x.device(), &module, "keep_counted", Grid::over(x.len(), width), args)
+/// What all chunks read; `count` is the number of rows that are not ignored.
+struct Inputs<'a> {
+    p: &'a CrossEntropy,
+    x: View<'a>,
+    w: View<'a>,
+    targets: View<'a>,
+    count: View<'a>,
+}
+
+impl Inputs<'_> {
+    /// Losses, predictions and the gradient of the logits for some rows.
+    fn score(
+        &self,
+        module: &Module,
+        rows: Range<usize>,
+        mut logits: ViewMut,
+        dlogits: Arg,
+        losses: &mut ViewMut,
+        predictions: &mut ViewMut,
+    ) -> Result<()> {
+        let CrossEntropy { dim, vocab, .. } = *self.p;
+        let (first, len) = (rows.start, rows.len());
+        let x = self.x.part(first * dim, len * dim);
+        let shape = Gemm::new(Layout::Nt, len, vocab, dim);
+        gemm(shape, x, self.w, &mut logits, Epilogue::default())?;
+        let args = args![
+            &logits,
+            dlogits,
+            self.targets.part(first, len),
+            self.count,
+            &losses.part(first, len),
+            &predictions.part(first, len),
+            vocab as i32,
+            self.p.ignore_index,
+            self.p.smoothing as f32,
+        ];
+        launch(
+            x.device(),
+            module,
+            "cross_entropy",
+            Grid::new(len, threads(vocab)),
+            args,
+        )
+    }
+
+    /// `dx = dz·w` for some rows, and their part of `dw = dzᵀ·x`.
+    fn gradients(
+        &self,
+        rows: Range<usize>,
+        dlogits: View,
+        dx: Option<&mut ViewMut>,
+        dw: Option<&mut ViewMut>,
+    ) -> Result<()> {
+        let CrossEntropy { dim, vocab, .. } = *self.p;
+        let (start, len) = (rows.start * dim, rows.len() * dim);
+        let mut dx = dx.map(|dx| dx.part(start, len));
+        if let Some(dw) = dw {
+            // Where dx is to be, rows of x are kept until they have made dw.
+            let dtype = self.x.dtype();
+            let spare_len = if dx.is_none() { len } else { 0 };
+            let mut spare = self.x.device().allocate(spare_len * dtype.size())?;
+            let mut spare = ViewMut::new(&mut spare, dtype, 0, spare_len);
+            let mut kept = match &mut dx {
+                Some(dx) => dx.part(0, len),
+                None => spare.part(0, len),
+            };
+            self.keep_counted(&rows, &mut kept)?;
+            let epilogue = Epilogue {
+                accumulate: rows.start > 0,
+                ..Epilogue::default()
+            };
+            let shape = Gemm::new(Layout::Tn, vocab, dim, rows.len());
+            gemm(shape, dlogits, kept.read(), dw, epilogue)?;
+        }
+        if let Some(dx) = &mut dx {
+            let shape = Gemm::new(Layout::Nn, rows.len(), dim, vocab);
+            gemm(shape, dlogits, self.w, dx, Epilogue::default())?;
+        }
+        Ok(())
+    }
+
+    /// Copies the rows of `x` that count, and writes zeros for the others.
+    fn keep_counted(&self, counted: &Range<usize>, kept: &mut ViewMut) -> Result<()> {
+        let (dim, len) = (self.p.dim, kept.len());
+        let x = self.x.part(counted.start * dim, len);
+        let targets = self.targets.part(counted.start, counted.len());
+        let aligned = args![x, &*kept].iter().all(|arg| arg.bits.is_multiple_of(16));
+        let (module, width) = rows(x.dtype(), dim, aligned);
+        let args = args![x, targets, &*kept, len as i64, dim as i32, self.p.ignore_index];
+        launch(x.device(), &module, "keep_counted", Grid::over(len, width), args)
+    }
 }

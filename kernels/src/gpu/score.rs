@@ -1,8 +1,8 @@
 //! What the losses over score matrices share: workspace for some rows of scores at a time, and how these are walked.
 //!
-//! A chunk of rows is what the products take from which gradients are made: the more rows, the less often a weight's
-//! gradient is read and written. Scores are computed in F32 for a slice of the chunk, and rounded to T for all of it; where
-//! T is F32 the gradient takes the scores' place.
+//! The products that make gradients take a chunk of rows: the more rows, the less often the gradient of a weight is read
+//! and written. Scores are held in F32 for a slice of the chunk, and their gradient in T for all of it; where T is F32 the
+//! gradient takes the scores' place.
 
 use super::{Arg, Module};
 use crate::{Buffer, DType, Device, Result, View, ViewMut};
