@@ -1,6 +1,6 @@
 // CLIP's and SigLIP's losses from blocks of rows of the score matrix, see kernels/src/contrastive.rs.
 //
-// Dot products of some images' queries with all texts come from the product of gemm.cu, as (images, groups, n). The
+// Dot products of some images' queries with all texts come from a matrix product, as (images, groups, n). The
 // score of image i and text j is s_ij = scale · max_q dots[i, q, j], with the scale e^log_scale held at 100. The kernels
 // reduce these images' dot products to log-sum-exps or losses, or turn them into the derivative G to the dot products,
 // from which two more products make dimage = G·text and dtext = Gᵀ·image. `first` is the number of the first image.

@@ -1,6 +1,6 @@
 // Linear layer and cross-entropy in one, by blocks of rows, see kernels/src/loss.rs.
 //
-// The logits z = x·wᵀ (rows, vocab) of some rows come from the product of gemm.cu. `cross_entropy` computes each row's
+// The logits z = x·wᵀ (rows, vocab) of some rows come from a matrix product. `cross_entropy` computes each row's
 // loss and its derivative dz, from which two more products make dx = dz·w and dw = dzᵀ·x. With target t, smoothing ε and
 // `count` rows that are not ignored,
 //   loss = (1 − ε)·(lse z − z_t) + ε·(lse z − mean z)
