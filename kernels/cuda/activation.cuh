@@ -2,8 +2,8 @@
 #pragma once
 #include "prelude.cuh"
 
-/// In the order of kernels::activation::Activation.
-enum Activation { GELU, GELU_TANH, QUICK_GELU, SILU };
+/// Those of kernels::activation::Activation, and none for products without one.
+enum Activation { GELU, GELU_TANH, QUICK_GELU, SILU, NONE };
 
 constexpr float SQRT_HALF = 0.70710678f;         // √(1/2)
 constexpr float NORMAL_DENSITY = 0.39894228f;    // √(1/(2π))
@@ -23,6 +23,7 @@ __device__ inline float gelu_tanh_gate(float x) {
 
 /// Every activation is x times a gate between 0 and 1.
 template <Activation A> __device__ inline float activate(float x) {
+    if (A == NONE) return x;
     if (A == GELU) return x * normal_cdf(x);
     if (A == GELU_TANH) return x * gelu_tanh_gate(x);
     if (A == QUICK_GELU) return x * sigmoid(QUICK_GELU_SLOPE * x);

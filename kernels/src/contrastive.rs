@@ -9,7 +9,7 @@
 
 use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{Result, View, ViewMut, cpu};
+use crate::{Result, View, ViewMut, cpu, gpu};
 
 /// Sizes of a contrastive loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub fn clip_loss(
         log_scale.slice()[0],
         row_lse.slice_mut(),
         col_lse.slice_mut(),
-    ))
+    ), gpu => gpu::contrastive::clip_loss(p, image, text, log_scale, loss, row_lse, col_lse))
 }
 
 /// Derivative of [`clip_loss`] for upstream gradient 1.
@@ -104,6 +104,8 @@ pub fn clip_loss_backward(
         col_lse.slice(),
         dimage.slice_mut(),
         dtext.slice_mut(),
+    ), gpu => gpu::contrastive::clip_loss_backward(
+        p, image, text, log_scale, row_lse, col_lse, dimage, dtext, dlog_scale,
     ))
 }
 
@@ -130,7 +132,7 @@ pub fn siglip_loss(
         text.slice(),
         log_scale.slice()[0],
         bias.slice()[0],
-    ))
+    ), gpu => gpu::contrastive::siglip_loss(p, image, text, log_scale, bias, loss))
 }
 
 /// Derivative of [`siglip_loss`] for upstream gradient 1.
@@ -165,5 +167,7 @@ pub fn siglip_loss_backward(
             dimage.slice_mut(),
             dtext.slice_mut(),
         )
-    })
+    }, gpu => gpu::contrastive::siglip_loss_backward(
+        p, image, text, log_scale, bias, dimage, dtext, dlog_scale, dbias,
+    ))
 }

@@ -7,7 +7,7 @@
 
 use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{DType, Result, View, ViewMut, cpu};
+use crate::{DType, Result, View, ViewMut, cpu, gpu};
 
 /// Sizes and options of a linear layer followed by cross-entropy.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,7 +32,8 @@ pub struct CrossEntropy {
 /// Ignored rows are not computed, so their `x` may hold anything.
 ///
 /// # Errors
-/// Lengths, types or devices that do not fit; a target that is neither a class nor `ignore_index`; smoothing outside 0..=1.
+/// Lengths, types or devices that do not fit; smoothing outside 0..=1; a target that is neither a class nor `ignore_index`.
+/// Where CUDA kernels run nobody waits for the targets to be looked at: there such a row's loss is NaN, and the gradients.
 pub fn linear_cross_entropy(
     p: &CrossEntropy,
     x: View,
@@ -72,5 +73,5 @@ pub fn linear_cross_entropy(
             dx: dx.as_mut().map(|dx| dx.slice_mut()),
             dw: dw.as_mut().map(|dw| dw.slice_mut()),
         },
-    )?)
+    )?, gpu => gpu::loss::linear_cross_entropy(p, x, w, targets, loss, losses, predictions, dx, dw))
 }

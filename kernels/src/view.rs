@@ -142,6 +142,11 @@ impl<'a> View<'a> {
             len,
         }
     }
+
+    /// `len` elements from `start` on.
+    pub(crate) fn part(&self, start: usize, len: usize) -> View<'a> {
+        View::new(self.buffer, self.dtype, self.offset + start, len)
+    }
 }
 
 impl<'a> ViewMut<'a> {
@@ -153,6 +158,16 @@ impl<'a> ViewMut<'a> {
             offset,
             len,
         }
+    }
+
+    /// `len` elements from `start` on, to be written.
+    pub(crate) fn part(&mut self, start: usize, len: usize) -> ViewMut<'_> {
+        ViewMut::new(self.buffer, self.dtype, self.offset + start, len)
+    }
+
+    /// The elements, to be read.
+    pub(crate) fn read(&self) -> View<'_> {
+        View::new(self.buffer, self.dtype, self.offset, self.len)
     }
 
     /// The elements as a slice on the CPU, to be written.

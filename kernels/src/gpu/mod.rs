@@ -25,6 +25,7 @@ pub(crate) mod optimizer;
 pub(crate) mod patch;
 pub(crate) mod reduce;
 pub(crate) mod rotary;
+mod score;
 
 pub use compile::{Specialisation, specialisations};
 pub use emulator::Emulation;

@@ -20,6 +20,8 @@ const SOURCES: &[(&str, &str)] = sources![
     "elementwise",
     "embedding",
     "gemm",
+    "gemm_partials",
+    "gemm_simt",
     "golden",
     "loss",
     "norm",
@@ -31,10 +33,12 @@ const SOURCES: &[(&str, &str)] = sources![
 
 /// What the sources include, by the name they include it under.
 pub(super) const HEADERS: &[(&str, &str)] = &[
+    ("activation.cuh", include_str!("../../cuda/activation.cuh")),
+    ("gemm.cuh", include_str!("../../cuda/gemm.cuh")),
     ("prelude.cuh", include_str!("../../cuda/prelude.cuh")),
     ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
-    ("activation.cuh", include_str!("../../cuda/activation.cuh")),
     ("random.cuh", include_str!("../../cuda/random.cuh")),
+    ("score.cuh", include_str!("../../cuda/score.cuh")),
 ];
 
 /// One specialisation of a family's source: what is compiled at a time.
