@@ -3,8 +3,9 @@
 use crate::activation::Activation;
 use crate::cpu::gemm::Finish;
 use crate::cpu::simd::Real;
+use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{DType, Element, Error, Result, View, ViewMut, cpu};
+use crate::{Element, Result, View, ViewMut, cpu, gpu};
 
 /// Which operand is stored transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,41 +86,27 @@ pub fn gemm(shape: Gemm, a: View, b: View, c: &mut ViewMut, mut epilogue: Epilog
         } else {
             cpu::gemm::gemm::<T, <T as Element>::Acc>(shape, a.slice(), b.slice(), c.slice_mut(), finish);
         }
-    })
+    }, gpu => gpu::gemm::gemm(shape, a, b, c, epilogue))
 }
 
 fn check(shape: Gemm, a: View, b: View, c: &ViewMut, epilogue: &Epilogue) -> Result<()> {
-    const OP: &str = "gemm";
+    let call = Call::new("gemm", "a", &a)?;
     let Gemm { m, n, k, batch, .. } = shape;
-    a.expect_len(OP, "a", batch * m * k)?;
-    b.expect_len(OP, "b", batch * k * n)?;
-    b.expect_dtype(OP, "b", a.dtype())?;
-    c.expect_len(OP, "c", batch * m * n)?;
-    if c.dtype() != a.dtype() && c.dtype() != a.dtype().accumulator() {
-        return Err(Error::Type {
-            op: OP,
-            what: "c",
-            found: c.dtype(),
-            expected: if a.dtype() == DType::BF16 {
-                "bf16 or f32"
-            } else {
-                a.dtype().name()
-            },
-        });
-    }
+    let size = call.elements(&[batch, m, n])?;
+    call.same("a", &a, call.elements(&[batch, m, k])?)?;
+    call.same("b", &b, call.elements(&[batch, k, n])?)?;
+    call.same_or_accumulator("c", c, size)?;
     if let Some(pre) = &epilogue.pre {
-        pre.expect_len(OP, "pre", batch * m * n)?;
-        pre.expect_dtype(OP, "pre", a.dtype())?;
+        call.same("pre", pre, size)?;
     }
     let inputs = [
         ("bias", epilogue.bias, n),
-        ("gate", epilogue.gate, batch * m * n),
-        ("residual", epilogue.residual, batch * m * n),
+        ("gate", epilogue.gate, size),
+        ("residual", epilogue.residual, size),
     ];
     for (what, view, len) in inputs {
         if let Some(view) = view {
-            view.expect_len(OP, what, len)?;
-            view.expect_dtype(OP, what, a.dtype())?;
+            call.same(what, &view, len)?;
         }
     }
     Ok(())

@@ -20,6 +20,8 @@ const SOURCES: &[(&str, &str)] = sources![
     "elementwise",
     "embedding",
     "gemm",
+    "gemm_partials",
+    "gemm_simt",
     "loss",
     "norm",
     "optimizer",
@@ -30,6 +32,8 @@ const SOURCES: &[(&str, &str)] = sources![
 
 /// What the sources include, by the name they include it under.
 pub(super) const HEADERS: &[(&str, &str)] = &[
+    ("activation.cuh", include_str!("../../cuda/activation.cuh")),
+    ("gemm.cuh", include_str!("../../cuda/gemm.cuh")),
     ("prelude.cuh", include_str!("../../cuda/prelude.cuh")),
     ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
 ];
