@@ -19,11 +19,13 @@ pub struct Specialisation {
 pub fn specialisations() -> Vec<Specialisation> {
     let families = [
         super::activation::modules(),
+        super::contrastive::modules(),
         super::copy::modules(),
         super::dropout::modules(),
         super::elementwise::modules(),
         super::embedding::modules(),
         super::golden::modules(),
+        super::loss::modules(),
         super::norm::modules(),
         super::optimizer::modules(),
         super::patch::modules(),
