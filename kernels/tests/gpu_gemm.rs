@@ -241,6 +241,23 @@ fn sizes_of_every_layout_and_type() {
 }
 
 #[test]
+fn large_tiles_and_split_sums() {
+    let device = emulated(0);
+    for (t, c) in PAIRS {
+        for layout in LAYOUTS {
+            let mut many = Case::plain(layout, [136, 144, 40], t, c);
+            many.shape.batch = 34;
+            check(&device, many);
+            // Sums of more than 1024 are split in two.
+            let long = Case::plain(layout, [40, 24, 1050], t, c);
+            check(&device, long);
+            check(&device, long.full(Activation::Gelu));
+            check(&device, Case::plain(layout, [3, 5, 1025], t, c).full(Activation::Silu));
+        }
+    }
+}
+
+#[test]
 fn every_part_of_the_epilogue() {
     let device = emulated(0);
     for (t, c) in PAIRS {
