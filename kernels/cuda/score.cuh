@@ -5,12 +5,9 @@
 /// eˣ, to about 2 units in the last place plus the rounding of x·log₂e.
 __device__ inline float exp_fast(float x) { return ptx::exp2_fast(x * 1.44269504f); }
 
-/// e^(s − max), also where both are the same infinity.
-__device__ inline float exp_below(float s, float max) { return s == max ? 1.0f : exp_fast(s - max); }
-
 /// ln Σ eˢ = m + ln Σ e^(s − m) of scores s in one pass: whenever the largest score m grows, the sum is rescaled
 /// (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
-/// A score that is NaN makes the sum NaN and leaves the largest score.
+/// A score that is NaN makes the sum NaN and leaves the largest score; infinite ones make it NaN too.
 struct LogSumExp {
     float max, sum;
 
@@ -19,14 +16,14 @@ struct LogSumExp {
     template <int N> __device__ void add(const float (&s)[N]) {
         float larger = max;
         for (int i = 0; i < N; i++) larger = fmaxf(larger, s[i]);
-        sum *= exp_below(max, larger);
-        for (int i = 0; i < N; i++) sum += exp_below(s[i], larger);
+        sum *= exp_fast(max - larger);
+        for (int i = 0; i < N; i++) sum += exp_fast(s[i] - larger);
         max = larger;
     }
 
     __device__ void merge(const LogSumExp& other) {
         float larger = fmaxf(max, other.max);
-        sum = sum * exp_below(max, larger) + other.sum * exp_below(other.max, larger);
+        sum = sum * exp_fast(max - larger) + other.sum * exp_fast(other.max - larger);
         max = larger;
     }
 
@@ -39,7 +36,7 @@ struct LogSumExp {
 /// What all threads of the block have added together, for every thread.
 __device__ inline LogSumExp block_merge(LogSumExp part) {
     float max = block_reduce<Max>(part.max, -infinity());
-    return {max, block_reduce<Sum>(part.sum * exp_below(part.max, max), 0.0f)};
+    return {max, block_reduce<Sum>(part.sum * exp_fast(part.max - max), 0.0f)};
 }
 
 /// Σ values over one block, in double: every thread gets the sum.
