@@ -12,7 +12,6 @@ const COLUMNS: usize = 32;
 const COLUMN_THREADS: usize = 256;
 
 /// The specialisations that launches choose from, with the most threads of a block.
-#[allow(dead_code)] // For the gate that compiles every family's.
 pub(crate) fn modules() -> Vec<(Module, usize)> {
     typed("contrastive").map(|module| (module, MOST_THREADS)).into()
 }

@@ -11,7 +11,6 @@ use std::ops::Range;
 const WIDE: usize = 4;
 
 /// The specialisations that launches choose from, with the most threads of a block.
-#[allow(dead_code)] // For the gate that compiles every family's.
 pub(crate) fn modules() -> Vec<(Module, usize)> {
     let widths = |module: Module| [1, WIDE].map(|width| (module.clone().define("WIDTH", width), MOST_THREADS));
     typed("loss").into_iter().flat_map(widths).collect()
