@@ -287,9 +287,9 @@ static const View* check_global(uintptr_t address, size_t bytes, Kind kind, cons
 void check_access(const void* at, size_t bytes, Kind kind, const void* pc) {
     uintptr_t address = reinterpret_cast<uintptr_t>(at);
     if (address - reinterpret_cast<uintptr_t>(&fiber()) < STACK) return;
-    size_t offset = address - checker.shared.start;
-    if (offset < ARENA) {
-        check_shared(offset, bytes, kind, pc);
+    // The pages around the arena are meant for shared memory, too.
+    if (address - (checker.shared.start - 4096) < ARENA + 2 * 4096) {
+        check_shared(address - checker.shared.start, bytes, kind, pc);
         return check_cells(checker.shared, address, bytes, kind, false, pc);
     }
     const View* view = check_global(address, bytes, kind, pc);

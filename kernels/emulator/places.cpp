@@ -52,7 +52,9 @@ static std::string name_place(uintptr_t address) {
     // A return address lies behind the call that is meant.
     uintptr_t offset = address - 1 - reinterpret_cast<uintptr_t>(found.dli_fbase);
     std::vector<std::string> lines = lines_of(found.dli_fname, offset);
-    if (!lines.empty()) return lines.front() + (lines.size() > 1 ? " (from " + lines.back() + ")" : "");
+    std::string place;
+    for (size_t i = 0; i < lines.size(); i++) place += (i == 0 ? "" : i == 1 ? " (from " : ", from ") + lines[i];
+    if (!place.empty()) return place + (lines.size() > 1 ? ")" : "");
     char number[24];
     snprintf(number, sizeof number, "+%#" PRIxPTR, offset);
     return found.dli_sname ? found.dli_sname + std::string(number) : found.dli_fname + std::string(number);

@@ -71,7 +71,7 @@ pub(crate) struct Emulator {
 impl Emulator {
     pub(super) fn new(settings: Emulation) -> Result<Emulator> {
         let compiler = Compiler::find()?;
-        let core = Core::open(&compiler)?;
+        let core = Core::get(&compiler)?;
         Ok(Emulator {
             settings,
             compiler,
@@ -258,8 +258,9 @@ struct Launch {
 // SAFETY: a launch is read only while its blocks run, and what it points to outlives them.
 unsafe impl Sync for Launch {}
 
-/// The emulator's core as a library.
-#[derive(Debug)]
+/// The emulator's core as a library. One for the process, never closed: modules are linked to the one opened first, and it
+/// handles the process's faults.
+#[derive(Debug, Clone, Copy)]
 struct Core {
     run_block: unsafe extern "C" fn(*const Launch, u32, u32, u32, *mut c_char, usize) -> i32,
     allocate: unsafe extern "C" fn(usize) -> *mut c_void,
@@ -269,11 +270,18 @@ struct Core {
     check_memory: unsafe extern "C" fn(*const c_void, usize) -> bool,
     forget_memory: unsafe extern "C" fn(*const c_void),
     host_wrote: unsafe extern "C" fn(*const c_void, usize),
-    /// Keeps the functions valid.
-    _library: libloading::os::unix::Library,
 }
 
 impl Core {
+    fn get(compiler: &Compiler) -> Result<Core> {
+        static OPENED: Mutex<Option<Core>> = Mutex::new(None);
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if opened.is_none() {
+            *opened = Some(Core::open(compiler)?);
+        }
+        Ok(opened.expect("opened just now"))
+    }
+
     fn open(compiler: &Compiler) -> Result<Core> {
         use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
         let path = compiler.build(CORE, CORE_FILES, &[])?;
@@ -281,6 +289,7 @@ impl Core {
         // SAFETY: the library was built from our own sources; its initialisers only set up static data. Global, since the
         // modules call its functions.
         let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) }.map_err(bad)?;
+        let library = std::mem::ManuallyDrop::new(library);
         // SAFETY: these functions are declared with the very types in emulator.cpp and checker.cpp.
         unsafe {
             Ok(Core {
@@ -292,7 +301,6 @@ impl Core {
                 check_memory: *library.get(b"emu_check_memory\0").map_err(bad)?,
                 forget_memory: *library.get(b"emu_forget_memory\0").map_err(bad)?,
                 host_wrote: *library.get(b"emu_host_wrote\0").map_err(bad)?,
-                _library: library,
             })
         }
     }

@@ -62,7 +62,7 @@ extern "C" __global__ void copy_pipeline(const float* x, float* out, float* fres
         ptx::copy_async_wait<1>();
         __syncthreads();
         fetch(step + 2);
-        out[start + step * 128 + t] = 2.0f * stages[step % 3][127 - (127 - t)];
+        out[start + step * 128 + t] = 2.0f * stages[step % 3][t];
     }
     ptx::copy_async_wait<0>();
 }
@@ -80,26 +80,39 @@ extern "C" __global__ void shuffle_scan(const float* x, float* out, float* fresh
 }
 EXPORT_KERNEL(shuffle_scan)
 
-/// out = 2x, fetched by two warps and written by two others, through two buffers with a barrier each way.
+/// out = 2x, fetched by two warps and written by two others; one barrier says that the buffer is full, another that it is
+/// empty again.
 extern "C" __global__ void producer_consumer(const float* x, float* out, float* fresh) {
-    SMEM_STATIC(float, buffers, [2][64]);
-    bool produces = threadIdx.x < 64;
+    SMEM_STATIC(float, buffer, [64]);
     int t = threadIdx.x % 64, start = blockIdx.x * 2048;
     for (int step = 0; step < 32; step++) {
-        float(&buffer)[64] = buffers[step % 2];
-        int full = 1 + step % 2, empty = 3 + step % 2;
-        if (produces) {
-            if (step >= 2) ptx::named_barrier(empty, 128);
+        if (threadIdx.x < 64) {
             buffer[t] = x[start + step * 64 + t];
-            ptx::named_barrier(full, 128);
+            ptx::named_barrier(1, 128);
+            ptx::named_barrier(2, 128);
         } else {
-            ptx::named_barrier(full, 128);
-            out[start + step * 64 + t] = 2.0f * buffer[63 - (63 - t)];
-            if (step < 30) ptx::named_barrier(empty, 128);
+            ptx::named_barrier(1, 128);
+            out[start + step * 64 + t] = 2.0f * buffer[t];
+            ptx::named_barrier(2, 128);
         }
     }
 }
 EXPORT_KERNEL(producer_consumer)
+
+/// out = the neighbour's element, of the 32 or 64 elements that share a barrier: two warps meet at 1, the others alone.
+extern "C" __global__ void barriers_of_parts(const float* x, float* out, float* fresh) {
+    SMEM_STATIC(float, tile, [128]);
+    int t = threadIdx.x, warp = t / WARP;
+    for (int step = 0; step < 4; step++) {
+        tile[t] = x[global_thread()];
+        if (warp < 2) ptx::named_barrier(1, 64);
+        else __syncwarp();
+        out[global_thread()] = tile[t ^ (warp < 2 ? 32 : 1)];
+        if (warp < 2) ptx::named_barrier(2, 64);
+        else __syncwarp();
+    }
+}
+EXPORT_KERNEL(barriers_of_parts)
 
 /// out[0] = the sum of 256 elements: the block that finishes last adds up what each left in `fresh`.
 extern "C" __global__ void last_block(const float* x, float* out, float* fresh) {

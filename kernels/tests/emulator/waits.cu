@@ -52,8 +52,7 @@ extern "C" __global__ void foreign_mask(const float* x, float* out, float* fresh
 EXPORT_KERNEL(foreign_mask)
 
 extern "C" __global__ void barrier_of_two_sizes(const float* x, float* out, float* fresh) {
-    ptx::named_barrier(1, threadIdx.x < 64 ? 64 : 96);
-    if (threadIdx.x < 96) ptx::named_barrier(2, threadIdx.x < 32 ? 64 : 96);  // BUG: expects|deadlock
+    ptx::named_barrier(1, threadIdx.x < 64 ? 64 : 96);  // BUG: expects|deadlock
 }
 EXPORT_KERNEL(barrier_of_two_sizes)
 
@@ -81,15 +80,14 @@ extern "C" __global__ void divides_by_zero(const float* x, float* out, float* fr
 }
 EXPORT_KERNEL(divides_by_zero)
 
-extern "C" __global__ void far_out_of_bounds(const float* x, float* out, float* fresh) {
-    out[global_thread()] = x[1000000 + threadIdx.x];  // BUG: out of bounds
+/// Past the end of the buffer that x lies in, to which only the page after it belongs.
+extern "C" __global__ void past_the_buffer(const float* x, float* out, float* fresh) {
+    out[global_thread()] = x[4096 + 64 + threadIdx.x];  // BUG: out of bounds
 }
-EXPORT_KERNEL(far_out_of_bounds)
+EXPORT_KERNEL(past_the_buffer)
 
-/// More than a stack holds, touched from its far end.
-extern "C" __global__ void too_many_locals(const float* x, float* out, float* fresh) {
-    volatile float many[15300];
-    for (int i = 0; i < 15300; i++) many[i] = x[0];  // BUG: stack
-    out[global_thread()] = many[threadIdx.x];
-}
+/// More than a stack holds, touched from its far end. On one line: the fault may be where the function starts.
+// clang-format off
+extern "C" __global__ void too_many_locals(const float* x, float* out, float* fresh) { volatile float many[15300]; for (int i = 0; i < 15300; i++) many[i] = x[0]; }  // BUG: stack
+// clang-format on
 EXPORT_KERNEL(too_many_locals)
