@@ -7,10 +7,12 @@
 use kernels::gpu::{Arg, Emulation, Grid, Module, launch_own};
 use kernels::{Buffer, DType, Device, Result, View, ViewMut};
 use std::fmt::Write;
+use std::time::Instant;
 
 const CORRECT: &str = include_str!("correct.cu");
 const RACES: &str = include_str!("races.cu");
 const MEMORY: &str = include_str!("memory.cu");
+const SPEED: &str = include_str!("speed.cu");
 const WAITS: &str = include_str!("waits.cu");
 
 /// Elements of an argument, and of the buffer around it on either side.
@@ -18,46 +20,49 @@ const LEN: usize = 4096;
 const AROUND: usize = 64;
 
 struct Run {
+    len: usize,
     x: Buffer,
     out: Buffer,
     fresh: Buffer,
 }
 
 /// x = 0, 1, … 6, 0, 1, … with a zero to the left of it.
-fn x_values() -> Vec<f32> {
-    (0..LEN).map(|i| (i % 7) as f32).collect()
+fn x_values(len: usize) -> Vec<f32> {
+    (0..len).map(|i| (i % 7) as f32).collect()
 }
 
 impl Run {
-    fn new(device: &Device) -> Result<Run> {
-        let buffer = || device.allocate(4 * (LEN + 2 * AROUND));
+    fn new(device: &Device, len: usize) -> Result<Run> {
+        let buffer = || device.allocate(4 * (len + 2 * AROUND));
         let mut run = Run {
+            len,
             x: buffer()?,
             out: buffer()?,
             fresh: buffer()?,
         };
-        let around = vec![0.0f32; LEN + 2 * AROUND];
+        let around = vec![0.0f32; len + 2 * AROUND];
         for buffer in [&mut run.x, &mut run.out] {
             ViewMut::new(buffer, DType::F32, 0, around.len()).upload(&around)?;
         }
-        ViewMut::new(&mut run.x, DType::F32, AROUND, LEN).upload(&x_values())?;
+        ViewMut::new(&mut run.x, DType::F32, AROUND, len).upload(&x_values(len))?;
         Ok(run)
     }
 
-    fn launch(&mut self, device: &Device, module: &Module, kernel: &'static str) -> Result<Vec<f32>> {
+    fn launch(&mut self, device: &Device, module: &Module, kernel: &'static str, blocks: usize) -> Result<Vec<f32>> {
+        let len = self.len;
         let grid = Grid {
             shared: 4096,
-            ..Grid::new(2, 128)
+            ..Grid::new(blocks, 128)
         };
         let args = [
-            Arg::from(View::new(&self.x, DType::F32, AROUND, LEN)),
-            Arg::from(&ViewMut::new(&mut self.out, DType::F32, AROUND, LEN)),
-            Arg::from(&ViewMut::new(&mut self.fresh, DType::F32, AROUND, LEN)),
+            Arg::from(View::new(&self.x, DType::F32, AROUND, len)),
+            Arg::from(&ViewMut::new(&mut self.out, DType::F32, AROUND, len)),
+            Arg::from(&ViewMut::new(&mut self.fresh, DType::F32, AROUND, len)),
         ];
         // SAFETY: the buffers outlive the call and are `self`'s alone. The mistakes of races.cu and waits.cu stay within them
         // or are caught; those of memory.cu run on devices that check only.
         unsafe { launch_own(device, module, kernel, grid, &args)? };
-        View::new(&self.out, DType::F32, AROUND, LEN).download()
+        View::new(&self.out, DType::F32, AROUND, len).download()
     }
 }
 
@@ -66,7 +71,7 @@ fn device(seed: u64, check: bool) -> Device {
 }
 
 fn run(device: &Device, module: &Module, kernel: &'static str) -> Result<Vec<f32>> {
-    Run::new(device)?.launch(device, module, kernel)
+    Run::new(device, LEN)?.launch(device, module, kernel, 2)
 }
 
 /// The names of a source's kernels.
@@ -148,7 +153,7 @@ fn vain_waits_are_found_without_checks() {
 
 /// What each kernel of correct.cu leaves at the start of `out`.
 fn expected(kernel: &str) -> Vec<f32> {
-    let x = x_values();
+    let x = x_values(LEN);
     let sum = |values: &[f32]| values.iter().sum::<f32>();
     match kernel {
         "tree_reduction" | "warp_reduction" => vec![sum(&x[..128]), sum(&x[128..256])],
@@ -173,5 +178,29 @@ fn correct_kernels_pass_in_every_order() {
             let expected = expected(kernel);
             assert_eq!(out[..expected.len()], expected, "{kernel}, seed {seed}, check {check}");
         }
+    }
+}
+
+#[test]
+#[ignore = "prints what checking costs"]
+fn speed() {
+    let module = Module::from_source("speed", SPEED);
+    for kernel in kernels(SPEED) {
+        let [plain, checked] = [false, true].map(|check| {
+            let device = device(0, check);
+            let mut run = Run::new(&device, 1 << 16).unwrap();
+            let mut best = f64::INFINITY;
+            for _ in 0..6 {
+                let start = Instant::now();
+                run.launch(&device, &module, kernel, 64)
+                    .unwrap_or_else(|error| panic!("{error}"));
+                best = best.min(start.elapsed().as_secs_f64() * 1e3);
+            }
+            best
+        });
+        eprintln!(
+            "{kernel}: {plain:.2} ms, checked {checked:.2} ms: {:.1} times",
+            checked / plain
+        );
     }
 }
