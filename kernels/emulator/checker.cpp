@@ -59,7 +59,8 @@ struct Checker {
     uint32_t epoch, launch_start, block_start;
     Shadow shared;
     std::vector<View> views;
-    size_t recent;
+    /// The view last found, and the offsets in shared memory of the declaration last found.
+    size_t recent, recent_start, recent_end;
     uintptr_t code_start, code_end;
     /// clocks[t * threads + u]: up to where thread t has seen what thread u did in this epoch.
     std::vector<uint32_t> clocks;
@@ -230,22 +231,41 @@ static void check_cell(Cell& cell, const Access& now, uintptr_t address, size_t 
     note_write(cell, now);
 }
 
+/// The first byte nobody has written.
+static const bool* find_missing(const bool* written, size_t bytes) {
+    uint32_t four;
+    if (bytes == 4 && (memcpy(&four, written, 4), four == 0x01010101)) return nullptr;
+    return static_cast<const bool*>(memchr(written, 0, bytes));
+}
+
+/// Most reads by far: nobody has written in this epoch, and the cell knows of a read as good as this one.
+static bool read_quickly(Cell& cell, const Access& now) {
+    const Access& write = cell.write;
+    if (write.epoch >= checker.epoch || write.epoch < checker.block_start || write.under_way) return false;
+    if (cell.first.epoch == checker.epoch && cell.first.bytes == now.bytes && cell.first.clock == now.clock) {
+        if (cell.first.thread == now.thread) return true;
+        if (cell.first.thread / 32 == now.thread / 32 && cell.last.epoch == checker.epoch && cell.last.bytes == now.bytes) return true;
+    }
+    return false;
+}
+
 static void check_cells(const Shadow& shadow, uintptr_t address, size_t bytes, Kind kind, bool under_way, const void* pc) {
     bool shared = shadow.start == checker.shared.start;
     size_t offset = address - shadow.start;
     bool* written = shadow.written + offset;
     if (kind & Read) {
-        const void* missing = memchr(written, 0, bytes);
+        const bool* missing = find_missing(written, bytes);
         if (missing)
             tell(shared ? "uninitialised shared memory" : "uninitialised global memory", bytes, kind, pc,
-                 ", " + name_of(address + (static_cast<const bool*>(missing) - written)) + ", which nobody has written");
+                 ", " + name_of(address + (missing - written)) + ", which nobody has written");
     }
     Access now = access_now(kind, pc);
     now.under_way = under_way;
     for (size_t at = offset; at < offset + bytes;) {
         size_t in_cell = at % CELL_BYTES, take = std::min(CELL_BYTES - in_cell, offset + bytes - at);
         now.bytes = uint8_t(((1u << take) - 1) << in_cell);
-        check_cell(shadow.cells[at / CELL_BYTES], now, shadow.start + at, bytes, kind, shared, pc);
+        Cell& cell = shadow.cells[at / CELL_BYTES];
+        if (kind != Read || !read_quickly(cell, now)) check_cell(cell, now, shadow.start + at, bytes, kind, shared, pc);
         at += take;
     }
     if (kind & Write) memset(written, 1, bytes);
@@ -256,9 +276,14 @@ static void check_cells(const Shadow& shadow, uintptr_t address, size_t bytes, K
 static void check_shared(size_t offset, size_t bytes, Kind kind, const void* pc) {
     const Worker& worker = *fiber().worker;
     size_t dynamic = dynamic_offset(*worker.launch);
+    if (offset >= checker.recent_start && offset + bytes <= checker.recent_end) return;
     if (offset >= dynamic && offset + bytes <= dynamic + worker.launch->shared_bytes) return;
     for (const Static& one : worker.statics)
-        if (offset >= one.offset && offset + bytes <= one.offset + one.bytes) return;
+        if (offset >= one.offset && offset + bytes <= one.offset + one.bytes) {
+            checker.recent_start = one.offset;
+            checker.recent_end = one.offset + one.bytes;
+            return;
+        }
     std::string nearest = ", outside the " + std::to_string(worker.launch->shared_bytes) + " bytes of dynamic shared memory";
     for (const Static& one : worker.statics)
         if (offset < dynamic && offset + GAP >= one.offset && offset < one.offset + one.bytes + GAP)
@@ -349,6 +374,7 @@ void check_block_starts(Worker& worker) {
     checker.block_start = ++checker.epoch;
     checker.blocks.push_back(checker.epoch);
     checker.seen.clear();
+    checker.recent_start = checker.recent_end = 0;
     memset(checker.shared.written, 0, MOST_STATIC + GAPS);
     memset(checker.shared.written + dynamic_offset(launch), 0, launch.shared_bytes);
 }

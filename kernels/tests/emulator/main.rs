@@ -122,13 +122,25 @@ fn expect_found(name: &'static str, source: &'static str, check: bool, seeds: st
             let named = report
                 .match_indices(&line)
                 .any(|(at, _)| !report[at + line.len()..].starts_with(|c: char| c.is_ascii_digit()));
-            let good = named && bug.says.iter().any(|says| report.contains(says)) && report.contains(&format!("seed {seed}"));
+            let good =
+                named && bug.says.iter().any(|says| report.contains(says)) && report.contains(&format!("seed {seed}"));
             missed += u32::from(!good);
             let mark = if good { "  " } else { "!!" };
-            writeln!(table, "{mark} {} (line {}), seed {seed}:\n     {report}", bug.kernel, bug.line).unwrap();
+            writeln!(
+                table,
+                "{mark} {} (line {}), seed {seed}:\n     {report}",
+                bug.kernel, bug.line
+            )
+            .unwrap();
         }
     }
-    assert_eq!(missed, 0, "of {} mistakes, {} seeds each:\n{table}", bugs.len(), devices.len());
+    assert_eq!(
+        missed,
+        0,
+        "of {} mistakes, {} seeds each:\n{table}",
+        bugs.len(),
+        devices.len()
+    );
 }
 
 #[test]
