@@ -4,65 +4,22 @@
 //   in which threads run comes from a seed, and so does the moment an asynchronous copy lands.
 // - Shared memory starts as NaN and so does the target of a copy under way: what is read too early shows.
 // - When nobody can go on, the launch fails and tells which threads wait where.
-#include "emulator.h"
-#include "core.h"
+#include "checker.h"
 
-#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
+#include <ucontext.h>
 
-#include <string>
-#include <vector>
+#include <algorithm>
+#include <atomic>
+#include <mutex>
 
 namespace emu {
 
-/// Bytes of shared memory a block of sm_80 may use, static and dynamic together.
-constexpr size_t SHARED = 163 << 10;
-constexpr size_t MOST_STATIC = 48 << 10;
-constexpr int NAN_BYTE = 0xff;
-
-struct Static {
-    const void* declaration;
-    size_t offset, bytes;
-};
-
-struct Barrier {
-    unsigned arrived, expected, first;
-    Place place;
-};
-
-/// What the lanes of one mask are doing together.
-struct Meeting {
-    unsigned mask, arrived;
-    const char* what;
-    Place place;
-    void* operands[32];
-};
-
-struct Worker {
-    Fiber* fibers[MOST_THREADS];
-    unsigned char* shared;
-    const Launch* launch;
-    void* scheduler;
-    sigjmp_buf escape;
-    bool running, failed;
-    uint64_t random;
-    unsigned done, static_bytes;
-    std::vector<Static> statics;
-    Barrier barriers[16];
-    Meeting meetings[MOST_THREADS];
-    std::string error;
-};
-
 static thread_local Worker* worker_of_thread;
-
-static Fiber& fiber() {
-    return *reinterpret_cast<Fiber*>(reinterpret_cast<uintptr_t>(__builtin_frame_address(0)) & ~(STACK - 1));
-}
 
 // ---- switching between stacks
 
@@ -148,7 +105,13 @@ static void* fresh_stack(Fiber& fiber, void (*entry)()) {
 #error "the emulator switches stacks on x86-64 and 64-bit Arm only"
 #endif
 
-static void leave(Fiber& me) { emu_switch(&me.stack, me.worker->scheduler); }
+static void leave(Fiber& me) {
+    if (me.mark != STACK_MARK) {
+        me.worker->error = "a thread's local variables overflow its stack of " + std::to_string(STACK) + " bytes";
+        me.worker->failed = true;
+    }
+    emu_switch(&me.stack, me.worker->scheduler);
+}
 
 void fail(const char* format, ...) {
     Fiber& me = fiber();
@@ -190,18 +153,24 @@ static void arrive(Barrier& barrier, const char* what, unsigned expected, Place 
     if (barrier.expected != expected)
         fail("%s: thread %u expects %u threads (%s:%d), thread %u expects %u (%s:%d)", what, barrier.first, barrier.expected,
              barrier.place.file, barrier.place.line, me.id, expected, place.file, place.line);
-    if (expected == worker.launch->threads && (barrier.place.line != place.line || strcmp(barrier.place.file, place.file)))
+    // A named barrier is meant to be met from different lines, by those who fill memory and those who read it.
+    if (&barrier == worker.barriers && (barrier.place.line != place.line || strcmp(barrier.place.file, place.file)))
         fail("divergent %s: thread %u waits at %s:%d, thread %u at %s:%d", what, barrier.first, barrier.place.file,
              barrier.place.line, me.id, place.file, place.line);
     me.barrier = &barrier;
     if (++barrier.arrived < expected) return wait(me, what, place);
     barrier.arrived = 0;
+    unsigned met[MOST_THREADS], count = 0;
     for (unsigned i = 0; i < worker.launch->threads; i++) {
         Fiber& other = *worker.fibers[i];
         if (other.barrier != &barrier) continue;
         other.barrier = nullptr;
         if (&other != &me) other.state = State::Ready;
+        met[count++] = i;
     }
+    if (!worker.launch->check) return;
+    if (count == worker.launch->threads) check_block_met();
+    else check_met(met, count);
 }
 
 void block_barrier(Place place) {
@@ -234,7 +203,25 @@ void together(const char* what, unsigned mask, void* operand, Together execute, 
     for (unsigned rest = mask & ~bit; rest; rest &= rest - 1) worker.fibers[warp + __builtin_ctz(rest)]->state = State::Ready;
 }
 
+static void order_lanes(void* const*, unsigned mask, void*) {
+    Fiber& me = fiber();
+    if (!me.worker->launch->check) return;
+    unsigned met[32], count = 0;
+    for (unsigned rest = mask; rest; rest &= rest - 1) met[count++] = me.id / 32 * 32 + __builtin_ctz(rest);
+    check_met(met, count);
+}
+
+void warp_barrier(unsigned mask, Place place) { together("__syncwarp", mask, nullptr, order_lanes, nullptr, place); }
+
+/// Which shuffle it is, and where.
+struct ShuffleCall {
+    const char* what;
+    Place place;
+};
+
 static void exchange_values(void* const* operands, unsigned mask, void* context) {
+    const ShuffleCall& call = *static_cast<const ShuffleCall*>(context);
+    unsigned warp = fiber().id / 32 * 32;
     uint64_t values[32];
     for (unsigned rest = mask; rest; rest &= rest - 1) {
         int lane = __builtin_ctz(rest);
@@ -243,14 +230,15 @@ static void exchange_values(void* const* operands, unsigned mask, void* context)
     for (unsigned rest = mask; rest; rest &= rest - 1) {
         Shuffle& mine = *static_cast<Shuffle*>(operands[__builtin_ctz(rest)]);
         if (!(mask >> mine.source & 1))
-            fail("%s: lane %d reads lane %d, which is not in the mask %#x", static_cast<const char*>(context),
-                 __builtin_ctz(rest), mine.source, mask);
+            fail("%s at %s:%d: lane %d of threads %u–%u reads lane %d, which is not in the mask %#x", call.what, call.place.file,
+                 call.place.line, __builtin_ctz(rest), warp, warp + 31, mine.source, mask);
         mine.value = values[mine.source];
     }
 }
 
 void shuffle(const char* what, unsigned mask, Shuffle& operand, Place place) {
-    together(what, mask, &operand, exchange_values, const_cast<char*>(what), place);
+    ShuffleCall call = {what, place};
+    together(what, mask, &operand, exchange_values, &call, place);
 }
 
 struct Vote {
@@ -279,16 +267,17 @@ void* shared_static(const void* declaration, size_t bytes, size_t align, Place p
     Worker& worker = *fiber().worker;
     for (const Static& known : worker.statics)
         if (known.declaration == declaration) return worker.shared + known.offset;
-    size_t offset = (worker.static_bytes + align - 1) / align * align;
-    if (offset + bytes > MOST_STATIC)
-        fail("%s:%d: %zu bytes of static shared memory, at most %zu", place.file, place.line, offset + bytes, MOST_STATIC);
-    worker.statics.push_back({declaration, offset, bytes});
-    worker.static_bytes = offset + bytes;
+    size_t total = worker.static_bytes + (bytes + align - 1) / align * align;
+    size_t offset = (worker.static_end + align - 1) / align * align;
+    if (total > MOST_STATIC || total + worker.launch->shared_bytes > SHARED || offset + bytes > MOST_STATIC + GAPS)
+        fail("%s:%d: %zu bytes of static shared memory (at most %zu) with %u of dynamic (at most %zu in all)", place.file, place.line,
+             total, MOST_STATIC, worker.launch->shared_bytes, SHARED);
+    worker.statics.push_back({declaration, offset, bytes, place});
+    worker.static_bytes = total;
+    worker.static_end = offset + bytes + GAP;
     memset(worker.shared + offset, NAN_BYTE, bytes);
     return worker.shared + offset;
 }
-
-static size_t dynamic_offset(const Launch& launch) { return SHARED + MOST_STATIC - (launch.shared_bytes + 1023) / 1024 * 1024; }
 
 void* shared_dynamic() {
     Worker& worker = *fiber().worker;
@@ -302,15 +291,26 @@ static void land(const Copy& copy) {
     memset(static_cast<char*>(copy.to) + copy.valid, 0, copy.bytes - copy.valid);
 }
 
+static void check_copy(const Copy& copy, const void* pc) {
+    if (copy.valid) check_access(copy.from, copy.valid, Read, pc);
+    check_copy_starts(copy.to, copy.bytes, pc);
+}
+
 void copy_async(void* to, const void* from, unsigned bytes, unsigned valid, Place place) {
     Fiber& me = fiber();
     if (reinterpret_cast<uintptr_t>(to) % bytes || (valid && reinterpret_cast<uintptr_t>(from) % bytes))
-        fail("cp.async at %s:%d: thread %u copies %u bytes from %p to %p, both must be multiples of %u", place.file, place.line,
-             me.id, bytes, from, to, bytes);
-    Copy copy = {to, from, bytes, valid, place};
+        fail("misaligned cp.async at %s:%d: thread %u copies %u bytes from %p to %p, both must be multiples of %u", place.file,
+             place.line, me.id, bytes, from, to, bytes);
+    if (size_t(static_cast<unsigned char*>(to) - me.worker->shared) > ARENA - bytes)
+        fail("cp.async at %s:%d: thread %u copies to %p, which is not shared memory", place.file, place.line, me.id, to);
     bool late = me.worker->launch->seed == 0 || (next_random(*me.worker) & 1);
-    if (!late) return land(copy);
-    memset(to, NAN_BYTE, bytes);
+    Copy copy = {to, from, bytes, valid, late, place};
+    me.place = place;
+    if (me.worker->launch->check) check_copy(copy, __builtin_return_address(0));
+    // A source that must not be read is told of here and not at the wait.
+    if (valid) (void)*static_cast<const volatile char*>(from), (void)static_cast<const volatile char*>(from)[valid - 1];
+    if (late) memset(to, NAN_BYTE, bytes);
+    else land(copy);
     me.open->push_back(copy);
 }
 
@@ -323,7 +323,10 @@ void copy_async_commit() {
 void copy_async_wait(unsigned groups) {
     Fiber& me = fiber();
     while (me.groups->size() > groups) {
-        for (const Copy& copy : me.groups->front()) land(copy);
+        for (const Copy& copy : me.groups->front()) {
+            if (copy.late) land(copy);
+            if (me.worker->launch->check) check_copy_done(copy.to, copy.bytes);
+        }
         me.groups->erase(me.groups->begin());
     }
 }
@@ -370,10 +373,14 @@ static std::string waiting(Worker& worker) {
     return text;
 }
 
-static void run_fiber(Worker& worker, Fiber& fiber) { emu_switch(&worker.scheduler, fiber.stack); }
+static void run_fiber(Worker& worker, Fiber& fiber) {
+    worker.current = &fiber;
+    emu_switch(&worker.scheduler, fiber.stack);
+    worker.current = nullptr;
+}
 
 /// Lets the ready threads of a warp run until none can; for seeds above 1 it may leave earlier.
-static bool run_warp(Worker& worker, unsigned warp, unsigned threads) {
+static bool run_warp(Worker& worker, unsigned warp) {
     uint64_t seed = worker.launch->seed;
     bool any = false, progress = true;
     while (progress) {
@@ -381,28 +388,36 @@ static bool run_warp(Worker& worker, unsigned warp, unsigned threads) {
         unsigned flip = seed == 1 ? 31 : seed > 1 ? next_random(worker) % 32 : 0;
         for (unsigned i = 0; i < 32; i++) {
             unsigned id = warp * 32 + (i ^ flip);
-            if (id >= threads || worker.fibers[id]->state != State::Ready) continue;
+            if (id >= worker.launch->threads || worker.fibers[id]->state != State::Ready) continue;
             run_fiber(worker, *worker.fibers[id]);
             if (worker.failed) return false;
             progress = any = true;
         }
-        if (seed > 1 && next_random(worker) % 4 == 0) return any || progress;
+        if (seed > 1 && next_random(worker) % 4 == 0) return any;
     }
     return any;
 }
 
+/// Random seeds hold one warp back while any other can go on, a new one now and then: only a warp that lags by a whole
+/// stage of a pipeline shows that a barrier is missing there.
 static void run_threads(Worker& worker) {
     unsigned threads = worker.launch->threads, warps = (threads + 31) / 32;
+    uint64_t seed = worker.launch->seed;
     std::vector<unsigned> order(warps);
-    for (unsigned i = 0; i < warps; i++) order[i] = worker.launch->seed == 1 ? warps - 1 - i : i;
+    for (unsigned i = 0; i < warps; i++) order[i] = seed == 1 ? warps - 1 - i : i;
+    unsigned held = warps;
     while (worker.done < threads) {
-        if (worker.launch->seed > 1)
+        if (seed > 1) {
             for (unsigned i = warps; i > 1; i--) std::swap(order[i - 1], order[next_random(worker) % i]);
+            if (next_random(worker) % 8 == 0) held = next_random(worker) % (warps + 1);
+        }
         bool progress = false;
         for (unsigned warp : order) {
-            progress |= run_warp(worker, warp, threads);
+            if (warp != held) progress |= run_warp(worker, warp);
             if (worker.failed) return;
         }
+        if (!progress && held < warps) progress = run_warp(worker, held);
+        if (worker.failed) return;
         if (progress) continue;
         worker.error = waiting(worker);
         worker.failed = true;
@@ -414,7 +429,7 @@ static void run_threads(Worker& worker) {
 
 static struct sigaction before[NSIG];
 
-static std::string describe_address(const Launch& launch, uintptr_t address) {
+std::string describe_address(const Launch& launch, uintptr_t address) {
     size_t nearest = SIZE_MAX;
     std::string text = "an address outside every argument";
     for (unsigned i = 0; i < launch.range_count; i++) {
@@ -429,6 +444,22 @@ static std::string describe_address(const Launch& launch, uintptr_t address) {
     return text;
 }
 
+static uintptr_t program_counter(const void* context) {
+    const mcontext_t& machine = static_cast<const ucontext_t*>(context)->uc_mcontext;
+#if defined(__x86_64__)
+    return uintptr_t(machine.gregs[REG_RIP]);
+#else
+    return uintptr_t(machine.pc);
+#endif
+}
+
+/// A fault may also be a stack's: its guard page lies just above its lowest.
+static std::string describe_fault(const Worker& worker, uintptr_t address) {
+    uintptr_t bottom = reinterpret_cast<uintptr_t>(worker.current);
+    if (address - bottom < 2 * 4096) return "of the thread's stack of " + std::to_string(STACK) + " bytes for local variables";
+    return describe_address(*worker.launch, address);
+}
+
 static void on_fault(int signal, siginfo_t* info, void* context) {
     Worker* worker = worker_of_thread;
     if (!worker || !worker->running) {
@@ -437,7 +468,9 @@ static void on_fault(int signal, siginfo_t* info, void* context) {
         return;
     }
     uintptr_t address = reinterpret_cast<uintptr_t>(info->si_addr);
-    worker->error = signal == SIGFPE ? "an integer division by zero" : "out of bounds: " + describe_address(*worker->launch, address);
+    worker->error = signal == SIGFPE ? "an integer division by zero" : "out of bounds, " + describe_fault(*worker, address);
+    if (worker->current)
+        worker->error += ": thread " + std::to_string(worker->current->id) + " at " + code_place(program_counter(context) + 1);
     worker->failed = true;
     siglongjmp(worker->escape, 1);
 }
@@ -453,8 +486,7 @@ static void catch_faults() {
     (void)once;
 }
 
-/// Memory of whole pages between two pages that nobody may touch.
-static unsigned char* guarded(size_t bytes) {
+unsigned char* guarded(size_t bytes) {
     size_t page = 4096, whole = bytes + 2 * page;
     void* start = mmap(nullptr, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (start == MAP_FAILED) return nullptr;
@@ -462,6 +494,10 @@ static unsigned char* guarded(size_t bytes) {
     mprotect(inside, bytes, PROT_READ | PROT_WRITE);
     return inside;
 }
+
+/// Each guard page costs two of the 65,530 mappings Linux allows a process; stacks beyond these rely on their mark alone.
+constexpr int MOST_GUARDS = 12000;
+static std::atomic<int> guards;
 
 /// Stacks for all the threads of a block, each aligned to its size, with a guard page above what a fiber knows of itself.
 static bool make_fibers(Worker& worker) {
@@ -471,7 +507,7 @@ static bool make_fibers(Worker& worker) {
     uintptr_t first = (reinterpret_cast<uintptr_t>(start) + STACK - 1) / STACK * STACK;
     for (unsigned i = 0; i < MOST_THREADS; i++) {
         char* bottom = reinterpret_cast<char*>(first + i * STACK);
-        mprotect(bottom + 4096, 4096, PROT_NONE);
+        if (guards++ < MOST_GUARDS) mprotect(bottom + 4096, 4096, PROT_NONE);
         worker.fibers[i] = new (bottom) Fiber();
         worker.fibers[i]->worker = &worker;
         worker.fibers[i]->id = i;
@@ -481,19 +517,35 @@ static bool make_fibers(Worker& worker) {
     return true;
 }
 
-static Worker* worker() {
-    if (worker_of_thread) return worker_of_thread;
+static Worker* make_worker() {
     catch_faults();
     Worker* worker = new Worker();
-    worker->shared = guarded(SHARED + MOST_STATIC);
-    if (!worker->shared || !make_fibers(*worker)) return nullptr;
-    return worker_of_thread = worker;
+    worker->shared = guarded(ARENA);
+    return worker->shared && make_fibers(*worker) ? worker : nullptr;
+}
+
+/// Workers that no block uses: as many are made as blocks ever ran at once, whatever threads of the host come and go.
+static std::vector<Worker*> idle_workers;
+static std::mutex idle_lock;
+
+static Worker* take_worker() {
+    std::lock_guard<std::mutex> guard(idle_lock);
+    if (idle_workers.empty()) return make_worker();
+    Worker* worker = idle_workers.back();
+    idle_workers.pop_back();
+    return worker;
+}
+
+static void give_back(Worker* worker) {
+    std::lock_guard<std::mutex> guard(idle_lock);
+    idle_workers.push_back(worker);
 }
 
 static void reset(Worker& worker, const Launch& launch, Dim block) {
     worker.launch = &launch;
     worker.failed = false;
-    worker.done = worker.static_bytes = 0;
+    worker.done = 0;
+    worker.static_bytes = worker.static_end = 0;
     worker.statics.clear();
     memset(worker.barriers, 0, sizeof worker.barriers);
     memset(worker.meetings, 0, sizeof(Meeting) * ((launch.threads + 31) / 32 * 32));
@@ -504,10 +556,12 @@ static void reset(Worker& worker, const Launch& launch, Dim block) {
         fiber.self = {{i, 0, 0}, block, {launch.threads, 1, 1}, launch.grid};
         fiber.state = State::Ready;
         fiber.barrier = nullptr;
+        fiber.mark = STACK_MARK;
         fiber.open->clear();
         fiber.groups->clear();
         fiber.stack = fresh_stack(fiber, fiber_main);
     }
+    if (launch.check) check_block_starts(worker);
 }
 
 }  // namespace emu
@@ -515,18 +569,21 @@ static void reset(Worker& worker, const Launch& launch, Dim block) {
 /// Runs one block; 0 for success, else `error` holds what went wrong.
 extern "C" int emu_run_block(const emu::Launch* launch, unsigned x, unsigned y, unsigned z, char* error, size_t capacity) {
     using namespace emu;
-    Worker* here = worker();
+    Worker* here = take_worker();
     if (!here) {
         snprintf(error, capacity, "no memory for the emulator's stacks");
         return 1;
     }
     reset(*here, *launch, {x, y, z});
+    worker_of_thread = here;
     here->running = true;
     if (sigsetjmp(here->escape, 1) == 0) run_threads(*here);
     here->running = false;
-    if (!here->failed) return 0;
-    snprintf(error, capacity, "block (%u, %u, %u): %s", x, y, z, here->error.c_str());
-    return 1;
+    worker_of_thread = nullptr;
+    bool failed = here->failed;
+    if (failed) snprintf(error, capacity, "block (%u, %u, %u): %s", x, y, z, name_places(here->error).c_str());
+    give_back(here);
+    return failed;
 }
 
 /// New memory of NaNs whose end lies at a page that nobody may touch, and so does the page before its start.

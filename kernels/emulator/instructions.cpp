@@ -1,5 +1,5 @@
 // What the PTX instructions of ptx.cuh compute. Layouts follow the PTX manual's chapters on ldmatrix and mma.
-#include "emulator.h"
+#include "checker.h"
 
 namespace emu {
 
@@ -72,7 +72,7 @@ static void load_rows(void* const* operands, unsigned, void* context) {
         for (int row = 0; row < 8; row++) {
             const void* from = static_cast<const MatrixRows*>(operands[matrix * 8 + row])->row;
             if (reinterpret_cast<uintptr_t>(from) % 16)
-                fail("ldmatrix at %s:%d: lane %d's row is not aligned to 16 bytes", load.place.file, load.place.line, matrix * 8 + row);
+                fail("misaligned ldmatrix at %s:%d: lane %d's row is not aligned to 16 bytes", load.place.file, load.place.line, matrix * 8 + row);
             memcpy(elements[row], from, 16);
         }
         for (int lane = 0; lane < 32; lane++) {
@@ -85,6 +85,8 @@ static void load_rows(void* const* operands, unsigned, void* context) {
 }
 
 void load_matrix(uint32_t* registers, int matrices, const void* row, bool transposed, Place place) {
+    const Fiber& me = fiber();
+    if (me.worker->launch->check && int(me.id % 32) < matrices * 8) check_access(row, 16, Read, __builtin_return_address(0));
     MatrixRows rows = {registers, row};
     MatrixLoad load = {matrices, transposed, place};
     together("ldmatrix", 0xffffffffu, &rows, load_rows, &load, place);

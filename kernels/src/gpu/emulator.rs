@@ -11,14 +11,19 @@ use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 const CORE: &[(&str, &str)] = &[
     ("emulator.h", include_str!("../../emulator/emulator.h")),
     ("core.h", include_str!("../../emulator/core.h")),
+    ("checker.h", include_str!("../../emulator/checker.h")),
     ("emulator.cpp", include_str!("../../emulator/emulator.cpp")),
     ("instructions.cpp", include_str!("../../emulator/instructions.cpp")),
+    ("checker.cpp", include_str!("../../emulator/checker.cpp")),
+    ("sanitizer.cpp", include_str!("../../emulator/sanitizer.cpp")),
+    ("places.cpp", include_str!("../../emulator/places.cpp")),
 ];
+const CORE_FILES: &str = "emulator.cpp instructions.cpp checker.cpp sanitizer.cpp places.cpp";
 
 /// `-ffp-contract=off`: what a kernel multiplies and adds apart stays apart, on every host.
 const OPTIONS: &[&str] = &[
@@ -26,7 +31,6 @@ const OPTIONS: &[&str] = &[
     "-O2",
     "-g1",
     "-fPIC",
-    "-shared",
     "-fno-strict-aliasing",
     "-ffp-contract=off",
     "-U_FORTIFY_SOURCE",
@@ -34,12 +38,24 @@ const OPTIONS: &[&str] = &[
     "-DLENSLET_EMULATED",
 ];
 
+/// Makes a kernel call `sanitizer.cpp` at every access. Vectors that the compiler makes on its own would hide whose access
+/// it is.
+const CHECKED: &[&str] = &[
+    "-fsanitize=thread,alignment",
+    "-fno-tree-vectorize",
+    "-fno-tree-slp-vectorize",
+];
+
+/// The checker follows one launch at a time.
+static ONE_CHECKED: Mutex<()> = Mutex::new(());
+
 /// How kernels are emulated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Emulation {
     /// The order of threads and of asynchronous copies: 0 in order, copies as late as may be; 1 in reverse; others random.
     pub seed: u64,
-    /// Whether every access to memory is checked: races, bounds, alignment and what was never written. Some ten times slower.
+    /// Whether every access to memory is checked: races, bounds, alignment and what was never written. Blocks run one after
+    /// the other then, and ten times slower or more.
     pub check: bool,
 }
 
@@ -55,7 +71,7 @@ pub(crate) struct Emulator {
 impl Emulator {
     pub(super) fn new(settings: Emulation) -> Result<Emulator> {
         let compiler = Compiler::find()?;
-        let core = Core::open(&compiler)?;
+        let core = Core::get(&compiler)?;
         Ok(Emulator {
             settings,
             compiler,
@@ -67,17 +83,32 @@ impl Emulator {
     pub(super) fn allocate(&self, bytes: usize) -> Option<u64> {
         // SAFETY: the core's function takes any size and answers null when there is no memory.
         let memory = unsafe { (self.core.allocate)(bytes) };
+        // SAFETY: the memory was allocated with this size just now.
+        if !memory.is_null() && self.settings.check && !unsafe { (self.core.check_memory)(memory, bytes) } {
+            // SAFETY: as above; nobody else knows of it.
+            unsafe { (self.core.free)(memory, bytes) };
+            return None;
+        }
         (!memory.is_null()).then_some(memory as u64)
     }
 
     pub(super) fn free(&self, address: u64, bytes: usize) {
+        let memory = address as *mut c_void;
+        if self.settings.check {
+            // SAFETY: `allocate` made the memory known to the checker, and it is freed once.
+            unsafe { (self.core.forget_memory)(memory) }
+        }
         // SAFETY: `Gpu::free` is called once per allocation, with its address and size.
-        unsafe { (self.core.free)(address as *mut c_void, bytes) }
+        unsafe { (self.core.free)(memory, bytes) }
     }
 
     pub(super) fn upload(&self, to: u64, data: &[u8]) {
         // SAFETY: views check that `data` fits into the buffer at `to`, which is borrowed for writing.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to as *mut u8, data.len()) }
+        if self.settings.check && !data.is_empty() {
+            // SAFETY: these bytes lie in memory that `allocate` made known to the checker.
+            unsafe { (self.core.host_wrote)(to as *const c_void, data.len()) }
+        }
     }
 
     pub(super) fn download(&self, from: u64, data: &mut [u8]) {
@@ -97,7 +128,10 @@ impl Emulator {
             .map(|(name, text)| (name.as_str(), text.as_ref()))
             .collect();
         sources.push(CORE[0]);
-        let options: Vec<String> = module.options().collect();
+        let mut options: Vec<String> = module.options().collect();
+        if self.settings.check {
+            options.extend(CHECKED.iter().map(ToString::to_string));
+        }
         let path = self.compiler.build(&sources, &file, &options)?;
         let library = Arc::new(open(&path)?);
         modules.insert(module.clone(), library.clone());
@@ -154,15 +188,23 @@ impl Emulator {
             grid: [x, y, z],
             shared_bytes: grid.shared as u32,
             seed: self.settings.seed,
+            check: self.settings.check,
         };
         let blocks = grid.blocks.iter().product::<usize>();
+        let run_block = |block| {
+            let (bx, rest) = (block as u32 % x, block as u32 / x);
+            self.core.run_block(&launch, [bx, rest % y, rest / y])
+        };
+        if launch.check {
+            let _one = ONE_CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
+            // SAFETY: all that the launch points to lives until the call's last block has run, and no other is checked.
+            unsafe { (self.core.check_launch)(&launch) };
+            return (0..blocks).try_for_each(run_block);
+        }
         (0..blocks)
             .into_par_iter()
             .with_min_len(blocks / 256)
-            .try_for_each(|block| {
-                let (bx, rest) = (block as u32 % x, block as u32 / x);
-                self.core.run_block(&launch, [bx, rest % y, rest / y])
-            })
+            .try_for_each(run_block)
     }
 }
 
@@ -210,38 +252,55 @@ struct Launch {
     grid: [u32; 3],
     shared_bytes: u32,
     seed: u64,
+    check: bool,
 }
 
 // SAFETY: a launch is read only while its blocks run, and what it points to outlives them.
 unsafe impl Sync for Launch {}
 
-/// The emulator's core as a library.
-#[derive(Debug)]
+/// The emulator's core as a library. One for the process, never closed: modules are linked to the one opened first, and it
+/// handles the process's faults.
+#[derive(Debug, Clone, Copy)]
 struct Core {
     run_block: unsafe extern "C" fn(*const Launch, u32, u32, u32, *mut c_char, usize) -> i32,
     allocate: unsafe extern "C" fn(usize) -> *mut c_void,
     free: unsafe extern "C" fn(*mut c_void, usize),
     most_shared: extern "C" fn() -> usize,
-    /// Keeps the functions valid.
-    _library: libloading::os::unix::Library,
+    check_launch: unsafe extern "C" fn(*const Launch),
+    check_memory: unsafe extern "C" fn(*const c_void, usize) -> bool,
+    forget_memory: unsafe extern "C" fn(*const c_void),
+    host_wrote: unsafe extern "C" fn(*const c_void, usize),
 }
 
 impl Core {
+    fn get(compiler: &Compiler) -> Result<Core> {
+        static OPENED: Mutex<Option<Core>> = Mutex::new(None);
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if opened.is_none() {
+            *opened = Some(Core::open(compiler)?);
+        }
+        Ok(opened.expect("opened just now"))
+    }
+
     fn open(compiler: &Compiler) -> Result<Core> {
         use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-        let path = compiler.build(CORE, "emulator.cpp instructions.cpp", &[])?;
+        let path = compiler.build(CORE, CORE_FILES, &[])?;
         let bad = |error: libloading::Error| no_device(format!("{}: {error}", path.display()));
         // SAFETY: the library was built from our own sources; its initialisers only set up static data. Global, since the
         // modules call its functions.
         let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) }.map_err(bad)?;
-        // SAFETY: these functions are declared with the very types in emulator.cpp.
+        let library = std::mem::ManuallyDrop::new(library);
+        // SAFETY: these functions are declared with the very types in emulator.cpp and checker.cpp.
         unsafe {
             Ok(Core {
                 run_block: *library.get(b"emu_run_block\0").map_err(bad)?,
                 allocate: *library.get(b"emu_allocate\0").map_err(bad)?,
                 free: *library.get(b"emu_free\0").map_err(bad)?,
                 most_shared: *library.get(b"emu_most_shared\0").map_err(bad)?,
-                _library: library,
+                check_launch: *library.get(b"emu_check_launch\0").map_err(bad)?,
+                check_memory: *library.get(b"emu_check_memory\0").map_err(bad)?,
+                forget_memory: *library.get(b"emu_forget_memory\0").map_err(bad)?,
+                host_wrote: *library.get(b"emu_host_wrote\0").map_err(bad)?,
             })
         }
     }
@@ -310,18 +369,25 @@ impl Compiler {
                 let path = folder.path().join(name);
                 std::fs::write(&path, text).map_err(|error| no_device(format!("{}: {error}", path.display())))?;
             }
-            let mut command = Command::new(&self.program);
-            command.current_dir(folder.path()).args(&all).args(["-I.", "-x", "c++"]);
-            let output = command.args(inputs.split(' ')).arg("-o").arg(library).output();
-            let output = output.map_err(|error| no_device(format!("{}: {error}", self.program)))?;
-            if output.status.success() {
-                return Ok(());
-            }
-            Err(no_device(format!(
-                "{} does not compile {inputs}:\n{}",
-                self.program,
-                String::from_utf8_lossy(&output.stderr)
-            )))
+            let run = |command: &mut Command| {
+                let output = command.current_dir(folder.path()).output();
+                let output = output.map_err(|error| no_device(format!("{}: {error}", self.program)))?;
+                if output.status.success() {
+                    return Ok(());
+                }
+                Err(no_device(format!(
+                    "{} does not compile {inputs}:\n{}",
+                    self.program,
+                    String::from_utf8_lossy(&output.stderr)
+                )))
+            };
+            let inputs = || inputs.split(' ');
+            let mut compile = Command::new(&self.program);
+            run(compile.args(&all).args(["-I.", "-c", "-x", "c++"]).args(inputs()))?;
+            // Linked apart and without the options: no library of the sanitizer's comes in.
+            let objects = inputs().map(|input| Path::new(input).with_extension("o"));
+            let mut link = Command::new(&self.program);
+            run(link.arg("-shared").args(objects).arg("-o").arg(library))
         };
         self.cache.get_or_make(&key, "so", make, |_| true)
     }

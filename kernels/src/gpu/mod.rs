@@ -29,8 +29,8 @@ mod score;
 
 pub use compile::{Specialisation, specialisations};
 pub use emulator::Emulation;
-pub use module::Module;
-pub(crate) use module::{Arg, Grid, Range, args, width};
+pub use module::{Arg, Grid, Module};
+pub(crate) use module::{Range, args, width};
 
 use crate::{Buffer, DType, Device, Error, Result, View, ViewMut};
 use cuda::Cuda;
@@ -148,4 +148,47 @@ impl Workspace {
     pub(crate) fn view_mut(&mut self) -> ViewMut<'_> {
         ViewMut::new(&mut self.buffer, self.dtype, 0, self.len)
     }
+}
+
+/// Runs a kernel of one's own, see [`Module::from_source`]. On an emulated device that checks, its mistakes are errors that
+/// name lines and threads:
+///
+/// ```no_run
+/// # fn main() -> kernels::Result<()> {
+/// use kernels::gpu::{Arg, Emulation, Grid, Module, launch_own};
+/// use kernels::{DType, Device, View, ViewMut};
+///
+/// let source = r#"
+/// #include "prelude.cuh"
+/// extern "C" __global__ void twice(float* x, i64 len) {
+///     i64 i = global_thread();
+///     if (i < len) x[i] *= 2.0f;
+/// }
+/// EXPORT_KERNEL(twice)"#;
+/// let device = Device::emulated(Emulation { check: true, ..Default::default() })?;
+/// let mut x = device.allocate(400)?;
+/// ViewMut::new(&mut x, DType::F32, 0, 100).upload(&[1.0f32; 100])?;
+/// let args = [Arg::from(&ViewMut::new(&mut x, DType::F32, 0, 100)), Arg::from(100i64)];
+/// // SAFETY: the kernel stays below `len`, which is the view's length, and nothing else uses `x`.
+/// unsafe { launch_own(&device, &Module::from_source("twice", source), "twice", Grid::new(1, 128), &args)? };
+/// assert_eq!(View::new(&x, DType::F32, 0, 100).download::<f32>()?, [2.0; 100]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Kernel`] and [`Error::NoDevice`]: a source that does not compile, arguments of other types than the kernel's, a
+/// launch that fails.
+///
+/// # Safety
+/// The views that arguments were made from are still alive, and their memory is borrowed by nobody else where the kernel
+/// writes. The kernel accesses what they cover and nothing else; a device that checks ends the launch before it does.
+pub unsafe fn launch_own(
+    device: &Device,
+    module: &Module,
+    kernel: &'static str,
+    grid: Grid,
+    args: &[Arg],
+) -> Result<()> {
+    launch(device, module, kernel, grid, args)
 }

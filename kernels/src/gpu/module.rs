@@ -45,6 +45,8 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Module {
     family: &'static str,
+    /// The source of a kernel that is none of the families'.
+    text: Option<String>,
     defines: Vec<(&'static str, String)>,
 }
 
@@ -53,12 +55,23 @@ impl Module {
     pub(crate) fn new(family: &'static str) -> Module {
         Module {
             family,
+            text: None,
+            defines: Vec::new(),
+        }
+    }
+
+    /// A kernel of one's own: `text` as a source named `name`, without its ending. It starts with `#include "prelude.cuh"`,
+    /// keeps the rules stated there, and is run by [`launch_own`](super::launch_own).
+    pub fn from_source(name: &'static str, text: impl Into<String>) -> Module {
+        Module {
+            family: name,
+            text: Some(text.into()),
             defines: Vec::new(),
         }
     }
 
     /// Defines a macro.
-    pub(crate) fn define(mut self, name: &'static str, value: impl ToString) -> Module {
+    pub fn define(mut self, name: &'static str, value: impl ToString) -> Module {
         self.defines.push((name, value.to_string()));
         self
     }
@@ -94,28 +107,37 @@ impl Module {
     }
 
     /// The source's file and all it may include, by name. From the folder that `LENSLET_CUDA_SOURCES` names, if it names
-    /// one: kernels can be changed without building the program anew.
+    /// one, save a source that came as text: kernels can be changed without building the program anew.
     ///
     /// # Errors
     /// A file of that folder that cannot be read.
-    pub(super) fn sources(&self) -> Result<Vec<(String, Cow<'static, str>)>> {
-        let found = SOURCES.iter().find(|(family, _)| *family == self.family);
-        let embedded = found.expect("launches name families that are in the list").1;
-        let all = std::iter::once((self.file(), embedded))
-            .chain(HEADERS.iter().map(|(name, text)| (name.to_string(), *text)));
-        let Some(folder) = std::env::var_os("LENSLET_CUDA_SOURCES").map(PathBuf::from) else {
-            return Ok(all.map(|(name, text)| (name, text.into())).collect());
-        };
-        all.map(|(name, _)| {
-            let path = folder.join(&name);
+    pub(super) fn sources(&self) -> Result<Vec<(String, Cow<'_, str>)>> {
+        let folder = std::env::var_os("LENSLET_CUDA_SOURCES").map(PathBuf::from);
+        let read = |name: &str, embedded: &'static str| {
+            let Some(folder) = &folder else {
+                return Ok((name.to_owned(), embedded.into()));
+            };
+            let path = folder.join(name);
             let text = std::fs::read_to_string(&path).map_err(|error| Error::Kernel {
                 kernel: "",
                 module: self.to_string(),
                 message: format!("LENSLET_CUDA_SOURCES: {}: {error}", path.display()),
             })?;
-            Ok((name, text.into()))
-        })
-        .collect()
+            Ok((name.to_owned(), text.into()))
+        };
+        let source = match &self.text {
+            Some(text) => Ok((self.file(), text.into())),
+            None => {
+                let found = SOURCES.iter().find(|(family, _)| *family == self.family);
+                read(
+                    &self.file(),
+                    found.expect("launches name families that are in the list").1,
+                )
+            }
+        };
+        std::iter::once(source)
+            .chain(HEADERS.iter().map(|(name, text)| read(name, text)))
+            .collect()
     }
 
     /// The definitions as a compiler takes them.
@@ -132,18 +154,18 @@ impl std::fmt::Display for Module {
 
 /// How many threads a kernel runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Grid {
+pub struct Grid {
     /// Blocks along x, y and z.
-    pub(crate) blocks: [usize; 3],
+    pub blocks: [usize; 3],
     /// Threads of a block.
-    pub(crate) threads: usize,
+    pub threads: usize,
     /// Bytes of dynamic shared memory of a block.
-    pub(crate) shared: usize,
+    pub shared: usize,
 }
 
 impl Grid {
     /// `blocks` blocks of `threads` threads.
-    pub(crate) fn new(blocks: usize, threads: usize) -> Grid {
+    pub fn new(blocks: usize, threads: usize) -> Grid {
         Grid {
             blocks: [blocks, 1, 1],
             threads,
@@ -178,9 +200,9 @@ pub(crate) struct Range {
     pub(crate) writable: bool,
 }
 
-/// One argument of a launch.
+/// One argument of a launch: made from a number, a [`View`] or a [`ViewMut`], or from a view that may be absent.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Arg {
+pub struct Arg {
     /// The value in its lowest bytes.
     pub(crate) bits: u64,
     /// Its type: p pointer, i and I integers of 32 and 64 bits, f float.
