@@ -47,7 +47,7 @@ list_ranges(const int* ids, const int* counts, int* starts, int* places, i64 n, 
     SMEM_STATIC(int, found, [WARPS]);
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     int end = 0;
-    for (int range = threadIdx.x; range < blockIdx.x; range += THREADS) end += counts[range];
+    for (u32 range = threadIdx.x; range < blockIdx.x; range += THREADS) end += counts[range];
     end = block_reduce<Sum>(end, 0);
     if (threadIdx.x == 0) starts[blockIdx.x] = end;
 
