@@ -47,7 +47,7 @@ list_ranges(const int* ids, const int* counts, int* starts, int* places, i64 n, 
     SMEM_STATIC(int, found, [WARPS]);
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     int end = 0;
-    for (int range = threadIdx.x; range < blockIdx.x; range += THREADS) end += counts[range];
+    for (u32 range = threadIdx.x; range < blockIdx.x; range += THREADS) end += counts[range];
     end = block_reduce<Sum>(end, 0);
     if (threadIdx.x == 0) starts[blockIdx.x] = end;
 
@@ -95,7 +95,8 @@ __device__ inline void sum_places(const int* ids, const T* dout, const int* list
 /// dtable[row] = Σ dout[i] over the places i with ids[i] = row, which is the block's.
 ///
 /// The range's list is cut into WARPS parts, one for each warp, and the warps' sums are added in their order: a row that
-/// occurs often does not wait for one warp. A lane takes W columns of WARP·W at a time.
+/// occurs often does not wait for one warp. A lane takes W columns of WARP·W at a time. Most rows of a large vocabulary
+/// do not occur at all and are soon done.
 extern "C" __global__ void __launch_bounds__(THREADS)
 sum_rows(const int* ids, const T* dout, const int* counts, const int* starts, const int* places, float* dtable, i64 dim) {
     SMEM_STATIC(float, sums, [WARPS][WARP * W]);
@@ -104,6 +105,12 @@ sum_rows(const int* ids, const T* dout, const int* counts, const int* starts, co
     int first = min(warp * part, count), mine = min(part, count - first);
     const int* list = places + starts[row / RANGE];
 
+    int occurrences = 0;
+    for (int i = threadIdx.x; i < count; i += THREADS) occurrences += ids[list[i]] == row;
+    if (block_reduce<Sum>(occurrences, 0) == 0) {
+        for (i64 column = threadIdx.x; column < dim; column += THREADS) dtable[row * dim + column] = 0;
+        return;
+    }
     for (i64 columns = 0; columns < dim; columns += WARP * W) {
         float sum[W] = {};
         sum_places(ids, dout, list + first, mine, row, dim, columns + lane * W, sum);

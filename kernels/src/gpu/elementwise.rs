@@ -17,12 +17,13 @@ fn specialise(t: DType, u: DType, w: usize) -> Module {
 }
 
 pub(crate) fn modules() -> Vec<(Module, usize)> {
-    use DType::{BF16, F32};
+    use DType::{BF16, F32, F64};
     let chosen = [
         (F32, F32, 4),
         (BF16, BF16, 8),
         (F32, BF16, 4),
         (BF16, F32, 4),
+        (F64, F32, 2),
         (BF16, BF16, 1),
     ];
     chosen.map(|(t, u, w)| (specialise(t, u, w), 256)).to_vec()

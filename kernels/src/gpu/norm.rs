@@ -8,8 +8,8 @@ const VALUES: usize = 8;
 const VALUES_ALONE: usize = 4;
 /// Most threads of a block.
 const THREADS: usize = 1024;
-/// Threads that the derivatives run on at most, over all blocks: half of what the largest GPUs hold at once. Each block
-/// leaves sums of the size of a row, so it has to be fewer than there are rows.
+/// Threads that the derivatives run on at most, over all blocks: about half of what the largest GPUs hold at once. More
+/// blocks would write more parts of dw and db, each as large as a row.
 const BUSY: usize = 1 << 17;
 /// Fewest rows a block of the derivatives takes.
 const ROWS: usize = 4;

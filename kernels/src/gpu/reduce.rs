@@ -24,6 +24,7 @@ pub(crate) fn modules() -> Vec<(Module, usize)> {
     let chosen = [
         (F32, F32, 4),
         (F32, F32, 1),
+        (F32, BF16, 4),
         (BF16, BF16, 8),
         (BF16, BF16, 1),
         (BF16, F32, 8),

@@ -1,0 +1,532 @@
+//! The CUDA kernels that memory bounds, emulated, against the CPU: awkward sizes, empty inputs, views that start anywhere,
+//! and the same bits whatever the order of threads.
+
+mod common;
+
+use common::numbers;
+use half::{bf16, f16};
+use kernels::activation::{Activation, activate, activate_backward, silu_mul, silu_mul_backward};
+use kernels::copy::{Blocks, copy_blocks};
+use kernels::dropout::dropout;
+use kernels::embedding::{embedding, embedding_backward};
+use kernels::gpu::Emulation;
+use kernels::norm::*;
+use kernels::optimizer::{AdamW, adamw, sum_squares};
+use kernels::patch::{Patches, fold, unfold};
+use kernels::reduce::{broadcast_axis, sum_axis};
+use kernels::rotary::rotary;
+use kernels::{Buffer, DType, Device, Stored, View, ViewMut};
+use std::sync::OnceLock;
+
+const SIZES: [usize; 6] = [41, 123, 192, 1023, 1500, 3000];
+const FLOATS: [DType; 2] = [DType::F32, DType::BF16];
+
+/// The emulator with three orders of threads, the CPU's own first.
+fn devices() -> &'static [Device] {
+    static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
+    DEVICES.get_or_init(|| {
+        let emulated = |seed| {
+            let settings = Emulation {
+                seed,
+                ..Emulation::default()
+            };
+            Device::emulated(settings).unwrap()
+        };
+        [0, 1, 7].map(emulated).to_vec()
+    })
+}
+
+/// Where arrays are made: every one of them starts so many elements into its buffer.
+#[derive(Clone)]
+struct Place {
+    device: Device,
+    offset: usize,
+}
+
+/// An array at a place.
+struct Placed {
+    buffer: Buffer,
+    dtype: DType,
+    offset: usize,
+    len: usize,
+}
+
+impl Place {
+    fn array(&self, dtype: DType, values: &[f64]) -> Placed {
+        let (offset, len) = (self.offset, values.len());
+        let buffer = self.device.allocate((offset + len) * dtype.size()).unwrap();
+        let mut placed = Placed {
+            buffer,
+            dtype,
+            offset,
+            len,
+        };
+        match dtype {
+            DType::F64 => placed.upload(values),
+            DType::F32 => placed.upload(&map(values, |v| v as f32)),
+            DType::BF16 => placed.upload(&map(values, bf16::from_f64)),
+            DType::F16 => placed.upload(&map(values, f16::from_f64)),
+            DType::I32 => placed.upload(&map(values, |v| v as i32)),
+        }
+        placed
+    }
+
+    fn ids(&self, ids: &[i32]) -> Placed {
+        self.array(DType::I32, &map(ids, f64::from))
+    }
+
+    /// An output; NaN shows what is not written.
+    fn out(&self, dtype: DType, len: usize) -> Placed {
+        self.array(dtype, &vec![f64::NAN; len])
+    }
+}
+
+fn map<T: Copy, U>(values: &[T], f: impl Fn(T) -> U) -> Vec<U> {
+    values.iter().map(|&v| f(v)).collect()
+}
+
+impl Placed {
+    fn view(&self) -> View<'_> {
+        View::new(&self.buffer, self.dtype, self.offset, self.len)
+    }
+
+    fn view_mut(&mut self) -> ViewMut<'_> {
+        ViewMut::new(&mut self.buffer, self.dtype, self.offset, self.len)
+    }
+
+    fn upload<T: Stored>(&mut self, values: &[T]) {
+        self.view_mut().upload(values).unwrap();
+    }
+
+    fn download<T: Stored>(&self) -> Vec<T> {
+        self.view().download().unwrap()
+    }
+
+    fn values(&self) -> Vec<f64> {
+        match self.dtype {
+            DType::F64 => self.download(),
+            DType::F32 => map(&self.download::<f32>(), f64::from),
+            DType::BF16 => map(&self.download::<bf16>(), f64::from),
+            DType::F16 => map(&self.download::<f16>(), f64::from),
+            DType::I32 => map(&self.download::<i32>(), f64::from),
+        }
+    }
+}
+
+/// Requires what `run` returns to be off by at most `tolerance` times the largest element (or 0.01), and the same bits for every
+/// order of threads. Once with arrays that start at whole vectors, once with others.
+fn follows_cpu(what: &str, tolerance: f64, run: impl Fn(&Place) -> Vec<Placed>) {
+    let values = |device: &Device, offset| -> Vec<Vec<f64>> {
+        let place = Place {
+            device: device.clone(),
+            offset,
+        };
+        run(&place).iter().map(Placed::values).collect()
+    };
+    let expected = values(&Device::cpu(), 0);
+    for offset in [0, 1] {
+        let found = values(&devices()[0], offset);
+        for (output, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let largest = expected.iter().fold(1e-2_f64, |m, v| m.max(v.abs()));
+            let what = format!("{what}, output {output}, offset {offset}");
+            common::close(&what, found, expected, 0.0, tolerance * largest);
+        }
+        let bits = |values: &[Vec<f64>]| map(&values.concat(), f64::to_bits);
+        for device in &devices()[1..] {
+            let again = values(device, offset);
+            assert!(
+                bits(&again) == bits(&found),
+                "{what}, offset {offset}: another order, other bits"
+            );
+        }
+    }
+}
+
+/// The tolerance for a type.
+fn of(dtype: DType, f32: f64, bf16: f64) -> f64 {
+    if dtype == DType::BF16 { bf16 } else { f32 }
+}
+
+#[test]
+fn sums_along_an_axis() {
+    let shapes = [
+        [1, 1, 1],
+        [3, 0, 5],
+        [0, 4, 4],
+        [1, 40_003, 1],
+        [1, 65_536, 1],
+        [2, 5000, 7],
+        [5, 41, 123],
+        [1, 3000, 64],
+        [700, 8, 1],
+        [2, 20_000, 4],
+        [1, 9, 1500],
+        [3, 192, 1023],
+    ];
+    for [outer, axis, inner] in shapes {
+        for (t, u) in [
+            (DType::F32, DType::F32),
+            (DType::BF16, DType::F32),
+            (DType::BF16, DType::BF16),
+        ] {
+            let what = format!("sum of {:?} from {t} to {u}", [outer, axis, inner]);
+            follows_cpu(&what, of(u, 1e-5, 8e-3), |place| {
+                let x = place.array(t, &numbers(outer * axis * inner, 1));
+                let mut out = place.out(u, outer * inner);
+                sum_axis(x.view(), &mut out.view_mut(), outer, axis, inner, 0.3).unwrap();
+                vec![out]
+            });
+        }
+    }
+}
+
+#[test]
+fn broadcasts_along_an_axis() {
+    for [outer, axis, inner] in [[1, 1000, 1], [3, 7, 1], [3, 0, 5], [5, 41, 123], [2, 9, 64]] {
+        for (t, u) in [
+            (DType::F32, DType::F32),
+            (DType::F32, DType::BF16),
+            (DType::BF16, DType::BF16),
+        ] {
+            let what = format!("broadcast of {:?} from {t} to {u}", [outer, axis, inner]);
+            follows_cpu(&what, 0.0, |place| {
+                let x = place.array(t, &numbers(outer * inner, 1));
+                let mut out = place.out(u, outer * axis * inner);
+                broadcast_axis(x.view(), &mut out.view_mut(), outer, axis, inner, 0.5).unwrap();
+                vec![out]
+            });
+        }
+    }
+}
+
+#[test]
+fn copies_of_blocks() {
+    let blocks = |outer, block, src: [usize; 2], dst: [usize; 2]| Blocks {
+        outer,
+        block,
+        src_stride: src[0],
+        src_offset: src[1],
+        dst_stride: dst[0],
+        dst_offset: dst[1],
+    };
+    let all = [
+        blocks(0, 5, [5, 0], [5, 0]),
+        blocks(1, 3000, [0, 0], [0, 0]),
+        blocks(7, 41, [123, 2], [41, 5]),
+        blocks(6, 64, [192, 64], [128, 32]),
+        blocks(5, 16, [0, 8], [24, 0]),
+    ];
+    for blocks in all {
+        for t in [DType::F64, DType::F32, DType::BF16, DType::F16, DType::I32] {
+            for accumulate in [false, true] {
+                if accumulate && !FLOATS.contains(&t) {
+                    continue;
+                }
+                follows_cpu(&format!("{blocks:?} of {t}, adding {accumulate}"), 0.0, |place| {
+                    let src = place.array(t, &map(&numbers(3000, 1), |v| (v * 100.0).round()));
+                    let mut dst = place.array(t, &map(&numbers(3000, 2), |v| (v * 100.0).round()));
+                    copy_blocks(blocks, src.view(), &mut dst.view_mut(), accumulate).unwrap();
+                    vec![dst]
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn activations() {
+    let all = [
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::QuickGelu,
+        Activation::Silu,
+    ];
+    for len in [0, 1, 41, 1024] {
+        let mut x = map(&numbers(len, 1), |v| v * 4.0);
+        x.iter_mut().zip([-100.0, 100.0, 0.0]).for_each(|(x, v)| *x = v);
+        for t in FLOATS {
+            for act in all {
+                follows_cpu(&format!("{act:?} of {len} {t}"), of(t, 1e-6, 8e-3), |place| {
+                    let (x, dy) = (place.array(t, &x), place.array(t, &numbers(len, 2)));
+                    let (mut y, mut dx) = (place.out(t, len), place.out(t, len));
+                    activate(x.view(), &mut y.view_mut(), act).unwrap();
+                    activate_backward(x.view(), dy.view(), &mut dx.view_mut(), act).unwrap();
+                    vec![y, dx]
+                });
+            }
+            follows_cpu(&format!("gate of {len} {t}"), of(t, 1e-6, 8e-3), |place| {
+                let (gate, up) = (place.array(t, &x), place.array(t, &numbers(len, 2)));
+                let dy = place.array(t, &numbers(len, 3));
+                let [mut y, mut dgate, mut dup] = [0; 3].map(|_| place.out(t, len));
+                silu_mul(gate.view(), up.view(), &mut y.view_mut()).unwrap();
+                let (dgate_out, dup_out) = (&mut dgate.view_mut(), &mut dup.view_mut());
+                silu_mul_backward(gate.view(), up.view(), dy.view(), dgate_out, dup_out).unwrap();
+                vec![y, dgate, dup]
+            });
+        }
+    }
+}
+
+/// Rows and their lengths: also no rows, and lengths beyond what a block holds in registers.
+fn norm_shapes() -> impl Iterator<Item = (usize, usize, DType)> {
+    let shapes = SIZES.map(|dim| (9, dim)).into_iter();
+    let shapes = shapes.chain([(0, 8), (1, 2), (5, 4099), (5, 9000)]);
+    shapes.flat_map(|(rows, dim)| FLOATS.map(|t| (rows, dim, t)))
+}
+
+#[test]
+fn layer_norms() {
+    for (rows, dim, t) in norm_shapes() {
+        follows_cpu(
+            &format!("layer norm ({rows}, {dim}) of {t}"),
+            of(t, 1e-4, 2e-2),
+            |place| {
+                let x = place.array(t, &map(&numbers(rows * dim, 1), |v| v + 3.0));
+                let dy = place.array(t, &numbers(rows * dim, 2));
+                let (w, b) = (place.array(t, &numbers(dim, 3)), place.array(t, &numbers(dim, 4)));
+                let [mut y, mut dx] = [0; 2].map(|_| place.out(t, rows * dim));
+                let [mut mean, mut rstd] = [0; 2].map(|_| place.out(DType::F32, rows));
+                let [mut dw, mut db] = [0; 2].map(|_| place.out(DType::F32, dim));
+                let (x, w, b, dy) = (x.view(), w.view(), b.view(), dy.view());
+                let (mean_out, rstd_out) = (&mut mean.view_mut(), &mut rstd.view_mut());
+                layer_norm(x, w, b, &mut y.view_mut(), mean_out, rstd_out, 1e-5).unwrap();
+                let (dx_out, dw_out, db_out) = (&mut dx.view_mut(), &mut dw.view_mut(), &mut db.view_mut());
+                layer_norm_backward(x, w, mean.view(), rstd.view(), dy, dx_out, dw_out, db_out).unwrap();
+                vec![y, mean, rstd, dx, dw, db]
+            },
+        );
+    }
+}
+
+#[test]
+fn rms_norms() {
+    for (rows, dim, t) in norm_shapes() {
+        follows_cpu(
+            &format!("RMS norm ({rows}, {dim}) of {t}"),
+            of(t, 1e-4, 2e-2),
+            |place| {
+                let x = place.array(t, &numbers(rows * dim, 1));
+                let (dy, w) = (
+                    place.array(t, &numbers(rows * dim, 2)),
+                    place.array(t, &numbers(dim, 3)),
+                );
+                let [mut y, mut dx] = [0; 2].map(|_| place.out(t, rows * dim));
+                let (mut rstd, mut dw) = (place.out(DType::F32, rows), place.out(DType::F32, dim));
+                rms_norm(x.view(), w.view(), &mut y.view_mut(), &mut rstd.view_mut(), 1e-5).unwrap();
+                let (dx_out, dw_out) = (&mut dx.view_mut(), &mut dw.view_mut());
+                rms_norm_backward(x.view(), w.view(), rstd.view(), dy.view(), dx_out, dw_out).unwrap();
+                vec![y, rstd, dx, dw]
+            },
+        );
+    }
+}
+
+#[test]
+fn rows_of_unit_length() {
+    for (rows, dim, t) in norm_shapes() {
+        follows_cpu(
+            &format!("unit rows ({rows}, {dim}) of {t}"),
+            of(t, 1e-4, 2e-2),
+            |place| {
+                let (x, dy) = (
+                    place.array(t, &numbers(rows * dim, 1)),
+                    place.array(t, &numbers(rows * dim, 2)),
+                );
+                let [mut y, mut dx] = [0; 2].map(|_| place.out(t, rows * dim));
+                let mut inverse = place.out(DType::F32, rows);
+                l2_normalize(x.view(), &mut y.view_mut(), &mut inverse.view_mut(), dim, 1e-6).unwrap();
+                l2_normalize_backward(y.view(), inverse.view(), dy.view(), &mut dx.view_mut(), dim).unwrap();
+                vec![y, inverse, dx]
+            },
+        );
+    }
+}
+
+#[test]
+fn rotary_positions() {
+    for (tokens, heads, head_dim) in [(0, 2, 8), (3, 5, 2), (41, 3, 92), (17, 1, 128), (9, 32, 64)] {
+        for t in FLOATS {
+            for inverse in [false, true] {
+                let what = format!("rotary {:?} of {t}, back {inverse}", [tokens, heads, head_dim]);
+                follows_cpu(&what, of(t, 1e-5, 8e-3), |place| {
+                    let x = place.array(t, &numbers(tokens * heads * head_dim, 1));
+                    // Up to 131072, and some below zero.
+                    let positions: Vec<i32> = (0..tokens as i32).map(|i| i * i * 131_072 / 1600 - 7).collect();
+                    let positions = place.ids(&positions);
+                    let frequencies: Vec<f64> = (0..head_dim / 2)
+                        .map(|i| 10_000_f64.powf(-2.0 * i as f64 / head_dim as f64))
+                        .collect();
+                    let inv_freq = place.array(DType::F32, &frequencies);
+                    let mut y = place.out(t, x.len);
+                    let (x, y_out) = (x.view(), &mut y.view_mut());
+                    rotary(x, positions.view(), inv_freq.view(), y_out, heads, head_dim, inverse).unwrap();
+                    vec![y]
+                });
+            }
+        }
+    }
+}
+
+/// `n` ids of a vocabulary, one in three the same.
+fn ids(n: usize, vocab: usize) -> Vec<i32> {
+    let random = numbers(n, 5);
+    let id = |(i, r): (usize, f64)| {
+        if i % 3 == 0 {
+            17 % vocab
+        } else {
+            (r.abs() / 2.0 * vocab as f64) as usize % vocab
+        }
+    };
+    random.into_iter().enumerate().map(id).map(|id| id as i32).collect()
+}
+
+#[test]
+fn embeddings() {
+    for (n, vocab, dim) in [
+        (0, 5, 8),
+        (1, 1, 1),
+        (1000, 700, 41),
+        (300, 256, 320),
+        (100, 257, 64),
+        (9, 3, 0),
+    ] {
+        for t in FLOATS {
+            follows_cpu(&format!("embedding of {n} ids, ({vocab}, {dim}) {t}"), 1e-6, |place| {
+                let (table, ids) = (place.array(t, &numbers(vocab * dim, 1)), place.ids(&ids(n, vocab)));
+                let dout = place.array(t, &numbers(n * dim, 2));
+                let (mut out, mut dtable) = (place.out(t, n * dim), place.out(DType::F32, vocab * dim));
+                embedding(table.view(), ids.view(), &mut out.view_mut(), vocab, dim).unwrap();
+                embedding_backward(ids.view(), dout.view(), &mut dtable.view_mut(), vocab, dim).unwrap();
+                vec![out, dtable]
+            });
+        }
+    }
+}
+
+#[test]
+fn ids_outside_the_table_are_skipped() {
+    let place = Place {
+        device: devices()[0].clone(),
+        offset: 0,
+    };
+    let (table, ids) = (
+        place.array(DType::F32, &[1.0, 2.0, 3.0, 4.0]),
+        place.ids(&[1, -1, 2, i32::MAX, 0]),
+    );
+    let mut out = place.out(DType::F32, 10);
+    embedding(table.view(), ids.view(), &mut out.view_mut(), 2, 2).unwrap();
+    assert_eq!(out.values(), [3.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0]);
+    let mut dtable = place.out(DType::F32, 4);
+    let dout = place.array(DType::F32, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]);
+    embedding_backward(ids.view(), dout.view(), &mut dtable.view_mut(), 2, 2).unwrap();
+    assert_eq!(dtable.values(), [9.0, 10.0, 1.0, 2.0]);
+}
+
+#[test]
+fn dropout_keeps_what_the_cpu_keeps() {
+    for len in [0, 1, 41, 192, 3000] {
+        for t in FLOATS {
+            for (p, seed) in [(0.0, 0), (0.1, 1), (0.5, u64::MAX), (0.9, 1 << 40)] {
+                follows_cpu(&format!("dropout of {len} {t}, {p}, seed {seed}"), 0.0, |place| {
+                    let x = place.array(t, &numbers(len, 1));
+                    let mut y = place.out(t, len);
+                    dropout(x.view(), &mut y.view_mut(), p, seed).unwrap();
+                    vec![y]
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn patches() {
+    // (batch, channels, height, width, patch, margin)
+    for [batch, channels, height, width, patch, margin] in [
+        [0, 3, 8, 8, 4, 0],
+        [2, 3, 16, 24, 8, 0],
+        [1, 3, 17, 24, 8, 0],
+        [2, 2, 13, 11, 3, 0],
+        [1, 3, 12, 12, 4, 2],
+        [2, 1, 14, 10, 4, 5],
+        [1, 2, 3, 9, 4, 1],
+    ] {
+        let p = Patches {
+            batch,
+            channels,
+            height,
+            width,
+            patch,
+            margin,
+        };
+        let image_len = batch * channels * height * width;
+        let cut = batch * (height / patch) * (width / patch) * channels * p.window() * p.window();
+        for t in FLOATS {
+            follows_cpu(&format!("{p:?} of {t}"), of(t, 1e-6, 8e-3), |place| {
+                let (image, dcut) = (place.array(t, &numbers(image_len, 1)), place.array(t, &numbers(cut, 2)));
+                let (mut out, mut dimage) = (place.out(t, cut), place.out(t, image_len));
+                unfold(p, image.view(), &mut out.view_mut()).unwrap();
+                fold(p, dcut.view(), &mut dimage.view_mut()).unwrap();
+                vec![out, dimage]
+            });
+        }
+    }
+}
+
+#[test]
+fn steps_of_adamw() {
+    for len in [0, 1, 41, 192, 3000] {
+        for low in [false, true] {
+            follows_cpu(&format!("adamw of {len}, low {low}"), 1e-6, |place| {
+                let [mut w, mut m] = [1, 2].map(|seed| place.array(DType::F32, &numbers(len, seed)));
+                let mut v = place.array(DType::F32, &map(&numbers(len, 3), f64::abs));
+                let mut rounded = place.out(DType::BF16, len);
+                for step in 1..4 {
+                    let grads = place.array(DType::F32, &numbers(len, 3 + step));
+                    let p = AdamW {
+                        lr: 1e-2,
+                        beta1: 0.9,
+                        beta2: 0.98,
+                        eps: 1e-8,
+                        weight_decay: 0.1,
+                        step,
+                        grad_scale: 0.7,
+                    };
+                    let (mut weights, mut low_out) = (w.view_mut(), rounded.view_mut());
+                    let low_out = low.then_some(&mut low_out);
+                    let (m, v) = (&mut m.view_mut(), &mut v.view_mut());
+                    adamw(&p, &mut weights, grads.view(), m, v, low_out).unwrap();
+                }
+                // Rounding may go either way where the weights differ in their last place.
+                let gap: Vec<f64> = w.values().iter().zip(rounded.values()).map(|(w, r)| w - r).collect();
+                assert!(!low || gap.iter().zip(w.values()).all(|(gap, w)| gap.abs() <= w.abs() / 256.0));
+                vec![w, m, v]
+            });
+        }
+    }
+}
+
+#[test]
+fn sums_of_squares() {
+    for len in [0, 1, 41, 3000, 100_000] {
+        for t in FLOATS {
+            follows_cpu(&format!("squares of {len} {t}"), 1e-13, |place| {
+                let x = place.array(t, &numbers(len, 1));
+                let mut out = place.out(DType::F64, 1);
+                sum_squares(x.view(), &mut out.view_mut()).unwrap();
+                vec![out]
+            });
+        }
+    }
+}
+
+#[test]
+fn doubles_are_refused() {
+    let place = Place {
+        device: devices()[0].clone(),
+        offset: 0,
+    };
+    let x = place.array(DType::F64, &numbers(8, 1));
+    let mut y = place.out(DType::F64, 8);
+    let error = dropout(x.view(), &mut y.view_mut(), 0.5, 0).unwrap_err().to_string();
+    assert!(error.contains("f64") && error.contains("dropout"), "{error}");
+}
