@@ -59,8 +59,8 @@ template <int SIDE, bool K_MAJOR> struct Part {
         else copy_matrix(operand, stride, first_k, k_end, first_side, sides);
     }
 
-    /// The 16×16 fragment from (side, k) on as four 8×8 matrices: r[2·i + j] holds sides 8·j and k 8·i onward, and of these
-    /// every lane side lane/4, k 2·(lane%4) and +1.
+    /// The 16×16 fragment from (side, k) on as four 8×8 matrices: r[2·i + j] holds sides from 8·j and k from 8·i on, and
+    /// of these every lane side lane/4, k 2·(lane%4) and +1.
     __device__ void fragment(u32 (&r)[4], int side, int k) {
         int lane = threadIdx.x % WARP, row = lane % 8, side_half = lane / 8 % 2, k_half = lane / 16;
         if (K_MAJOR) ptx::load_matrix_4(r, chunk(side + side_half * 8 + row, k / CHUNK + k_half));
@@ -73,10 +73,9 @@ struct Stage {
     Part<TILE_N, B_K_MAJOR> b;
 };
 
-__device__ inline void multiply(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    if constexpr (__is_same(T, bf16)) ptx::mma_bf16(d, a, b);
-    else ptx::mma_f16(d, a, b);
-}
+/// The tensor cores' product for elements of the first argument's type.
+__device__ inline void mma(bf16, float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) { ptx::mma_bf16(d, a, b); }
+__device__ inline void mma(f16, float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) { ptx::mma_f16(d, a, b); }
 
 typedef float Sums[WARP_M / 16][WARP_N / 8][4];
 
@@ -97,7 +96,7 @@ __device__ inline void multiply(Sums& sums, Stage& stage, int row, int col) {
 #pragma unroll
         for (int i = 0; i < WARP_M / 16; i++)
 #pragma unroll
-            for (int j = 0; j < WARP_N / 8; j++) multiply(sums[i][j], a[i], b[j]);
+            for (int j = 0; j < WARP_N / 8; j++) mma(T(), sums[i][j], a[i], b[j]);
     }
 }
 
@@ -106,7 +105,8 @@ __device__ inline void multiply(Sums& sums, Stage& stage, int row, int col) {
 typedef float Rows[16][WARP_N + 8];
 
 /// Hands the warp's sums on; its rectangle starts at (row, col) of c.
-__device__ inline void put_rows(const Sums& sums, Rows& rows, float* partials, const Epilogue& to, const Work& work, int row, int col, int m, int n) {
+__device__ inline void put_rows(const Sums& sums, Rows& rows, float* partials, const Epilogue& to, const Work& work, int row,
+                                int col, int m, int n) {
     int lane = threadIdx.x % WARP;
 #pragma unroll
     for (int i = 0; i < WARP_M / 16; i++) {

@@ -87,7 +87,8 @@ __device__ inline Work work_of_block(int tile_m, int tile_n, int m, int n, int k
 
 /// Hands N sums of a row on, to the partials where there are any.
 template <int N>
-__device__ inline void put(Vec<float, N> sum, float* partials, const Epilogue& to, const Work& work, int row, int col, int m, int n) {
+__device__ inline void put(Vec<float, N> sum, float* partials, const Epilogue& to, const Work& work, int row, int col,
+                           int m, int n) {
     if (row >= m || col >= n) return;
     i64 place = (work.matrix * m + row) * n + col;
     if (partials) store(partials + place, sum);

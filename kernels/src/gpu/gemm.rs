@@ -235,3 +235,67 @@ fn product_module(tile: Tile, layout: Layout, load_width: usize, types: Types) -
     };
     (family, module)
 }
+
+/// Every kernel that [`Plan`] may choose, for types and activations as models have them, and the threads of its blocks.
+#[allow(dead_code)] // For checks of what the compiler makes of them.
+pub(crate) fn modules() -> Vec<(Module, usize)> {
+    let mut found = Vec::new();
+    for store_width in [STORE_WIDTH, 1] {
+        for (layout, activation) in [
+            (Layout::Nn, None),
+            (Layout::Nt, Some(Activation::Gelu)),
+            (Layout::Tn, None),
+        ] {
+            // Weight gradients are f32.
+            let c = if layout == Layout::Tn { DType::F32 } else { DType::BF16 };
+            let tensor_cores = TENSOR_CORE_TILES.iter().map(|tile| (tile, DType::BF16, c));
+            let simt = SIMT_TILES[..2].iter().map(|tile| (tile, DType::F32, DType::F32));
+            for (tile, t, c) in tensor_cores.chain(simt) {
+                let types = Types {
+                    t,
+                    c,
+                    activation,
+                    store_width,
+                };
+                let load_width = if store_width == 1 { 1 } else { 16 / t.size() };
+                found.push((product_module(*tile, layout, load_width, types).1, tile.threads));
+            }
+        }
+        for t in [DType::BF16, DType::F32] {
+            let types = Types {
+                t,
+                c: DType::F32,
+                activation: None,
+                store_width,
+            };
+            found.push((types.module("gemm_partials"), Grid::over(1, 1).threads));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_cover_k_and_stages_fit() {
+        for tile in TENSOR_CORE_TILES {
+            assert!(tile.shared() <= 99 << 10, "more than sm_86 has: {tile:?}");
+        }
+        for t in [DType::F32, DType::BF16] {
+            for side in [0, 1, 32, 33, 128, 1000, 4096] {
+                for k in [0, 1, 511, 1023, 1024, 1025, 4097, 70000] {
+                    let shape = Gemm::new(Layout::Tn, side, side, k);
+                    let plan = Plan::new(shape, t);
+                    assert!(plan.splits * plan.k_per_split >= k, "{shape:?} {plan:?}");
+                    assert!(
+                        plan.splits == 1 || (plan.splits - 1) * plan.k_per_split < k,
+                        "{shape:?} {plan:?}"
+                    );
+                    assert!(plan.tile.count(shape) * plan.splits <= MULTIPROCESSORS || plan.splits == 1);
+                }
+            }
+        }
+    }
+}
