@@ -24,6 +24,7 @@ pub fn specialisations() -> Vec<Specialisation> {
         super::dropout::modules(),
         super::elementwise::modules(),
         super::embedding::modules(),
+        super::gemm::modules(),
         super::golden::modules(),
         super::loss::modules(),
         super::norm::modules(),

@@ -197,13 +197,7 @@ struct Types {
 
 impl Types {
     fn module(self, family: &'static str) -> Module {
-        let activation = match self.activation {
-            None => "NONE",
-            Some(Activation::Gelu) => "GELU",
-            Some(Activation::GeluTanh) => "GELU_TANH",
-            Some(Activation::QuickGelu) => "QUICK_GELU",
-            Some(Activation::Silu) => "SILU",
-        };
+        let activation = self.activation.map_or("NONE", super::activation::name);
         Module::new(family)
             .stored_as("TYPE_T", self.t)
             .stored_as("TYPE_C", self.c)
