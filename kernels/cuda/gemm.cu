@@ -43,7 +43,7 @@ template <int SIDE, bool K_MAJOR> struct Part {
             }
         } else {
             // Rows that do not start at multiples of 16 bytes: one element at a time.
-#pragma unroll 4
+#pragma unroll 2
             for (int place = threadIdx.x; place < ROWS * COLS; place += THREADS) {
                 int row = place / COLS, col = place % COLS;
                 bool inside = first_row + row < rows && first_col + col < cols;

@@ -231,7 +231,6 @@ fn product_module(tile: Tile, layout: Layout, load_width: usize, types: Types) -
 }
 
 /// Every kernel that [`Plan`] may choose, for types and activations as models have them, and the threads of its blocks.
-#[allow(dead_code)] // For checks of what the compiler makes of them.
 pub(crate) fn modules() -> Vec<(Module, usize)> {
     let mut found = Vec::new();
     for store_width in [STORE_WIDTH, 1] {
