@@ -14,6 +14,7 @@ macro_rules! sources {
 const SOURCES: &[(&str, &str)] = sources![
     "activation",
     "attention",
+    "attention_backward",
     "contrastive",
     "copy",
     "dropout",
@@ -30,8 +31,10 @@ const SOURCES: &[(&str, &str)] = sources![
 
 /// What the sources include, by the name they include it under.
 pub(super) const HEADERS: &[(&str, &str)] = &[
+    ("attention_tile.cuh", include_str!("../../cuda/attention_tile.cuh")),
     ("prelude.cuh", include_str!("../../cuda/prelude.cuh")),
     ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
+    ("random.cuh", include_str!("../../cuda/random.cuh")),
 ];
 
 /// One specialisation of a family's source: what is compiled at a time.
