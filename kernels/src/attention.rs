@@ -7,8 +7,9 @@
 //! Fewer key heads than query heads is grouped-query attention: query head h reads key head h · `kv_heads` / `q_heads`.
 //! A query that sees no key has output 0, log-sum-exp −∞ and no gradient.
 
+use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{DType, Error, Kind, Result, View, ViewMut, cpu};
+use crate::{DType, Error, Kind, Result, View, ViewMut, cpu, gpu};
 
 /// Which keys a query sees, before lengths and segments narrow it further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,41 +103,36 @@ impl Attention<'_> {
                 self.q_len, self.k_len
             )
         })?;
-        check_lengths(op, "q_lens", self.q_lens, self.batch, self.q_len)?;
-        check_lengths(op, "k_lens", self.k_lens, self.batch, self.k_len)?;
-        match self.segments {
-            Some(segments) => {
-                segments.expect_dtype(op, "segments", DType::I32)?;
-                segments.expect_len(op, "segments", self.batch * self.k_len)
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
-    fn check_inputs(&self, op: &'static str, q: &View, k: &View, v: &View) -> Result<()> {
+    fn check_inputs(&self, op: &'static str, q: &View, k: &View, v: &View) -> Result<Call> {
         self.check(op)?;
-        k.expect_dtype(op, "k", q.dtype())?;
-        v.expect_dtype(op, "v", q.dtype())?;
-        q.expect_len(op, "q", self.q_size())?;
-        k.expect_len(op, "k", self.kv_size())?;
-        v.expect_len(op, "v", self.kv_size())
+        let call = Call::new(op, "q", q)?;
+        call.same("q", q, self.q_size())?;
+        call.same("k", k, self.kv_size())?;
+        call.same("v", v, self.kv_size())?;
+        check_lengths(call, "q_lens", self.q_lens, self.batch, self.q_len)?;
+        check_lengths(call, "k_lens", self.k_lens, self.batch, self.k_len)?;
+        if let Some(segments) = self.segments {
+            call.typed("segments", &segments, DType::I32, self.batch * self.k_len)?;
+        }
+        Ok(call)
     }
 }
 
-fn check_lengths(op: &'static str, what: &'static str, lens: Option<View>, batch: usize, most: usize) -> Result<()> {
+/// On the CPU also each length; elsewhere the host does not see them, and kernels clamp them into their range.
+fn check_lengths(call: Call, what: &'static str, lens: Option<View>, batch: usize, most: usize) -> Result<()> {
     let Some(lens) = lens else { return Ok(()) };
-    lens.expect_dtype(op, what, DType::I32)?;
-    lens.expect_len(op, what, batch)?;
-    if lens.kind() == Kind::Trace {
+    call.typed(what, &lens, DType::I32, batch)?;
+    if lens.kind() != Kind::Cpu {
         return Ok(());
     }
+    let lens = lens.slice::<i32>();
     let fits = |len: i32| usize::try_from(len).is_ok_and(|len| len <= most);
-    match lens.slice::<i32>().iter().position(|&len| !fits(len)) {
+    match lens.iter().position(|&len| !fits(len)) {
         None => Ok(()),
-        Some(at) => Err(Error::Value {
-            op,
-            message: format!("{what}[{at}] is {}, outside 0..={most}", lens.slice::<i32>()[at]),
-        }),
+        Some(at) => Err(call.refuse(format!("{what}[{at}] is {}, outside 0..={most}", lens[at]))),
     }
 }
 
@@ -147,17 +143,16 @@ fn check_lengths(op: &'static str, what: &'static str, lens: Option<View>, batch
 /// and receives the log-sum-exp of each query's scaled scores.
 ///
 /// # Errors
-/// Lengths or types that do not fit `p`; heads that do not divide; lengths outside `0..=q_len` or `0..=k_len`.
+/// Lengths, types or devices that do not fit `p`; heads that do not divide; lengths outside `0..=q_len` or `0..=k_len`,
+/// where the host sees them: on a GPU they are brought into that range. There heads are at most 128 wide.
 pub fn attention(p: &Attention, q: View, k: View, v: View, out: &mut ViewMut, lse: &mut ViewMut) -> Result<()> {
     const OP: &str = "attention";
-    p.check_inputs(OP, &q, &k, &v)?;
-    out.expect_dtype(OP, "out", q.dtype())?;
-    out.expect_len(OP, "out", p.q_size())?;
-    lse.expect_dtype(OP, "lse", q.dtype().accumulator())?;
-    lse.expect_len(OP, "lse", p.rows())?;
+    let call = p.check_inputs(OP, &q, &k, &v)?;
+    call.same("out", out, p.q_size())?;
+    call.accumulator("lse", lse, p.rows())?;
     on_device!("attention", q, T => {
         cpu::attention::forward::<T>(p, q.slice(), k.slice(), v.slice(), out.slice_mut(), lse.slice_mut())
-    })
+    }, gpu => gpu::attention::forward(p, q, k, v, out, lse))
 }
 
 /// The gradients of [`attention`]: `dq`, `dk` and `dv`, of the shapes of `q`, `k` and `v`, for the output's gradient `dout`.
@@ -180,25 +175,16 @@ pub fn attention_backward(
     dv: &mut ViewMut,
 ) -> Result<()> {
     const OP: &str = "attention_backward";
-    p.check_inputs(OP, &q, &k, &v)?;
+    let call = p.check_inputs(OP, &q, &k, &v)?;
     if p.kv_stride != p.k_len {
-        let message = format!("keys of {} tokens in strides of {}", p.k_len, p.kv_stride);
-        return Err(Error::Value { op: OP, message });
+        return Err(call.refuse(format!("keys of {} tokens in strides of {}", p.k_len, p.kv_stride)));
     }
-    for (what, view) in [("out", &out), ("dout", &dout)] {
-        view.expect_dtype(OP, what, q.dtype())?;
-        view.expect_len(OP, what, p.q_size())?;
-    }
-    lse.expect_dtype(OP, "lse", q.dtype().accumulator())?;
-    lse.expect_len(OP, "lse", p.rows())?;
-    for (what, view, size) in [
-        ("dq", &*dq, p.q_size()),
-        ("dk", &*dk, p.kv_size()),
-        ("dv", &*dv, p.kv_size()),
-    ] {
-        view.expect_dtype(OP, what, q.dtype())?;
-        view.expect_len(OP, what, size)?;
-    }
+    call.same("out", &out, p.q_size())?;
+    call.same("dout", &dout, p.q_size())?;
+    call.accumulator("lse", &lse, p.rows())?;
+    call.same("dq", dq, p.q_size())?;
+    call.same("dk", dk, p.kv_size())?;
+    call.same("dv", dv, p.kv_size())?;
     on_device!("attention_backward", q, T => {
         let saved = cpu::attention::Saved::<T> {
             q: q.slice(),
@@ -209,7 +195,7 @@ pub fn attention_backward(
             dout: dout.slice(),
         };
         cpu::attention::backward(p, saved, dq.slice_mut(), dk.slice_mut(), dv.slice_mut())
-    })
+    }, gpu => gpu::attention::backward(p, gpu::attention::Saved { q, k, v, out, lse, dout }, dq, dk, dv))
 }
 
 /// The softmax weights themselves, in `A`, `(batch, q_heads, q_len, k_len)`, before dropout: for pictures.
@@ -218,12 +204,10 @@ pub fn attention_backward(
 /// As for [`attention`].
 pub fn attention_weights(p: &Attention, q: View, k: View, lse: View, weights: &mut ViewMut) -> Result<()> {
     const OP: &str = "attention_weights";
-    p.check_inputs(OP, &q, &k, &k)?;
-    lse.expect_dtype(OP, "lse", q.dtype().accumulator())?;
-    lse.expect_len(OP, "lse", p.rows())?;
-    weights.expect_dtype(OP, "weights", q.dtype().accumulator())?;
-    weights.expect_len(OP, "weights", p.rows() * p.k_len)?;
+    let call = p.check_inputs(OP, &q, &k, &k)?;
+    call.accumulator("lse", &lse, p.rows())?;
+    call.accumulator("weights", weights, p.rows() * p.k_len)?;
     on_device!("attention_weights", q, T => {
         cpu::attention::weights::<T>(p, q.slice(), k.slice(), lse.slice(), weights.slice_mut())
-    })
+    }, gpu => gpu::attention::weights(p, q, k, lse, weights))
 }

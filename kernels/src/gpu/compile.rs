@@ -19,6 +19,7 @@ pub struct Specialisation {
 pub fn specialisations() -> Vec<Specialisation> {
     let families = [
         super::activation::modules(),
+        super::attention::modules(),
         super::contrastive::modules(),
         super::copy::modules(),
         super::dropout::modules(),

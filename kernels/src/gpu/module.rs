@@ -14,6 +14,7 @@ macro_rules! sources {
 const SOURCES: &[(&str, &str)] = sources![
     "activation",
     "attention",
+    "attention_backward",
     "contrastive",
     "copy",
     "dropout",
@@ -39,6 +40,7 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
     ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
     ("random.cuh", include_str!("../../cuda/random.cuh")),
     ("score.cuh", include_str!("../../cuda/score.cuh")),
+    ("attention_tile.cuh", include_str!("../../cuda/attention_tile.cuh")),
 ];
 
 /// One specialisation of a family's source: what is compiled at a time.
