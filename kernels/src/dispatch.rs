@@ -122,12 +122,6 @@ macro_rules! on_pair {
             (F32, F32, f32, f32) (F32, BF16, f32, half::bf16) (BF16, F32, half::bf16, f32)
             (BF16, BF16, half::bf16, half::bf16) (F64, F64, f64, f64))
     };
-    ($op:literal, $x:expr, $y:expr, ($t:ident, $u:ident) => $body:expr) => {
-        $crate::dispatch::on_pair!($op, $x, $y, ($t, $u) => $body, gpu => Err($crate::Error::Value {
-            op: $op,
-            message: format!("has no CUDA kernel yet, called on {}", $x.kind().name()),
-        }))
-    };
     (@arms $op:literal, $x:expr, $y:expr, ($t:ident, $u:ident) => $body:expr, $launch:expr, $(($a:ident, $b:ident, $ta:ty, $tb:ty))*) => {
         match ($x.kind(), $x.dtype(), $y.dtype()) {
             ($crate::device::Kind::Trace, _, _) => Ok(()),

@@ -211,11 +211,5 @@ macro_rules! on_device {
             }),
         }
     };
-    ($op:literal, $view:expr, $t:ident => $body:expr) => {
-        $crate::view::on_device!($op, $view, $t => $body, gpu => Err($crate::Error::Value {
-            op: $op,
-            message: format!("has no CUDA kernel yet, called on {}", $view.kind().name()),
-        }))
-    };
 }
 pub(crate) use on_device;

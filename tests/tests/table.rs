@@ -42,44 +42,12 @@ fn every_instruction_set_follows_the_oracle() {
     set_isa(best);
 }
 
-/// Families with CUDA kernels so far; the others' ops are left out.
-const LAUNCHED: &[&str] = &[
-    "activation",
-    "attention",
-    "contrastive",
-    "copy",
-    "dropout",
-    "elementwise",
-    "embedding",
-    "gemm",
-    "loss",
-    "norm",
-    "patch",
-    "reduce",
-    "rotary",
-];
-
 #[test]
 fn the_cuda_kernels_follow_the_oracle_when_emulated() {
-    let device = Device::emulated(kernels::gpu::Emulation::default()).unwrap();
-    let mut wrong = Vec::new();
-    let only = std::env::var("LENSLET_OP").ok();
-    for row in rows() {
-        if only.as_ref().is_some_and(|only| only != row.op)
-            || !row.kernels.iter().all(|family| LAUNCHED.contains(family))
-        {
-            continue;
-        }
-        for case in &row.cases {
-            for dtype in [DType::F32, DType::BF16] {
-                match follows_oracle(case, &device, dtype) {
-                    Ok(found) => wrong.extend(found),
-                    Err(error) => wrong.push(format!("{} in {dtype}: {error}", case.name)),
-                }
-            }
-        }
+    let device = Device::emulated(kernels::gpu::Emulation::default()).expect("a C++ compiler");
+    for dtype in [DType::F32, DType::BF16] {
+        all_cases(|case| follows_oracle(case, &device, dtype));
     }
-    assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// Names of the Rust files in a folder of the workspace, without those that are no family or op.
