@@ -381,11 +381,15 @@ impl Compiler {
                     String::from_utf8_lossy(&output.stderr)
                 )))
             };
-            let inputs = || inputs.split(' ');
-            let mut compile = Command::new(&self.program);
-            run(compile.args(&all).args(["-I.", "-c", "-x", "c++"]).args(inputs()))?;
+            let mut objects = Vec::new();
+            for input in inputs.split(' ') {
+                let object = Path::new(input).with_extension("o");
+                let mut compile = Command::new(&self.program);
+                compile.args(&all).args(["-I.", "-c", "-x", "c++", input, "-o"]);
+                run(compile.arg(&object))?;
+                objects.push(object);
+            }
             // Linked apart and without the options: no library of the sanitizer's comes in.
-            let objects = inputs().map(|input| Path::new(input).with_extension("o"));
             let mut link = Command::new(&self.program);
             run(link.arg("-shared").args(objects).arg("-o").arg(library))
         };
