@@ -105,11 +105,14 @@ static void* fresh_stack(Fiber& fiber, void (*entry)()) {
 #error "the emulator switches stacks on x86-64 and 64-bit Arm only"
 #endif
 
+/// Apart, so that leaving stays short.
+__attribute__((noinline, cold)) static void tell_overflow(Fiber& me) {
+    me.worker->error = "thread " + std::to_string(me.id) + "'s local variables overflow its stack of " + std::to_string(STACK) + " bytes";
+    me.worker->failed = true;
+}
+
 static void leave(Fiber& me) {
-    if (me.mark != STACK_MARK) {
-        me.worker->error = "a thread's local variables overflow its stack of " + std::to_string(STACK) + " bytes";
-        me.worker->failed = true;
-    }
+    if (me.mark != STACK_MARK) tell_overflow(me);
     emu_switch(&me.stack, me.worker->scheduler);
 }
 
@@ -142,6 +145,15 @@ static void wait(Fiber& me, const char* what, Place place) {
     leave(me);
 }
 
+/// Tells the checker who has met at a barrier.
+static void order_threads(const Worker& worker, const Barrier& barrier) {
+    unsigned met[MOST_THREADS], count = 0;
+    for (unsigned i = 0; i < worker.launch->threads; i++)
+        if (worker.fibers[i]->barrier == &barrier) met[count++] = i;
+    if (count == worker.launch->threads) check_block_met();
+    else check_met(met, count);
+}
+
 static void arrive(Barrier& barrier, const char* what, unsigned expected, Place place) {
     Fiber& me = fiber();
     Worker& worker = *me.worker;
@@ -160,17 +172,13 @@ static void arrive(Barrier& barrier, const char* what, unsigned expected, Place 
     me.barrier = &barrier;
     if (++barrier.arrived < expected) return wait(me, what, place);
     barrier.arrived = 0;
-    unsigned met[MOST_THREADS], count = 0;
+    if (worker.launch->check) order_threads(worker, barrier);
     for (unsigned i = 0; i < worker.launch->threads; i++) {
         Fiber& other = *worker.fibers[i];
         if (other.barrier != &barrier) continue;
         other.barrier = nullptr;
         if (&other != &me) other.state = State::Ready;
-        met[count++] = i;
     }
-    if (!worker.launch->check) return;
-    if (count == worker.launch->threads) check_block_met();
-    else check_met(met, count);
 }
 
 void block_barrier(Place place) {
@@ -376,7 +384,6 @@ static std::string waiting(Worker& worker) {
 static void run_fiber(Worker& worker, Fiber& fiber) {
     worker.current = &fiber;
     emu_switch(&worker.scheduler, fiber.stack);
-    worker.current = nullptr;
 }
 
 /// Lets the ready threads of a warp run until none can; for seeds above 1 it may leave earlier.
