@@ -22,8 +22,9 @@ const CORE: &[(&str, &str)] = &[
     ("checker.cpp", include_str!("../../emulator/checker.cpp")),
     ("sanitizer.cpp", include_str!("../../emulator/sanitizer.cpp")),
     ("places.cpp", include_str!("../../emulator/places.cpp")),
+    ("faults.cpp", include_str!("../../emulator/faults.cpp")),
 ];
-const CORE_FILES: &str = "emulator.cpp instructions.cpp checker.cpp sanitizer.cpp places.cpp";
+const CORE_FILES: &str = "emulator.cpp instructions.cpp checker.cpp sanitizer.cpp places.cpp faults.cpp";
 
 /// `-ffp-contract=off`: what a kernel multiplies and adds apart stays apart, on every host.
 const OPTIONS: &[&str] = &[
@@ -296,7 +297,7 @@ impl Core {
         // modules call its functions.
         let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) }.map_err(bad)?;
         let library = std::mem::ManuallyDrop::new(library);
-        // SAFETY: these functions are declared with the very types in emulator.cpp and checker.cpp.
+        // SAFETY: these functions are declared with the very types in emulator.cpp, faults.cpp and checker.cpp.
         unsafe {
             Ok(Core {
                 run_block: *library.get(b"emu_run_block\0").map_err(bad)?,
