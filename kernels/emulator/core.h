@@ -123,6 +123,9 @@ inline size_t dynamic_offset(const Launch& launch) { return ARENA - (launch.shar
 std::string code_place(uintptr_t address);
 std::string name_places(const std::string& text);
 
+/// From now on faults on this thread of the host end the worker's block; without a worker they are none of ours.
+void watch_faults(Worker* worker);
+
 /// Memory of whole pages between two pages that nobody may touch.
 unsigned char* guarded(size_t bytes);
 

@@ -6,20 +6,16 @@
 // - When nobody can go on, the launch fails and tells which threads wait where.
 #include "checker.h"
 
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <ucontext.h>
 
 #include <algorithm>
 #include <atomic>
 #include <mutex>
 
 namespace emu {
-
-static thread_local Worker* worker_of_thread;
 
 // ---- switching between stacks
 
@@ -105,11 +101,14 @@ static void* fresh_stack(Fiber& fiber, void (*entry)()) {
 #error "the emulator switches stacks on x86-64 and 64-bit Arm only"
 #endif
 
+/// Apart, so that leaving stays short.
+__attribute__((noinline, cold)) static void tell_overflow(Fiber& me) {
+    me.worker->error = "thread " + std::to_string(me.id) + "'s local variables overflow its stack of " + std::to_string(STACK) + " bytes";
+    me.worker->failed = true;
+}
+
 static void leave(Fiber& me) {
-    if (me.mark != STACK_MARK) {
-        me.worker->error = "a thread's local variables overflow its stack of " + std::to_string(STACK) + " bytes";
-        me.worker->failed = true;
-    }
+    if (me.mark != STACK_MARK) tell_overflow(me);
     emu_switch(&me.stack, me.worker->scheduler);
 }
 
@@ -142,6 +141,15 @@ static void wait(Fiber& me, const char* what, Place place) {
     leave(me);
 }
 
+/// Tells the checker who has met at a barrier.
+static void order_threads(const Worker& worker, const Barrier& barrier) {
+    unsigned met[MOST_THREADS], count = 0;
+    for (unsigned i = 0; i < worker.launch->threads; i++)
+        if (worker.fibers[i]->barrier == &barrier) met[count++] = i;
+    if (count == worker.launch->threads) check_block_met();
+    else check_met(met, count);
+}
+
 static void arrive(Barrier& barrier, const char* what, unsigned expected, Place place) {
     Fiber& me = fiber();
     Worker& worker = *me.worker;
@@ -160,17 +168,13 @@ static void arrive(Barrier& barrier, const char* what, unsigned expected, Place 
     me.barrier = &barrier;
     if (++barrier.arrived < expected) return wait(me, what, place);
     barrier.arrived = 0;
-    unsigned met[MOST_THREADS], count = 0;
+    if (worker.launch->check) order_threads(worker, barrier);
     for (unsigned i = 0; i < worker.launch->threads; i++) {
         Fiber& other = *worker.fibers[i];
         if (other.barrier != &barrier) continue;
         other.barrier = nullptr;
         if (&other != &me) other.state = State::Ready;
-        met[count++] = i;
     }
-    if (!worker.launch->check) return;
-    if (count == worker.launch->threads) check_block_met();
-    else check_met(met, count);
 }
 
 void block_barrier(Place place) {
@@ -376,7 +380,6 @@ static std::string waiting(Worker& worker) {
 static void run_fiber(Worker& worker, Fiber& fiber) {
     worker.current = &fiber;
     emu_switch(&worker.scheduler, fiber.stack);
-    worker.current = nullptr;
 }
 
 /// Lets the ready threads of a warp run until none can; for seeds above 1 it may leave earlier.
@@ -425,75 +428,7 @@ static void run_threads(Worker& worker) {
     }
 }
 
-// ---- faults
-
-static struct sigaction before[NSIG];
-
-std::string describe_address(const Launch& launch, uintptr_t address) {
-    size_t nearest = SIZE_MAX;
-    std::string text = "an address outside every argument";
-    for (unsigned i = 0; i < launch.range_count; i++) {
-        const Range& range = launch.ranges[i];
-        bool after = address >= range.start + range.bytes;
-        size_t distance = after ? address - (range.start + range.bytes) : address < range.start ? range.start - address : 0;
-        if (distance >= nearest || distance > (size_t(1) << 24)) continue;
-        nearest = distance;
-        text = std::to_string(distance) + (after ? " bytes past the end of argument " : " bytes before the start of argument ") +
-               std::to_string(range.argument) + " (" + std::to_string(range.bytes) + " bytes)";
-    }
-    return text;
-}
-
-static uintptr_t program_counter(const void* context) {
-    const mcontext_t& machine = static_cast<const ucontext_t*>(context)->uc_mcontext;
-#if defined(__x86_64__)
-    return uintptr_t(machine.gregs[REG_RIP]);
-#else
-    return uintptr_t(machine.pc);
-#endif
-}
-
-/// A fault may also be a stack's: its guard page lies just above its lowest.
-static std::string describe_fault(const Worker& worker, uintptr_t address) {
-    uintptr_t bottom = reinterpret_cast<uintptr_t>(worker.current);
-    if (address - bottom < 2 * 4096) return "of the thread's stack of " + std::to_string(STACK) + " bytes for local variables";
-    return describe_address(*worker.launch, address);
-}
-
-static void on_fault(int signal, siginfo_t* info, void* context) {
-    Worker* worker = worker_of_thread;
-    if (!worker || !worker->running) {
-        if (before[signal].sa_flags & SA_SIGINFO) return before[signal].sa_sigaction(signal, info, context);
-        sigaction(signal, &before[signal], nullptr);
-        return;
-    }
-    uintptr_t address = reinterpret_cast<uintptr_t>(info->si_addr);
-    worker->error = signal == SIGFPE ? "an integer division by zero" : "out of bounds, " + describe_fault(*worker, address);
-    if (worker->current)
-        worker->error += ": thread " + std::to_string(worker->current->id) + " at " + code_place(program_counter(context) + 1);
-    worker->failed = true;
-    siglongjmp(worker->escape, 1);
-}
-
-static void catch_faults() {
-    static const bool once = [] {
-        struct sigaction action = {};
-        action.sa_sigaction = on_fault;
-        action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-        for (int signal : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(signal, &action, &before[signal]);
-        return true;
-    }();
-    (void)once;
-}
-
-unsigned char* guarded(size_t bytes) {
-    size_t page = 4096, whole = bytes + 2 * page;
-    void* start = mmap(nullptr, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (start == MAP_FAILED) return nullptr;
-    unsigned char* inside = static_cast<unsigned char*>(start) + page;
-    mprotect(inside, bytes, PROT_READ | PROT_WRITE);
-    return inside;
-}
+// ---- workers
 
 /// Each guard page costs two of the 65,530 mappings Linux allows a process; stacks beyond these rely on their mark alone.
 constexpr int MOST_GUARDS = 12000;
@@ -518,7 +453,6 @@ static bool make_fibers(Worker& worker) {
 }
 
 static Worker* make_worker() {
-    catch_faults();
     Worker* worker = new Worker();
     worker->shared = guarded(ARENA);
     return worker->shared && make_fibers(*worker) ? worker : nullptr;
@@ -575,29 +509,15 @@ extern "C" int emu_run_block(const emu::Launch* launch, unsigned x, unsigned y, 
         return 1;
     }
     reset(*here, *launch, {x, y, z});
-    worker_of_thread = here;
+    watch_faults(here);
     here->running = true;
     if (sigsetjmp(here->escape, 1) == 0) run_threads(*here);
     here->running = false;
-    worker_of_thread = nullptr;
+    watch_faults(nullptr);
     bool failed = here->failed;
     if (failed) snprintf(error, capacity, "block (%u, %u, %u): %s", x, y, z, name_places(here->error).c_str());
     give_back(here);
     return failed;
-}
-
-/// New memory of NaNs whose end lies at a page that nobody may touch, and so does the page before its start.
-extern "C" void* emu_allocate(size_t bytes) {
-    size_t page = 4096, whole = (bytes + page - 1) / page * page;
-    unsigned char* start = emu::guarded(whole);
-    if (!start) return nullptr;
-    memset(start, emu::NAN_BYTE, whole);
-    return start + (whole - bytes);
-}
-
-extern "C" void emu_free(void* memory, size_t bytes) {
-    size_t page = 4096, whole = (bytes + page - 1) / page * page;
-    munmap(static_cast<char*>(memory) - (whole - bytes) - page, whole + 2 * page);
 }
 
 /// Bytes of shared memory a launch may ask for.

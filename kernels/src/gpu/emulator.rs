@@ -22,8 +22,9 @@ const CORE: &[(&str, &str)] = &[
     ("checker.cpp", include_str!("../../emulator/checker.cpp")),
     ("sanitizer.cpp", include_str!("../../emulator/sanitizer.cpp")),
     ("places.cpp", include_str!("../../emulator/places.cpp")),
+    ("faults.cpp", include_str!("../../emulator/faults.cpp")),
 ];
-const CORE_FILES: &str = "emulator.cpp instructions.cpp checker.cpp sanitizer.cpp places.cpp";
+const CORE_FILES: &str = "emulator.cpp instructions.cpp checker.cpp sanitizer.cpp places.cpp faults.cpp";
 
 /// `-ffp-contract=off`: what a kernel multiplies and adds apart stays apart, on every host.
 const OPTIONS: &[&str] = &[
@@ -45,6 +46,10 @@ const CHECKED: &[&str] = &[
     "-fno-tree-vectorize",
     "-fno-tree-slp-vectorize",
 ];
+
+/// As above, for clang: it leaves out a read that a write to the same place follows, and such memory may never have been
+/// written.
+const CHECKED_BY_CLANG: &[&str] = &["-mllvm", "-tsan-instrument-read-before-write=1"];
 
 /// The checker follows one launch at a time.
 static ONE_CHECKED: Mutex<()> = Mutex::new(());
@@ -130,7 +135,9 @@ impl Emulator {
         sources.push(CORE[0]);
         let mut options: Vec<String> = module.options().collect();
         if self.settings.check {
-            options.extend(CHECKED.iter().map(ToString::to_string));
+            let clang = self.compiler.version.contains("clang");
+            let more = if clang { CHECKED_BY_CLANG } else { &[] };
+            options.extend(CHECKED.iter().chain(more).map(ToString::to_string));
         }
         let path = self.compiler.build(&sources, &file, &options)?;
         let library = Arc::new(open(&path)?);
@@ -290,7 +297,7 @@ impl Core {
         // modules call its functions.
         let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) }.map_err(bad)?;
         let library = std::mem::ManuallyDrop::new(library);
-        // SAFETY: these functions are declared with the very types in emulator.cpp and checker.cpp.
+        // SAFETY: these functions are declared with the very types in emulator.cpp, faults.cpp and checker.cpp.
         unsafe {
             Ok(Core {
                 run_block: *library.get(b"emu_run_block\0").map_err(bad)?,
@@ -381,11 +388,15 @@ impl Compiler {
                     String::from_utf8_lossy(&output.stderr)
                 )))
             };
-            let inputs = || inputs.split(' ');
-            let mut compile = Command::new(&self.program);
-            run(compile.args(&all).args(["-I.", "-c", "-x", "c++"]).args(inputs()))?;
+            let mut objects = Vec::new();
+            for input in inputs.split(' ') {
+                let object = Path::new(input).with_extension("o");
+                let mut compile = Command::new(&self.program);
+                compile.args(&all).args(["-I.", "-c", "-x", "c++", input, "-o"]);
+                run(compile.arg(&object))?;
+                objects.push(object);
+            }
             // Linked apart and without the options: no library of the sanitizer's comes in.
-            let objects = inputs().map(|input| Path::new(input).with_extension("o"));
             let mut link = Command::new(&self.program);
             run(link.arg("-shared").args(objects).arg("-o").arg(library))
         };
