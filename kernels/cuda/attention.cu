@@ -39,7 +39,7 @@ __device__ inline void softmax_step(Tiles<N>& s, Tiles<WIDTH / 8>& out, float (&
 }
 
 /// out = softmax(scale · q·kᵀ + mask)·v, (batch, q_len, q_heads, DIM); lse (batch, q_heads, q_len).
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, FEWEST_BLOCKS)
 attention_forward(const T* q, const T* k, const T* v, T* out, float* lse, ATTENTION_ARGUMENTS) {
     SMEM_DYNAMIC(T, q_tile);
     T* k_tile = q_tile + OWNED * ROW;
@@ -94,7 +94,7 @@ attention_forward(const T* q, const T* k, const T* v, T* out, float* lse, ATTENT
 EXPORT_KERNEL(attention_forward)
 
 /// weights = exp(scale · q·kᵀ + mask − lse), (batch, q_heads, q_len, k_len).
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, FEWEST_BLOCKS)
 attention_weights(const T* q, const T* k, const float* lse, float* weights, ATTENTION_ARGUMENTS) {
     SMEM_DYNAMIC(T, q_tile);
     T* k_tile = q_tile + OWNED * ROW;

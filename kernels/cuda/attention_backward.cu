@@ -61,7 +61,7 @@ __device__ inline void weights_and_gradients(Tiles<N>& p, Tiles<N>& ds, const Qu
 
 /// dk and dv, (batch, k_len, kv_heads, DIM). Grid: (blocks of keys, key heads, batch). The query heads that share the keys
 /// come one after another.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, FEWEST_BLOCKS)
 attention_backward_keys(const T* q, const T* k, const T* v, const T* dout, const float* lse, const float* delta, T* dk, T* dv,
                         ATTENTION_ARGUMENTS) {
     SMEM_DYNAMIC(T, k_tile);
@@ -109,7 +109,7 @@ attention_backward_keys(const T* q, const T* k, const T* v, const T* dout, const
 EXPORT_KERNEL(attention_backward_keys)
 
 /// dq, (batch, q_len, q_heads, DIM). Grid: (blocks of queries, query heads, batch).
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, FEWEST_BLOCKS)
 attention_backward_queries(const T* q, const T* k, const T* v, const T* dout, const float* lse, const float* delta, T* dq,
                            ATTENTION_ARGUMENTS) {
     SMEM_DYNAMIC(T, q_tile);

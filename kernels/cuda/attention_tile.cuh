@@ -13,6 +13,9 @@
 
 typedef TYPE_T T;
 constexpr int WARPS = 4, THREADS = WARPS * WARP, OWNED = 16 * WARPS;
+/// Blocks per multiprocessor that the compiler keeps registers free for. 0 leaves it the choice; 1 keeps it from spilling a
+/// few registers to fit one block more, which it does with segments, with dropout and in f32.
+constexpr int FEWEST_BLOCKS = SEGMENTS || DROPOUT || sizeof(T) == 4 ? 1 : 0;
 constexpr int DIM = HEAD_DIM;
 /// The width of a head in shared memory: padded with zeros to whole matrix instructions.
 constexpr int WIDTH = (DIM + 15) / 16 * 16;

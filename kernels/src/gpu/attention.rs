@@ -32,8 +32,6 @@ struct Tiles {
     family: &'static str,
     dtype: DType,
     head_dim: usize,
-    /// Rows of the tiles that stream past those a block owns.
-    streamed: usize,
     aligned: bool,
     segments: bool,
     dropout: bool,
@@ -63,23 +61,27 @@ impl Tiles {
 
     /// Without segments and dropout. `aligned`: every tensor starts at a multiple of [`WIDE`] bytes.
     fn plain(family: &'static str, dtype: DType, head_dim: usize, aligned: bool) -> Tiles {
-        // As many rows as leave the sums of a warp in registers and the tiles of two blocks in the shared memory of a
-        // multiprocessor. The backward pass keeps two tiles of scores, and over keys two sums of heads.
-        let streamed = match (family, dtype, head_dim) {
-            ("attention", DType::F32, 65..) => 32,
-            ("attention", ..) => 64,
-            (_, DType::F32, 65..) => 16,
-            (_, DType::F32, _) | (_, _, 65..) => 32,
-            _ => 64,
-        };
         Tiles {
             family,
             dtype,
             head_dim,
-            streamed,
             aligned: aligned && (head_dim * dtype.size()).is_multiple_of(WIDE),
             segments: false,
             dropout: false,
+        }
+    }
+
+    /// Rows of the tiles that stream past those a block owns: as many as leave the sums of a warp in registers and, but for
+    /// wide heads in f32, the tiles of two blocks in the shared memory of a multiprocessor. The backward pass keeps two
+    /// tiles of scores, and over keys two sums of heads.
+    fn streamed(&self) -> usize {
+        match (self.family, self.dtype, self.head_dim) {
+            ("attention", DType::F32, 65..) => 32,
+            ("attention", ..) => 64,
+            (_, DType::F32, 65..) => 16,
+            (_, _, 65..) if self.segments => 16,
+            (_, DType::F32, _) | (_, _, 65..) => 32,
+            _ => 64,
         }
     }
 
@@ -87,7 +89,7 @@ impl Tiles {
         Module::new(self.family)
             .stored_as("TYPE_T", self.dtype)
             .define("HEAD_DIM", self.head_dim)
-            .define("STREAMED", self.streamed)
+            .define("STREAMED", self.streamed())
             .define("ALIGNED", u8::from(self.aligned))
             .define("SEGMENTS", u8::from(self.segments))
             .define("DROPOUT", u8::from(self.dropout))
@@ -99,7 +101,7 @@ impl Tiles {
         Grid {
             blocks: [tokens.div_ceil(OWNED), heads, batch],
             threads: THREADS,
-            shared: (owned * OWNED + streamed * self.streamed) * row,
+            shared: (owned * OWNED + streamed * self.streamed()) * row,
         }
     }
 }
