@@ -189,7 +189,7 @@ fn a_wrong_recipe_is_named_by_file_and_line_and_leaves_nothing() {
     fails(&train, &[&format!("wrong.toml:{}", table + 2), "sneed"]);
 
     let demo = demo_recipe();
-    for (device, said) in [("cuda:0", "--device cpu"), ("tpu", "expected `cpu` or `cuda:N`")] {
+    for (device, said) in [("cuda:0", "--device cpu"), ("tpu", "expected `cpu`, `cuda:N` or `emulated`")] {
         fails(
             &[
                 "train",
