@@ -1,11 +1,13 @@
 //! Arithmetic on buffers: the kernels Lenslet computes with.
 //!
 //! One file per family holds the contract (maths, shapes, types, errors) and the dispatch by device;
-//! `cpu/` holds the SIMD implementation under the same name. Nothing here knows tensors or gradients.
+//! `cpu/` holds the SIMD implementation under the same name, `gpu/` the launches of `cuda/<family>.cu`. Nothing here knows
+//! tensors or gradients.
 //!
 //! Conventions, once for all families:
 //! - Views are contiguous and row-major; shapes come as arguments, written `(batch, tokens, dim)`.
-//! - `T` is F32, BF16 or F64. Statistics, losses and weight gradients are in `A`, the accumulator of `T` (F32, or F64 for F64).
+//! - `T` is F32, BF16 or F64; F64 is for checks and computed on the CPU only. Statistics, losses and weight gradients are in
+//!   `A`, the accumulator of `T` (F32, or F64 for F64).
 //! - Outputs are overwritten, never read, unless the contract says "adds to".
 //! - How work is split depends on shapes alone, so results are the same to the last bit for any number of threads.
 

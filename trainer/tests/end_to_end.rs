@@ -189,7 +189,10 @@ fn a_wrong_recipe_is_named_by_file_and_line_and_leaves_nothing() {
     fails(&train, &[&format!("wrong.toml:{}", table + 2), "sneed"]);
 
     let demo = demo_recipe();
-    for (device, said) in [("cuda:0", "--device cpu"), ("tpu", "expected `cpu`, `cuda:N` or `emulated`")] {
+    for (device, said) in [
+        ("cuda:0", "--device cpu"),
+        ("tpu", "expected `cpu`, `cuda:N` or `emulated`"),
+    ] {
         fails(
             &[
                 "train",
