@@ -222,13 +222,13 @@ fn optimizer(group: &mut BenchmarkGroup<'_, WallTime>) {
         eps: 1e-8,
         weight_decay: 0.1,
         step: 10,
-        grad_scale: 1.0,
     };
     measure(group, "adamw", DType::F32, 7 * 4 * n, || {
         adamw(
             &p,
             &mut w.view_mut(),
             g.view(),
+            None,
             &mut m.view_mut(),
             &mut v.view_mut(),
             None,
@@ -241,6 +241,7 @@ fn optimizer(group: &mut BenchmarkGroup<'_, WallTime>) {
             &p,
             &mut w.view_mut(),
             g.view(),
+            None,
             &mut m.view_mut(),
             &mut v.view_mut(),
             low,

@@ -3,9 +3,9 @@
 
 use crate::error::Result;
 use crate::{DType, Tensor};
-use kernels::elementwise::{axpy, scale};
+use kernels::elementwise::{axpy_by, scale, scale_by};
 use kernels::gemm::{Epilogue, Gemm, Layout, gemm};
-use kernels::optimizer::sum_squares;
+use kernels::optimizer::{NormScale, norm_scale, sum_squares};
 
 /// Decay of the momentum.
 const MOMENTUM: f64 = 0.95;
@@ -15,15 +15,15 @@ const COEFFICIENTS: [f64; 3] = [3.4445, -4.7750, 2.0315];
 /// Brings the update's size to that of AdamW's, so that learning rates compare (Liu et al. 2025, "Muon is scalable").
 const SIZE: f64 = 0.2;
 
-/// Updates `momentum` with `gradient` (times `grad_scale`) and returns what to add to the weights per unit of learning
-/// rate: both (rows, columns) in the accumulator's type.
-pub(crate) fn direction(gradient: &Tensor, momentum: &mut Tensor, grad_scale: f64) -> Result<Tensor> {
+/// Updates `momentum` with `gradient` (times `grad_scale`, one number) and returns what to add to the weights per unit of
+/// learning rate: all in the accumulator's type, both matrices (rows, columns).
+pub(crate) fn direction(gradient: &Tensor, momentum: &mut Tensor, grad_scale: &Tensor) -> Result<Tensor> {
     let mut decayed = momentum.like()?;
     scale(momentum.view(), &mut decayed.view_mut()?, MOMENTUM)?;
-    axpy(gradient.view(), &mut decayed.view_mut()?, grad_scale)?;
+    axpy_by(gradient.view(), grad_scale.view(), &mut decayed.view_mut()?, 1.0)?;
     let mut ahead = momentum.like()?;
     scale(decayed.view(), &mut ahead.view_mut()?, MOMENTUM)?;
-    axpy(gradient.view(), &mut ahead.view_mut()?, grad_scale)?;
+    axpy_by(gradient.view(), grad_scale.view(), &mut ahead.view_mut()?, 1.0)?;
     *momentum = decayed;
     let (rows, columns) = (gradient.shape()[0], gradient.shape()[1]);
     let factor = -SIZE * (rows.max(columns) as f64).sqrt();
@@ -38,7 +38,7 @@ pub(crate) fn direction(gradient: &Tensor, momentum: &mut Tensor, grad_scale: f6
 fn orthogonalize(x: &Tensor) -> Result<Tensor> {
     let [a, b, c] = COEFFICIENTS;
     let wide = x.shape()[0] <= x.shape()[1];
-    let mut x = scaled(x, 1.0 / (norm(x)? + 1e-7))?;
+    let mut x = normalized(x)?;
     for _ in 0..ROUNDS {
         let gram = match wide {
             true => product(Layout::Nt, &x, &x, Epilogue::default())?,
@@ -63,10 +63,15 @@ fn orthogonalize(x: &Tensor) -> Result<Tensor> {
     Ok(x)
 }
 
-fn norm(x: &Tensor) -> Result<f64> {
+/// `x` over its Frobenius norm.
+fn normalized(x: &Tensor) -> Result<Tensor> {
     let mut squares = Tensor::empty(x.device(), DType::F64, [1])?;
     sum_squares(x.view(), &mut squares.view_mut()?)?;
-    Ok(squares.item()?.sqrt())
+    let mut factor = Tensor::empty(x.device(), x.dtype(), [1])?;
+    norm_scale(squares.view(), NormScale::Unit, &mut factor.view_mut()?)?;
+    let mut out = x.like()?;
+    scale_by(x.view(), factor.view(), &mut out.view_mut()?, 1.0)?;
+    Ok(out)
 }
 
 fn scaled(x: &Tensor, factor: f64) -> Result<Tensor> {
@@ -132,7 +137,8 @@ mod tests {
     fn the_first_direction_opposes_the_gradient() -> Result<()> {
         let gradient = Array::random([6, 9], 1.0, 3).tensor(&Device::cpu(), DType::F64)?;
         let mut momentum = Tensor::zeros(&Device::cpu(), DType::F64, [6, 9])?;
-        let step = direction(&gradient, &mut momentum, 0.5)?.to_f64()?;
+        let half = Tensor::full(&Device::cpu(), DType::F64, [1], 0.5)?;
+        let step = direction(&gradient, &mut momentum, &half)?.to_f64()?;
         let dot: f64 = step.iter().zip(gradient.to_f64()?).map(|(s, g)| s * g).sum();
         assert!(dot < 0.0);
         let halved: Vec<f64> = gradient.to_f64()?.iter().map(|g| 0.5 * g).collect();

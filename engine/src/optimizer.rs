@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use crate::{DType, GroupSpec, Params, Shape, Tensor, Update, muon};
 use kernels::optimizer as kernel;
-use kernels::{View, elementwise};
+use kernels::optimizer::NormScale;
+use kernels::{View, ViewMut, elementwise};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -94,24 +95,33 @@ impl Optimizer {
     /// One step with learning rate `lr`, then zeroes the gradients.
     ///
     /// # Errors
-    /// [`Error::NotFinite`], before anything changed, when a gradient is not finite.
+    /// [`Error::NotFinite`], with nothing changed, when a gradient is not finite.
     pub fn step(&mut self, params: &mut Params, lr: f64) -> Result<StepReport> {
         let (sum, others) = self.gradients.split_at_mut(1);
         for other in others {
             elementwise::axpy(other.view(), &mut sum[0].view_mut()?, 1.0)?;
             elementwise::fill(&mut other.view_mut()?, 0.0)?;
         }
-        let grad_norm = sum_squares(sum[0].view())?.sqrt();
+        let squares = sum_squares(sum[0].view())?;
+        let limit = self.settings.clip.unwrap_or(f64::INFINITY);
+        let mut grad_scale = Tensor::empty(params.device(), sum[0].dtype(), [1])?;
+        kernel::norm_scale(squares.view(), NormScale::Clip(limit), &mut grad_scale.view_mut()?)?;
+        self.update(params, lr, &grad_scale)?;
+        // The only number that comes back to the host, after all work has been handed out: where it is not finite, the
+        // kernels have changed nothing.
+        let grad_norm = squares.item()?.sqrt();
         if !grad_norm.is_finite() {
             return Err(Error::NotFinite {
                 name: self.first_bad(params)?,
             });
         }
-        let grad_scale = match self.settings.clip {
-            Some(limit) if grad_norm > limit => limit / grad_norm,
-            _ => 1.0,
-        };
         self.steps += 1;
+        elementwise::fill(&mut self.gradients[0].view_mut()?, 0.0)?;
+        Ok(StepReport { grad_norm })
+    }
+
+    /// Every group by its rule; nothing changes where `grad_scale` is NaN.
+    fn update(&mut self, params: &mut Params, lr: f64, grad_scale: &Tensor) -> Result<()> {
         for (group, range) in params.trainable_groups() {
             match group.update {
                 Update::AdamW => self.adamw(params, &group, range, lr, grad_scale)?,
@@ -129,8 +139,7 @@ impl Optimizer {
                 }
             }
         }
-        elementwise::fill(&mut self.gradients[0].view_mut()?, 0.0)?;
-        Ok(StepReport { grad_norm })
+        Ok(())
     }
 
     fn adamw(
@@ -139,7 +148,7 @@ impl Optimizer {
         group: &GroupSpec,
         range: Range<usize>,
         lr: f64,
-        grad_scale: f64,
+        grad_scale: &Tensor,
     ) -> Result<()> {
         let AdamW { beta1, beta2, eps, .. } = self.settings;
         let step = kernel::AdamW {
@@ -148,8 +157,7 @@ impl Optimizer {
             beta2,
             eps,
             weight_decay: group.weight_decay,
-            step: self.steps,
-            grad_scale,
+            step: self.steps + 1,
         };
         let (start, len) = (range.start, range.len());
         let gradients = self.gradients[0].slice_flat(start, [len].into());
@@ -159,6 +167,7 @@ impl Optimizer {
             &step,
             &mut master.range_mut("the parameters", start, len)?,
             gradients.view(),
+            Some(grad_scale.view()),
             &mut self.first.range_mut("optimiser state", start, len)?,
             &mut self.second.range_mut("optimiser state", start, len)?,
             low.as_mut(),
@@ -173,7 +182,7 @@ impl Optimizer {
         group: &GroupSpec,
         matrices: &[(Shape, Range<usize>)],
         lr: f64,
-        grad_scale: f64,
+        grad_scale: &Tensor,
     ) -> Result<()> {
         let lr = lr * group.lr_scale;
         let (gradients, first) = (&self.gradients[0], &self.first);
@@ -185,7 +194,9 @@ impl Optimizer {
         let directions: Vec<Result<(Tensor, Tensor)>> = matrices.par_iter().map(direction).collect();
         for ((shape, range), direction) in matrices.iter().zip(directions) {
             let ((step, momentum), start, len) = (direction?, range.start, range.len());
-            self.first.write(&momentum, 0, start, 1, len, 0, 0)?;
+            let replace =
+                |new: &Tensor, old: &mut ViewMut<'_>| elementwise::cast_unless_nan(new.view(), grad_scale.view(), old);
+            replace(&momentum, &mut self.first.range_mut("optimiser state", start, len)?)?;
             let (master, low) = params.arenas_mut();
             let mut weights = Tensor::empty(master.device(), master.dtype(), *shape)?;
             elementwise::scale(
@@ -194,9 +205,9 @@ impl Optimizer {
                 1.0 - lr * group.weight_decay,
             )?;
             elementwise::axpy(step.view(), &mut weights.view_mut()?, lr)?;
-            master.write(&weights, 0, start, 1, len, 0, 0)?;
+            replace(&weights, &mut master.range_mut("the parameters", start, len)?)?;
             if let Some(low) = low {
-                elementwise::cast(weights.view(), &mut low.range_mut("the parameters", start, len)?)?;
+                replace(&weights, &mut low.range_mut("the parameters", start, len)?)?;
             }
         }
         Ok(())
@@ -205,7 +216,7 @@ impl Optimizer {
     fn first_bad(&self, params: &Params) -> Result<String> {
         for (name, range) in params.trainable_entries() {
             let part = self.gradients[0].slice_flat(range.start, [range.len()].into());
-            if !sum_squares(part.view())?.is_finite() {
+            if !sum_squares(part.view())?.item()?.is_finite() {
                 return Ok(name.to_string());
             }
         }
@@ -213,8 +224,8 @@ impl Optimizer {
     }
 }
 
-fn sum_squares(view: View<'_>) -> Result<f64> {
+fn sum_squares(view: View<'_>) -> Result<Tensor> {
     let mut squares = Tensor::empty(view.device(), DType::F64, [1])?;
     kernel::sum_squares(view, &mut squares.view_mut()?)?;
-    squares.item()
+    Ok(squares)
 }

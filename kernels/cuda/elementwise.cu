@@ -42,8 +42,21 @@ extern "C" __global__ void scale(const T* x, U* out, i64 len, float factor, cons
 }
 EXPORT_KERNEL(scale)
 
-/// y += factor · x.
-extern "C" __global__ void axpy(const T* x, U* y, i64 len, float factor) {
+/// out = x, unless the scalar is NaN.
+extern "C" __global__ void cast_unless_nan(const T* x, U* out, i64 len, const float* scalar) {
+    if (*scalar != *scalar) return;
+    FOR_VECTORS(i, len) {
+        VecT a = load<W>(x + i);
+        VecU b;
+        for (int j = 0; j < W; j++) b.at[j] = narrow<U>(widen(a.at[j]));
+        store(out + i, b);
+    }
+}
+EXPORT_KERNEL(cast_unless_nan)
+
+/// y += factor · scalar · x, where `scalar` may be absent.
+extern "C" __global__ void axpy(const T* x, U* y, i64 len, float factor, const float* scalar) {
+    if (scalar) factor *= *scalar;
     FOR_VECTORS(i, len) {
         VecT a = load<W>(x + i);
         VecU b = load<W>(y + i);

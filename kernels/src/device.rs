@@ -7,6 +7,7 @@ use crate::gpu::{Emulation, Gpu};
 use crate::{Error, Result};
 use memmap2::MmapMut;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Alignment of every buffer: one cache line, one AVX-512 register.
@@ -53,6 +54,7 @@ pub struct Device {
     kind: Kind,
     pool: Arc<Mutex<Pool>>,
     gpu: Option<Arc<Gpu>>,
+    downloads: Arc<AtomicUsize>,
 }
 
 /// Bytes a device's pool holds.
@@ -134,6 +136,7 @@ impl Device {
             kind,
             pool: Arc::default(),
             gpu,
+            downloads: Arc::default(),
         }
     }
 
@@ -153,6 +156,15 @@ impl Device {
     /// Failures of that work, where it runs beside the host.
     pub fn synchronize(&self) -> Result<()> {
         self.gpu().map_or(Ok(()), Gpu::synchronize)
+    }
+
+    /// How often data came back from a GPU, real or emulated, which makes the host wait for all that was asked of it before.
+    pub fn downloads(&self) -> usize {
+        self.downloads.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_download(&self) {
+        self.downloads.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The pool's counters.

@@ -56,11 +56,7 @@ pub fn scale_by(x: View, scalar: View, out: &mut ViewMut, factor: f64) -> Result
     out_call.accumulator("scalar", &scalar, 1)?;
     call.sized("out", out.len(), x.len())?;
     on_pair!("scale_by", x, out, (T, U) => {
-        let scalar = match scalar.dtype() {
-            DType::F64 => scalar.slice::<f64>()[0],
-            _ => scalar.slice::<f32>()[0] as f64,
-        };
-        cpu::elementwise::scale::<T, U>(x.slice(), out.slice_mut(), scalar * factor)
+        cpu::elementwise::scale::<T, U>(x.slice(), out.slice_mut(), number(scalar) * factor)
     }, gpu => gpu::elementwise::scale("scale_by", x, out, factor, Some(scalar)))
 }
 
@@ -72,7 +68,48 @@ pub fn axpy(x: View, y: &mut ViewMut, factor: f64) -> Result<()> {
     let call = Call::new("axpy", "x", &x)?;
     call.same_or_accumulator("y", y, x.len())?;
     on_pair!("axpy", x, y, (T, U) => cpu::elementwise::axpy::<T, U>(x.slice(), y.slice_mut(), factor),
-        gpu => gpu::elementwise::axpy(x, y, factor))
+        gpu => gpu::elementwise::axpy("axpy", x, y, factor, None))
+}
+
+/// `y = y + factor · scalar · x`, with `scalar` one `A` on the device; `x` is `T`, `y` is `T` or `A`, of equal length.
+///
+/// # Errors
+/// Lengths or devices that differ, types without a common accumulator.
+pub fn axpy_by(x: View, scalar: View, y: &mut ViewMut, factor: f64) -> Result<()> {
+    let call = Call::new("axpy_by", "x", &x)?;
+    call.accumulator("scalar", &scalar, 1)?;
+    call.same_or_accumulator("y", y, x.len())?;
+    on_pair!("axpy_by", x, y, (T, U) => {
+        cpu::elementwise::axpy::<T, U>(x.slice(), y.slice_mut(), number(scalar) * factor)
+    }, gpu => gpu::elementwise::axpy("axpy_by", x, y, factor, Some(scalar)))
+}
+
+/// `out = x` in another type, unless `scalar` is NaN: then `out` stays as it is. For results that a number the host has not
+/// seen makes void. `x` and `out` are each `T` or `A`, of equal length, `scalar` is one `A`.
+///
+/// # Errors
+/// Lengths or devices that differ, types without a common accumulator.
+pub fn cast_unless_nan(x: View, scalar: View, out: &mut ViewMut) -> Result<()> {
+    let call = Call::new("cast_unless_nan", "x", &x)?;
+    call.accumulator("scalar", &scalar, 1)?;
+    let out_call = Call::new("cast_unless_nan", "out", out)?;
+    out_call.accumulator("scalar", &scalar, 1)?;
+    call.sized("out", out.len(), x.len())?;
+    match x.kind() {
+        Kind::Cpu if number(scalar).is_nan() => {}
+        Kind::Cpu => cpu::elementwise::cast(x, out),
+        Kind::Cuda(_) | Kind::Emulated => gpu::elementwise::cast_unless_nan(x, scalar, out)?,
+        Kind::Trace => {}
+    }
+    Ok(())
+}
+
+/// One number of an accumulator's type, on the CPU.
+fn number(scalar: View) -> f64 {
+    match scalar.dtype() {
+        DType::F64 => scalar.slice::<f64>()[0],
+        _ => scalar.slice::<f32>()[0] as f64,
+    }
 }
 
 /// `out[o, i] = x[o, i] + b[i]`: `x` and `out` are `(outer, inner)`, `b` is `(inner)`, all `T`. `inner` is `b`'s length.

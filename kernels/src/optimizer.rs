@@ -1,6 +1,7 @@
 //! The optimiser's step and the norm that gradients are clipped by.
 
 use crate::cpu;
+use crate::cpu::simd::Real;
 use crate::dispatch::Call;
 use crate::gpu;
 use crate::view::on_device;
@@ -21,14 +22,13 @@ pub struct AdamW {
     pub weight_decay: f64,
     /// Number of this step, from 1.
     pub step: u64,
-    /// Factor of the gradients: of clipping, or the inverse of a loss scale.
-    pub grad_scale: f64,
 }
 
-/// One step of AdamW (Loshchilov and Hutter 2019), in place. With `g = grad_scale · grads`:
+/// One step of AdamW (Loshchilov and Hutter 2019), in place. With `g = grad_scale · grads`, or `grads` where none is given:
 /// `m = β₁m + (1 − β₁)g`, `v = β₂v + (1 − β₂)g²`, `m̂ = m / (1 − β₁ˢᵗᵉᵖ)`, `v̂ = v / (1 − β₂ˢᵗᵉᵖ)`,
 /// `w = w − lr·weight_decay·w − lr·m̂ / (√v̂ + eps)`. All arguments have the same length and are in `A` (F32 or F64);
-/// `low`, if given, is BF16 and receives the rounded weights.
+/// `low`, if given, is BF16 and receives the rounded weights. `grad_scale` is one `A` on the device, as [`norm_scale`] leaves
+/// it; where it is NaN nothing is changed.
 ///
 /// # Errors
 /// Lengths, types or devices that do not fit; a `step` of 0.
@@ -36,6 +36,7 @@ pub fn adamw(
     p: &AdamW,
     weights: &mut ViewMut,
     grads: View,
+    grad_scale: Option<View>,
     m: &mut ViewMut,
     v: &mut ViewMut,
     mut low: Option<&mut ViewMut>,
@@ -44,6 +45,9 @@ pub fn adamw(
     let len = weights.len();
     call.accumulator("weights", weights, len)?;
     call.same("grads", &grads, len)?;
+    if let Some(grad_scale) = &grad_scale {
+        call.same("grad_scale", grad_scale, 1)?;
+    }
     call.same("m", m, len)?;
     call.same("v", v, len)?;
     if let Some(low) = &low {
@@ -53,8 +57,53 @@ pub fn adamw(
         return Err(call.refuse("steps are counted from 1".to_string()));
     }
     on_device!("adamw", weights, T => cpu::optimizer::adamw::<<T as Element>::Acc>(
-        p, weights.slice_mut(), grads.slice(), m.slice_mut(), v.slice_mut(), low.as_mut().map(|low| low.slice_mut())
-    ), gpu => gpu::optimizer::adamw(p, weights, grads, m, v, low.as_deref()))
+        p,
+        weights.slice_mut(),
+        grads.slice(),
+        grad_scale.map(|scale| scale.slice()[0]),
+        m.slice_mut(),
+        v.slice_mut(),
+        low.as_mut().map(|low| low.slice_mut())
+    ), gpu => gpu::optimizer::adamw(p, weights, grads, grad_scale, m, v, low.as_deref()))
+}
+
+/// What a vector is to be scaled by, given its norm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum NormScale {
+    /// `min(1, limit / norm)`: no longer than this limit.
+    Clip(f64),
+    /// `1 / (norm + 1e-7)`: to length one, or to zero where there is nothing.
+    Unit,
+}
+
+impl NormScale {
+    /// Added to the norm, so that zeros stay zeros.
+    pub(crate) const TINY: f64 = 1e-7;
+
+    fn of(self, norm: f64) -> f64 {
+        match self {
+            _ if !norm.is_finite() => f64::NAN,
+            NormScale::Clip(limit) if norm > limit => limit / norm,
+            NormScale::Clip(_) => 1.0,
+            NormScale::Unit => 1.0 / (norm + Self::TINY),
+        }
+    }
+}
+
+/// `out[0]` is the factor by which `rule` scales a vector whose squares add up to `squares[0]`, NaN where that is not finite:
+/// the host need not see the norm. `squares` is one F64, `out` one F32 or F64.
+///
+/// # Errors
+/// Lengths, types or devices that do not fit.
+pub fn norm_scale(squares: View, rule: NormScale, out: &mut ViewMut) -> Result<()> {
+    Call::new("norm_scale", "squares", &squares)?.typed("squares", &squares, DType::F64, 1)?;
+    let call = Call::new("norm_scale", "out", out)?;
+    call.accumulator("out", out, 1)?;
+    call.typed("squares", &squares, DType::F64, 1)?;
+    on_device!("norm_scale", out, T => {
+        let norm = squares.slice::<f64>()[0].sqrt();
+        out.slice_mut()[0] = <<T as Element>::Acc as Real>::of(rule.of(norm))
+    }, gpu => gpu::optimizer::norm_scale(squares, rule, out))
 }
 
 /// `out[0] = Σ x²` in F64; `x` is `T` of any length, `out` one F64. NaN and infinities come through.

@@ -109,6 +109,7 @@ impl View<'_> {
         }
         let mut data = vec![T::zeroed(); self.len];
         if let Some(gpu) = self.device().gpu() {
+            self.device().count_download();
             gpu.download(self.device_range(false).address, bytemuck::cast_slice_mut(&mut data))?;
         }
         Ok(data)

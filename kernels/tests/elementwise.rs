@@ -47,6 +47,28 @@ fn check_scalars(x_type: DType, y_type: DType, n: usize) {
     scale_by(x.view(), scalar.view(), &mut y.view_mut(), 0.5).unwrap();
     let expected: Vec<f64> = x.values().iter().map(|x| x * 1.7 * 0.5).collect();
     close(&format!("scale_by {what}"), &y.values(), &expected, tolerance, 0.0);
+
+    let before = y.values();
+    let nan = Array::new(x_type.accumulator(), &[f64::NAN]);
+    cast_unless_nan(x.view(), nan.view(), &mut y.view_mut()).unwrap();
+    assert_eq!(y.values(), before, "cast_unless_nan {what}");
+    cast_unless_nan(x.view(), scalar.view(), &mut y.view_mut()).unwrap();
+    close(
+        &format!("cast_unless_nan {what}"),
+        &y.values(),
+        &x.values(),
+        0.51 * spacing(y_type),
+        0.0,
+    );
+
+    let expected: Vec<f64> = y
+        .values()
+        .iter()
+        .zip(x.values())
+        .map(|(y, x)| y + 1.7 * 0.5 * x)
+        .collect();
+    axpy_by(x.view(), scalar.view(), &mut y.view_mut(), 0.5).unwrap();
+    close(&format!("axpy_by {what}"), &y.values(), &expected, tolerance, steps);
 }
 
 fn check_broadcast(dtype: DType, outer: usize, inner: usize) {

@@ -480,6 +480,7 @@ fn steps_of_adamw() {
                 let [mut w, mut m] = [1, 2].map(|seed| place.array(DType::F32, &numbers(len, seed)));
                 let mut v = place.array(DType::F32, &map(&numbers(len, 3), f64::abs));
                 let mut rounded = place.out(DType::BF16, len);
+                let scale = place.array(DType::F32, &[0.7]);
                 for step in 1..4 {
                     let grads = place.array(DType::F32, &numbers(len, 3 + step));
                     let p = AdamW {
@@ -489,18 +490,48 @@ fn steps_of_adamw() {
                         eps: 1e-8,
                         weight_decay: 0.1,
                         step,
-                        grad_scale: 0.7,
                     };
                     let (mut weights, mut low_out) = (w.view_mut(), rounded.view_mut());
                     let low_out = low.then_some(&mut low_out);
                     let (m, v) = (&mut m.view_mut(), &mut v.view_mut());
-                    adamw(&p, &mut weights, grads.view(), m, v, low_out).unwrap();
+                    adamw(&p, &mut weights, grads.view(), Some(scale.view()), m, v, low_out).unwrap();
                 }
                 // Rounding may go either way where the weights differ in their last place.
                 let gap: Vec<f64> = w.values().iter().zip(rounded.values()).map(|(w, r)| w - r).collect();
                 assert!(!low || gap.iter().zip(w.values()).all(|(gap, w)| gap.abs() <= w.abs() / 256.0));
                 vec![w, m, v]
             });
+        }
+    }
+}
+
+#[test]
+fn scales_the_host_has_not_seen() {
+    use kernels::elementwise::{axpy_by, cast_unless_nan, scale_by};
+    for (t, u) in [
+        (DType::F32, DType::F32),
+        (DType::F32, DType::BF16),
+        (DType::BF16, DType::F32),
+    ] {
+        for len in [0, 1, 41, 3000] {
+            // One rounding to bf16 may go the other way.
+            let tolerance = if u == DType::BF16 { 1e-2 } else { 1e-6 };
+            for rule in [NormScale::Clip(2.0), NormScale::Clip(f64::INFINITY), NormScale::Unit] {
+                follows_cpu(&format!("{rule:?}, {len} of {t} to {u}"), tolerance, |place| {
+                    let x = place.array(t, &numbers(len, 1));
+                    let [mut scaled, mut cast] = [(); 2].map(|()| place.out(u, len));
+                    let mut sum = place.array(DType::F32, &numbers(len, 2));
+                    let (mut squares, mut scale) = (place.out(DType::F64, 1), place.out(DType::F32, 1));
+                    sum_squares(x.view(), &mut squares.view_mut()).unwrap();
+                    norm_scale(squares.view(), rule, &mut scale.view_mut()).unwrap();
+                    scale_by(x.view(), scale.view(), &mut scaled.view_mut(), 0.5).unwrap();
+                    axpy_by(x.view(), scale.view(), &mut sum.view_mut(), 0.5).unwrap();
+                    cast_unless_nan(x.view(), scale.view(), &mut cast.view_mut()).unwrap();
+                    let nan = place.array(DType::F32, &[f64::NAN]);
+                    cast_unless_nan(sum.view(), nan.view(), &mut scaled.view_mut()).unwrap();
+                    vec![scale, scaled, sum, cast]
+                });
+            }
         }
     }
 }

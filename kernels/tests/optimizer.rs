@@ -14,8 +14,8 @@ const STEP: AdamW = AdamW {
     eps: 1e-8,
     weight_decay: 0.1,
     step: 1,
-    grad_scale: 0.5,
 };
+const SCALE: f64 = 0.5;
 
 struct State {
     weights: Array,
@@ -32,6 +32,7 @@ fn run(dtype: DType, n: usize) -> State {
         v: Array::new(dtype, &vec![0.0; n]),
         low: Array::out(DType::BF16, n),
     };
+    let scale = Array::new(dtype, &[SCALE]);
     for step in 1..=3 {
         let p = AdamW { step, ..STEP };
         let grads = Array::new(dtype, &numbers(n, 10 + step));
@@ -41,6 +42,7 @@ fn run(dtype: DType, n: usize) -> State {
             &p,
             &mut w,
             grads.view(),
+            Some(scale.view()),
             &mut m,
             &mut v,
             (step == 3).then_some(&mut low),
@@ -57,7 +59,7 @@ fn check(dtype: DType, n: usize) {
     for step in 1..=3u64 {
         let grads = rounded(dtype, &numbers(n, 10 + step));
         for i in 0..n {
-            let g = STEP.grad_scale * grads[i];
+            let g = SCALE * grads[i];
             m[i] = STEP.beta1 * m[i] + (1.0 - STEP.beta1) * g;
             v[i] = STEP.beta2 * v[i] + (1.0 - STEP.beta2) * g * g;
             let m_hat = m[i] / (1.0 - STEP.beta1.powi(step as i32));
@@ -142,14 +144,86 @@ fn what_does_not_fit_is_an_error() {
     );
     let mut short = Array::out(DType::BF16, 4);
     let (mut w, mut m, mut v) = (w.view_mut(), m.view_mut(), v.view_mut());
-    let error = adamw(&STEP, &mut w, grads.view(), &mut m, &mut v, Some(&mut short.view_mut())).unwrap_err();
+    let error = adamw(
+        &STEP,
+        &mut w,
+        grads.view(),
+        None,
+        &mut m,
+        &mut v,
+        Some(&mut short.view_mut()),
+    )
+    .unwrap_err();
     assert_eq!(error.to_string(), "adamw: low has 4 elements, expected 5");
     let zero = AdamW { step: 0, ..STEP };
-    let error = adamw(&zero, &mut w, grads.view(), &mut m, &mut v, None).unwrap_err();
+    let error = adamw(&zero, &mut w, grads.view(), None, &mut m, &mut v, None).unwrap_err();
     assert!(matches!(error, Error::Value { .. }), "{error}");
     let mut half = Array::out(DType::BF16, 5);
-    let error = adamw(&STEP, &mut half.view_mut(), grads.view(), &mut m, &mut v, None).unwrap_err();
+    let error = adamw(&STEP, &mut half.view_mut(), grads.view(), None, &mut m, &mut v, None).unwrap_err();
     assert!(matches!(error, Error::Type { what: "weights", .. }), "{error}");
     let error = sum_squares(grads.view(), &mut Array::out(DType::F32, 1).view_mut()).unwrap_err();
     assert!(matches!(error, Error::Type { what: "out", .. }), "{error}");
+}
+
+#[test]
+fn a_scale_that_is_not_a_number_changes_nothing() {
+    for dtype in [DType::F32, DType::F64] {
+        let grads = Array::new(dtype, &numbers(41, 1));
+        let [mut w, mut m, mut v] = [2, 3, 4].map(|seed| Array::new(dtype, &numbers(41, seed)));
+        let before = [w.values(), m.values(), v.values()];
+        let scale = Array::new(dtype, &[f64::NAN]);
+        let (weights, scale) = (&mut w.view_mut(), Some(scale.view()));
+        adamw(
+            &STEP,
+            weights,
+            grads.view(),
+            scale,
+            &mut m.view_mut(),
+            &mut v.view_mut(),
+            None,
+        )
+        .unwrap();
+        assert_eq!([w.values(), m.values(), v.values()], before);
+    }
+}
+
+#[test]
+fn scales_of_norms() {
+    let (clip, never) = (NormScale::Clip(2.0), NormScale::Clip(f64::INFINITY));
+    let cases = [
+        (clip, 25.0, 0.4),
+        (clip, 4.0, 1.0),
+        (clip, 0.0, 1.0),
+        (never, 1e30, 1.0),
+        (never, 0.0, 1.0),
+        (NormScale::Unit, 0.0625, 1.0 / (0.25 + 1e-7)),
+        (NormScale::Unit, 0.0, 1e7),
+    ];
+    for dtype in [DType::F32, DType::F64] {
+        let scale = |rule, squares: f64| {
+            let mut out = Array::out(dtype, 1);
+            norm_scale(Array::new(DType::F64, &[squares]).view(), rule, &mut out.view_mut()).unwrap();
+            out.values()[0]
+        };
+        for (rule, squares, expected) in cases {
+            let spacing = spacing(dtype);
+            close(
+                &format!("{rule:?} {squares}"),
+                &[scale(rule, squares)],
+                &[expected],
+                spacing,
+                0.0,
+            );
+        }
+        for (rule, squares) in [
+            (clip, f64::NAN),
+            (never, f64::INFINITY),
+            (NormScale::Unit, f64::INFINITY),
+        ] {
+            assert!(scale(rule, squares).is_nan(), "{rule:?} {squares}");
+        }
+    }
+    let squares = Array::new(DType::F32, &[1.0]);
+    let error = norm_scale(squares.view(), clip, &mut Array::out(DType::F32, 1).view_mut()).unwrap_err();
+    assert!(matches!(error, Error::Type { what: "squares", .. }), "{error}");
 }

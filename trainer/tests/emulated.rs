@@ -89,3 +89,23 @@ fn training_follows_the_cpu_in_f32() {
 fn training_follows_the_cpu_in_bf16() {
     follows_the_cpu("bf16", 1e-2);
 }
+
+/// What is logged comes back after each step; in the midst of it only the scores that wrong pairs are drawn by.
+#[test]
+fn little_comes_back_to_the_host() {
+    let device = Device::emulated(Emulation::default()).expect("a C++ compiler");
+    let recipe = Recipe::parse(RECIPE, Path::new("emulated.toml"), &[]).expect("a recipe");
+    let mut session = Session::new(recipe, &device).expect("a session");
+    for phase in [Phase::Align, Phase::Instruct] {
+        let mut before = device.downloads();
+        let seen = session.train(phase, |step, _| {
+            let here = device.downloads();
+            // The norm and the loss; then the loss's three parts and the scores with their scale, or the predictions.
+            let expected = 2 + if step.phase == Phase::Align { 3 + 2 } else { 1 };
+            assert_eq!(here - before, expected, "{step:?}");
+            before = here;
+            Ok(())
+        });
+        seen.expect("trained");
+    }
+}

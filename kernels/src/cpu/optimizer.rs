@@ -12,11 +12,15 @@ pub(crate) fn adamw<A: Element<Acc = A> + Real>(
     p: &AdamW,
     weights: &mut [A],
     grads: &[A],
+    grad_scale: Option<A>,
     m: &mut [A],
     v: &mut [A],
     low: Option<&mut [bf16]>,
 ) {
-    let step = Step::new(p);
+    let step = Step::new(p, grad_scale.unwrap_or(A::of(1.0)));
+    if step.grad_scale.f64().is_nan() {
+        return;
+    }
     let chunks = weights.len().div_ceil(CHUNK);
     let parts = ((weights, CHUNK), (grads, CHUNK), (m, CHUNK), (v, CHUNK), (low, CHUNK));
     for_chunks(chunks, parts, |_, (weights, grads, m, v, low)| {
@@ -39,7 +43,7 @@ struct Step<A> {
 }
 
 impl<A: Real> Step<A> {
-    fn new(p: &AdamW) -> Step<A> {
+    fn new(p: &AdamW, grad_scale: A) -> Step<A> {
         let correction = |beta: f64| 1.0 - beta.powf(p.step as f64);
         Step {
             keep: A::of(1.0 - p.lr * p.weight_decay),
@@ -50,7 +54,7 @@ impl<A: Real> Step<A> {
             new1: A::of(1.0 - p.beta1),
             beta2: A::of(p.beta2),
             new2: A::of(1.0 - p.beta2),
-            grad_scale: A::of(p.grad_scale),
+            grad_scale,
         }
     }
 }

@@ -60,17 +60,20 @@ fn convert(x: View, out: &mut ViewMut, factor: f64, scalar: Option<View>) -> Res
     launch(x.device(), &module, "scale", Grid::over(len, w), args)
 }
 
-pub(crate) fn axpy(x: View, y: &mut ViewMut, factor: f64) -> Result<()> {
-    super::refuse_f64("axpy", x.dtype())?;
+pub(crate) fn axpy(op: &'static str, x: View, y: &mut ViewMut, factor: f64, scalar: Option<View>) -> Result<()> {
+    super::refuse_f64(op, x.dtype())?;
     let len = x.len();
     let (module, w) = vectors(x.dtype(), y.dtype(), len, args![x, &*y]);
-    launch(
-        x.device(),
-        &module,
-        "axpy",
-        Grid::over(len, w),
-        args![x, &*y, len as i64, factor as f32],
-    )
+    let args = args![x, &*y, len as i64, factor as f32, scalar.as_ref()];
+    launch(x.device(), &module, "axpy", Grid::over(len, w), args)
+}
+
+pub(crate) fn cast_unless_nan(x: View, scalar: View, out: &mut ViewMut) -> Result<()> {
+    super::refuse_f64("cast_unless_nan", x.dtype())?;
+    let len = x.len();
+    let (module, w) = vectors(x.dtype(), out.dtype(), len, args![x, &*out]);
+    let args = args![x, &*out, len as i64, scalar];
+    launch(x.device(), &module, "cast_unless_nan", Grid::over(len, w), args)
 }
 
 pub(crate) fn add_broadcast(x: View, b: View, out: &mut ViewMut) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Launches of `cuda/optimizer.cu`.
 
 use super::{Grid, Module, Workspace, args, launch, width};
-use crate::optimizer::AdamW;
+use crate::optimizer::{AdamW, NormScale};
 use crate::{DType, Result, View, ViewMut};
 
 const THREADS: usize = 256;
@@ -23,6 +23,7 @@ pub(crate) fn adamw(
     p: &AdamW,
     weights: &mut ViewMut,
     grads: View,
+    grad_scale: Option<View>,
     m: &mut ViewMut,
     v: &mut ViewMut,
     low: Option<&ViewMut>,
@@ -46,7 +47,7 @@ pub(crate) fn adamw(
         (1.0 - p.beta1) as f32,
         p.beta2 as f32,
         (1.0 - p.beta2) as f32,
-        p.grad_scale as f32
+        grad_scale.as_ref()
     ];
     let module = specialise(DType::F32, w);
     launch(weights.device(), &module, "adamw", Grid::over(len, w), args)
@@ -63,4 +64,16 @@ pub(crate) fn sum_squares(x: View, out: &mut ViewMut) -> Result<()> {
     launch(device, &module, "sum_squares", Grid::new(blocks, THREADS), args)?;
     let args = args![parts.view(), out, blocks as i64];
     launch(device, &module, "sum_parts", Grid::new(1, THREADS), args)
+}
+
+pub(crate) fn norm_scale(squares: View, rule: NormScale, out: &mut ViewMut) -> Result<()> {
+    super::refuse_f64("norm_scale", out.dtype())?;
+    // One formula for both: scale / (norm + tiny), at most `most`.
+    let (scale, tiny, most) = match rule {
+        NormScale::Clip(limit) => (limit, 0.0, 1.0),
+        NormScale::Unit => (1.0, NormScale::TINY, f64::INFINITY),
+    };
+    let args = args![squares, &*out, scale, tiny, most];
+    let module = specialise(DType::F32, 1);
+    launch(out.device(), &module, "norm_scale", Grid::new(1, 1), args)
 }

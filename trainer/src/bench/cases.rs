@@ -536,7 +536,6 @@ fn step(device: &Device, dtype: DType, len: usize) -> Result<Case> {
         eps: 1e-8,
         weight_decay: 0.1,
         step: 1,
-        grad_scale: 1.0,
     };
     let (mut weights, grads) = (random(device, DType::F32, [len])?, random(device, DType::F32, [len])?);
     let (mut m, mut v) = (
@@ -551,7 +550,7 @@ fn step(device: &Device, dtype: DType, len: usize) -> Result<Case> {
     let run = move || {
         let mut low = low.as_mut().map(Tensor::view_mut).transpose()?;
         let (w, m, v) = (&mut weights.view_mut()?, &mut m.view_mut()?, &mut v.view_mut()?);
-        Ok(adamw(&p, w, grads.view(), m, v, low.as_mut())?)
+        Ok(adamw(&p, w, grads.view(), None, m, v, low.as_mut())?)
     };
     Ok(Case {
         family: "optimizer",

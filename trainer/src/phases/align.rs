@@ -102,7 +102,7 @@ impl Objective for Align<'_> {
             phase: Phase::Align,
             total: sum(&weighted)?,
             parts,
-            accuracy: None,
+            predictions: None,
         })
     }
 }

@@ -4,6 +4,7 @@ use super::Phase;
 use crate::recipe::{self, Training};
 use anyhow::{Context, Result};
 use engine::{AdamW, Curve, Graph, Optimizer, Params, Schedule, Tensor, Var};
+use model::IGNORE;
 use rayon::prelude::*;
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
@@ -22,6 +23,10 @@ pub trait Objective: Sync {
     fn weight(&self, _: &Self::Batch) -> f64 {
         1.0
     }
+    /// What the part's predictions should have been; [`IGNORE`] where nothing is asked.
+    fn targets<'b>(&self, _: &'b Self::Batch) -> &'b [i32] {
+        &[]
+    }
     /// The part's losses.
     fn losses(&self, graph: &Graph<'_>, batch: &Self::Batch) -> Result<Losses>;
 }
@@ -34,8 +39,8 @@ pub struct Losses {
     pub total: Var,
     /// Its parts by name, unweighted.
     pub parts: Vec<(&'static str, Tensor)>,
-    /// Answer tokens predicted right, and how many there were.
-    pub accuracy: Option<(usize, usize)>,
+    /// The likeliest token at each of the batch's targets, I32.
+    pub predictions: Option<Tensor>,
 }
 
 /// One optimiser step, as it is logged.
@@ -97,11 +102,13 @@ pub fn fit<O: Objective>(
                 let seed = seed ^ ((step * parts + part) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 Graph::training(params, seed).with_recomputation(training.recompute)
             };
-            let sum = learn(objective, &batches, optimizer.separate_gradients(shards)?, graph)?;
+            let losses = learn(objective, &batches, optimizer.separate_gradients(shards)?, graph)?;
             let lr = schedule.at(step);
             let report = optimizer
                 .step(params, lr)
                 .with_context(|| format!("step {}", step + 1))?;
+            // Read only now: before, the device would have had to wait for the host in the midst of the step.
+            let sum = Sum::read(objective, &batches, losses)?;
             let done = Step {
                 step: step + 1,
                 phase: sum.phase.context("a step without a batch")?,
@@ -125,21 +132,30 @@ fn learn<'p, O: Objective>(
     parts: &[O::Batch],
     arenas: &mut [Tensor],
     graph: impl Fn(usize) -> Graph<'p> + Sync,
-) -> Result<Sum> {
+) -> Result<Vec<Learned>> {
     let whole: f64 = parts.iter().map(|part| objective.weight(part)).sum();
-    let mut sum = Sum::default();
+    let mut learned = Vec::with_capacity(parts.len());
     for (round, shards) in parts.chunks(arenas.len()).enumerate() {
         let first = round * arenas.len();
         let shard = |(i, (batch, gradients)): (usize, (&O::Batch, &mut Tensor))| {
             let share = objective.weight(batch) / whole.max(f64::MIN_POSITIVE);
             learn_part(objective, &graph(first + i), batch, share, gradients)
         };
-        let done: Vec<Result<Sum>> = shards.par_iter().zip(&mut *arenas).enumerate().map(shard).collect();
+        let done: Vec<Result<Learned>> = shards.par_iter().zip(&mut *arenas).enumerate().map(shard).collect();
         for part in done {
-            sum.add(part?);
+            learned.push(part?);
         }
     }
-    Ok(sum)
+    Ok(learned)
+}
+
+/// What a part of a step leaves on the device.
+struct Learned {
+    share: f64,
+    phase: Phase,
+    total: Tensor,
+    parts: Vec<(&'static str, Tensor)>,
+    predictions: Option<Tensor>,
 }
 
 /// Forward and backward on one part: adds `share` of its gradients.
@@ -149,15 +165,15 @@ fn learn_part<O: Objective>(
     batch: &O::Batch,
     share: f64,
     gradients: &mut Tensor,
-) -> Result<Sum> {
+) -> Result<Learned> {
     let losses = objective.losses(graph, batch)?;
     graph.backward(&engine::ops::scale(&losses.total, share)?, gradients)?;
-    let part = |(name, value): &(&'static str, Tensor)| Ok((*name, share * value.item()?));
-    Ok(Sum {
-        phase: Some(losses.phase),
-        loss: share * losses.total.tensor().item()?,
-        parts: losses.parts.iter().map(part).collect::<Result<_>>()?,
-        accuracy: losses.accuracy,
+    Ok(Learned {
+        share,
+        phase: losses.phase,
+        total: losses.total.tensor().clone(),
+        parts: losses.parts,
+        predictions: losses.predictions,
     })
 }
 
@@ -171,20 +187,38 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, part: Sum) {
-        self.phase = part.phase;
-        self.loss += part.loss;
-        for (name, value) in part.parts {
-            match self.parts.iter_mut().find(|(n, _)| *n == name) {
-                Some((_, sum)) => *sum += value,
-                None => self.parts.push((name, value)),
+    /// Copies the parts' losses to the host.
+    fn read<O: Objective>(objective: &O, batches: &[O::Batch], learned: Vec<Learned>) -> Result<Sum> {
+        let mut sum = Sum::default();
+        for (batch, part) in batches.iter().zip(learned) {
+            sum.phase = Some(part.phase);
+            sum.loss += part.share * part.total.item()?;
+            for (name, value) in part.parts {
+                sum.add(name, part.share * value.item()?);
+            }
+            if let Some(predictions) = part.predictions {
+                let (right, all) = count_right(objective.targets(batch), &predictions.to_vec()?);
+                let (r, a) = sum.accuracy.unwrap_or_default();
+                sum.accuracy = Some((r + right, a + all));
             }
         }
-        if let Some((right, all)) = part.accuracy {
-            let (r, a) = self.accuracy.unwrap_or_default();
-            self.accuracy = Some((r + right, a + all));
+        Ok(sum)
+    }
+
+    fn add(&mut self, name: &'static str, value: f64) {
+        match self.parts.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, sum)) => *sum += value,
+            None => self.parts.push((name, value)),
         }
     }
+}
+
+/// How many answer tokens were predicted right, and how many there are.
+fn count_right(targets: &[i32], predictions: &[i32]) -> (usize, usize) {
+    let asked = targets.iter().zip(predictions).filter(|(target, _)| **target != IGNORE);
+    asked.fold((0, 0), |(right, all), (target, prediction)| {
+        (right + usize::from(target == prediction), all + 1)
+    })
 }
 
 fn adamw(training: &Training) -> AdamW {

@@ -6,7 +6,7 @@ use super::fit::{Losses, Objective};
 use crate::data::{Prepare, Source};
 use crate::recipe::Phase2;
 use anyhow::Result;
-use engine::{Graph, Kind};
+use engine::Graph;
 use model::{IGNORE, TextBatch, Vlm};
 
 /// What phase 2 trains.
@@ -70,6 +70,13 @@ impl Objective for Instruct<'_> {
         }
     }
 
+    fn targets<'b>(&self, batch: &'b Batch) -> &'b [i32] {
+        match batch {
+            Batch::Answers { text, .. } => &text.targets,
+            Batch::Align(_) => &[],
+        }
+    }
+
     fn losses(&self, graph: &Graph<'_>, batch: &Batch) -> Result<Losses> {
         let (pixels, text) = match (batch, &self.align) {
             (Batch::Answers { pixels, text }, _) => (pixels, text),
@@ -78,23 +85,11 @@ impl Objective for Instruct<'_> {
         };
         let pixels = self.prepare.tensor(graph.params(), pixels)?;
         let answer = self.vlm.loss(graph, &graph.input(pixels), text)?;
-        let accuracy = match graph.params().device().kind() {
-            Kind::Trace => None,
-            _ => Some(count_right(&text.targets, &answer.predictions.to_vec::<i32>()?)),
-        };
         Ok(Losses {
             phase: Phase::Instruct,
             parts: Vec::new(),
-            accuracy,
+            predictions: Some(answer.predictions),
             total: answer.loss,
         })
     }
-}
-
-/// How many answer tokens were predicted right, and how many there are.
-fn count_right(targets: &[i32], predictions: &[i32]) -> (usize, usize) {
-    let asked = targets.iter().zip(predictions).filter(|(target, _)| **target != IGNORE);
-    asked.fold((0, 0), |(right, all), (target, prediction)| {
-        (right + usize::from(target == prediction), all + 1)
-    })
 }
