@@ -508,6 +508,7 @@ fn steps_of_adamw() {
 #[test]
 fn scales_the_host_has_not_seen() {
     use kernels::elementwise::{axpy_by, cast_unless_nan, scale_by};
+    use kernels::optimizer::{NormScale, norm_scale};
     for (t, u) in [
         (DType::F32, DType::F32),
         (DType::F32, DType::BF16),
