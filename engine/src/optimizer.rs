@@ -1,7 +1,7 @@
 //! AdamW and Muon over the trainable arena, with gradient clipping and accumulation.
 
 use crate::error::{Error, Result};
-use crate::{DType, GroupSpec, Params, Shape, Tensor, Update, muon};
+use crate::{DType, GroupSpec, Kind, Params, Shape, Tensor, Update, muon};
 use kernels::optimizer as kernel;
 use kernels::optimizer::NormScale;
 use kernels::{View, ViewMut, elementwise};
@@ -191,7 +191,14 @@ impl Optimizer {
             let step = muon::direction(&gradients.slice_flat(range.start, *shape), &mut momentum, grad_scale)?;
             Ok((step, momentum))
         };
-        let directions: Vec<Result<(Tensor, Tensor)>> = matrices.par_iter().map(direction).collect();
+        // A GPU's work comes in the same order each step.
+        let least = if params.device().kind() == Kind::Cpu {
+            1
+        } else {
+            TOGETHER
+        };
+        let directions: Vec<Result<(Tensor, Tensor)>> =
+            matrices.par_iter().with_min_len(least).map(direction).collect();
         for ((shape, range), direction) in matrices.iter().zip(directions) {
             let ((step, momentum), start, len) = (direction?, range.start, range.len());
             let replace =

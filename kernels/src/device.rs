@@ -150,6 +150,16 @@ impl Device {
         self.kind
     }
 
+    /// From now on, or no longer, a GPU's work is collected and handed out as a whole when something is read back: work that
+    /// comes again in the same course is one CUDA graph then, without a launch for every kernel. Failures show where that
+    /// is. The CPU works at once in any case.
+    ///
+    /// # Errors
+    /// Failures of work collected so far.
+    pub fn collect_work(&self, collecting: bool) -> Result<()> {
+        self.gpu().map_or(Ok(()), |gpu| gpu.collect(collecting))
+    }
+
     /// Waits until the device has done everything asked of it.
     ///
     /// # Errors

@@ -104,6 +104,9 @@ pub struct DemoArgs {
     /// Run folder; must not exist yet.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Start each of a GPU's kernels by itself, to compare: otherwise a step that has come before is one CUDA graph.
+    #[arg(long)]
+    pub no_graph: bool,
     /// Where to compute.
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -124,6 +127,9 @@ pub struct TrainArgs {
     /// Device in place of the recipe's.
     #[arg(long)]
     pub device: Option<String>,
+    /// Start each of a GPU's kernels by itself, to compare: otherwise a step that has come before is one CUDA graph.
+    #[arg(long)]
+    pub no_graph: bool,
     /// Check everything and print parameters, memory, steps and one batch; train nothing.
     #[arg(long)]
     pub dry_run: bool,

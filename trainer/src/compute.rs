@@ -1,7 +1,7 @@
 //! Where and with how many threads to compute.
 
 use anyhow::{Context, Result, anyhow, bail};
-use engine::Device;
+use engine::{Device, Kind};
 use kernels::gpu::Emulation;
 
 /// The device called `name`: `cpu`, `cuda:N`, `emulated`, or `emulated:check`, which checks every access to memory.
@@ -10,6 +10,16 @@ use kernels::gpu::Emulation;
 /// A name that is no device's, and one that cannot be had here: says what was looked for and what was found.
 pub fn open(name: &str) -> Result<Device> {
     open_seeded(name, 0)
+}
+
+/// As [`open`], for work that keeps coming in the same course: a GPU does it as CUDA graphs, if `graphs`.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_for_training(name: &str, graphs: bool) -> Result<Device> {
+    let device = open(name)?;
+    device.collect_work(graphs && matches!(device.kind(), Kind::Cuda(_)))?;
+    Ok(device)
 }
 
 /// As [`open`], with the seed of the order in which the emulator runs threads.
@@ -57,7 +67,6 @@ pub fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::Kind;
 
     #[test]
     fn the_cpu_is_always_there() {

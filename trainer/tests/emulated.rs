@@ -90,6 +90,19 @@ fn training_follows_the_cpu_in_bf16() {
     follows_the_cpu("bf16", 1e-2);
 }
 
+#[test]
+fn collected_work_gives_the_same_losses() {
+    let [at_once, collected] = [false, true].map(|collecting| {
+        let device = Device::emulated(Emulation::default()).expect("a C++ compiler");
+        device.collect_work(collecting).expect("nothing waits");
+        steps(&device, "bf16")
+    });
+    for (a, b) in at_once.iter().zip(&collected) {
+        assert_eq!((a.loss, a.grad_norm, &a.parts), (b.loss, b.grad_norm, &b.parts));
+    }
+    assert_eq!(at_once.len(), collected.len());
+}
+
 /// What is logged comes back after each step; in the midst of it only the scores that wrong pairs are drawn by.
 #[test]
 fn little_comes_back_to_the_host() {

@@ -1,12 +1,13 @@
 //! The device `cuda:N`: modules compiled by NVRTC for the GPU at hand, kept on disk, launched through the driver.
 
 use super::cache::Cache;
-use super::driver::{Context, Function, LoadedModule};
+use super::driver::{Context, Function, Launch, LoadedModule, Node};
 use super::module::{Arg, Grid, Module};
 use super::nvrtc::Nvrtc;
+use super::queue::Command;
+use super::replay::Replay;
 use crate::{Error, Result};
 use std::collections::HashMap;
-use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
 /// A GPU, its compiler, and the modules loaded so far.
@@ -16,6 +17,8 @@ pub(crate) struct Cuda {
     architecture: String,
     nvrtc: Nvrtc,
     cache: Cache,
+    /// Before the modules, so that graphs go before the kernels in them.
+    replay: Mutex<Replay>,
     modules: Mutex<HashMap<Module, LoadedModule>>,
 }
 
@@ -42,6 +45,7 @@ impl Cuda {
         let nvrtc = Nvrtc::find(Some(properties.driver.0)).map_err(|error| unavailable(error.to_string()))?;
         Ok(Cuda {
             architecture: architecture(properties.architecture),
+            replay: Mutex::new(Replay::new(context.clone())),
             context,
             nvrtc,
             cache: Cache::open(),
@@ -87,20 +91,47 @@ impl Cuda {
         self.context.function(&modules[module], kernel)
     }
 
+    fn node(&self, module: &Module, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<Node> {
+        Ok(Node::Launch(Launch {
+            function: self.function(module, kernel)?,
+            grid: grid.blocks.map(|blocks| blocks as u32),
+            threads: grid.threads as u32,
+            shared: grid.shared,
+            params: args.iter().map(|arg| arg.bits).collect(),
+        }))
+    }
+
     pub(super) fn launch(&self, module: &Module, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
-        let function = self.function(module, kernel)?;
-        let mut values: Vec<u64> = args.iter().map(|arg| arg.bits).collect();
-        let mut params: Vec<*mut c_void> = values
-            .iter_mut()
-            .map(|value| std::ptr::from_mut(value).cast())
-            .collect();
-        let blocks = grid.blocks.map(|blocks| blocks as u32);
+        let node = self.node(module, kernel, grid, args)?;
         // SAFETY: loaded modules are kept as long as the context. Arguments lie in the low bytes of their values, and the
         // emulator checks every launcher's against the kernel's declaration; views keep their buffers alive and in bounds.
-        unsafe {
-            self.context
-                .launch(function, blocks, [grid.threads as u32, 1, 1], grid.shared, &mut params)
+        unsafe { self.context.run(&node) }
+    }
+
+    /// Does collected work in its order, as one graph once it has come before.
+    pub(super) fn run(&self, commands: &[Command]) -> Result<()> {
+        let mut replay = self.replay.lock().unwrap_or_else(PoisonError::into_inner);
+        let uploads = commands.iter().filter_map(|command| match command {
+            Command::Upload { to, data } if !data.is_empty() => Some((*to, &data[..])),
+            Command::Upload { .. } | Command::Launch { .. } => None,
+        });
+        let mut copies = replay.stage(&uploads.collect::<Vec<_>>())?.into_iter();
+        let mut nodes = Vec::with_capacity(commands.len());
+        for command in commands {
+            match command {
+                Command::Launch {
+                    module,
+                    kernel,
+                    grid,
+                    args,
+                } => nodes.push(self.node(module, kernel, *grid, args)?),
+                Command::Upload { data, .. } if data.is_empty() => {}
+                Command::Upload { .. } => nodes.extend(copies.next()),
+            }
         }
+        // SAFETY: as in `launch`; memory given back meanwhile is kept until this returns, and the driver frees none before
+        // its work is done.
+        unsafe { replay.run(nodes) }
     }
 }
 

@@ -4,6 +4,9 @@
 //! unsafe, and [`Device`](crate::Device) is what makes it safe to use.
 
 mod functions;
+mod graph;
+
+pub use graph::{Copy, Graph, Launch, Node};
 
 use crate::cuda::{self, Driver};
 use crate::{Error, Result};
@@ -65,25 +68,13 @@ unsafe impl Send for LoadedModule {}
 unsafe impl Sync for LoadedModule {}
 
 /// A kernel of a [`LoadedModule`]; means nothing once that is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, std::marker::Copy, PartialEq, Eq)]
 pub struct Function(sys::CUfunction);
 
 // SAFETY: it is a handle, only ever handed back to the driver, which takes it from any thread.
 unsafe impl Send for Function {}
 // SAFETY: as above.
 unsafe impl Sync for Function {}
-
-/// Recorded work, to be done again and again.
-#[derive(Debug)]
-pub struct Graph {
-    context: Context,
-    graph: sys::CUgraphExec,
-}
-
-// SAFETY: the driver takes a graph from any thread as long as one at a time uses it, which `&mut` in `replay` sees to.
-unsafe impl Send for Graph {}
-// SAFETY: a shared reference does nothing with the handle.
-unsafe impl Sync for Graph {}
 
 impl Context {
     /// The GPU of this number in the driver's order, on the context that everything in a process shares.
@@ -132,7 +123,7 @@ impl Context {
         Ok((free, all))
     }
 
-    /// The address of new memory with arbitrary contents. Not while a graph is recorded.
+    /// The address of new memory with arbitrary contents.
     ///
     /// # Errors
     /// [`Error::Driver`], for which [`is_out_of_memory`] tells whether less would have been granted.
@@ -149,7 +140,7 @@ impl Context {
     /// Gives memory back once all work up to here is done.
     ///
     /// # Safety
-    /// `address` came from [`allocate`](Context::allocate) of this context and is not used any more, by graphs neither.
+    /// `address` came from [`allocate`](Context::allocate) of this context and is not used any more.
     ///
     /// # Errors
     /// [`Error::Driver`], also for failures of earlier work.
@@ -242,7 +233,7 @@ impl Context {
         })
     }
 
-    /// Loads machine code as NVRTC makes it. Not while a graph is recorded.
+    /// Loads machine code as NVRTC makes it.
     ///
     /// # Errors
     /// [`Error::Driver`] if the code is for another GPU or newer than the driver.
@@ -290,6 +281,28 @@ impl Context {
         Ok(Function(function))
     }
 
+    /// Lets a kernel be launched with so much shared memory a block.
+    ///
+    /// # Safety
+    /// The function's module is loaded in this context.
+    unsafe fn grant_shared(&self, function: Function, shared: usize) -> Result<()> {
+        let most = self.0.properties.shared_per_block;
+        if shared > most {
+            return Err(Error::Value {
+                op: "launch",
+                message: format!("{shared} bytes of shared memory a block, {} has {most}", self.0.name),
+            });
+        }
+        if shared > SHARED_BY_DEFAULT {
+            let what = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let functions = self.0.enter()?;
+            // SAFETY: the caller's promise.
+            let code = unsafe { (functions.cuFuncSetAttribute)(function.0, what, shared as c_int) };
+            self.0.check("cuFuncSetAttribute", code)?;
+        }
+        Ok(())
+    }
+
     /// Starts a kernel after all earlier work; the host does not wait. `shared` is in bytes a block.
     ///
     /// # Safety
@@ -306,20 +319,9 @@ impl Context {
         shared: usize,
         params: &mut [*mut c_void],
     ) -> Result<()> {
-        let most = self.0.properties.shared_per_block;
-        if shared > most {
-            return Err(Error::Value {
-                op: "launch",
-                message: format!("{shared} bytes of shared memory a block, {} has {most}", self.0.name),
-            });
-        }
+        // SAFETY: the caller's promise that the function is loaded.
+        unsafe { self.grant_shared(function, shared)? };
         let functions = self.0.enter()?;
-        if shared > SHARED_BY_DEFAULT {
-            let what = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the caller's promise that the function is loaded.
-            let code = unsafe { (functions.cuFuncSetAttribute)(function.0, what, shared as c_int) };
-            self.0.check("cuFuncSetAttribute", code)?;
-        }
         let ([gx, gy, gz], [bx, by, bz]) = (grid, block);
         let (params, extra) = (params.as_mut_ptr(), std::ptr::null_mut());
         // SAFETY: the caller's promise; the parameters' values are copied during the call.
@@ -339,58 +341,6 @@ impl Context {
             )
         };
         self.0.check("cuLaunchKernel", code)
-    }
-
-    /// From here to [`end_capture`](Context::end_capture), copies, fills and launches are recorded and not done.
-    /// On this thread, allocating, loading, waiting, uploading and downloading fail in between and spoil the recording.
-    ///
-    /// # Errors
-    /// [`Error::Driver`].
-    pub fn capture(&self) -> Result<()> {
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        let functions = self.0.enter()?;
-        // SAFETY: the stream lives as long as this context.
-        let code = unsafe { (functions.cuStreamBeginCapture_v2)(self.0.stream, mode) };
-        self.0.check("cuStreamBeginCapture", code)
-    }
-
-    /// What was recorded, on the thread that began. After a failure, too, the stream is back to normal.
-    ///
-    /// # Errors
-    /// [`Error::Driver`] if something spoilt the recording.
-    pub fn end_capture(&self) -> Result<Graph> {
-        let (mut plan, mut graph) = (std::ptr::null_mut(), std::ptr::null_mut());
-        let functions = self.0.enter()?;
-        // SAFETY: the stream lives as long as this context; the pointer is valid for one handle.
-        let code = unsafe { (functions.cuStreamEndCapture)(self.0.stream, &mut plan) };
-        self.0.check("cuStreamEndCapture", code)?;
-        // SAFETY: the plan was handed out just now; it is not needed once there is a graph, and destroyed once.
-        let code = unsafe {
-            let code = (functions.cuGraphInstantiateWithFlags)(&mut graph, plan, 0);
-            (functions.cuGraphDestroy)(plan);
-            code
-        };
-        self.0.check("cuGraphInstantiateWithFlags", code)?;
-        Ok(Graph {
-            context: self.clone(),
-            graph,
-        })
-    }
-
-    /// Does what was recorded, after all earlier work; the host does not wait.
-    ///
-    /// # Safety
-    /// What [`launch`](Context::launch) and the others asked for when it was recorded holds still: memory is live,
-    /// modules are loaded.
-    ///
-    /// # Errors
-    /// [`Error::Driver`], also for failures of earlier work.
-    pub unsafe fn replay(&self, graph: &mut Graph) -> Result<()> {
-        let functions = self.0.enter()?;
-        // SAFETY: the graph is live as long as it is borrowed, by nobody else; the caller promises the rest.
-        self.0.check("cuGraphLaunch", unsafe {
-            (functions.cuGraphLaunch)(graph.graph, self.0.stream)
-        })
     }
 }
 
@@ -481,15 +431,6 @@ impl Drop for LoadedModule {
         if self.context.synchronize().is_ok() {
             // SAFETY: the context is current since the wait, and the module is not used again.
             unsafe { (self.context.0.functions.cuModuleUnload)(self.module) };
-        }
-    }
-}
-
-impl Drop for Graph {
-    fn drop(&mut self) {
-        if let Ok(functions) = self.context.0.enter() {
-            // SAFETY: the graph is not used again; the driver lets running work finish first.
-            unsafe { (functions.cuGraphExecDestroy)(self.graph) };
         }
     }
 }

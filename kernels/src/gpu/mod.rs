@@ -10,6 +10,8 @@ pub mod golden;
 mod module;
 pub mod nvrtc;
 pub mod ptxas;
+mod queue;
+mod replay;
 
 pub(crate) mod activation;
 pub(crate) mod attention;
@@ -35,71 +37,196 @@ pub(crate) use module::{Range, args, width};
 use crate::{Buffer, DType, Device, Error, Result, View, ViewMut};
 use cuda::Cuda;
 use emulator::Emulator;
+use queue::{Command, Queue};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What runs kernels.
+/// What runs kernels: at once, or, while it collects, when something is to be read back.
 #[derive(Debug)]
-pub(crate) enum Gpu {
+pub(crate) struct Gpu {
+    runner: Runner,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug)]
+enum Runner {
     Cuda(Cuda),
     Emulated(Emulator),
 }
 
 impl Gpu {
     pub(crate) fn cuda(ordinal: usize) -> Result<Gpu> {
-        Cuda::open(ordinal).map(Gpu::Cuda)
+        Cuda::open(ordinal).map(|cuda| Gpu::new(Runner::Cuda(cuda)))
     }
 
     pub(crate) fn emulated(settings: Emulation) -> Result<Gpu> {
-        Emulator::new(settings).map(Gpu::Emulated)
+        Emulator::new(settings).map(|emulator| Gpu::new(Runner::Emulated(emulator)))
+    }
+
+    fn new(runner: Runner) -> Gpu {
+        let queue = Mutex::default();
+        Gpu { runner, queue }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on collects work, or does it at once.
+    pub(crate) fn collect(&self, collecting: bool) -> Result<()> {
+        let mut queue = self.queue();
+        queue.collecting = collecting;
+        self.flush(&mut queue)
+    }
+
+    /// Hands out all that waits.
+    fn flush(&self, queue: &mut Queue) -> Result<()> {
+        let (commands, freed) = queue.take();
+        let done = if commands.is_empty() {
+            Ok(())
+        } else {
+            self.runner.run(commands)
+        };
+        for (address, bytes) in freed {
+            self.runner.free(address, bytes);
+        }
+        done
+    }
+
+    /// Does something once all that waits has been handed out.
+    fn after_all<R>(&self, work: impl FnOnce(&Runner) -> Result<R>) -> Result<R> {
+        let mut queue = self.queue();
+        self.flush(&mut queue)?;
+        work(&self.runner)
+    }
+
+    fn push(&self, queue: &mut Queue, command: Command) -> Result<()> {
+        queue.push(command);
+        if queue.is_full() { self.flush(queue) } else { Ok(()) }
     }
 
     /// The address of new memory, at least `bytes` long; `None` when there is none left.
     pub(crate) fn allocate(&self, bytes: usize) -> Option<u64> {
-        match self {
-            Gpu::Cuda(cuda) => cuda.allocate(bytes),
-            Gpu::Emulated(emulator) => emulator.allocate(bytes),
-        }
+        // Where there is no room there may be some among what waits to be given back; failures of work show again later.
+        let again = || {
+            let done = self.flush(&mut self.queue());
+            done.ok().and_then(|()| self.runner.allocate(bytes))
+        };
+        self.runner.allocate(bytes).or_else(again)
     }
 
     /// Gives back what [`Gpu::allocate`] handed out for the same number of bytes.
     pub(crate) fn free(&self, address: u64, bytes: usize) {
-        match self {
-            Gpu::Cuda(cuda) => cuda.free(address),
-            Gpu::Emulated(emulator) => emulator.free(address, bytes),
+        if self.queue().may_free(address, bytes) {
+            self.runner.free(address, bytes);
         }
     }
 
     pub(crate) fn upload(&self, to: u64, data: &[u8]) -> Result<()> {
+        let mut queue = self.queue();
+        if !queue.collecting {
+            return self.runner.upload(to, data);
+        }
+        let data = data.to_vec();
+        self.push(&mut queue, Command::Upload { to, data })
+    }
+
+    pub(crate) fn download(&self, from: u64, data: &mut [u8]) -> Result<()> {
+        self.after_all(|runner| runner.download(from, data))
+    }
+
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        self.after_all(Runner::synchronize)
+    }
+
+    fn launch(&self, module: &Module, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
+        let mut queue = self.queue();
+        if !queue.collecting {
+            drop(queue);
+            return self.runner.launch(module, kernel, grid, args);
+        }
+        let (module, args) = (module.clone(), args.to_vec());
+        let command = Command::Launch {
+            module,
+            kernel,
+            grid,
+            args,
+        };
+        self.push(&mut queue, command)
+    }
+}
+
+impl Drop for Gpu {
+    /// Nobody can see what waiting work would do.
+    fn drop(&mut self) {
+        for (address, bytes) in self.queue().take().1 {
+            self.runner.free(address, bytes);
+        }
+    }
+}
+
+impl Runner {
+    fn allocate(&self, bytes: usize) -> Option<u64> {
         match self {
-            Gpu::Cuda(cuda) => cuda.upload(to, data),
-            Gpu::Emulated(emulator) => {
+            Runner::Cuda(cuda) => cuda.allocate(bytes),
+            Runner::Emulated(emulator) => emulator.allocate(bytes),
+        }
+    }
+
+    fn free(&self, address: u64, bytes: usize) {
+        match self {
+            Runner::Cuda(cuda) => cuda.free(address),
+            Runner::Emulated(emulator) => emulator.free(address, bytes),
+        }
+    }
+
+    fn upload(&self, to: u64, data: &[u8]) -> Result<()> {
+        match self {
+            Runner::Cuda(cuda) => cuda.upload(to, data),
+            Runner::Emulated(emulator) => {
                 emulator.upload(to, data);
                 Ok(())
             }
         }
     }
 
-    pub(crate) fn download(&self, from: u64, data: &mut [u8]) -> Result<()> {
+    fn download(&self, from: u64, data: &mut [u8]) -> Result<()> {
         match self {
-            Gpu::Cuda(cuda) => cuda.download(from, data),
-            Gpu::Emulated(emulator) => {
+            Runner::Cuda(cuda) => cuda.download(from, data),
+            Runner::Emulated(emulator) => {
                 emulator.download(from, data);
                 Ok(())
             }
         }
     }
 
-    pub(crate) fn synchronize(&self) -> Result<()> {
+    fn synchronize(&self) -> Result<()> {
         match self {
-            Gpu::Cuda(cuda) => cuda.synchronize(),
-            Gpu::Emulated(_) => Ok(()),
+            Runner::Cuda(cuda) => cuda.synchronize(),
+            Runner::Emulated(_) => Ok(()),
         }
     }
 
     fn launch(&self, module: &Module, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
         match self {
-            Gpu::Cuda(cuda) => cuda.launch(module, kernel, grid, args),
-            Gpu::Emulated(emulator) => emulator.launch(module, kernel, grid, args),
+            Runner::Cuda(cuda) => cuda.launch(module, kernel, grid, args),
+            Runner::Emulated(emulator) => emulator.launch(module, kernel, grid, args),
         }
+    }
+
+    /// Does collected work in its order.
+    fn run(&self, commands: Vec<Command>) -> Result<()> {
+        if let Runner::Cuda(cuda) = self {
+            return cuda.run(&commands);
+        }
+        commands.into_iter().try_for_each(|command| match command {
+            Command::Launch {
+                module,
+                kernel,
+                grid,
+                args,
+            } => self.launch(&module, kernel, grid, &args),
+            Command::Upload { to, data } => self.upload(to, &data),
+        })
     }
 }
 

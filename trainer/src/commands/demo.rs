@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const RECIPE: &str = include_str!("../../../recipes/demo.toml");
 
 pub(super) fn run(args: DemoArgs) -> Result<()> {
-    let device = compute::open(&args.compute.device)?;
+    let device = compute::open_for_training(&args.compute.device, !args.no_graph)?;
     let mut recipe = Recipe::parse(RECIPE, Path::new("recipes/demo.toml"), &[])?;
     recipe.run.seed = args.seed;
     recipe.run.device = args.compute.device;

@@ -11,7 +11,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     if let Some(device) = args.device {
         recipe.run.device = device;
     }
-    let device = compute::open(&recipe.run.device)?;
+    let device = compute::open_for_training(&recipe.run.device, !args.no_graph)?;
     compute::with_threads(recipe.run.threads, || {
         if args.dry_run {
             return pipeline::dry_run(recipe, &device);

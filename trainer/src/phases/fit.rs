@@ -3,7 +3,7 @@
 use super::Phase;
 use crate::recipe::{self, Training};
 use anyhow::{Context, Result};
-use engine::{AdamW, Curve, Graph, Optimizer, Params, Schedule, Tensor, Var};
+use engine::{AdamW, Curve, Graph, Kind, Optimizer, Params, Schedule, Tensor, Var};
 use model::IGNORE;
 use rayon::prelude::*;
 use std::sync::mpsc::sync_channel;
@@ -135,13 +135,19 @@ fn learn<'p, O: Objective>(
 ) -> Result<Vec<Learned>> {
     let whole: f64 = parts.iter().map(|part| objective.weight(part)).sum();
     let mut learned = Vec::with_capacity(parts.len());
+    // A GPU's work comes in the same order each step.
+    let least = match arenas[0].device().kind() {
+        Kind::Cpu => 1,
+        _ => arenas.len(),
+    };
     for (round, shards) in parts.chunks(arenas.len()).enumerate() {
         let first = round * arenas.len();
         let shard = |(i, (batch, gradients)): (usize, (&O::Batch, &mut Tensor))| {
             let share = objective.weight(batch) / whole.max(f64::MIN_POSITIVE);
             learn_part(objective, &graph(first + i), batch, share, gradients)
         };
-        let done: Vec<Result<Learned>> = shards.par_iter().zip(&mut *arenas).enumerate().map(shard).collect();
+        let pairs = shards.par_iter().zip(&mut *arenas).enumerate();
+        let done: Vec<Result<Learned>> = pairs.with_min_len(least).map(shard).collect();
         for part in done {
             learned.push(part?);
         }

@@ -66,8 +66,17 @@ functions! {
         sys::CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, sys::CUstream,
         *mut *mut c_void, *mut *mut c_void
     );
-    cuStreamBeginCapture_v2(sys::CUstream, sys::CUstreamCaptureMode);
-    cuStreamEndCapture(sys::CUstream, *mut sys::CUgraph);
+    cuGraphCreate(*mut sys::CUgraph, c_uint);
+    cuGraphAddKernelNode_v2(
+        *mut sys::CUgraphNode, sys::CUgraph, *const sys::CUgraphNode, usize, *const sys::CUDA_KERNEL_NODE_PARAMS
+    );
+    cuGraphAddMemcpyNode(
+        *mut sys::CUgraphNode, sys::CUgraph, *const sys::CUgraphNode, usize, *const sys::CUDA_MEMCPY3D, sys::CUcontext
+    );
+    cuGraphExecKernelNodeSetParams_v2(sys::CUgraphExec, sys::CUgraphNode, *const sys::CUDA_KERNEL_NODE_PARAMS);
+    cuGraphExecMemcpyNodeSetParams(
+        sys::CUgraphExec, sys::CUgraphNode, *const sys::CUDA_MEMCPY3D, sys::CUcontext
+    );
     cuGraphInstantiateWithFlags(*mut sys::CUgraphExec, sys::CUgraph, c_ulonglong);
     cuGraphLaunch(sys::CUgraphExec, sys::CUstream);
     cuGraphDestroy(sys::CUgraph);
@@ -105,7 +114,7 @@ fn advice(code: u32) -> &'static str {
         200 | 209 | 218 | 222 => "; this code was made for another GPU or a newer driver",
         // After these the context is lost.
         700 | 702 | 710 | 714..=719 => "; a kernel went wrong and the process must be started again",
-        900..=907 => "; a graph was being recorded: run the step once before recording it",
+        900..=912 => "; --no-graph does without CUDA graphs",
         _ => "",
     }
 }
