@@ -39,7 +39,7 @@ def run(command, log, timeout):
 
 def checks(lenslet, device, log):
     """Correctness comes before timing."""
-    done = [run([lenslet, "kernels", "test", "--device", device], log, 600)]
+    done = [run([lenslet, "kernels", "test", "--device", device, "--grid", "full"], log, 600)]
     sanitizer = shutil.which("compute-sanitizer")
     if device.startswith("cuda") and sanitizer:
         for tool in ("memcheck", "racecheck"):

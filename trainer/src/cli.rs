@@ -88,6 +88,9 @@ pub struct KernelsTestArgs {
     /// Order in which the emulator runs threads; 0 is in order, 1 in reverse, others are random.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// How many shapes: `full` adds those of real models, for a GPU.
+    #[arg(long, value_enum, default_value_t = Grid::Small)]
+    pub grid: Grid,
     /// Kernel families or ops; all where left out.
     pub families: Vec<String>,
 }

@@ -10,7 +10,7 @@ mod rows;
 
 pub use array::Array;
 pub use check::{finite_differences, follows_oracle};
-pub use rows::rows;
+pub use rows::{grid, rows};
 
 use crate::{Device, Result, Var};
 

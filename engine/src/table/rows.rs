@@ -1,8 +1,11 @@
 //! The rows: every op, its kernels and its cases.
 
+mod grid;
 mod layout;
 mod losses;
 mod pointwise;
+
+pub use grid::grid;
 
 use super::oracle::{self, Sight};
 use super::{Array, Case, Row};
@@ -67,8 +70,8 @@ pub fn rows() -> Vec<Row> {
         row("linear", &["gemm", "activation", "reduce"], linear()),
         row("matmul", &["gemm"], matmul()),
         row("attention", &["attention"], attention()),
-        row("layer_norm", &["norm"], layer_norm()),
-        row("rms_norm", &["norm"], rms_norm()),
+        row("layer_norm", &["norm"], layer_norm(37)),
+        row("rms_norm", &["norm"], rms_norm(37)),
         row("l2_normalize", &["norm"], l2_normalize()),
         row("rotary", &["rotary"], rotary()),
         row("embedding", &["embedding"], embedding()),
@@ -212,20 +215,21 @@ fn attention() -> Vec<Case> {
     ]
 }
 
-fn layer_norm() -> Vec<Case> {
+fn layer_norm(dim: usize) -> Vec<Case> {
     let run = |_: &Device, v: &[Var]| ops::layer_norm(&v[0], &v[1], &v[2], 1e-5);
     vec![case(
-        "layer_norm",
-        normal([&[2, 3, 37], &[37], &[37]]),
+        format!("layer_norm/{dim}"),
+        normal([&[2, 3, dim], &[dim], &[dim]]),
         LOSS,
         run,
         |a| oracle::layer_norm(&a[0], &a[1], &a[2], 1e-5),
     )]
 }
 
-fn rms_norm() -> Vec<Case> {
+fn rms_norm(dim: usize) -> Vec<Case> {
     let run = |_: &Device, v: &[Var]| ops::rms_norm(&v[0], &v[1], 1e-5);
-    vec![case("rms_norm", normal([&[2, 3, 37], &[37]]), LOSS, run, |a| {
+    let name = format!("rms_norm/{dim}");
+    vec![case(name, normal([&[2, 3, dim], &[dim]]), LOSS, run, |a| {
         oracle::rms_norm(&a[0], &a[1], 1e-5)
     })]
 }

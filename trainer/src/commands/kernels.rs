@@ -1,10 +1,11 @@
 //! `lenslet kernels`: lists the CUDA kernels, compiles them without a GPU, tests them against plain loops.
 
+use crate::bench::Grid;
 use crate::cli::{KernelsTestArgs, KernelsVerb};
 use crate::compute;
 use anyhow::{Result, bail, ensure};
 use engine::DType;
-use engine::table::{Row, follows_oracle, rows};
+use engine::table::{Row, follows_oracle, grid, rows};
 use kernels::cuda::{self, Driver};
 use kernels::gpu::golden::{record, to_text};
 use kernels::gpu::nvrtc::Nvrtc;
@@ -93,7 +94,10 @@ struct Counts {
 /// Runs the table of ops in f32 and bf16. Ops without a sample of their own count as skipped.
 fn test(args: &KernelsTestArgs) -> Result<()> {
     let device = compute::open_seeded(&args.device, args.seed)?;
-    let table = rows();
+    let mut table = rows();
+    if args.grid == Grid::Full {
+        table.extend(grid());
+    }
     let known = |name: &str| table.iter().any(|row| is_about(row, name));
     if let Some(unknown) = args.families.iter().find(|name| !known(name)) {
         bail!("`{unknown}` is no kernel family and no op; `lenslet kernels list` names the families");

@@ -56,3 +56,97 @@ pub(super) fn siglip_loss() -> Vec<Case> {
         oracle::siglip_loss(&a[0], &a[1], &a[2], &a[3])
     })]
 }
+
+/// As (rows, hidden size, vocabulary); every seventh row is ignored.
+pub(super) fn cross_entropy_grid() -> Vec<Case> {
+    const SHAPES: [(usize, usize, usize); 5] = [
+        (188, 31, 123),
+        (1024, 1024, 4096),
+        (47, 64, 32_000),
+        (33, 40, 50_257),
+        (16, 64, 128_256),
+    ];
+    let one = |(rows, hidden, vocab): (usize, usize, usize)| {
+        [0.0, 0.1].map(|smoothing| {
+            let target = |row: usize| {
+                if row % 7 == 3 {
+                    -100
+                } else {
+                    (row * 7919 % vocab) as i32
+                }
+            };
+            let targets: Vec<i32> = (0..rows).map(target).collect();
+            let asked = targets.clone();
+            case(
+                format!("cross_entropy/{rows} rows of {hidden}, vocabulary {vocab}, smoothing {smoothing}"),
+                vec![
+                    Array::random([rows, hidden], 1.0, 1),
+                    // Logits of size one, as a model starts with.
+                    Array::random([vocab, hidden], 1.0 / (hidden as f64).sqrt(), 2),
+                ],
+                LOSS,
+                move |device, v| {
+                    let targets = ints(device, &asked, &[rows])?;
+                    Ok(ops::linear_cross_entropy(&v[0], &v[1], &targets, smoothing)?.loss)
+                },
+                move |a| oracle::cross_entropy(&a[0], &a[1], &targets, smoothing),
+            )
+        })
+    };
+    SHAPES.into_iter().flat_map(one).collect()
+}
+
+/// Pairs, features and the scale of scores, the largest just below 100, where the loss cuts it off.
+const PAIRS: [(usize, usize, f64); 6] = [
+    (1, 64, 14.3),
+    (7, 512, 99.0),
+    (127, 768, 1.0),
+    (129, 1000, 14.3),
+    (1000, 512, 99.0),
+    (4097, 64, 14.3),
+];
+
+/// Scores err by 2⁻²⁴ or 2⁻⁹ of the scale.
+fn tolerance(scale: f64) -> (f64, f64) {
+    (2e-6 * scale.max(10.0), 3.5e-3 * scale.max(10.0))
+}
+
+/// Features of images and texts; of more than one pair the last is the first again.
+fn features(pairs: usize, dim: usize) -> [Array; 2] {
+    [1, 2].map(|seed| {
+        let mut rows = unit(&[pairs, dim], seed);
+        rows.data.copy_within(..dim, (pairs - 1) * dim);
+        rows
+    })
+}
+
+pub(super) fn clip_grid() -> Vec<Case> {
+    let run = |_: &Device, v: &[Var]| ops::clip_loss(&v[0], &v[1], &v[2]);
+    let one = |(pairs, dim, scale): (usize, usize, f64)| {
+        let [images, texts] = features(pairs, dim);
+        let inputs = vec![images, texts, Array::new([1], vec![scale.ln()])];
+        let name = format!("clip_loss/{pairs} pairs of {dim}, scale {scale}");
+        case(name, inputs, tolerance(scale), run, |a| {
+            oracle::clip_loss(&a[0], &a[1], &a[2])
+        })
+    };
+    PAIRS.map(one).into()
+}
+
+pub(super) fn siglip_grid() -> Vec<Case> {
+    let run = |_: &Device, v: &[Var]| ops::siglip_loss(&v[0], &v[1], &v[2], &v[3]);
+    let one = |(pairs, dim, scale): (usize, usize, f64)| {
+        let [images, texts] = features(pairs, dim);
+        let inputs = vec![
+            images,
+            texts,
+            Array::new([1], vec![scale.ln()]),
+            Array::new([1], vec![-10.0]),
+        ];
+        let name = format!("siglip_loss/{pairs} pairs of {dim}, scale {scale}");
+        case(name, inputs, tolerance(scale), run, |a| {
+            oracle::siglip_loss(&a[0], &a[1], &a[2], &a[3])
+        })
+    };
+    PAIRS.map(one).into()
+}
