@@ -76,3 +76,22 @@ EXPORT_KERNEL(beyond)"#;
     );
     Ok(())
 }
+
+#[test]
+fn grids_beyond_cudas_limits_are_refused() -> Result<()> {
+    let device = device();
+    let mut x = device.allocate(4 * LEN)?;
+    let module = Module::from_source("nothing", "#include \"prelude.cuh\"\n");
+    let grid = Grid {
+        blocks: [1, 1 << 16, 1],
+        ..Grid::new(1, 32)
+    };
+    // SAFETY: such a launch is refused.
+    let refused = unsafe { launch_own(&device, &module, "nothing", grid, &[Arg::from(&view_mut(&mut x))]) };
+    let error = refused.unwrap_err().to_string();
+    assert!(
+        error.contains("[1, 65536, 1] blocks") && error.contains("65535"),
+        "{error}"
+    );
+    Ok(())
+}

@@ -53,6 +53,10 @@ impl Cuda {
         })
     }
 
+    pub(super) fn multiprocessors(&self) -> usize {
+        self.context.properties().multiprocessors as usize
+    }
+
     pub(super) fn allocate(&self, bytes: usize) -> Option<u64> {
         self.context.allocate(bytes).ok()
     }

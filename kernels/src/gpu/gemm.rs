@@ -1,15 +1,13 @@
 //! Launches of `cuda/gemm.cu` (tensor cores), `cuda/gemm_simt.cu` (exact f32) and `cuda/gemm_partials.cu` (their second half
 //! where `k` is split).
 
-use super::{Arg, Grid, Module, args, launch};
+use super::{Arg, Gpu, Grid, Module, args, launch};
 use crate::activation::Activation;
 use crate::gemm::{Epilogue, Gemm, Layout};
 use crate::{DType, Error, Result, View, ViewMut};
 
 /// Elements the epilogue takes at a time where rows allow it.
 const STORE_WIDTH: usize = 4;
-/// Multiprocessors of a large GPU: fewer blocks leave some of them idle.
-const MULTIPROCESSORS: usize = 132;
 /// The shortest sums that are worth a block of their own.
 const SHORTEST_SPLIT: usize = 512;
 /// What `k` is split into multiples of: TILE_K of either kernel divides it.
@@ -85,18 +83,19 @@ struct Plan {
 }
 
 impl Plan {
-    /// Large tiles read the least; smaller ones, and splits of long sums, make up for a lack of blocks.
-    fn new(shape: Gemm, t: DType) -> Plan {
+    /// Large tiles read the least; smaller ones, and splits of long sums, make up for a lack of blocks: fewer than there are
+    /// multiprocessors leave some of them idle.
+    fn new(shape: Gemm, t: DType, multiprocessors: usize) -> Plan {
         let [large, small, flat] = if t == DType::F32 { SIMT_TILES } else { TENSOR_CORE_TILES };
         let most_splits = (shape.k / SHORTEST_SPLIT).max(1);
         let tile = if shape.m <= flat.m {
             flat
-        } else if large.count(shape) * most_splits >= MULTIPROCESSORS {
+        } else if large.count(shape) * most_splits >= multiprocessors {
             large
         } else {
             small
         };
-        let splits = (MULTIPROCESSORS / tile.count(shape).max(1)).clamp(1, most_splits);
+        let splits = (multiprocessors / tile.count(shape).max(1)).clamp(1, most_splits);
         let k_per_split = shape.k.div_ceil(splits).max(1).next_multiple_of(SPLIT_GRAIN);
         Plan {
             tile,
@@ -113,7 +112,7 @@ pub(crate) fn gemm(shape: Gemm, a: View, b: View, c: &mut ViewMut, epilogue: Epi
         let message = format!("{shape:?}: no size may pass 2³¹ on this device");
         return Err(Error::Value { op: "gemm", message });
     };
-    let plan = Plan::new(shape, a.dtype());
+    let plan = Plan::new(shape, a.dtype(), a.device().gpu().map_or(1, Gpu::multiprocessors));
     let Epilogue {
         bias,
         pre,
@@ -280,13 +279,15 @@ mod tests {
             for side in [0, 1, 32, 33, 128, 1000, 4096] {
                 for k in [0, 1, 511, 1023, 1024, 1025, 4097, 70000] {
                     let shape = Gemm::new(Layout::Tn, side, side, k);
-                    let plan = Plan::new(shape, t);
-                    assert!(plan.splits * plan.k_per_split >= k, "{shape:?} {plan:?}");
-                    assert!(
-                        plan.splits == 1 || (plan.splits - 1) * plan.k_per_split < k,
-                        "{shape:?} {plan:?}"
-                    );
-                    assert!(plan.tile.count(shape) * plan.splits <= MULTIPROCESSORS || plan.splits == 1);
+                    for multiprocessors in [1, 46, 132] {
+                        let plan = Plan::new(shape, t, multiprocessors);
+                        assert!(plan.splits * plan.k_per_split >= k, "{shape:?} {plan:?}");
+                        assert!(
+                            plan.splits == 1 || (plan.splits - 1) * plan.k_per_split < k,
+                            "{shape:?} {plan:?}"
+                        );
+                        assert!(plan.tile.count(shape) * plan.splits <= multiprocessors || plan.splits == 1);
+                    }
                 }
             }
         }

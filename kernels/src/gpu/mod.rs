@@ -40,6 +40,11 @@ use emulator::Emulator;
 use queue::{Command, Queue};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Those of an H100: emulated kernels are launched as they are there.
+const EMULATED_MULTIPROCESSORS: usize = 132;
+/// Most blocks along x, y and z that CUDA takes.
+const MOST_BLOCKS: [usize; 3] = [(1 << 31) - 1, (1 << 16) - 1, (1 << 16) - 1];
+
 /// What runs kernels: at once, or, while it collects, when something is to be read back.
 #[derive(Debug)]
 pub(crate) struct Gpu {
@@ -136,6 +141,14 @@ impl Gpu {
 
     pub(crate) fn synchronize(&self) -> Result<()> {
         self.after_all(Runner::synchronize)
+    }
+
+    /// How many blocks at least keep all of it busy.
+    pub(crate) fn multiprocessors(&self) -> usize {
+        match &self.runner {
+            Runner::Cuda(cuda) => cuda.multiprocessors(),
+            Runner::Emulated(_) => EMULATED_MULTIPROCESSORS,
+        }
     }
 
     fn launch(&self, module: &Module, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
@@ -247,10 +260,21 @@ pub(crate) fn launch(device: &Device, module: &Module, kernel: &'static str, gri
     if grid.blocks.contains(&0) {
         return Ok(());
     }
-    let gpu = device.gpu().ok_or_else(|| Error::Kernel {
+    let failed = |message| Error::Kernel {
         kernel,
         module: module.to_string(),
-        message: format!("launched on {}, which runs no CUDA kernels", device.kind().name()),
+        message,
+    };
+    if grid.blocks.iter().zip(MOST_BLOCKS).any(|(&blocks, most)| blocks > most) {
+        let message = format!(
+            "{:?} blocks, CUDA takes {MOST_BLOCKS:?}: a smaller batch needs fewer",
+            grid.blocks
+        );
+        return Err(failed(message));
+    }
+    let gpu = device.gpu().ok_or_else(|| {
+        let kind = device.kind().name();
+        failed(format!("launched on {kind}, which runs no CUDA kernels"))
     })?;
     gpu.launch(module, kernel, grid, args)
 }
