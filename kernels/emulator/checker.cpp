@@ -8,12 +8,12 @@
 //   and matrix instructions order nothing: CUDA promises that of __syncwarp alone.
 // Of many readers a cell keeps two, of different warps where it can: races with others show with another seed.
 //
-// A copy in the background is a write that nobody may see before its thread has waited; from then on the write is the
-// thread's own. Other agents (the tensor memory accelerator, matrix instructions that read shared memory on their own) can
-// be added the same way: an access that is `under_way`, and what makes it somebody's own.
+// A copy in the background is an agent of its own. A cp.async is a write that nobody may see before its thread has waited;
+// from then on the write is the thread's. Bulk copies are in proxies.cpp; what else reads and writes on its own (matrix
+// instructions that take their operands from shared memory) can be added there as another kind of job.
 //
 // One checked launch runs at a time, its blocks one after the other: the Rust side sees to that.
-#include "checker.h"
+#include "checker_state.h"
 
 #include <dlfcn.h>
 #include <link.h>
@@ -22,57 +22,10 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
-#include <unordered_map>
 
 namespace emu {
 
-struct Access {
-    uint32_t epoch, clock;
-    /// Of the code, from the library's start.
-    uint32_t where;
-    uint16_t thread;
-    /// Which of the cell's two bytes; none where there was no access.
-    uint8_t bytes;
-    bool atomic : 1, under_way : 1;
-};
-
-struct Cell {
-    Access write, first, last;
-};
-constexpr size_t CELL_BYTES = 2;
-
-/// Memory with what is known of it.
-struct Shadow {
-    uintptr_t start;
-    size_t bytes;
-    Cell* cells;
-    /// Whether each byte has ever been written.
-    bool* written;
-};
-
-struct View {
-    Range range;
-    Shadow shadow;
-};
-
-struct Checker {
-    uint32_t epoch, launch_start, block_start;
-    Shadow shared;
-    std::vector<View> views;
-    /// The view last found, and the offsets in shared memory of the declaration last found.
-    size_t recent, recent_start, recent_end;
-    uintptr_t code_start, code_end;
-    /// clocks[t * threads + u]: up to where thread t has seen what thread u did in this epoch.
-    std::vector<uint32_t> clocks;
-    unsigned threads;
-    /// Whether clocks were joined in this block, and beyond single warps.
-    bool joined, joined_warps;
-    /// The blocks' first epochs, and those whose work this block has seen through atomics.
-    std::vector<uint32_t> blocks, seen;
-    std::unordered_map<uintptr_t, std::vector<uint32_t>> released;
-    bool fenced;
-};
-static Checker checker;
+Checker checker;
 
 /// Memory handed out to be checked.
 static std::map<uintptr_t, Shadow> allocations;
@@ -95,47 +48,6 @@ static void drop_shadow(const Shadow& shadow) {
     munmap(shadow.written, shadow.bytes + 1);
 }
 
-// ---- telling
-
-static std::string place_of(const Access& access) { return code_place(checker.code_start + access.where); }
-
-/// What lies at an address that may be accessed.
-static std::string name_of(uintptr_t address) {
-    const Worker& worker = *fiber().worker;
-    size_t offset = address - checker.shared.start;
-    if (offset < ARENA) {
-        for (const Static& one : worker.statics)
-            if (offset - one.offset < one.bytes)
-                return "byte " + std::to_string(offset - one.offset) + " of the shared memory declared at " + one.place.file + ":" +
-                       std::to_string(one.place.line);
-        return "byte " + std::to_string(offset - dynamic_offset(*worker.launch)) + " of dynamic shared memory";
-    }
-    for (const View& view : checker.views)
-        if (address - view.range.start < view.range.bytes)
-            return "byte " + std::to_string(address - view.range.start) + " of argument " + std::to_string(view.range.argument);
-    return "unknown memory";
-}
-
-static const char* verb(Kind kind) { return kind == Read ? "reads" : kind == Write ? "writes" : kind == AtomicRead ? "reads atomically" : "changes atomically"; }
-
-[[noreturn]] static void tell(const char* problem, size_t bytes, Kind kind, const void* pc, const std::string& more) {
-    fail("%s: thread %u %s %zu bytes at %s%s", problem, fiber().id, verb(kind), bytes,
-         code_place(reinterpret_cast<uintptr_t>(pc)).c_str(), more.c_str());
-}
-
-static std::string block_of(uint32_t epoch) {
-    if (epoch >= checker.block_start) return "";
-    auto after = std::upper_bound(checker.blocks.begin(), checker.blocks.end(), epoch);
-    return " of the grid's block " + std::to_string(after - checker.blocks.begin() - 1);
-}
-
-[[noreturn]] static void tell_race(const Access& before, const char* did, uintptr_t address, size_t bytes, Kind kind, const void* pc) {
-    const char* problem = address - checker.shared.start < ARENA ? "race on shared memory" : "race on global memory";
-    tell(problem, bytes, kind, pc,
-         ", " + name_of(address) + "; thread " + std::to_string(before.thread) + block_of(before.epoch) + " " + did + " it at " +
-             place_of(before) + ", and nothing orders the two");
-}
-
 // ---- order
 
 /// Whether a block of this launch that ran before has shown its work to this one through atomics.
@@ -144,7 +56,8 @@ static bool seen_block(uint32_t epoch) {
     return std::find(checker.seen.begin(), checker.seen.end(), block) != checker.seen.end();
 }
 
-static bool ordered(const Access& before, bool shared, unsigned thread) {
+bool ordered(const Access& before, bool shared, unsigned thread) {
+    if (before.agent == Agent::BulkCopy && before.epoch >= checker.block_start) return bulk_ordered(before, shared, thread);
     if (before.epoch == checker.epoch)
         return before.thread == thread || checker.clocks[thread * checker.threads + before.thread] >= before.clock;
     return before.epoch >= checker.block_start || before.epoch < checker.launch_start || shared || seen_block(before.epoch);
@@ -171,9 +84,13 @@ void check_met(const unsigned* threads, unsigned count) {
         std::copy(&most[first], &most[first] + (last - first), mine + first);
         mine[threads[i]]++;
     }
+    if (checker.asynchronous) join_seen(threads, count);
 }
 
-void check_block_met() { checker.epoch++; }
+void check_block_met() {
+    checker.epoch++;
+    if (checker.asynchronous) join_all_seen();
+}
 
 void check_fence() { checker.fenced = true; }
 
@@ -187,13 +104,19 @@ static void note_atomic(uintptr_t address) {
 
 // ---- cells
 
+/// A bulk copy's read stays until a write replaces it: no barrier orders it, only its thread's wait.
 static void note_read(Cell& cell, const Access& now) {
     Access &first = cell.first, &last = cell.last;
-    bool passed = first.epoch < checker.launch_start || (first.epoch >= checker.block_start && first.epoch < checker.epoch);
-    if (!first.bytes || passed || (first.thread == now.thread && first.epoch == now.epoch)) {
-        uint8_t both = first.epoch == now.epoch && first.thread == now.thread ? first.bytes : 0;
+    bool bulk = first.agent == Agent::BulkCopy && first.epoch >= checker.block_start;
+    bool passed = !bulk && (first.epoch < checker.launch_start || (first.epoch >= checker.block_start && first.epoch < checker.epoch));
+    bool again = first.epoch == now.epoch && first.thread == now.thread && first.agent == now.agent;
+    if (!first.bytes || passed || again) {
+        uint8_t both = again ? first.bytes : 0;
         first = now;
         first.bytes |= both;
+    } else if (now.agent == Agent::BulkCopy) {
+        last = first;
+        first = now;
     } else if (!last.bytes || last.epoch != now.epoch || last.thread / 32 == first.thread / 32 || now.thread / 32 != first.thread / 32) {
         last = now;
     }
@@ -202,7 +125,7 @@ static void note_read(Cell& cell, const Access& now) {
 static void note_write(Cell& cell, const Access& now) {
     Access& write = cell.write;
     bool same = write.epoch == now.epoch && write.clock == now.clock && write.thread == now.thread && write.atomic == now.atomic &&
-                write.under_way == now.under_way;
+                write.agent == now.agent;
     uint8_t bytes = same ? write.bytes : 0;
     write = now;
     write.bytes |= bytes;
@@ -210,24 +133,44 @@ static void note_write(Cell& cell, const Access& now) {
     cell.last.bytes &= ~now.bytes;
 }
 
-static Access access_now(Kind kind, const void* pc) {
+Access access_now(Kind kind, const void* pc) {
     unsigned id = fiber().id;
     uint32_t where = uint32_t(reinterpret_cast<uintptr_t>(pc) - checker.code_start);
-    return {checker.epoch, checker.clocks[id * checker.threads + id], where, uint16_t(id), 0, (kind & Atomic) != 0, false};
+    return {checker.epoch, checker.clocks[id * checker.threads + id], where, uint16_t(id), 0, (kind & Atomic) != 0, {}};
+}
+
+/// Ends the launch if what the cell remembers to be there forbids any access.
+static void check_agent(const Access& write, uintptr_t address, size_t bytes, Kind kind, const void* pc) {
+    if (write.epoch < checker.block_start) return;
+    if (write.agent == Agent::SmallCopy)
+        tell("cp.async under way", bytes, kind, pc,
+             ", " + name_of(address) + ", the target of thread " + std::to_string(write.thread) + "'s cp.async at " + place_of(write) +
+                 ", which has not waited for it");
+    if (write.agent == Agent::Word)
+        tell("mbarrier accessed as ordinary memory", bytes, kind, pc,
+             ", " + name_of(address) + ", which thread " + std::to_string(write.thread) + " initialised as an mbarrier at " + place_of(write));
+}
+
+[[noreturn]] static void tell_unordered(const Access& before, bool wrote, uintptr_t address, size_t bytes, Kind kind, const void* pc) {
+    bool bulk = before.agent == Agent::BulkCopy && before.epoch >= checker.block_start;
+    if (bulk) tell_bulk(before, wrote ? "writes" : "reads", address, bytes, kind, pc);
+    tell_race(before, wrote ? "wrote" : "read", address, bytes, kind, pc);
 }
 
 static void check_cell(Cell& cell, const Access& now, uintptr_t address, size_t bytes, Kind kind, bool shared, const void* pc) {
     const Access& write = cell.write;
     if (write.bytes & now.bytes) {
-        if (write.under_way && write.epoch >= checker.block_start)
-            tell("cp.async under way", bytes, kind, pc,
-                 ", " + name_of(address) + ", the target of thread " + std::to_string(write.thread) + "'s cp.async at " + place_of(write) +
-                     ", which has not waited for it");
-        if (!(write.atomic && now.atomic) && !ordered(write, shared, now.thread)) tell_race(write, "wrote", address, bytes, kind, pc);
+        if (write.agent != Agent::Thread) check_agent(write, address, bytes, kind, pc);
+        if (!(write.atomic && now.atomic) && !ordered(write, shared, now.thread)) tell_unordered(write, true, address, bytes, kind, pc);
+        if (now.agent == Agent::BulkCopy && shared && !proxy_ordered(write, now.thread))
+            tell("missing fence.proxy.async", bytes, kind, pc,
+                 " in a bulk copy, " + name_of(address) + "; thread " + std::to_string(write.thread) + " wrote it at " + place_of(write) +
+                     " without that fence between its write and what orders the two");
     }
     if (!(kind & Write)) return note_read(cell, now);
     for (const Access* read : {&cell.first, &cell.last})
-        if (read->bytes & now.bytes && !(read->atomic && now.atomic) && !ordered(*read, shared, now.thread)) tell_race(*read, "read", address, bytes, kind, pc);
+        if (read->bytes & now.bytes && !(read->atomic && now.atomic) && !ordered(*read, shared, now.thread))
+            tell_unordered(*read, false, address, bytes, kind, pc);
     note_write(cell, now);
 }
 
@@ -241,15 +184,15 @@ static const bool* find_missing(const bool* written, size_t bytes) {
 /// Most reads by far: nobody has written in this epoch, and the cell knows of a read as good as this one.
 static bool read_quickly(Cell& cell, const Access& now) {
     const Access& write = cell.write;
-    if (write.epoch >= checker.epoch || write.epoch < checker.block_start || write.under_way) return false;
-    if (cell.first.epoch == checker.epoch && cell.first.bytes == now.bytes && cell.first.clock == now.clock) {
+    if (write.epoch >= checker.epoch || write.epoch < checker.block_start || write.agent != Agent::Thread) return false;
+    if (cell.first.agent == Agent::Thread && cell.first.epoch == checker.epoch && cell.first.bytes == now.bytes && cell.first.clock == now.clock) {
         if (cell.first.thread == now.thread) return true;
         if (cell.first.thread / 32 == now.thread / 32 && cell.last.epoch == checker.epoch && cell.last.bytes == now.bytes) return true;
     }
     return false;
 }
 
-static void check_cells(const Shadow& shadow, uintptr_t address, size_t bytes, Kind kind, bool under_way, const void* pc) {
+void check_cells(const Shadow& shadow, uintptr_t address, size_t bytes, Kind kind, Agent agent, uint32_t job, const void* pc) {
     bool shared = shadow.start == checker.shared.start;
     size_t offset = address - shadow.start;
     bool* written = shadow.written + offset;
@@ -260,54 +203,19 @@ static void check_cells(const Shadow& shadow, uintptr_t address, size_t bytes, K
                  ", " + name_of(address + (missing - written)) + ", which nobody has written");
     }
     Access now = access_now(kind, pc);
-    now.under_way = under_way;
+    now.agent = agent;
+    if (agent == Agent::BulkCopy) now.clock = job;
     for (size_t at = offset; at < offset + bytes;) {
         size_t in_cell = at % CELL_BYTES, take = std::min(CELL_BYTES - in_cell, offset + bytes - at);
         now.bytes = uint8_t(((1u << take) - 1) << in_cell);
         Cell& cell = shadow.cells[at / CELL_BYTES];
-        if (kind != Read || !read_quickly(cell, now)) check_cell(cell, now, shadow.start + at, bytes, kind, shared, pc);
+        if (kind != Read || agent != Agent::Thread || !read_quickly(cell, now)) check_cell(cell, now, shadow.start + at, bytes, kind, shared, pc);
         at += take;
     }
     if (kind & Write) memset(written, 1, bytes);
 }
 
-// ---- bounds
-
-static void check_shared(size_t offset, size_t bytes, Kind kind, const void* pc) {
-    const Worker& worker = *fiber().worker;
-    size_t dynamic = dynamic_offset(*worker.launch);
-    if (offset >= checker.recent_start && offset + bytes <= checker.recent_end) return;
-    if (offset >= dynamic && offset + bytes <= dynamic + worker.launch->shared_bytes) return;
-    for (const Static& one : worker.statics)
-        if (offset >= one.offset && offset + bytes <= one.offset + one.bytes) {
-            checker.recent_start = one.offset;
-            checker.recent_end = one.offset + one.bytes;
-            return;
-        }
-    std::string nearest = ", outside the " + std::to_string(worker.launch->shared_bytes) + " bytes of dynamic shared memory";
-    for (const Static& one : worker.statics)
-        if (offset < dynamic && offset + GAP >= one.offset && offset < one.offset + one.bytes + GAP)
-            nearest = ", at byte " + std::to_string(int64_t(offset) - int64_t(one.offset)) + " of the " + std::to_string(one.bytes) +
-                      " declared at " + one.place.file + ":" + std::to_string(one.place.line);
-    tell("out of bounds of shared memory", bytes, kind, pc, nearest);
-}
-
-/// The view that allows the access, or none for data of the kernel's library.
-static const View* check_global(uintptr_t address, size_t bytes, Kind kind, const void* pc) {
-    std::vector<View>& views = checker.views;
-    auto allows = [&](const View& view) {
-        return address >= view.range.start && address + bytes <= view.range.start + view.range.bytes &&
-               (!(kind & Write) || view.range.writable);
-    };
-    if (checker.recent < views.size() && allows(views[checker.recent])) return &views[checker.recent];
-    for (size_t i = 0; i < views.size(); i++)
-        if (allows(views[i])) return &views[checker.recent = i, i];
-    if (address >= checker.code_start && address < checker.code_end) return nullptr;
-    for (const View& view : views)
-        if (address >= view.range.start && address + bytes <= view.range.start + view.range.bytes)
-            tell("write to a read-only argument", bytes, kind, pc, ", " + name_of(address));
-    tell("out of bounds", bytes, kind, pc, ", " + describe_address(*fiber().worker->launch, address));
-}
+// ---- accesses
 
 void check_access(const void* at, size_t bytes, Kind kind, const void* pc) {
     uintptr_t address = reinterpret_cast<uintptr_t>(at);
@@ -315,18 +223,18 @@ void check_access(const void* at, size_t bytes, Kind kind, const void* pc) {
     // The pages around the arena are meant for shared memory, too.
     if (address - (checker.shared.start - 4096) < ARENA + 2 * 4096) {
         check_shared(address - checker.shared.start, bytes, kind, pc);
-        return check_cells(checker.shared, address, bytes, kind, false, pc);
+        return check_cells(checker.shared, address, bytes, kind, Agent::Thread, 0, pc);
     }
     const View* view = check_global(address, bytes, kind, pc);
     if (!view) return;
-    check_cells(view->shadow, address, bytes, kind, false, pc);
+    check_cells(view->shadow, address, bytes, kind, Agent::Thread, 0, pc);
     if (kind & Atomic) note_atomic(address);
 }
 
 void check_copy_starts(const void* to, size_t bytes, const void* pc) {
     uintptr_t address = reinterpret_cast<uintptr_t>(to);
     check_shared(address - checker.shared.start, bytes, Write, pc);
-    check_cells(checker.shared, address, bytes, Write, true, pc);
+    check_cells(checker.shared, address, bytes, Write, Agent::SmallCopy, 0, pc);
 }
 
 void check_copy_done(const void* to, size_t bytes) {
@@ -370,7 +278,9 @@ void check_block_starts(Worker& worker) {
         for (unsigned i = 0; i < launch.threads; i++) checker.clocks[i * launch.threads + i] = 1;
     }
     checker.threads = launch.threads;
-    checker.joined = checker.joined_warps = checker.fenced = false;
+    checker.joined = checker.joined_warps = checker.fenced = checker.asynchronous = false;
+    checker.jobs.clear();
+    checker.gates.clear();
     checker.block_start = ++checker.epoch;
     checker.blocks.push_back(checker.epoch);
     checker.seen.clear();

@@ -40,6 +40,50 @@ struct Copy {
     Place place;
 };
 
+/// An mbarrier: its counts, which its 8 bytes of shared memory hold as well, and what reports tell of it.
+struct Mbarrier {
+    uint64_t* at;
+    /// False once it is invalidated.
+    bool live;
+    /// Arrivals a phase takes and those it lacks; bytes announced that have not come, below 0 for bytes nobody announced.
+    unsigned count, pending;
+    int bytes;
+    /// The phase that runs, counted from the block's start; its lowest bit is the parity.
+    uint32_t phase;
+    /// One more than the latest phases that brought bytes and that somebody waited for.
+    uint32_t brought, waited;
+    Place init, announced, copy;
+};
+
+/// A bulk copy into shared memory that has not landed.
+struct BulkLoad {
+    void* to;
+    const void* from;
+    unsigned bytes, thread;
+    /// Index in the worker's mbarriers, and the copy's number to the checker.
+    size_t mbarrier;
+    unsigned job;
+    Place place;
+};
+
+/// A bulk copy from shared to global memory whose thread has not waited for all of it.
+struct BulkStore {
+    void* to;
+    const void* from;
+    unsigned bytes, thread;
+    /// Groups of its thread that were closed before it.
+    unsigned group;
+    unsigned job;
+    /// Whether its thread has waited for the source to be read.
+    bool released;
+    /// Whether source and target are touched with the wait, rather than at once. Between the two the bytes are in `held`.
+    bool late_read, late_write;
+    std::vector<unsigned char> held;
+    Place place;
+};
+
+constexpr size_t NO_MBARRIER = SIZE_MAX;
+
 /// A thread of the block.
 struct Fiber {
     Self self;
@@ -50,6 +94,10 @@ struct Fiber {
     const char* what;
     Place place;
     Barrier* barrier;
+    /// Index of the mbarrier it waits for.
+    size_t mbarrier;
+    /// Groups of bulk stores it has closed.
+    unsigned store_groups;
     std::vector<Copy>* open;
     std::vector<std::vector<Copy>>* groups;
     /// The last field: a stack that grows too far overwrites it first.
@@ -108,6 +156,9 @@ struct Worker {
     std::vector<Static> statics;
     Barrier barriers[16];
     Meeting meetings[MOST_THREADS];
+    std::vector<Mbarrier> mbarriers;
+    std::vector<BulkLoad> loads;
+    std::vector<BulkStore> stores;
     std::string error;
 };
 
@@ -118,6 +169,34 @@ inline Fiber& fiber() {
 
 /// Where a block's dynamic shared memory starts in its arena: it ends where the arena does.
 inline size_t dynamic_offset(const Launch& launch) { return ARENA - (launch.shared_bytes + 1023) / 1024 * 1024; }
+
+/// Lets other threads run until somebody makes this one ready again.
+void wait(Fiber& me, const char* what, Place place);
+
+uint64_t next_random(Worker& worker);
+
+/// Ends the block with an error, from wherever it is found; a thread that finds one calls `fail` instead.
+void report(Worker& worker, std::string error);
+
+/// `name:line`.
+std::string text_of(Place place);
+
+/// What lies at an offset of shared memory.
+std::string name_shared(const Worker& worker, size_t offset);
+
+/// Which mbarrier it is and what its phase waits for.
+std::string describe(const Worker& worker, const Mbarrier& mbarrier);
+/// The mbarrier at an address, for an operation of the thread that runs; it must be initialised and intact.
+size_t find_mbarrier(const char* what, const void* at, Place place);
+/// Bytes of a copy have come: completes the phase if nothing else is missing.
+void bring_bytes(Worker& worker, size_t mbarrier, unsigned bytes, Place copy);
+
+/// Lets one bulk copy into shared memory land, if any is under way.
+bool land_load(Worker& worker);
+/// The thread ends: what it has started must be finished.
+void end_copies(Fiber& me);
+/// The block ends: somebody has waited for all that was brought.
+void end_loads(Worker& worker);
 
 /// `address` of a kernel's code for an error's text; `name_places` puts file and line there.
 std::string code_place(uintptr_t address);

@@ -103,14 +103,20 @@ static void* fresh_stack(Fiber& fiber, void (*entry)()) {
 
 /// Apart, so that leaving stays short.
 __attribute__((noinline, cold)) static void tell_overflow(Fiber& me) {
-    me.worker->error = "thread " + std::to_string(me.id) + "'s local variables overflow its stack of " + std::to_string(STACK) + " bytes";
-    me.worker->failed = true;
+    report(*me.worker, "thread " + std::to_string(me.id) + "'s local variables overflow its stack of " + std::to_string(STACK) + " bytes");
 }
 
 static void leave(Fiber& me) {
     if (me.mark != STACK_MARK) tell_overflow(me);
     emu_switch(&me.stack, me.worker->scheduler);
 }
+
+void report(Worker& worker, std::string error) {
+    worker.error = std::move(error);
+    worker.failed = true;
+}
+
+std::string text_of(Place place) { return place.file + (":" + std::to_string(place.line)); }
 
 void fail(const char* format, ...) {
     Fiber& me = fiber();
@@ -119,13 +125,12 @@ void fail(const char* format, ...) {
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    me.worker->error = text;
-    me.worker->failed = true;
+    report(*me.worker, text);
     leave(me);
     abort();
 }
 
-static uint64_t next_random(Worker& worker) {
+uint64_t next_random(Worker& worker) {
     worker.random ^= worker.random << 13;
     worker.random ^= worker.random >> 7;
     worker.random ^= worker.random << 17;
@@ -134,7 +139,7 @@ static uint64_t next_random(Worker& worker) {
 
 // ---- waiting
 
-static void wait(Fiber& me, const char* what, Place place) {
+void wait(Fiber& me, const char* what, Place place) {
     me.state = State::Waiting;
     me.what = what;
     me.place = place;
@@ -189,82 +194,6 @@ void named_barrier(unsigned id, unsigned threads, Place place) {
     arrive(fiber().worker->barriers[id], "named barrier", threads, place);
 }
 
-void together(const char* what, unsigned mask, void* operand, Together execute, void* context, Place place) {
-    Fiber& me = fiber();
-    Worker& worker = *me.worker;
-    unsigned lane = me.id % 32, bit = 1u << lane, warp = me.id - lane;
-    if (!(mask & bit)) fail("%s at %s:%d: thread %u is not in its own mask %#x", what, place.file, place.line, me.id, mask);
-    Meeting& meeting = worker.meetings[warp + __builtin_ctz(mask)];
-    if (meeting.arrived == 0) meeting.mask = mask, meeting.what = what, meeting.place = place;
-    if (meeting.mask != mask || meeting.what != what || meeting.place.line != place.line)
-        fail("lanes of a warp part: thread %u is at %s, %s:%d with mask %#x, where others of its warp are at %s, %s:%d with mask %#x",
-             me.id, what, place.file, place.line, mask, meeting.what, meeting.place.file, meeting.place.line, meeting.mask);
-    meeting.operands[lane] = operand;
-    meeting.arrived |= bit;
-    if (meeting.arrived != mask) return wait(me, what, place);
-    if (execute) execute(meeting.operands, mask, context);
-    meeting.arrived = 0;
-    for (unsigned rest = mask & ~bit; rest; rest &= rest - 1) worker.fibers[warp + __builtin_ctz(rest)]->state = State::Ready;
-}
-
-static void order_lanes(void* const*, unsigned mask, void*) {
-    Fiber& me = fiber();
-    if (!me.worker->launch->check) return;
-    unsigned met[32], count = 0;
-    for (unsigned rest = mask; rest; rest &= rest - 1) met[count++] = me.id / 32 * 32 + __builtin_ctz(rest);
-    check_met(met, count);
-}
-
-void warp_barrier(unsigned mask, Place place) { together("__syncwarp", mask, nullptr, order_lanes, nullptr, place); }
-
-/// Which shuffle it is, and where.
-struct ShuffleCall {
-    const char* what;
-    Place place;
-};
-
-static void exchange_values(void* const* operands, unsigned mask, void* context) {
-    const ShuffleCall& call = *static_cast<const ShuffleCall*>(context);
-    unsigned warp = fiber().id / 32 * 32;
-    uint64_t values[32];
-    for (unsigned rest = mask; rest; rest &= rest - 1) {
-        int lane = __builtin_ctz(rest);
-        values[lane] = static_cast<Shuffle*>(operands[lane])->value;
-    }
-    for (unsigned rest = mask; rest; rest &= rest - 1) {
-        Shuffle& mine = *static_cast<Shuffle*>(operands[__builtin_ctz(rest)]);
-        if (!(mask >> mine.source & 1))
-            fail("%s at %s:%d: lane %d of threads %u–%u reads lane %d, which is not in the mask %#x", call.what, call.place.file,
-                 call.place.line, __builtin_ctz(rest), warp, warp + 31, mine.source, mask);
-        mine.value = values[mine.source];
-    }
-}
-
-void shuffle(const char* what, unsigned mask, Shuffle& operand, Place place) {
-    ShuffleCall call = {what, place};
-    together(what, mask, &operand, exchange_values, &call, place);
-}
-
-struct Vote {
-    bool mine;
-    unsigned all;
-};
-
-static void count_votes(void* const* operands, unsigned mask, void*) {
-    unsigned all = 0;
-    for (unsigned rest = mask; rest; rest &= rest - 1) {
-        int lane = __builtin_ctz(rest);
-        all |= unsigned(static_cast<Vote*>(operands[lane])->mine) << lane;
-    }
-    for (unsigned rest = mask; rest; rest &= rest - 1) static_cast<Vote*>(operands[__builtin_ctz(rest)])->all = all;
-}
-
-unsigned ballot(unsigned mask, bool predicate, Place place) {
-    Vote vote = {predicate, 0};
-    together("__ballot_sync", mask, &vote, count_votes, nullptr, place);
-    return vote.all;
-}
-
 // ---- shared memory
 
 void* shared_static(const void* declaration, size_t bytes, size_t align, Place place) {
@@ -288,51 +217,11 @@ void* shared_dynamic() {
     return worker.shared + dynamic_offset(*worker.launch);
 }
 
-// ---- asynchronous copies
-
-static void land(const Copy& copy) {
-    memcpy(copy.to, copy.from, copy.valid);
-    memset(static_cast<char*>(copy.to) + copy.valid, 0, copy.bytes - copy.valid);
-}
-
-static void check_copy(const Copy& copy, const void* pc) {
-    if (copy.valid) check_access(copy.from, copy.valid, Read, pc);
-    check_copy_starts(copy.to, copy.bytes, pc);
-}
-
-void copy_async(void* to, const void* from, unsigned bytes, unsigned valid, Place place) {
-    Fiber& me = fiber();
-    if (reinterpret_cast<uintptr_t>(to) % bytes || (valid && reinterpret_cast<uintptr_t>(from) % bytes))
-        fail("misaligned cp.async at %s:%d: thread %u copies %u bytes from %p to %p, both must be multiples of %u", place.file,
-             place.line, me.id, bytes, from, to, bytes);
-    if (size_t(static_cast<unsigned char*>(to) - me.worker->shared) > ARENA - bytes)
-        fail("cp.async at %s:%d: thread %u copies to %p, which is not shared memory", place.file, place.line, me.id, to);
-    bool late = me.worker->launch->seed == 0 || (next_random(*me.worker) & 1);
-    Copy copy = {to, from, bytes, valid, late, place};
-    me.place = place;
-    if (me.worker->launch->check) check_copy(copy, __builtin_return_address(0));
-    // A source that must not be read is told of here and not at the wait.
-    if (valid) (void)*static_cast<const volatile char*>(from), (void)static_cast<const volatile char*>(from)[valid - 1];
-    if (late) memset(to, NAN_BYTE, bytes);
-    else land(copy);
-    me.open->push_back(copy);
-}
-
-void copy_async_commit() {
-    Fiber& me = fiber();
-    me.groups->emplace_back();
-    me.groups->back().swap(*me.open);
-}
-
-void copy_async_wait(unsigned groups) {
-    Fiber& me = fiber();
-    while (me.groups->size() > groups) {
-        for (const Copy& copy : me.groups->front()) {
-            if (copy.late) land(copy);
-            if (me.worker->launch->check) check_copy_done(copy.to, copy.bytes);
-        }
-        me.groups->erase(me.groups->begin());
-    }
+std::string name_shared(const Worker& worker, size_t offset) {
+    for (const Static& one : worker.statics)
+        if (offset - one.offset < one.bytes)
+            return "byte " + std::to_string(offset - one.offset) + " of the shared memory declared at " + text_of(one.place);
+    return "byte " + std::to_string(offset - dynamic_offset(*worker.launch)) + " of dynamic shared memory";
 }
 
 // ---- running a block
@@ -340,9 +229,7 @@ void copy_async_wait(unsigned groups) {
 static void fiber_main() {
     Fiber& me = fiber();
     me.worker->launch->kernel->call(me.worker->launch->arguments);
-    for (const auto& group : *me.groups)
-        if (!group.empty()) fail("thread %u ends with a cp.async under way, from %s:%d", me.id, group[0].place.file, group[0].place.line);
-    if (!me.open->empty()) fail("thread %u ends with a cp.async it has not waited for, from %s:%d", me.id, me.open->front().place.file, me.open->front().place.line);
+    end_copies(me);
     me.state = State::Done;
     me.worker->done++;
     leave(me);
@@ -354,6 +241,12 @@ static void add_range(std::string& text, unsigned from, unsigned to) {
     if (to > from) text += "–" + std::to_string(to);
 }
 
+/// Whether one line of a report tells of both.
+static bool alike(const Fiber& a, const Fiber& b) {
+    if (a.state != b.state || a.state == State::Done) return a.state == b.state;
+    return a.place.line == b.place.line && a.what == b.what && a.mbarrier == b.mbarrier;
+}
+
 /// One line per place at which threads wait.
 static std::string waiting(Worker& worker) {
     std::string text = "deadlock:";
@@ -363,16 +256,15 @@ static std::string waiting(Worker& worker) {
         const Fiber& first = *worker.fibers[i];
         std::string who;
         for (unsigned from = i, j = i; j <= worker.launch->threads; j++) {
-            const Fiber* other = j < worker.launch->threads ? worker.fibers[j] : nullptr;
-            bool same = other && other->state == first.state &&
-                        (first.state == State::Done || (other->place.line == first.place.line && other->what == first.what));
+            bool same = j < worker.launch->threads && alike(*worker.fibers[j], first);
             if (same) told[j] = true;
             if (!same && j > from) add_range(who, from, j - 1);
             if (!same) from = j + 1;
         }
         text += "\n  threads " + who;
-        text += first.state == State::Done ? " have ended"
-                                           : std::string(" wait at ") + first.what + ", " + first.place.file + ":" + std::to_string(first.place.line);
+        if (first.state == State::Done) text += " have ended";
+        else text += std::string(" wait at ") + first.what + ", " + text_of(first.place);
+        if (first.mbarrier != NO_MBARRIER) text += ", for " + describe(worker, worker.mbarriers[first.mbarrier]);
     }
     return text;
 }
@@ -421,11 +313,11 @@ static void run_threads(Worker& worker) {
         }
         if (!progress && held < warps) progress = run_warp(worker, held);
         if (worker.failed) return;
-        if (progress) continue;
-        worker.error = waiting(worker);
-        worker.failed = true;
-        return;
+        bool landed = (!progress || (seed > 1 && !worker.loads.empty() && next_random(worker) % 4 == 0)) && land_load(worker);
+        if (worker.failed) return;
+        if (!progress && !landed) return report(worker, waiting(worker));
     }
+    end_loads(worker);
 }
 
 // ---- workers
@@ -481,6 +373,9 @@ static void reset(Worker& worker, const Launch& launch, Dim block) {
     worker.done = 0;
     worker.static_bytes = worker.static_end = 0;
     worker.statics.clear();
+    worker.mbarriers.clear();
+    worker.loads.clear();
+    worker.stores.clear();
     memset(worker.barriers, 0, sizeof worker.barriers);
     memset(worker.meetings, 0, sizeof(Meeting) * ((launch.threads + 31) / 32 * 32));
     memset(worker.shared + dynamic_offset(launch), NAN_BYTE, launch.shared_bytes);
@@ -490,6 +385,8 @@ static void reset(Worker& worker, const Launch& launch, Dim block) {
         fiber.self = {{i, 0, 0}, block, {launch.threads, 1, 1}, launch.grid};
         fiber.state = State::Ready;
         fiber.barrier = nullptr;
+        fiber.mbarrier = NO_MBARRIER;
+        fiber.store_groups = 0;
         fiber.mark = STACK_MARK;
         fiber.open->clear();
         fiber.groups->clear();

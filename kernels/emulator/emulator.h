@@ -61,6 +61,20 @@ unsigned ballot(unsigned mask, bool predicate, Place place);
 void copy_async(void* to, const void* from, unsigned bytes, unsigned valid, EMU_PLACE);
 void copy_async_commit();
 void copy_async_wait(unsigned groups);
+
+void mbarrier_init(void* at, unsigned count, Place place);
+void mbarrier_invalidate(void* at, Place place);
+void mbarrier_arrive(void* at, Place place);
+void mbarrier_arrive_expect(void* at, unsigned bytes, Place place);
+void mbarrier_wait(void* at, unsigned parity, Place place);
+void fence_mbarrier_init();
+void fence_proxy_async();
+void bulk_load(void* to, const void* from, unsigned bytes, void* mbarrier, Place place);
+void bulk_store(void* to, const void* from, unsigned bytes, Place place);
+void bulk_commit();
+/// `read_only`: waits for the sources to have been read alone.
+void bulk_wait(unsigned groups, bool read_only);
+
 void load_matrix(uint32_t* registers, int matrices, const void* row, bool transposed, EMU_PLACE);
 void mma_bf16(float* d, const uint32_t* a, const uint32_t* b, EMU_PLACE);
 void mma_f16(float* d, const uint32_t* a, const uint32_t* b, EMU_PLACE);

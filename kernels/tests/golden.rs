@@ -105,7 +105,7 @@ fn dealt(golden: &Golden, k: usize) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
 
 #[test]
 fn products_are_those_of_the_manuals_fragments() {
-    for golden in &emulated()[2..] {
+    for golden in &emulated()[2..5] {
         let k = if golden.kernel == "product_tf32" { 8 } else { 16 };
         let (a, b) = dealt(golden, k);
         for i in 0..LANES {
@@ -124,7 +124,14 @@ fn products_are_those_of_the_manuals_fragments() {
     }
 }
 
-/// Files in tests/golden, one per GPU that was at hand, each as [`to_text`] writes it.
+#[test]
+fn bulk_copies_bring_everything_in_and_out() {
+    let golden = &emulated()[5];
+    let backwards: Vec<u32> = golden.input.iter().rev().copied().collect();
+    assert_eq!((golden.kernel, &golden.output), ("bulk", &backwards));
+}
+
+/// Files in tests/golden, one per GPU that was at hand, each as [`to_text`] writes it; an older GPU lacks some lines.
 #[test]
 fn the_emulator_answers_what_gpus_answered() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -135,10 +142,13 @@ fn the_emulator_answers_what_gpus_answered() {
     for file in files {
         let path = file.expect("a readable folder").path();
         let recorded = std::fs::read_to_string(&path).expect("a readable file");
-        assert!(
-            recorded == text,
-            "{} differs from the emulator's answers",
-            path.display()
-        );
+        for line in recorded.lines() {
+            let kernel = line.split(' ').next().unwrap_or_default();
+            assert!(
+                text.lines().any(|answer| answer == line),
+                "{}: {kernel} differs from the emulator's answer",
+                path.display()
+            );
+        }
     }
 }

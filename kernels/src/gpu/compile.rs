@@ -6,7 +6,7 @@ use super::nvrtc::{Compiled, Nvrtc, Source};
 use crate::{Error, Result};
 use std::path::Path;
 
-/// A module as some launch asks for it.
+/// A module as some launch asks for it; not every architecture may [run](Module::runs_on) it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Specialisation {
     /// What is compiled.

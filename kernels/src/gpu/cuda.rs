@@ -57,6 +57,11 @@ impl Cuda {
         self.context.properties().multiprocessors as usize
     }
 
+    /// As NVRTC names it.
+    pub(super) fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
     pub(super) fn allocate(&self, bytes: usize) -> Option<u64> {
         self.context.allocate(bytes).ok()
     }

@@ -13,18 +13,29 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
-const CORE: &[(&str, &str)] = &[
-    ("emulator.h", include_str!("../../emulator/emulator.h")),
-    ("core.h", include_str!("../../emulator/core.h")),
-    ("checker.h", include_str!("../../emulator/checker.h")),
-    ("emulator.cpp", include_str!("../../emulator/emulator.cpp")),
-    ("instructions.cpp", include_str!("../../emulator/instructions.cpp")),
-    ("checker.cpp", include_str!("../../emulator/checker.cpp")),
-    ("sanitizer.cpp", include_str!("../../emulator/sanitizer.cpp")),
-    ("places.cpp", include_str!("../../emulator/places.cpp")),
-    ("faults.cpp", include_str!("../../emulator/faults.cpp")),
+macro_rules! core {
+    ($($file:literal),* $(,)?) => {
+        &[$(($file, include_str!(concat!("../../emulator/", $file)))),*]
+    };
+}
+
+const CORE: &[(&str, &str)] = core![
+    "emulator.h",
+    "core.h",
+    "checker.h",
+    "checker_state.h",
+    "emulator.cpp",
+    "warps.cpp",
+    "copies.cpp",
+    "mbarriers.cpp",
+    "instructions.cpp",
+    "checker.cpp",
+    "proxies.cpp",
+    "bounds.cpp",
+    "sanitizer.cpp",
+    "places.cpp",
+    "faults.cpp",
 ];
-const CORE_FILES: &str = "emulator.cpp instructions.cpp checker.cpp sanitizer.cpp places.cpp faults.cpp";
 
 /// `-ffp-contract=off`: what a kernel multiplies and adds apart stays apart, on every host.
 const OPTIONS: &[&str] = &[
@@ -291,7 +302,10 @@ impl Core {
 
     fn open(compiler: &Compiler) -> Result<Core> {
         use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-        let path = compiler.build(CORE, CORE_FILES, &[])?;
+        let path = {
+            let inputs: Vec<&str> = CORE.iter().map(|(name, _)| *name).filter(|name| name.ends_with(".cpp")).collect();
+            compiler.build(CORE, &inputs.join(" "), &[])?
+        };
         let bad = |error: libloading::Error| no_device(format!("{}: {error}", path.display()));
         // SAFETY: the library was built from our own sources; its initialisers only set up static data. Global, since the
         // modules call its functions.

@@ -10,7 +10,7 @@ pub const LANES: usize = 32;
 /// Words each lane reads, and writes.
 pub const PER_LANE: usize = 8;
 
-/// A kernel of `golden.cu`, which runs a wrapper or a few, and its words: lane i's begin at i · [`PER_LANE`].
+/// A kernel of `golden.cu` or `golden_bulk.cu`, which runs a wrapper or a few, and its words: lane i's begin at i · [`PER_LANE`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Golden {
     /// The kernel.
@@ -21,7 +21,7 @@ pub struct Golden {
     pub output: Vec<u32>,
 }
 
-/// Runs all of them.
+/// Runs all that the device has instructions for.
 ///
 /// # Errors
 /// A device without CUDA kernels, or one that fails.
@@ -32,13 +32,19 @@ pub fn record(device: &Device) -> Result<Vec<Golden>> {
     };
     let bf16_pair = pair(|x| bf16::from_f32(x).to_bits());
     let f16_pair = pair(|x| f16::from_f32(x).to_bits());
-    Ok(vec![
-        run(device, "convert", &number)?,
-        run(device, "move", &scrambled)?,
-        run(device, "product_bf16", &bf16_pair)?,
-        run(device, "product_f16", &f16_pair)?,
-        run(device, "product_tf32", &|i| integer(i).to_bits())?,
-    ])
+    let plain = Module::new("golden");
+    let mut golden = vec![
+        run(device, &plain, "convert", &number)?,
+        run(device, &plain, "move", &scrambled)?,
+        run(device, &plain, "product_bf16", &bf16_pair)?,
+        run(device, &plain, "product_f16", &f16_pair)?,
+        run(device, &plain, "product_tf32", &|i| integer(i).to_bits())?,
+    ];
+    let bulk = Module::new("golden_bulk");
+    if device.gpu().is_some_and(|gpu| gpu.runs(&bulk)) {
+        golden.push(run(device, &bulk, "bulk", &scrambled)?);
+    }
+    Ok(golden)
 }
 
 /// Whole numbers from −8 to 8: their products' sums are exact, whatever the order.
@@ -57,20 +63,26 @@ fn number(i: usize) -> u32 {
     }
 }
 
-fn run(device: &Device, kernel: &'static str, word: &dyn Fn(usize) -> u32) -> Result<Golden> {
-    const WORDS: usize = LANES * PER_LANE;
+const WORDS: usize = LANES * PER_LANE;
+/// Shared memory for the input and as much again.
+const SHARED: usize = 2 * 4 * WORDS;
+
+fn run(device: &Device, module: &Module, kernel: &'static str, word: &dyn Fn(usize) -> u32) -> Result<Golden> {
     let input: Vec<u32> = (0..WORDS).map(word).collect();
     let mut buffers = [device.allocate(4 * WORDS)?, device.allocate(4 * WORDS)?];
     let [from, to] = &mut buffers;
     ViewMut::new(from, DType::I32, 0, WORDS).upload::<i32>(bytemuck::cast_slice(&input))?;
     let mut out = ViewMut::new(to, DType::I32, 0, WORDS);
     out.upload(&[0i32; WORDS])?;
-    let module = Module::new("golden");
+    let grid = Grid {
+        shared: SHARED,
+        ..Grid::new(1, LANES)
+    };
     super::launch(
         device,
-        &module,
+        module,
         kernel,
-        Grid::new(1, LANES),
+        grid,
         args![View::new(from, DType::I32, 0, WORDS), &out],
     )?;
     let output: Vec<i32> = View::new(to, DType::I32, 0, WORDS).download()?;
@@ -91,5 +103,7 @@ pub fn to_text(golden: &[Golden]) -> String {
 }
 
 pub(super) fn modules() -> Vec<(Module, usize)> {
-    vec![(Module::new("golden"), LANES)]
+    ["golden", "golden_bulk"]
+        .map(|family| (Module::new(family), LANES))
+        .to_vec()
 }

@@ -219,6 +219,14 @@ impl Runner {
         }
     }
 
+    /// Whether it has the module's instructions.
+    fn runs(&self, module: &Module) -> bool {
+        match self {
+            Gpu::Cuda(cuda) => module.runs_on(cuda.architecture()),
+            Gpu::Emulated(_) => true,
+        }
+    }
+
     fn launch(&self, module: &Module, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
         match self {
             Runner::Cuda(cuda) => cuda.launch(module, kernel, grid, args),

@@ -24,6 +24,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "gemm_partials",
     "gemm_simt",
     "golden",
+    "golden_bulk",
     "loss",
     "norm",
     "optimizer",
@@ -32,12 +33,16 @@ const SOURCES: &[(&str, &str)] = sources![
     "rotary",
 ];
 
+/// Families whose instructions older GPUs lack, and the first architecture that has them. The others run from sm_80 on.
+const NEWER: &[(&str, u32)] = &[("golden_bulk", 90)];
+
 /// What the sources include, by the name they include it under.
 pub(super) const HEADERS: &[(&str, &str)] = &[
     ("activation.cuh", include_str!("../../cuda/activation.cuh")),
     ("gemm.cuh", include_str!("../../cuda/gemm.cuh")),
     ("prelude.cuh", include_str!("../../cuda/prelude.cuh")),
     ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
+    ("ptx_sm90.cuh", include_str!("../../cuda/ptx_sm90.cuh")),
     ("random.cuh", include_str!("../../cuda/random.cuh")),
     ("score.cuh", include_str!("../../cuda/score.cuh")),
     ("attention_tile.cuh", include_str!("../../cuda/attention_tile.cuh")),
@@ -95,6 +100,13 @@ impl Module {
     /// The family's name.
     pub fn family(&self) -> &'static str {
         self.family
+    }
+
+    /// Whether its instructions exist on an architecture such as `sm_90a`.
+    pub fn runs_on(&self, architecture: &str) -> bool {
+        let number = architecture.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u32>();
+        let oldest = NEWER.iter().find(|(family, _)| *family == self.family);
+        oldest.is_none_or(|(_, oldest)| number.is_ok_and(|number| number >= *oldest))
     }
 
     /// What it was specialised to, as `NAME=value`.
