@@ -71,7 +71,8 @@ static void check_bulk(const Fiber& me, const void* shared, const void* global, 
         if (reinterpret_cast<uintptr_t>(address) % 16)
             fail("misaligned bulk copy: thread %u copies between %p and %p at %s, both must be multiples of 16", me.id, shared, global, text_of(place).c_str());
     size_t offset = size_t(static_cast<const unsigned char*>(shared) - me.worker->shared);
-    if (offset > ARENA || bytes > ARENA - offset) fail("bulk copy at %s: thread %u names %p, which is not shared memory", text_of(place).c_str(), me.id, shared);
+    if (offset >= ARENA) fail("bulk copy at %s: thread %u names %p, which is not shared memory", text_of(place).c_str(), me.id, shared);
+    if (bytes > ARENA - offset) fail("out of bounds of shared memory: thread %u copies %u bytes at %s, %zu before its end", me.id, bytes, text_of(place).c_str(), ARENA - offset);
 }
 
 /// A range that must not be accessed is told of where the copy starts.

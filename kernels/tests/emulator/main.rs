@@ -9,7 +9,10 @@ use kernels::{Buffer, DType, Device, Result, View, ViewMut};
 use std::fmt::Write;
 use std::time::Instant;
 
+const BULK: &str = include_str!("bulk.cu");
 const CORRECT: &str = include_str!("correct.cu");
+const CORRECT_BULK: &str = include_str!("correct_bulk.cu");
+const MBARRIERS: &str = include_str!("mbarriers.cu");
 const RACES: &str = include_str!("races.cu");
 const MEMORY: &str = include_str!("memory.cu");
 const SPEED: &str = include_str!("speed.cu");
@@ -163,7 +166,22 @@ fn vain_waits_are_found_without_checks() {
     expect_found("waits", WAITS, false, 0..4);
 }
 
-/// What each kernel of correct.cu leaves at the start of `out`.
+#[test]
+fn misused_mbarriers_are_found() {
+    expect_found("mbarriers", MBARRIERS, true, 0..6);
+}
+
+#[test]
+fn misused_mbarriers_are_found_without_checks() {
+    expect_found("mbarriers", MBARRIERS, false, 0..6);
+}
+
+#[test]
+fn unordered_bulk_copies_are_found() {
+    expect_found("bulk", BULK, true, 0..6);
+}
+
+/// What each kernel of correct.cu and correct_bulk.cu leaves at the start of `out`.
 fn expected(kernel: &str) -> Vec<f32> {
     let x = x_values(LEN);
     let sum = |values: &[f32]| values.iter().sum::<f32>();
@@ -176,21 +194,31 @@ fn expected(kernel: &str) -> Vec<f32> {
         "barriers_of_parts" => (0..256).map(|i| x[i ^ if i % 128 < 64 { 32 } else { 1 }]).collect(),
         "packed_halves" => x[..64].to_vec(),
         "warp_product" => (0..1024).map(|i| sum(&x[i % 128 / 8 * 16..][..16])).collect(),
+        bulk if bulk.starts_with("bulk_") => x.iter().map(|x| 2.0 * x).collect(),
         other => panic!("{other} has no expected values"),
     }
 }
 
-#[test]
-fn correct_kernels_pass_in_every_order() {
-    let module = Module::from_source("correct", CORRECT);
+fn expect_right(name: &'static str, source: &'static str) {
+    let module = Module::from_source(name, source);
     for (seed, check) in (0..20).flat_map(|seed| [(seed, true), (seed, false)]) {
         let device = device(seed, check);
-        for kernel in kernels(CORRECT) {
+        for kernel in kernels(source) {
             let out = run(&device, &module, kernel).unwrap_or_else(|error| panic!("{error}"));
             let expected = expected(kernel);
             assert_eq!(out[..expected.len()], expected, "{kernel}, seed {seed}, check {check}");
         }
     }
+}
+
+#[test]
+fn correct_kernels_pass_in_every_order() {
+    expect_right("correct", CORRECT);
+}
+
+#[test]
+fn correct_bulk_copies_pass_in_every_order() {
+    expect_right("correct_bulk", CORRECT_BULK);
 }
 
 #[test]
