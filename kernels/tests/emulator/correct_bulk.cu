@@ -89,12 +89,12 @@ extern "C" __global__ void bulk_free_handover(const float* x, float* out, float*
     __syncthreads();
     for (int step = 0; step < 32; step++) {
         if (threadIdx.x < 64) {
-            ptx::mbarrier_wait(empty, step & 1 ^ 1);
+            ptx::mbarrier_wait(empty, (step & 1) ^ 1);
             buffer[t] = x[start + step * 64 + t];
             ptx::mbarrier_arrive(full);
         } else {
             ptx::mbarrier_wait(full, step & 1);
-            out[start + step * 64 + t] = 2.0f * buffer[63 - (63 - t)];
+            out[start + step * 64 + t] = 2.0f * buffer[t];
             ptx::mbarrier_arrive(empty);
         }
     }
@@ -124,24 +124,27 @@ extern "C" __global__ void bulk_barrier_again(const float* x, float* out, float*
 }
 EXPORT_KERNEL(bulk_barrier_again)
 
-/// out = 2x: every thread brings its 64 bytes in and out again on its own.
+/// out = 2x: every thread brings 32 bytes in and out again on its own, twice.
 extern "C" __global__ void bulk_by_everyone(const float* x, float* out, float* fresh) {
     SMEM_STATIC(u64, full, [1]);
-    SMEM_STATIC(float, tile, [128][16]);
-    int t = threadIdx.x, at = int(global_thread()) * 16;
-    if (t == 0) {
+    SMEM_DYNAMIC(float, tile);
+    float* mine = tile + threadIdx.x * 8;
+    if (threadIdx.x == 0) {
         ptx::mbarrier_init(full, 128);
         ptx::fence_mbarrier_init();
     }
     __syncthreads();
-    ptx::mbarrier_arrive_expect(full, 64);
-    ptx::bulk_load(tile[t], x + at, 64, full);
-    ptx::mbarrier_wait(full, 0);
-    for (int i = 0; i < 16; i++) tile[t][i] *= 2.0f;
-    ptx::fence_proxy_async();
-    ptx::bulk_store(out + at, tile[t], 64);
-    ptx::bulk_store_commit();
-    ptx::bulk_store_wait<0>();
-    out[at] += 0.0f;
+    for (int step = 0; step < 2; step++) {
+        i64 at = (global_threads() * step + global_thread()) * 8;
+        ptx::mbarrier_arrive_expect(full, 32);
+        ptx::bulk_load(mine, x + at, 32, full);
+        ptx::mbarrier_wait(full, step);
+        for (int i = 0; i < 8; i++) mine[i] *= 2.0f;
+        ptx::fence_proxy_async();
+        ptx::bulk_store(out + at, mine, 32);
+        ptx::bulk_store_commit();
+        ptx::bulk_store_wait<0>();
+        out[at] += 0.0f;
+    }
 }
 EXPORT_KERNEL(bulk_by_everyone)
