@@ -1,5 +1,6 @@
 // Every PTX instruction the kernels use, once: inline assembly for the GPU, a call into the emulator for the CPU.
-// Target: sm_80 and later; ptx_sm90.cuh has what begins with sm_90. Fragment layouts are those of the PTX manual, "Matrix fragments for mma.m16n8k16".
+// Target: sm_80 and later; ptx_sm90.cuh has what begins with sm_90.
+// Fragment layouts are those of the PTX manual, "Matrix fragments for mma.m16n8k16".
 #pragma once
 
 namespace ptx {

@@ -303,7 +303,11 @@ impl Core {
     fn open(compiler: &Compiler) -> Result<Core> {
         use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
         let path = {
-            let inputs: Vec<&str> = CORE.iter().map(|(name, _)| *name).filter(|name| name.ends_with(".cpp")).collect();
+            let inputs: Vec<&str> = CORE
+                .iter()
+                .map(|(name, _)| *name)
+                .filter(|name| name.ends_with(".cpp"))
+                .collect();
             compiler.build(CORE, &inputs.join(" "), &[])?
         };
         let bad = |error: libloading::Error| no_device(format!("{}: {error}", path.display()));

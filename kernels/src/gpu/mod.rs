@@ -143,6 +143,14 @@ impl Gpu {
         self.after_all(Runner::synchronize)
     }
 
+    /// Whether it has the module's instructions.
+    fn runs(&self, module: &Module) -> bool {
+        match &self.runner {
+            Runner::Cuda(cuda) => module.runs_on(cuda.architecture()),
+            Runner::Emulated(_) => true,
+        }
+    }
+
     /// How many blocks at least keep all of it busy.
     pub(crate) fn multiprocessors(&self) -> usize {
         match &self.runner {
@@ -216,14 +224,6 @@ impl Runner {
         match self {
             Runner::Cuda(cuda) => cuda.synchronize(),
             Runner::Emulated(_) => Ok(()),
-        }
-    }
-
-    /// Whether it has the module's instructions.
-    fn runs(&self, module: &Module) -> bool {
-        match self {
-            Gpu::Cuda(cuda) => module.runs_on(cuda.architecture()),
-            Gpu::Emulated(_) => true,
         }
     }
 
