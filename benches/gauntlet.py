@@ -2,12 +2,13 @@
 """Checks Lenslet on a GPU, then times each kernel beside its reference in PyTorch, sample by sample in turn.
 
 Needs a built `lenslet`, a driver, and a Python with PyTorch; neither cargo nor a network. See benches/README.md.
-With --device cpu it runs on a machine without a GPU, against PyTorch's CPU kernels.
+Without a GPU it runs with --device cpu, or --device emulated --grid tiny, against PyTorch's CPU kernels.
 """
 
 import argparse
 import datetime
 import json
+import os
 import pathlib
 import platform
 import shutil
@@ -15,17 +16,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 import torch
 import torch.nn.functional as F
 
 SAMPLES = 30
 WARM_UP = 5
+RECIPES = pathlib.Path(__file__).parent.parent / "recipes"
 
 
 def run(command, log, timeout):
     """Runs a check; returns its exit status and the last line it printed."""
     log.write(f"\n$ {' '.join(command)}\n")
+    begin = time.perf_counter()
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout)
         output, status = done.stdout, done.returncode
@@ -34,21 +38,61 @@ def run(command, log, timeout):
     log.write(output)
     log.flush()
     lines = [line for line in output.splitlines() if line.strip()]
-    return {"command": " ".join(command[1:]), "status": status, "says": lines[-1] if lines else ""}
+    seconds = round(time.perf_counter() - begin, 1)
+    return {"command": " ".join(command[1:]), "status": status, "seconds": seconds, "says": lines[-1] if lines else ""}
 
 
-def checks(lenslet, device, log):
-    """Correctness comes before timing."""
-    done = [run([lenslet, "kernels", "test", "--device", device, "--grid", "full"], log, 600)]
+def checks(args, log):
+    """Correctness comes before timing: yields what each check found."""
+    on = ["--device", args.device]
+    test = [args.lenslet, "kernels", "test", *on]
+    yield run([*test, "--grid", "full" if args.grid == "full" else "small"], log, 600)
     sanitizer = shutil.which("compute-sanitizer")
-    if device.startswith("cuda") and sanitizer:
+    if args.device.startswith("cuda") and sanitizer:
         for tool in ("memcheck", "racecheck"):
-            checked = [sanitizer, "--tool", tool, "--error-exitcode", "9", lenslet, "kernels", "test", "--device", device]
-            done.append(run(checked, log, 600))
-    with tempfile.TemporaryDirectory() as folder:
-        demo = [lenslet, "demo", "--device", device, "--max-steps", "200", "--out", f"{folder}/demo"]
-        done.append(run(demo, log, 600))
-    return done
+            yield run([sanitizer, "--tool", tool, "--error-exitcode", "9", *test], log, 600)
+    if args.device != "cpu":
+        yield golden(args)
+    steps = {"full": 100, "small": 10, "tiny": 2}[args.grid]
+    both = [f"phase1.steps={steps}", f"phase2.steps={steps}", "phase1.warmup=1", "phase2.warmup=1", "eval.limit=2"]
+    yield from train(args, "demo", both, log)
+    if args.grid == "full":
+        yield from train(args, "large", [], log)
+
+
+def golden(args):
+    """Keeps what each PTX instruction answers here, in the form kernels/tests/golden has it."""
+    command = [args.lenslet, "kernels", "golden", "--device", args.device]
+    begin = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    file = pathlib.Path(args.out) / "golden.txt"
+    file.write_text(done.stdout)
+    says = f"{len(done.stdout.splitlines())} lines in {file}" if done.returncode == 0 else done.stderr.strip()
+    seconds = round(time.perf_counter() - begin, 1)
+    return {"command": " ".join(command[1:]), "status": done.returncode, "seconds": seconds, "says": says}
+
+
+def train(args, recipe, settings, log):
+    """Trains as the recipe says, with CUDA graphs and without; the losses must be the same."""
+    losses = []
+    for graph in ([], ["--no-graph"]) if args.device.startswith("cuda") else ([],):
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder) / recipe
+            command = [args.lenslet, "train", "--recipe", os.path.relpath(RECIPES / f"{recipe}.toml")]
+            command += ["--device", args.device, *graph, *(word for one in settings for word in ("--set", one))]
+            done = run([*command, "--out", str(out)], log, 600) | {"command": " ".join(command[1:])}
+            if done["status"] == 0:
+                lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+                losses.append([line["loss"] for line in lines])
+                done["images_per_s"] = {
+                    phase: statistics.median(rates[len(rates) // 2 :])
+                    for phase in ("phase1", "phase2")
+                    if (rates := [line["samples_per_s"] for line in lines if line["phase"] == phase])
+                }
+                done["says"] = ", ".join(f"{phase} {rate:.1f} images/s" for phase, rate in done["images_per_s"].items())
+                if losses[-1] != losses[0]:
+                    done["status"], done["says"] = 1, "losses differ from those with graphs"
+            yield done
 
 
 class Ours:
@@ -104,7 +148,7 @@ def attention(case, dtype, device):
 
     backend = torch.nn.attention.SDPBackend
     names = {"flash": backend.FLASH_ATTENTION, "cuDNN": backend.CUDNN_ATTENTION, "plain": backend.MATH}
-    chosen = names if device.startswith("cuda") else {"flash": names["flash"]}
+    chosen = names if device.startswith("cuda") else {"torch": list(names.values())}
     found = {}
     for name, which in chosen.items():
         try:
@@ -204,13 +248,25 @@ def sampler(call, device, seconds):
     return lambda: clock.time(call, calls)
 
 
+def workspace(call, device):
+    """Bytes of GPU memory a call takes beside its arguments and its results."""
+    if not device.startswith("cuda"):
+        return None
+    call()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    results = call()
+    torch.cuda.synchronize()
+    taken = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+    del results
+    return taken
+
+
 class Clock:
     def __init__(self, device):
         self.cuda = device.startswith("cuda")
 
     def time(self, call, calls):
-        import time
-
         if self.cuda:
             torch.cuda.synchronize()
         begin = time.perf_counter()
@@ -237,6 +293,7 @@ def compare(ours, index, dtype, device):
     torch_dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
     try:
         references = REFERENCES[case["family"]](case, torch_dtype, device)
+        case["reference_workspace_bytes"] = {name: workspace(call, device) for name, call in references.items()}
         samplers = {name: sampler(call, device, 2e-3) for name, call in references.items()}
     except (RuntimeError, torch.OutOfMemoryError) as error:
         samplers, case["reference_error"] = {}, str(error).splitlines()[0]
@@ -257,6 +314,7 @@ def compare(ours, index, dtype, device):
 
 def about(device):
     facts = {
+        "device": device,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -269,34 +327,40 @@ def about(device):
 
 
 def table(results):
-    lines = ["| kernel | type | median | rate | best reference | speed against it |", "|---|---|---|---|---|---|"]
+    lines = ["| kernel | type | median | rate | best reference | speed against it | workspace |", "|---" * 7 + "|"]
     for case in results:
         if "timings" not in case:
-            lines.append(f"| {case.get('name', case.get('index'))} | {case['dtype']} | {case.get('error')} | | | |")
+            lines.append(f"| {case.get('name', case.get('index'))} | {case['dtype']} | {case.get('error')} | | | | |")
             continue
         scale, unit = (1e12, "TFLOP/s") if case["unit"] == "flops" else (1e9, "GB/s")
         median = case["timings"]["ours"]["median"]
         ratio = f"{case['speed_against_best']:.2f}×" if "speed_against_best" in case else ""
+        best = case.get("best_reference", "")
+        theirs = case.get("reference_workspace_bytes", {}).get(best)
+        spaces = [f"{bytes / 2**20:.1f} MiB" for bytes in (case["workspace_bytes"], theirs) if bytes is not None]
         lines.append(
-            f"| {case['name']} | {case['dtype']} | {median * 1e3:.3f} ms | {case['rate'] / scale:.2f} {unit} "
-            f"| {case.get('best_reference', '')} | {ratio} |"
+            f"| {case['name']} | {case['dtype']} | {median * 1e3:.3f} ms | {case['rate'] / scale:.3g} {unit} "
+            f"| {best} | {ratio} | {' against '.join(spaces)} |"
         )
     return "\n".join(lines)
 
 
 def report(found):
     head = "\n".join(f"- {name}: {value}" for name, value in found["about"].items())
-    done = "\n".join(f"- `{one['command']}`: status {one['status']}, {one['says']}" for one in found["checks"])
-    return f"# Lenslet on {found['about'].get('gpu', 'the CPU')}\n\n{head}\n\n{done}\n\n{table(found['results'])}\n"
+    done = "\n".join(
+        f"- `{one['command']}`: {'passed' if one['status'] == 0 else 'FAILED'}, {one['seconds']} s, {one['says']}"
+        for one in found["checks"]
+    )
+    return f"# Lenslet on {found['about'].get('gpu', 'a CPU')}\n\n{head}\n\n{done}\n\n{table(found['results'])}\n"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lenslet", default="target/release/lenslet", help="the binary")
     parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--grid", default="full", choices=["small", "full"])
+    parser.add_argument("--grid", default="full", choices=["tiny", "small", "full"])
     parser.add_argument("--commit", default="unknown", help="the commit the binary was built from")
-    parser.add_argument("--out", default="gauntlet", help="folder for results.json, results.md and log.txt")
+    parser.add_argument("--out", default="gauntlet", help="folder for results.json, results.md, golden.txt and log.txt")
     parser.add_argument("--skip-checks", action="store_true")
     parser.add_argument("--only", help="time this family alone")
     args = parser.parse_args()
@@ -309,13 +373,14 @@ def main():
         (out / "results.md").write_text(report(found))
 
     with open(out / "log.txt", "w") as log:
-        if not args.skip_checks:
-            found["checks"] = checks(args.lenslet, args.device, log)
-        save()
+        for check in [] if args.skip_checks else checks(args, log):
+            found["checks"].append(check)
+            save()
+            print(f"{check['command']}: status {check['status']}, {check['says']}", flush=True)
         ours = Ours(args.lenslet, args.device, args.grid)
         for index in range(ours.ask("list")["cases"]):
             for dtype in ("bf16", "f32"):
-                case = compare(ours, index, dtype, args.device)
+                case = compare(ours, index, dtype, args.device if args.device.startswith("cuda") else "cpu")
                 if args.only and case.get("family") != args.only:
                     continue
                 found["results"].append(case)

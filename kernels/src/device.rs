@@ -182,6 +182,12 @@ impl Device {
         self.pool.lock().expect("no panic while the pool is locked").usage
     }
 
+    /// Lets the pool's peaks begin anew from what it holds now.
+    pub fn reset_peaks(&self) {
+        let usage = &mut self.pool.lock().expect("no panic while the pool is locked").usage;
+        (usage.peak_in_use, usage.peak_reserved) = (usage.in_use, usage.reserved);
+    }
+
     /// A buffer of at least `bytes` bytes with arbitrary (initialised) contents.
     ///
     /// # Errors
@@ -370,6 +376,17 @@ mod tests {
         );
         drop(large);
         assert_eq!(device.memory().in_use, 0);
+    }
+
+    #[test]
+    fn peaks_begin_anew_from_what_is_held() {
+        let device = Device::cpu();
+        let first = device.allocate(1024).unwrap();
+        drop(device.allocate(4096).unwrap());
+        device.reset_peaks();
+        assert_eq!(device.memory().peak_in_use, 1024);
+        drop((first, device.allocate(512).unwrap()));
+        assert_eq!(device.memory().peak_in_use, 1536);
     }
 
     #[test]

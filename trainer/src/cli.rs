@@ -1,7 +1,7 @@
 //! The command line: one verb each, kebab-case flags.
 
 use crate::bench::Grid;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Trains small vision-language models from raw pixels to answers.
@@ -38,7 +38,7 @@ pub enum Verb {
 pub struct BenchArgs {
     /// Kernel families; all where left out.
     pub families: Vec<String>,
-    /// Shapes of small models, or those of a ViT-L with a language model of a billion parameters.
+    /// Which shapes.
     #[arg(long, value_enum, default_value_t = Grid::Small)]
     pub grid: Grid,
     /// Write the figures to this file, too.
@@ -88,11 +88,20 @@ pub struct KernelsTestArgs {
     /// Order in which the emulator runs threads; 0 is in order, 1 in reverse, others are random.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// How many shapes: `full` adds those of real models, for a GPU.
-    #[arg(long, value_enum, default_value_t = Grid::Small)]
-    pub grid: Grid,
+    /// How many shapes.
+    #[arg(long, value_enum, default_value_t = TestGrid::Small)]
+    pub grid: TestGrid,
     /// Kernel families or ops; all where left out.
     pub families: Vec<String>,
+}
+
+/// How many shapes `lenslet kernels test` goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TestGrid {
+    /// The table of ops, as CI runs it on the emulator.
+    Small,
+    /// The table and the shapes of real models, for a GPU.
+    Full,
 }
 
 /// `lenslet demo`: train on built-in scenes, evaluate, show what was learned.

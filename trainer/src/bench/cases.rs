@@ -1,5 +1,6 @@
 //! What is timed: each kernel on shapes that models have, with what it computes and moves.
 
+use super::shapes::{Grid, Heads};
 use anyhow::Result;
 use engine::{DType, Device, Tensor};
 use kernels::activation::{Activation, activate, silu_mul};
@@ -7,7 +8,7 @@ use kernels::attention::{Attention, Mask, attention, attention_backward};
 use kernels::contrastive::{Contrastive, clip_loss, clip_loss_backward};
 use kernels::copy::{Blocks, copy_blocks};
 use kernels::elementwise::add;
-use kernels::gemm::{Epilogue, Gemm, Layout, gemm};
+use kernels::gemm::{Epilogue, Gemm, gemm};
 use kernels::loss::{CrossEntropy, linear_cross_entropy};
 use kernels::norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 use kernels::optimizer::{AdamW, adamw};
@@ -54,123 +55,57 @@ impl Case {
     }
 }
 
-/// Which shapes are timed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Grid {
-    /// Those of small models, quick on a CPU.
-    Small,
-    /// Those of a ViT-L with a language model of a billion parameters, for GPUs.
-    Full,
-}
-
 /// A case that is made when its turn comes, so that one case's memory is held at a time.
 pub(super) type Make = Box<dyn Fn(&Device, DType) -> Result<Case>>;
 
 /// The cases of a grid with their families, the ceilings' first: a copy and a large product.
 pub(super) fn cases(grid: Grid) -> Vec<(&'static str, Make)> {
+    let shapes = grid.shapes();
     let mut all: Vec<(&'static str, Make)> = Vec::new();
-    let full = grid == Grid::Full;
-    let elements = if full { 1 << 28 } else { 1 << 25 };
-    all.push(("copy", Box::new(move |device, dtype| copy(device, dtype, elements))));
-    for p in products(full) {
-        all.push(("gemm", Box::new(move |device, dtype| product(device, dtype, p))));
+    let mut add = |family, make: Make| all.push((family, make));
+    let elements = shapes.elements;
+    add("copy", Box::new(move |device, dtype| copy(device, dtype, elements)));
+    for p in shapes.products {
+        add("gemm", Box::new(move |device, dtype| product(device, dtype, p)));
     }
-    for shape in attentions(full) {
-        all.push((
-            "attention",
-            Box::new(move |device, dtype| attend(device, dtype, shape, false)),
-        ));
-        all.push((
-            "attention",
-            Box::new(move |device, dtype| attend(device, dtype, shape, true)),
-        ));
-    }
-    let (rows, dims): (usize, &[usize]) = if full {
-        (16384, &[768, 1024, 2048, 4096])
-    } else {
-        (4096, &[256, 768])
-    };
-    for &dim in dims {
-        for which in [Norm::Layer, Norm::LayerBackward, Norm::Rms, Norm::RmsBackward] {
-            all.push((
-                "norm",
-                Box::new(move |device, dtype| norm(device, dtype, which, rows, dim)),
-            ));
+    for shape in shapes.attentions {
+        for backward in [false, true] {
+            let make = move |device: &Device, dtype| attend(device, dtype, shape, backward);
+            add("attention", Box::new(make));
         }
     }
-    all.push((
+    for [rows, dim] in shapes.norms {
+        for which in [Norm::Layer, Norm::LayerBackward, Norm::Rms, Norm::RmsBackward] {
+            let make = move |device: &Device, dtype| norm(device, dtype, which, rows, dim);
+            add("norm", Box::new(make));
+        }
+    }
+    let quarter = elements / 4;
+    add(
         "elementwise",
-        Box::new(move |device, dtype| sum_of_two(device, dtype, elements / 4)),
-    ));
-    all.push((
+        Box::new(move |device, dtype| sum_of_two(device, dtype, quarter)),
+    );
+    add(
         "activation",
-        Box::new(move |device, dtype| gelu(device, dtype, elements / 4)),
-    ));
-    all.push((
+        Box::new(move |device, dtype| gelu(device, dtype, quarter)),
+    );
+    add(
         "activation",
-        Box::new(move |device, dtype| gate(device, dtype, elements / 4)),
-    ));
-    let [tokens, dim, vocab] = if full { [4096, 4096, 128_256] } else { [1024, 256, 8000] };
-    all.push((
-        "loss",
-        Box::new(move |device, dtype| classify(device, dtype, [tokens, dim, vocab])),
-    ));
-    for (n, dim) in if full {
-        [(4096, 512), (32768, 768)]
-    } else {
-        [(256, 128), (1024, 512)]
-    } {
-        all.push((
-            "contrastive",
-            Box::new(move |device, dtype| clip(device, dtype, n, dim, false)),
-        ));
-        all.push((
-            "contrastive",
-            Box::new(move |device, dtype| clip(device, dtype, n, dim, true)),
-        ));
+        Box::new(move |device, dtype| gate(device, dtype, quarter)),
+    );
+    for shape in shapes.classifiers {
+        add("loss", Box::new(move |device, dtype| classify(device, dtype, shape)));
     }
-    let parameters = if full { 100_000_000 } else { 10_000_000 };
-    all.push((
-        "optimizer",
-        Box::new(move |device, dtype| step(device, dtype, parameters)),
-    ));
-    all
-}
-
-fn products(full: bool) -> Vec<Gemm> {
-    let squares: &[usize] = if full { &[8192, 2048, 4096] } else { &[1024, 256, 512] };
-    let mut all: Vec<Gemm> = squares.iter().map(|&n| Gemm::new(Layout::Nn, n, n, n)).collect();
-    // Rows, output and input width of linear layers: forward, input gradient, weight gradient.
-    let linear: &[[usize; 3]] = match full {
-        true => &[[32 * 257, 3072, 1024], [32 * 577, 1024, 4096], [4096, 5632, 2048]],
-        false => &[[2304, 384, 384], [4000, 96, 384], [1024, 512, 128]],
-    };
-    for &[rows, output, input] in linear {
-        all.push(Gemm::new(Layout::Nt, rows, output, input));
-        all.push(Gemm::new(Layout::Nn, rows, input, output));
-        all.push(Gemm::new(Layout::Tn, output, input, rows));
+    for [n, dim] in shapes.pairs {
+        for backward in [false, true] {
+            let make = move |device: &Device, dtype| clip(device, dtype, n, dim, backward);
+            add("contrastive", Box::new(make));
+        }
+    }
+    for len in shapes.parameters {
+        add("optimizer", Box::new(move |device, dtype| step(device, dtype, len)));
     }
     all
-}
-
-/// (batch, queries, keys, query heads, key heads, head width) and the mask.
-type Heads = ([usize; 6], Mask);
-
-fn attentions(full: bool) -> Vec<Heads> {
-    match full {
-        true => vec![
-            ([32, 257, 257, 16, 16, 64], Mask::Full),
-            ([32, 577, 577, 16, 16, 64], Mask::Full),
-            ([32, 32, 257, 12, 12, 64], Mask::Full),
-            ([2, 2048, 2048, 32, 8, 64], Mask::Causal),
-            ([1, 8192, 8192, 32, 8, 128], Mask::Causal),
-        ],
-        false => vec![
-            ([32, 124, 124, 4, 4, 32], Mask::Causal),
-            ([32, 36, 36, 4, 4, 32], Mask::Full),
-            ([2, 257, 257, 16, 16, 64], Mask::Full),
-        ],
-    }
 }
 
 /// Numbers from −1 to 1, the same each time.

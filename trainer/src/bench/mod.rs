@@ -5,10 +5,11 @@
 
 mod cases;
 mod serve;
+mod shapes;
 mod timing;
 
-pub use cases::Grid;
 pub use serve::serve;
+pub use shapes::Grid;
 
 use cases::{Case, Work, cases};
 use timing::time;

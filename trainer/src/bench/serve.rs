@@ -1,9 +1,11 @@
 //! Samples on request, so that a reference in another program can be timed in turn with ours.
 //!
-//! Lines in, one JSON object out for each: `list` gives the number of cases, `open INDEX DTYPE` makes a case and warms it
-//! up, `sample` takes one sample of it. An error is `{"error": "…"}`, and the next line is read.
+//! Lines in, one JSON object out for each: `list` gives the number of cases; `open INDEX DTYPE` makes a case, warms it up
+//! and tells what it took beside its arguments; `sample` takes one sample of it. An error is `{"error": "…"}`, and the next
+//! line is read.
 
-use super::cases::{Case, Grid, Work, cases};
+use super::cases::{Case, Work, cases};
+use super::shapes::Grid;
 use super::timing::Sampler;
 use anyhow::{Context, Result, bail};
 use kernels::{DType, Device};
@@ -36,8 +38,11 @@ fn answer<'a>(device: &'a Device, grid: Grid, line: &str, open: &mut Option<Samp
             *open = None;
             let (_, make) = cases(grid).into_iter().nth(index.parse()?).context("no such case")?;
             let case = make(device, dtype_of(dtype)?)?;
-            let about = about(&case);
+            let mut about = about(&case);
+            device.reset_peaks();
+            let held = device.memory().in_use;
             *open = Some(Sampler::new(device, case.run)?);
+            about["workspace_bytes"] = json!(device.memory().peak_in_use - held);
             Ok(about)
         }
         ["sample"] => {
@@ -85,6 +90,7 @@ mod tests {
             (&answers[2]["kernel"], &answers[2]["dtype"]),
             (&json!("gemm"), &json!("bf16"))
         );
+        assert!(answers[2]["workspace_bytes"].is_u64(), "{:?}", answers[2]);
         assert!(answers[3]["seconds"].as_f64().unwrap() > 0.0);
         for wrong in [1, 4, 5, 6] {
             assert!(answers[wrong]["error"].is_string(), "{:?}", answers[wrong]);

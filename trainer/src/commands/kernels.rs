@@ -1,7 +1,6 @@
 //! `lenslet kernels`: lists the CUDA kernels, compiles them without a GPU, tests them against plain loops.
 
-use crate::bench::Grid;
-use crate::cli::{KernelsTestArgs, KernelsVerb};
+use crate::cli::{KernelsTestArgs, KernelsVerb, TestGrid};
 use crate::compute;
 use anyhow::{Result, bail, ensure};
 use engine::DType;
@@ -95,7 +94,7 @@ struct Counts {
 fn test(args: &KernelsTestArgs) -> Result<()> {
     let device = compute::open_seeded(&args.device, args.seed)?;
     let mut table = rows();
-    if args.grid == Grid::Full {
+    if args.grid == TestGrid::Full {
         table.extend(grid());
     }
     let known = |name: &str| table.iter().any(|row| is_about(row, name));
