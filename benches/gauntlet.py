@@ -286,11 +286,14 @@ def quantiles(seconds):
 def compare(ours, index, dtype, device):
     """One case beside its references: samples of all taken in turn, then the medians' ratios."""
     case = ours.ask(f"open {index} {dtype}")
+    if "is not timed in" in case.get("error", ""):
+        return None
     if "error" in case:
         return {"index": index, "dtype": dtype, **case}
     if ours.ask("sample").get("error"):
         return case | {"error": "the first sample failed"}
-    torch_dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
+    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+    torch_dtype = {"bf16": torch.bfloat16, "f16": torch.float16}.get(dtype, torch.float32)
     try:
         references = REFERENCES[case["family"]](case, torch_dtype, device)
         case["reference_workspace_bytes"] = {name: workspace(call, device) for name, call in references.items()}
@@ -378,10 +381,12 @@ def main():
             save()
             print(f"{check['command']}: status {check['status']}, {check['says']}", flush=True)
         ours = Ours(args.lenslet, args.device, args.grid)
-        for index in range(ours.ask("list")["cases"]):
-            for dtype in ("bf16", "f32"):
+        for index, family in enumerate(ours.ask("list")["families"]):
+            if args.only and family != args.only:
+                continue
+            for dtype in ("bf16", "f16", "tf32", "f32"):
                 case = compare(ours, index, dtype, args.device if args.device.startswith("cuda") else "cpu")
-                if args.only and case.get("family") != args.only:
+                if case is None:
                     continue
                 found["results"].append(case)
                 save()

@@ -1,10 +1,12 @@
-// Matrix products of bf16 or f16 on tensor cores, sums in f32. See kernels/src/gemm.rs.
+// Matrix products of bf16, f16 or tf32 on tensor cores, sums in f32. See kernels/src/gemm.rs.
 //
-// WARPS_M × WARPS_N warps compute a tile of c, each a rectangle of it in 16×8 fragments. Parts of a and b, 32 long in k,
-// pass through a ring of STAGES buffers in shared memory: while one is multiplied the next ones are being copied.
+// WARPS_M × WARPS_N warps compute a tile of c, each a rectangle of it in 16×8 fragments. Parts of a and b, 64 bytes long in
+// k, pass through a ring of STAGES buffers in shared memory: while one is multiplied the next ones are being copied.
 #include "gemm.cuh"
 
-constexpr int TILE_K = 32;
+constexpr int TILE_K = 64 / sizeof(T);
+/// Sums that one mma adds up: 16, or 8 of tf32.
+constexpr int MMA_K = 32 / sizeof(T);
 constexpr int THREADS = WARPS_M * WARPS_N * WARP;
 constexpr int WARP_M = TILE_M / WARPS_M, WARP_N = TILE_N / WARPS_N;
 /// Elements of a chunk: 16 bytes, what cp.async copies and ldmatrix reads.
@@ -22,10 +24,12 @@ template <int SIDE, bool K_MAJOR> struct Part {
 
     /// Chunks of a row change places by XOR with the row's number, so that the same chunk of 8 successive rows, which
     /// ldmatrix reads at once, lies in 8 different groups of banks: 128 bytes, be that one row, several or half of one.
+    /// Where floats are read by themselves it is two neighbouring chunks of 4 rows: XOR with twice the number.
     __device__ T* chunk(int row, int chunk) {
         constexpr int ROWS_OF_128_BYTES = CHUNKS < 8 ? 8 / CHUNKS : 1;
         constexpr int MASK = CHUNKS < 8 ? CHUNKS - 1 : 7;
-        return at + row * COLS + (chunk ^ (row / ROWS_OF_128_BYTES & MASK)) * CHUNK;
+        constexpr int FACTOR = !K_MAJOR && sizeof(T) == 4 ? 2 : 1;
+        return at + row * COLS + (chunk ^ (row / ROWS_OF_128_BYTES * FACTOR & MASK)) * CHUNK;
     }
 
     /// Starts to copy the part from (first_row, first_col) on of a matrix whose rows are `stride` long; zeros beyond `rows`
@@ -59,13 +63,31 @@ template <int SIDE, bool K_MAJOR> struct Part {
         else copy_matrix(operand, stride, first_k, k_end, first_side, sides);
     }
 
-    /// The 16×16 fragment from (side, k) on as four 8×8 matrices: r[2·i + j] holds sides from 8·j and k from 8·i on, and
-    /// of these every lane side lane/4, k 2·(lane%4) and +1.
+    /// The fragment of 16 sides and MMA_K k from (side, k) on as four matrices of 8 sides: r[2·i + j] holds sides from
+    /// 8·j and k from MMA_K/2·i on, and of these every lane side lane/4 and the 4 bytes at lane%4 along k.
     __device__ void fragment(u32 (&r)[4], int side, int k) {
         int lane = threadIdx.x % WARP, row = lane % 8, side_half = lane / 8 % 2, k_half = lane / 16;
-        if (K_MAJOR) ptx::load_matrix_4(r, chunk(side + side_half * 8 + row, k / CHUNK + k_half));
-        else ptx::load_matrix_4_transposed(r, chunk(k + k_half * 8 + row, side / CHUNK + side_half));
+        if constexpr (K_MAJOR) {
+            ptx::load_matrix_4(r, chunk(side + side_half * 8 + row, k / CHUNK + k_half));
+        } else if constexpr (sizeof(T) == 2) {
+            ptx::load_matrix_4_transposed(r, chunk(k + k_half * 8 + row, side / CHUNK + side_half));
+        } else {
+            // ldmatrix transposes 2-byte elements only.
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int from = side + i % 2 * 8 + lane / 4;
+                r[i] = __float_as_uint(widen(chunk(k + i / 2 * 4 + lane % 4, from / CHUNK)[from % CHUNK]));
+            }
+        }
+        round_to_mma(T(), r);
     }
+
+    /// Tensor cores would cut floats off after 10 bits of mantissa.
+    __device__ static void round_to_mma(float, u32 (&r)[4]) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) r[i] = ptx::to_tf32(__uint_as_float(r[i]));
+    }
+    template <typename U> __device__ static void round_to_mma(U, u32 (&)[4]) {}
 };
 
 struct Stage {
@@ -76,13 +98,14 @@ struct Stage {
 /// The tensor cores' product for elements of the first argument's type.
 __device__ inline void mma(bf16, float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) { ptx::mma_bf16(d, a, b); }
 __device__ inline void mma(f16, float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) { ptx::mma_f16(d, a, b); }
+__device__ inline void mma(float, float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) { ptx::mma_tf32(d, a, b); }
 
 typedef float Sums[WARP_M / 16][WARP_N / 8][4];
 
 /// sums += a·b over one stage, for the warp's rectangle from (row, col) of the tile on.
 __device__ inline void multiply(Sums& sums, Stage& stage, int row, int col) {
 #pragma unroll
-    for (int k = 0; k < TILE_K; k += 16) {
+    for (int k = 0; k < TILE_K; k += MMA_K) {
         u32 a[WARP_M / 16][4], b[WARP_N / 8][2];
 #pragma unroll
         for (int i = 0; i < WARP_M / 16; i++) stage.a.fragment(a[i], row + 16 * i, k);

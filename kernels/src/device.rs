@@ -160,6 +160,15 @@ impl Device {
         self.gpu().map_or(Ok(()), |gpu| gpu.collect(collecting))
     }
 
+    /// From now on, or no longer, a GPU may round the operands of f32 products to the 10 bits of mantissa of tf32, which
+    /// its tensor cores multiply several times quicker; each product is then off by up to 2⁻¹⁰ of its size. At first it may
+    /// not. The CPU multiplies exactly in any case.
+    pub fn allow_tf32(&self, allowed: bool) {
+        if let Some(gpu) = self.gpu() {
+            gpu.allow_tf32(allowed);
+        }
+    }
+
     /// Waits until the device has done everything asked of it.
     ///
     /// # Errors

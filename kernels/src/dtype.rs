@@ -13,7 +13,7 @@ pub enum DType {
     F32,
     /// Brain float: the upper half of a single.
     BF16,
-    /// IEEE half; read from and written to files, not computed with.
+    /// IEEE half; read from and written to files; GPUs multiply matrices of it.
     F16,
     /// Signed 32-bit integers: token ids, positions, lengths.
     I32,

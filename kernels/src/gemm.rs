@@ -3,9 +3,10 @@
 use crate::activation::Activation;
 use crate::cpu::gemm::Finish;
 use crate::cpu::simd::Real;
+use crate::device::Kind;
 use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{Element, Result, View, ViewMut, cpu, gpu};
+use crate::{DType, Element, Result, View, ViewMut, cpu, gpu};
 
 /// Which operand is stored transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,7 +66,8 @@ pub struct Epilogue<'a> {
     pub residual: Option<View<'a>>,
 }
 
-/// `c = [c +] residual + gate ⊙ act(alpha·a·b + bias)`, `c` being `(batch, m, n)` of type T or A.
+/// `c = [c +] residual + gate ⊙ act(alpha·a·b + bias)`, `c` being `(batch, m, n)` of type T or A. T may be f16 on a GPU;
+/// there f32 may be multiplied as tf32, see [`Device::allow_tf32`](crate::Device::allow_tf32).
 ///
 /// # Errors
 /// Lengths that do not follow from `shape`, or types that differ.
@@ -90,7 +92,10 @@ pub fn gemm(shape: Gemm, a: View, b: View, c: &mut ViewMut, mut epilogue: Epilog
 }
 
 fn check(shape: Gemm, a: View, b: View, c: &ViewMut, epilogue: &Epilogue) -> Result<()> {
-    let call = Call::new("gemm", "a", &a)?;
+    let call = match (a.dtype(), a.kind()) {
+        (DType::F16, Kind::Cuda(_) | Kind::Emulated) => Call::of_any("gemm", &a),
+        _ => Call::new("gemm", "a", &a)?,
+    };
     let Gemm { m, n, k, batch, .. } = shape;
     let size = call.elements(&[batch, m, n])?;
     call.same("a", &a, call.elements(&[batch, m, k])?)?;

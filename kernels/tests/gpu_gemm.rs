@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Array, numbers, rounded};
-use half::bf16;
+use half::{bf16, f16};
 use kernels::activation::Activation;
 use kernels::gemm::{Epilogue, Gemm, Layout, gemm};
 use kernels::gpu::Emulation;
@@ -30,6 +30,7 @@ impl Held {
         let mut view = ViewMut::new(&mut buffer, dtype, 0, padded.len());
         match dtype {
             DType::F32 => view.upload(source.view().slice::<f32>()).unwrap(),
+            DType::F16 => view.upload(source.view().slice::<f16>()).unwrap(),
             _ => view.upload(source.view().slice::<bf16>()).unwrap(),
         }
         Held {
@@ -49,31 +50,44 @@ impl Held {
     }
 
     fn values(&self) -> Vec<f64> {
+        let view = self.view();
         match self.dtype {
-            DType::F32 => self
-                .view()
-                .download::<f32>()
-                .unwrap()
-                .iter()
-                .map(|&v| v as f64)
-                .collect(),
-            _ => self
-                .view()
-                .download::<bf16>()
-                .unwrap()
-                .iter()
-                .map(|v| v.to_f64())
-                .collect(),
+            DType::F32 => view.download::<f32>().unwrap().iter().map(|&v| v as f64).collect(),
+            DType::F16 => view.download::<f16>().unwrap().iter().map(|v| v.to_f64()).collect(),
+            _ => view.download::<bf16>().unwrap().iter().map(|v| v.to_f64()).collect(),
         }
     }
 }
+
+/// What a product is computed in.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    t: DType,
+    c: DType,
+    tf32: bool,
+}
+
+const fn kind(t: DType, c: DType) -> Kind {
+    Kind { t, c, tf32: false }
+}
+
+const KINDS: [Kind; 6] = [
+    kind(DType::F32, DType::F32),
+    Kind {
+        tf32: true,
+        ..kind(DType::F32, DType::F32)
+    },
+    kind(DType::BF16, DType::BF16),
+    kind(DType::BF16, DType::F32),
+    kind(DType::F16, DType::F16),
+    kind(DType::F16, DType::F32),
+];
 
 /// What one product is made of.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     shape: Gemm,
-    t: DType,
-    c: DType,
+    kind: Kind,
     alpha: Option<f64>,
     accumulate: bool,
     bias: bool,
@@ -87,11 +101,10 @@ struct Case {
 
 impl Case {
     /// `c = a·b`.
-    fn plain(layout: Layout, [m, n, k]: [usize; 3], t: DType, c: DType) -> Case {
+    fn plain(layout: Layout, [m, n, k]: [usize; 3], kind: Kind) -> Case {
         Case {
             shape: Gemm::new(layout, m, n, k),
-            t,
-            c,
+            kind,
             alpha: None,
             accumulate: false,
             bias: false,
@@ -158,27 +171,33 @@ fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     );
 }
 
-/// Sums of k singles are off by √k·2⁻²⁴ or so, outputs in bf16 by 2⁻⁹ of their size; operands are rounded beforehand.
-fn tolerance(dtype: DType) -> f64 {
-    if dtype == DType::F32 { 1e-5 } else { 1e-2 }
+/// Sums of k singles are off by √k·2⁻²⁴ or so, outputs in bf16 by 2⁻⁹ of their size, in f16 by 2⁻¹². Operands are rounded
+/// beforehand, but not to tf32: both are off by up to 2⁻¹¹.
+fn tolerance(dtype: DType, tf32: bool) -> f64 {
+    match dtype {
+        DType::F32 if tf32 => 1e-3,
+        DType::F32 => 1e-5,
+        DType::F16 => 1e-3,
+        _ => 1e-2,
+    }
 }
 
 /// Runs a case on the device and compares `c` and `pre`; returns `c`.
-fn check(device: &Device, case: Case) -> Vec<f64> {
-    let p = case.shape;
+fn check(devices: &Devices, case: Case) -> Vec<f64> {
+    let (p, Kind { t, c: c_type, .. }) = (case.shape, case.kind);
+    let device = devices.of(case.kind);
     let size = p.batch * p.m * p.n;
-    let random = |len, seed| rounded(case.t, &numbers(len, seed));
+    let random = |len, seed| rounded(t, &numbers(len, seed));
     let (a, b) = (random(p.batch * p.m * p.k, 1), random(p.batch * p.k * p.n, 2));
     let (bias, gate, residual) = (random(p.n, 3), random(size, 4), random(size, 5));
-    let mut expected = rounded(case.c, &numbers(size, 6));
+    let mut expected = rounded(c_type, &numbers(size, 6));
     let mut expected_pre = triple_loop(p, &a, &b);
 
     let hold = |dtype, values: &[f64]| Held::new(device, dtype, case.offset, values);
-    let [held_a, held_b, held_bias, held_gate, held_residual] =
-        [&a, &b, &bias, &gate, &residual].map(|v| hold(case.t, v));
+    let [held_a, held_b, held_bias, held_gate, held_residual] = [&a, &b, &bias, &gate, &residual].map(|v| hold(t, v));
     let unwritten = vec![f64::NAN; size];
-    let mut c = hold(case.c, if case.accumulate { &expected } else { &unwritten });
-    let mut pre = hold(case.t, &unwritten);
+    let mut c = hold(c_type, if case.accumulate { &expected } else { &unwritten });
+    let mut pre = hold(t, &unwritten);
     let epilogue = Epilogue {
         alpha: case.alpha,
         accumulate: case.accumulate,
@@ -199,70 +218,83 @@ fn check(device: &Device, case: Case) -> Vec<f64> {
         y += if case.residual { residual[i] } else { 0.0 };
         expected[i] = y + if case.accumulate { expected[i] } else { 0.0 };
     }
-    close(&format!("{case:?}"), &c.values(), &expected, tolerance(case.c));
+    close(
+        &format!("{case:?}"),
+        &c.values(),
+        &expected,
+        tolerance(c_type, case.kind.tf32),
+    );
     if case.pre {
         close(
             &format!("pre of {case:?}"),
             &pre.values(),
             &expected_pre,
-            tolerance(case.t),
+            tolerance(t, case.kind.tf32),
         );
     }
     c.values()
 }
 
-fn emulated(seed: u64) -> Device {
-    let settings = Emulation {
-        seed,
-        ..Emulation::default()
-    };
-    Device::emulated(settings).unwrap()
+/// The same emulated GPU twice: with exact products of f32, and with those of tf32.
+struct Devices {
+    exact: Device,
+    tf32: Device,
 }
 
-const PAIRS: [(DType, DType); 3] = [
-    (DType::F32, DType::F32),
-    (DType::BF16, DType::BF16),
-    (DType::BF16, DType::F32),
-];
+impl Devices {
+    fn new(seed: u64) -> Devices {
+        let settings = Emulation {
+            seed,
+            ..Emulation::default()
+        };
+        let [exact, tf32] = [0, 1].map(|_| Device::emulated(settings).unwrap());
+        tf32.allow_tf32(true);
+        Devices { exact, tf32 }
+    }
+
+    fn of(&self, kind: Kind) -> &Device {
+        if kind.tf32 { &self.tf32 } else { &self.exact }
+    }
+}
 
 #[test]
 fn sizes_of_every_layout_and_type() {
-    let device = emulated(0);
-    for (t, c) in PAIRS {
+    let devices = Devices::new(0);
+    for kind in KINDS {
         for layout in LAYOUTS {
             for size in [1, 2, 5, 8, 17, 33, 64, 127, 130] {
                 for shape in [[size, size, size], [size, 33, 18], [24, size, 40], [16, 56, size]] {
-                    check(&device, Case::plain(layout, shape, t, c));
+                    check(&devices, Case::plain(layout, shape, kind));
                 }
             }
-            check(&device, Case::plain(layout, [257 * 2, 64, 96], t, c));
+            check(&devices, Case::plain(layout, [257 * 2, 64, 96], kind));
         }
     }
 }
 
 #[test]
 fn large_tiles_and_split_sums() {
-    let device = emulated(0);
-    for (t, c) in PAIRS {
+    let devices = Devices::new(0);
+    for kind in KINDS {
         for layout in LAYOUTS {
-            let mut many = Case::plain(layout, [136, 136, 16], t, c);
+            let mut many = Case::plain(layout, [136, 136, 16], kind);
             many.shape.batch = 34;
-            check(&device, many);
+            check(&devices, many);
             // Sums of more than 1024 are split in two.
-            let long = Case::plain(layout, [40, 24, 1050], t, c);
-            check(&device, long);
-            check(&device, long.full(Activation::Gelu));
-            check(&device, Case::plain(layout, [3, 5, 1025], t, c).full(Activation::Silu));
+            let long = Case::plain(layout, [40, 24, 1050], kind);
+            check(&devices, long);
+            check(&devices, long.full(Activation::Gelu));
+            check(&devices, Case::plain(layout, [3, 5, 1025], kind).full(Activation::Silu));
         }
     }
 }
 
 #[test]
 fn every_part_of_the_epilogue() {
-    let device = emulated(0);
-    for (t, c) in PAIRS {
+    let devices = Devices::new(0);
+    for kind in KINDS {
         for shape in [[72, 40, 24], [35, 67, 9]] {
-            let plain = Case::plain(Layout::Nt, shape, t, c);
+            let plain = Case::plain(Layout::Nt, shape, kind);
             let alone = [
                 Case {
                     alpha: Some(-1.5),
@@ -280,7 +312,7 @@ fn every_part_of_the_epilogue() {
                     ..plain
                 },
             ];
-            alone.into_iter().for_each(|case| drop(check(&device, case)));
+            alone.into_iter().for_each(|case| drop(check(&devices, case)));
             for act in [
                 Activation::Gelu,
                 Activation::GeluTanh,
@@ -288,13 +320,13 @@ fn every_part_of_the_epilogue() {
                 Activation::Silu,
             ] {
                 check(
-                    &device,
+                    &devices,
                     Case {
                         activation: Some(act),
                         ..plain
                     },
                 );
-                check(&device, plain.full(act));
+                check(&devices, plain.full(act));
             }
         }
     }
@@ -302,15 +334,15 @@ fn every_part_of_the_epilogue() {
 
 #[test]
 fn batches_and_views_inside_buffers() {
-    let device = emulated(0);
-    for (t, c) in PAIRS {
+    let devices = Devices::new(0);
+    for kind in KINDS {
         for layout in LAYOUTS {
             for shape in [[40, 24, 16], [9, 21, 13]] {
                 for offset in [0, 1, 2, 4, 8] {
-                    let mut case = Case::plain(layout, shape, t, c).full(Activation::Gelu);
+                    let mut case = Case::plain(layout, shape, kind).full(Activation::Gelu);
                     case.shape.batch = 3;
                     case.offset = offset;
-                    check(&device, case);
+                    check(&devices, case);
                 }
             }
         }
@@ -319,23 +351,26 @@ fn batches_and_views_inside_buffers() {
 
 #[test]
 fn sums_of_nothing() {
-    let device = emulated(0);
-    for (t, c) in PAIRS {
-        check(&device, Case::plain(Layout::Nt, [5, 8, 0], t, c).full(Activation::Silu));
+    let devices = Devices::new(0);
+    for kind in KINDS {
+        check(
+            &devices,
+            Case::plain(Layout::Nt, [5, 8, 0], kind).full(Activation::Silu),
+        );
         for shape in [[0, 8, 4], [5, 0, 4]] {
-            check(&device, Case::plain(Layout::Nn, shape, t, c));
+            check(&devices, Case::plain(Layout::Nn, shape, kind));
         }
     }
 }
 
 #[test]
 fn any_order_of_threads_gives_the_same_bits() {
-    let devices = [0, 1, 7].map(emulated);
-    for (t, c) in PAIRS {
+    let orders = [0, 1, 7].map(Devices::new);
+    for kind in KINDS {
         for layout in LAYOUTS {
             for shape in [[136, 72, 200], [33, 31, 67], [16, 24, 1100]] {
-                let case = Case::plain(layout, shape, t, c).full(Activation::GeluTanh);
-                let [first, others @ ..] = devices.each_ref().map(|device| check(device, case));
+                let case = Case::plain(layout, shape, kind).full(Activation::GeluTanh);
+                let [first, others @ ..] = orders.each_ref().map(|order| check(order, case));
                 assert!(others.iter().all(|other| *other == first), "{case:?}");
             }
         }
@@ -344,21 +379,22 @@ fn any_order_of_threads_gives_the_same_bits() {
 
 #[test]
 fn what_is_not_a_number_comes_through() {
-    let device = emulated(0);
-    for (t, c_type) in PAIRS {
+    let devices = Devices::new(0);
+    for kind in KINDS {
+        let device = devices.of(kind);
         for bad in [f64::NAN, f64::INFINITY] {
             let (m, n, k) = (24, 40, 48);
             let mut a = vec![1.0; m * k];
             a[7 * k + 30] = bad;
-            let [a, b] = [a, vec![0.5; k * n]].map(|values| Held::new(&device, t, 0, &values));
-            let mut c = Held::new(&device, c_type, 0, &vec![0.0; m * n]);
+            let [a, b] = [a, vec![0.5; k * n]].map(|values| Held::new(device, kind.t, 0, &values));
+            let mut c = Held::new(device, kind.c, 0, &vec![0.0; m * n]);
             let shape = Gemm::new(Layout::Nn, m, n, k);
             gemm(shape, a.view(), b.view(), &mut c.view_mut(), Epilogue::default()).unwrap();
             for (i, value) in c.values().into_iter().enumerate() {
                 let expected = if i / n == 7 { bad } else { 24.0 };
                 assert!(
                     value == expected || (value.is_nan() && expected.is_nan()),
-                    "{t} {bad}: c[{i}] = {value}"
+                    "{kind:?} {bad}: c[{i}] = {value}"
                 );
             }
         }
@@ -366,8 +402,46 @@ fn what_is_not_a_number_comes_through() {
 }
 
 #[test]
+fn tf32_is_used_where_it_is_allowed_and_nowhere_else() {
+    // 1 + 2⁻¹² rounds to 1 in tf32.
+    let ones = |device: &Device| {
+        let a = Held::new(device, DType::F32, 0, &[1.0 + 2f64.powi(-12); 64]);
+        let b = Held::new(device, DType::F32, 0, &[1.0; 64]);
+        let mut c = Held::new(device, DType::F32, 0, &[0.0; 64]);
+        let shape = Gemm::new(Layout::Nn, 8, 8, 8);
+        gemm(shape, a.view(), b.view(), &mut c.view_mut(), Epilogue::default()).unwrap();
+        c.values()[0]
+    };
+    let device = Devices::new(0).exact;
+    assert_eq!(ones(&device), 8.0 + 2f64.powi(-9));
+    device.allow_tf32(true);
+    assert_eq!(ones(&device), 8.0);
+    device.allow_tf32(false);
+    assert_eq!(ones(&device), 8.0 + 2f64.powi(-9));
+}
+
+#[test]
+fn halves_are_for_gpus() {
+    let halves = Array::new(DType::F16, &[1.0; 4]);
+    let mut c = Array::new(DType::F16, &[0.0; 4]);
+    let shape = Gemm::new(Layout::Nn, 2, 2, 2);
+    let error = gemm(
+        shape,
+        halves.view(),
+        halves.view(),
+        &mut c.view_mut(),
+        Epilogue::default(),
+    )
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("f16") && error.to_string().contains("f32, bf16"),
+        "{error}"
+    );
+}
+
+#[test]
 fn doubles_are_for_the_cpu() {
-    let device = emulated(0);
+    let device = Devices::new(0).exact;
     let buffer = device.allocate(64).unwrap();
     let mut c = device.allocate(64).unwrap();
     let ones = View::new(&buffer, DType::F64, 0, 4);

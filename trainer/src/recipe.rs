@@ -86,6 +86,8 @@ pub enum Precision {
     /// IEEE single.
     #[default]
     F32,
+    /// IEEE single; a GPU rounds the operands of products to tf32, which its tensor cores multiply.
+    Tf32,
     /// Brain float, the upper half of a single.
     Bf16,
 }

@@ -140,13 +140,14 @@ fn processor(recipe: &Recipe) -> ImageProcessor {
 
 fn build(recipe: &Recipe, device: &Device) -> Result<(Vlm, Params)> {
     let config: &VlmConfig = &recipe.model;
+    device.allow_tf32(recipe.run.dtype == Precision::Tf32);
     Ok(Vlm::build(config, device, dtype(recipe.run.dtype), recipe.run.seed)?)
 }
 
 /// The model's type as the recipe names it.
 pub fn dtype(precision: Precision) -> DType {
     match precision {
-        Precision::F32 => DType::F32,
+        Precision::F32 | Precision::Tf32 => DType::F32,
         Precision::Bf16 => DType::BF16,
     }
 }

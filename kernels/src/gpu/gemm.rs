@@ -1,4 +1,4 @@
-//! Launches of `cuda/gemm.cu` (tensor cores), `cuda/gemm_simt.cu` (exact f32) and `cuda/gemm_partials.cu` (their second half
+//! Launches of `cuda/gemm.cu` (tensor cores: bf16, f16, tf32), `cuda/gemm_simt.cu` (exact f32) and `cuda/gemm_partials.cu` (their second half
 //! where `k` is split).
 
 use super::{Arg, Gpu, Grid, Module, args, launch};
@@ -10,7 +10,7 @@ use crate::{DType, Error, Result, View, ViewMut};
 const STORE_WIDTH: usize = 4;
 /// The shortest sums that are worth a block of their own.
 const SHORTEST_SPLIT: usize = 512;
-/// What `k` is split into multiples of: TILE_K of either kernel divides it.
+/// What `k` is split into multiples of: TILE_K of every kernel divides it.
 const SPLIT_GRAIN: usize = 32;
 
 /// The part of `c` that a block computes, and how.
@@ -56,11 +56,11 @@ impl Tile {
 
     /// Dynamic shared memory: the stages, or the rows that take their place in the end, see `Stage` and `Rows` in gemm.cu.
     fn shared(&self) -> usize {
-        const TILE_K: usize = 32;
+        const BYTES_ALONG_K: usize = 64;
         let Some(Pipeline { warps, stages }) = self.tensor_cores else {
             return 0;
         };
-        let stage = (self.m + self.n) * TILE_K * DType::BF16.size();
+        let stage = (self.m + self.n) * BYTES_ALONG_K;
         let rows = 16 * (self.n / warps[1] + 8) * DType::F32.size();
         (stages * stage).max(warps[0] * warps[1] * rows)
     }
@@ -85,8 +85,8 @@ struct Plan {
 impl Plan {
     /// Large tiles read the least; smaller ones, and splits of long sums, make up for a lack of blocks: fewer than there are
     /// multiprocessors leave some of them idle.
-    fn new(shape: Gemm, t: DType, multiprocessors: usize) -> Plan {
-        let [large, small, flat] = if t == DType::F32 { SIMT_TILES } else { TENSOR_CORE_TILES };
+    fn new(shape: Gemm, exact: bool, multiprocessors: usize) -> Plan {
+        let [large, small, flat] = if exact { SIMT_TILES } else { TENSOR_CORE_TILES };
         let most_splits = (shape.k / SHORTEST_SPLIT).max(1);
         let tile = if shape.m <= flat.m {
             flat
@@ -112,7 +112,9 @@ pub(crate) fn gemm(shape: Gemm, a: View, b: View, c: &mut ViewMut, epilogue: Epi
         let message = format!("{shape:?}: no size may pass 2³¹ on this device");
         return Err(Error::Value { op: "gemm", message });
     };
-    let plan = Plan::new(shape, a.dtype(), a.device().gpu().map_or(1, Gpu::multiprocessors));
+    let gpu = a.device().gpu();
+    let exact = a.dtype() == DType::F32 && !gpu.is_some_and(Gpu::allows_tf32);
+    let plan = Plan::new(shape, exact, gpu.map_or(1, Gpu::multiprocessors));
     let Epilogue {
         bias,
         pre,
@@ -239,13 +241,15 @@ pub(crate) fn modules() -> Vec<(Module, usize)> {
             (Layout::Tn, None),
         ] {
             // Weight gradients are f32.
-            let c = if layout == Layout::Tn { DType::F32 } else { DType::BF16 };
-            let tensor_cores = TENSOR_CORE_TILES.iter().map(|tile| (tile, DType::BF16, c));
-            let simt = SIMT_TILES[..2].iter().map(|tile| (tile, DType::F32, DType::F32));
-            for (tile, t, c) in tensor_cores.chain(simt) {
+            let c_of = |t| if layout == Layout::Tn { DType::F32 } else { t };
+            let tensor_cores = TENSOR_CORE_TILES.iter().map(|tile| (tile, DType::BF16));
+            let halves = TENSOR_CORE_TILES[..1].iter().map(|tile| (tile, DType::F16));
+            let f32 = TENSOR_CORE_TILES.iter().chain(&SIMT_TILES[..2]);
+            let f32 = f32.map(|tile| (tile, DType::F32));
+            for (tile, t) in tensor_cores.chain(halves).chain(f32) {
                 let types = Types {
                     t,
-                    c,
+                    c: c_of(t),
                     activation,
                     store_width,
                 };
@@ -275,12 +279,12 @@ mod tests {
         for tile in TENSOR_CORE_TILES {
             assert!(tile.shared() <= 99 << 10, "more than sm_86 has: {tile:?}");
         }
-        for t in [DType::F32, DType::BF16] {
+        for exact in [true, false] {
             for side in [0, 1, 32, 33, 128, 1000, 4096] {
                 for k in [0, 1, 511, 1023, 1024, 1025, 4097, 70000] {
                     let shape = Gemm::new(Layout::Tn, side, side, k);
                     for multiprocessors in [1, 46, 132] {
-                        let plan = Plan::new(shape, t, multiprocessors);
+                        let plan = Plan::new(shape, exact, multiprocessors);
                         assert!(plan.splits * plan.k_per_split >= k, "{shape:?} {plan:?}");
                         assert!(
                             plan.splits == 1 || (plan.splits - 1) * plan.k_per_split < k,

@@ -38,6 +38,7 @@ use crate::{Buffer, DType, Device, Error, Result, View, ViewMut};
 use cuda::Cuda;
 use emulator::Emulator;
 use queue::{Command, Queue};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Those of an H100: emulated kernels are launched as they are there.
@@ -50,6 +51,7 @@ const MOST_BLOCKS: [usize; 3] = [(1 << 31) - 1, (1 << 16) - 1, (1 << 16) - 1];
 pub(crate) struct Gpu {
     runner: Runner,
     queue: Mutex<Queue>,
+    tf32: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -68,8 +70,20 @@ impl Gpu {
     }
 
     fn new(runner: Runner) -> Gpu {
-        let queue = Mutex::default();
-        Gpu { runner, queue }
+        Gpu {
+            runner,
+            queue: Mutex::default(),
+            tf32: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn allow_tf32(&self, allowed: bool) {
+        self.tf32.store(allowed, Ordering::Relaxed);
+    }
+
+    /// Whether products of f32 may be computed as tf32.
+    pub(crate) fn allows_tf32(&self) -> bool {
+        self.tf32.load(Ordering::Relaxed)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -34,8 +34,6 @@ pub(super) struct Case {
     pub(super) variant: String,
     /// Its sizes.
     pub(super) shape: Vec<usize>,
-    /// The type of its arguments.
-    pub(super) dtype: DType,
     /// What one call is worth.
     pub(super) work: Work,
     /// One call.
@@ -138,7 +136,6 @@ fn copy(device: &Device, dtype: DType, len: usize) -> Result<Case> {
         kernel: "copy",
         variant: String::new(),
         shape: vec![len],
-        dtype,
         work: Work::Bytes((2 * len * dtype.size()) as f64),
         run: Box::new(move || Ok(copy_blocks(blocks, x.view(), &mut y.view_mut()?, false)?)),
     })
@@ -152,7 +149,6 @@ fn product(device: &Device, dtype: DType, p: Gemm) -> Result<Case> {
         kernel: "gemm",
         variant: format!("{:?}", p.layout),
         shape: vec![p.m, p.n, p.k],
-        dtype,
         work: Work::Flops(2.0 * p.m as f64 * p.n as f64 * p.k as f64),
         run: Box::new(move || Ok(gemm(p, a.view(), b.view(), &mut c.view_mut()?, Epilogue::default())?)),
     })
@@ -206,7 +202,6 @@ fn attend(device: &Device, dtype: DType, (shape, mask): Heads, backward: bool) -
             kernel: "attention",
             variant,
             shape: shape.to_vec(),
-            dtype,
             work: Work::Flops(flops),
             run: Box::new(run),
         });
@@ -235,7 +230,6 @@ fn attend(device: &Device, dtype: DType, (shape, mask): Heads, backward: bool) -
         kernel: "attention_backward",
         variant,
         shape: shape.to_vec(),
-        dtype,
         work: Work::Flops(2.5 * flops),
         run: Box::new(run),
     })
@@ -310,7 +304,6 @@ fn norm(device: &Device, dtype: DType, which: Norm, rows: usize, dim: usize) -> 
         kernel: which.name(),
         variant: String::new(),
         shape: vec![rows, dim],
-        dtype,
         work: Work::Bytes((arrays * rows * dim * dtype.size()) as f64),
         run: Box::new(run),
     })
@@ -327,7 +320,6 @@ fn sum_of_two(device: &Device, dtype: DType, len: usize) -> Result<Case> {
         kernel: "add",
         variant: String::new(),
         shape: vec![len],
-        dtype,
         work: Work::Bytes((3 * len * dtype.size()) as f64),
         run: Box::new(move || Ok(add(x.view(), y.view(), &mut out.view_mut()?)?)),
     })
@@ -340,7 +332,6 @@ fn gelu(device: &Device, dtype: DType, len: usize) -> Result<Case> {
         kernel: "gelu",
         variant: String::new(),
         shape: vec![len],
-        dtype,
         work: Work::Bytes((2 * len * dtype.size()) as f64),
         run: Box::new(move || Ok(activate(x.view(), &mut y.view_mut()?, Activation::Gelu)?)),
     })
@@ -357,7 +348,6 @@ fn gate(device: &Device, dtype: DType, len: usize) -> Result<Case> {
         kernel: "silu_mul",
         variant: String::new(),
         shape: vec![len],
-        dtype,
         work: Work::Bytes((3 * len * dtype.size()) as f64),
         run: Box::new(move || Ok(silu_mul(x.view(), up.view(), &mut y.view_mut()?)?)),
     })
@@ -407,7 +397,6 @@ fn classify(device: &Device, dtype: DType, [rows, dim, vocab]: [usize; 3]) -> Re
         kernel: "linear_cross_entropy",
         variant: String::new(),
         shape: vec![rows, dim, vocab],
-        dtype,
         work: Work::Flops(6.0 * rows as f64 * dim as f64 * vocab as f64),
         run: Box::new(run),
     })
@@ -457,7 +446,6 @@ fn clip(device: &Device, dtype: DType, n: usize, dim: usize, backward: bool) -> 
         },
         variant: String::new(),
         shape: vec![n, dim],
-        dtype,
         work: Work::Flops(products * n as f64 * n as f64 * dim as f64),
         run: Box::new(run),
     })
@@ -492,7 +480,6 @@ fn step(device: &Device, dtype: DType, len: usize) -> Result<Case> {
         kernel: "adamw",
         variant: String::new(),
         shape: vec![len],
-        dtype,
         work: Work::Bytes(bytes as f64),
         run: Box::new(run),
     })

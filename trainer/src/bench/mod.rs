@@ -3,11 +3,13 @@
 //! Two ceilings are measured in the same run: a plain copy for kernels that move memory, and the quickest of the matrix
 //! products in the same type for those that compute.
 
+mod arithmetic;
 mod cases;
 mod serve;
 mod shapes;
 mod timing;
 
+pub use arithmetic::Arithmetic;
 pub use serve::serve;
 pub use shapes::Grid;
 
@@ -15,7 +17,7 @@ use cases::{Case, Work, cases};
 use timing::time;
 
 use anyhow::{Context, Result, ensure};
-use kernels::{DType, Device};
+use kernels::Device;
 use serde::Serialize;
 use std::io::Write;
 
@@ -26,7 +28,7 @@ pub struct Line {
     pub family: &'static str,
     /// What was called and on which shape.
     pub name: String,
-    /// The arguments' type.
+    /// What was computed in, see [`Arithmetic`].
     pub dtype: &'static str,
     /// Median of the seconds per call, and the quantiles at 20 and 80 %.
     pub seconds: [f64; 3],
@@ -40,7 +42,7 @@ pub struct Line {
     pub percent: Option<f64>,
 }
 
-/// Times the cases of `grid` whose family is named, or all, in each of `dtypes`; writes each line as it is known.
+/// Times the cases of `grid` whose family is named, or all, in each of `arithmetics` that it knows on the device; writes each line as it is known.
 ///
 /// # Errors
 /// A name that is no family's; a device that fails.
@@ -48,7 +50,7 @@ pub fn run(
     device: &Device,
     grid: Grid,
     families: &[String],
-    dtypes: &[DType],
+    arithmetics: &[Arithmetic],
     out: &mut impl Write,
 ) -> Result<Vec<Line>> {
     let all = cases(grid);
@@ -67,14 +69,15 @@ pub fn run(
         "{:>10} {:>21} {:>9} {:>7} {:>8}  kernel",
         "median", "p20 … p80", "rate", "", "ceiling"
     )?;
-    for &dtype in dtypes {
-        for (family, make) in &all {
+    for &arithmetic in arithmetics {
+        device.allow_tf32(arithmetic == Arithmetic::Tf32);
+        for (family, make) in all.iter().filter(|(family, _)| arithmetic.is_for(family, device)) {
             let chosen = families.is_empty() || families.iter().any(|name| name == family);
-            if !chosen && !is_ceiling(family, dtype, &lines) {
+            if !chosen && !is_ceiling(family, arithmetic, &lines) {
                 continue;
             }
-            let case = make(device, dtype).with_context(|| format!("the {family} bench"))?;
-            let line = measure(device, case, &lines)?;
+            let case = make(device, arithmetic.dtype()).with_context(|| format!("the {family} bench"))?;
+            let line = measure(device, case, arithmetic, &lines)?;
             writeln!(out, "{}", text(&line))?;
             lines.push(line);
         }
@@ -83,10 +86,10 @@ pub fn run(
 }
 
 /// A copy and the first product are timed for every choice of families: the others are measured against them.
-fn is_ceiling(family: &str, dtype: DType, lines: &[Line]) -> bool {
+fn is_ceiling(family: &str, arithmetic: Arithmetic, lines: &[Line]) -> bool {
     let first = !lines
         .iter()
-        .any(|line| line.family == family && line.dtype == dtype.name());
+        .any(|line| line.family == family && line.dtype == arithmetic.name());
     first && matches!(family, "copy" | "gemm")
 }
 
@@ -96,9 +99,9 @@ fn families_of(all: &[(&'static str, cases::Make)]) -> String {
     names.join(", ")
 }
 
-fn measure(device: &Device, mut case: Case, lines: &[Line]) -> Result<Line> {
+fn measure(device: &Device, mut case: Case, arithmetic: Arithmetic, lines: &[Line]) -> Result<Line> {
     let name = case.name();
-    let timing = time(device, &mut case.run).with_context(|| format!("{name} in {}", case.dtype))?;
+    let timing = time(device, &mut case.run).with_context(|| format!("{name} in {}", arithmetic.name()))?;
     let (unit, work, reference) = match case.work {
         Work::Flops(flops) => ("TFLOP/s", flops / 1e12, "gemm"),
         Work::Bytes(bytes) => ("GB/s", bytes / 1e9, "copy"),
@@ -106,12 +109,12 @@ fn measure(device: &Device, mut case: Case, lines: &[Line]) -> Result<Line> {
     let rate = work / timing.median;
     let same = lines
         .iter()
-        .filter(|line| line.family == reference && line.dtype == case.dtype.name());
+        .filter(|line| line.family == reference && line.dtype == arithmetic.name());
     let ceiling = same.map(|line| line.rate).reduce(f64::max);
     Ok(Line {
         family: case.family,
         name,
-        dtype: case.dtype.name(),
+        dtype: arithmetic.name(),
         seconds: [timing.median, timing.p20, timing.p80],
         samples: timing.samples,
         unit,
@@ -152,7 +155,7 @@ mod tests {
             &Device::cpu(),
             Grid::Small,
             &["optimizer".into()],
-            &[DType::BF16],
+            &[Arithmetic::Bf16],
             &mut out,
         )
         .unwrap();
@@ -168,7 +171,7 @@ mod tests {
             &Device::cpu(),
             Grid::Small,
             &["softmax".into()],
-            &[DType::F32],
+            &[Arithmetic::F32],
             &mut Vec::new(),
         );
         let text = error.unwrap_err().to_string();

@@ -1,14 +1,15 @@
 //! Samples on request, so that a reference in another program can be timed in turn with ours.
 //!
-//! Lines in, one JSON object out for each: `list` gives the number of cases; `open INDEX DTYPE` makes a case, warms it up
+//! Lines in, one JSON object out for each: `list` gives each case's family; `open INDEX DTYPE` makes a case, warms it up
 //! and tells what it took beside its arguments; `sample` takes one sample of it. An error is `{"error": "…"}`, and the next
 //! line is read.
 
+use super::arithmetic::Arithmetic;
 use super::cases::{Case, Work, cases};
 use super::shapes::Grid;
 use super::timing::Sampler;
 use anyhow::{Context, Result, bail};
-use kernels::{DType, Device};
+use kernels::Device;
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
 
@@ -32,13 +33,19 @@ pub fn serve(device: &Device, grid: Grid, input: impl BufRead, mut output: impl 
 fn answer<'a>(device: &'a Device, grid: Grid, line: &str, open: &mut Option<Sampler<'a, Run>>) -> Result<Value> {
     let words: Vec<&str> = line.split_whitespace().collect();
     match words[..] {
-        ["list"] => Ok(json!({ "cases": cases(grid).len() })),
+        ["list"] => {
+            let families: Vec<&str> = cases(grid).iter().map(|(family, _)| *family).collect();
+            Ok(json!({ "families": families }))
+        }
         ["open", index, dtype] => {
             // The last case's memory goes before the next one's is taken.
             *open = None;
-            let (_, make) = cases(grid).into_iter().nth(index.parse()?).context("no such case")?;
-            let case = make(device, dtype_of(dtype)?)?;
-            let mut about = about(&case);
+            let (family, make) = cases(grid).into_iter().nth(index.parse()?).context("no such case")?;
+            let arithmetic = Arithmetic::named(dtype).filter(|one| one.is_for(family, device));
+            let arithmetic = arithmetic.with_context(|| format!("{family} is not timed in `{dtype}` here"))?;
+            device.allow_tf32(arithmetic == Arithmetic::Tf32);
+            let case = make(device, arithmetic.dtype())?;
+            let mut about = about(&case, arithmetic);
             device.reset_peaks();
             let held = device.memory().in_use;
             *open = Some(Sampler::new(device, case.run)?);
@@ -53,20 +60,14 @@ fn answer<'a>(device: &'a Device, grid: Grid, line: &str, open: &mut Option<Samp
     }
 }
 
-fn dtype_of(name: &str) -> Result<DType> {
-    let known = [DType::F32, DType::BF16];
-    let found = known.into_iter().find(|dtype| dtype.name() == name);
-    found.with_context(|| format!("`{name}` is not timed; expected f32 or bf16"))
-}
-
-fn about(case: &Case) -> Value {
+fn about(case: &Case, arithmetic: Arithmetic) -> Value {
     let (unit, work) = match case.work {
         Work::Flops(flops) => ("flops", flops),
         Work::Bytes(bytes) => ("bytes", bytes),
     };
     json!({
         "family": case.family, "kernel": case.kernel, "variant": case.variant, "shape": case.shape,
-        "dtype": case.dtype.name(), "name": case.name(), "unit": unit, "work": work,
+        "dtype": arithmetic.name(), "name": case.name(), "unit": unit, "work": work,
     })
 }
 
@@ -85,7 +86,7 @@ mod tests {
             .map(|l| serde_json::from_str(l).unwrap())
             .collect();
         assert_eq!(answers.len(), 7);
-        assert!(answers[0]["cases"].as_u64().unwrap() > 10);
+        assert!(answers[0]["families"].as_array().unwrap().len() > 10);
         assert_eq!(
             (&answers[2]["kernel"], &answers[2]["dtype"]),
             (&json!("gemm"), &json!("bf16"))

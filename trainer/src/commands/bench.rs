@@ -1,11 +1,10 @@
 //! `lenslet bench`: times the kernels.
 
-use crate::bench;
+use crate::bench::{self, Arithmetic};
 use crate::cli::BenchArgs;
 use crate::compute;
 use crate::run_folder::write_whole;
 use anyhow::Result;
-use kernels::DType;
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let device = compute::open(&args.compute.device)?;
@@ -17,7 +16,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let families = &args.families;
     let lines = compute::with_threads(args.compute.threads, || {
         let mut out = std::io::stdout();
-        bench::run(&device, args.grid, families, &[DType::F32, DType::BF16], &mut out)
+        bench::run(&device, args.grid, families, &Arithmetic::ALL, &mut out)
     })?;
     let Some(path) = &args.json else { return Ok(()) };
     let text = serde_json::to_string_pretty(&lines)?;
