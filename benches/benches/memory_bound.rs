@@ -10,7 +10,7 @@ use kernels::elementwise::{add, axpy, cast, mul, scale};
 use kernels::embedding::{embedding, embedding_backward};
 use kernels::norm::{l2_normalize, l2_normalize_backward};
 use kernels::norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
-use kernels::optimizer::{AdamW, adamw, sum_squares};
+use kernels::optimizer::{AdamW, Segment, adamw, sum_squares};
 use kernels::patch::{Patches, fold, unfold};
 use kernels::reduce::{broadcast_axis, sum_axis};
 use kernels::rotary::rotary;
@@ -216,16 +216,22 @@ fn optimizer(group: &mut BenchmarkGroup<'_, WallTime>) {
     let array = || Array::new(DType::F32, n);
     let (mut w, g, mut m, mut v, mut low) = (array(), array(), array(), array(), Array::new(DType::BF16, n));
     let p = AdamW {
-        lr: 1e-4,
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,
-        weight_decay: 0.1,
         step: 10,
+        stochastic: None,
     };
+    let all = Segment {
+        range: 0..n,
+        lr: 1e-4,
+        weight_decay: 0.1,
+    };
+    let all = std::slice::from_ref(&all);
     measure(group, "adamw", DType::F32, 7 * 4 * n, || {
         adamw(
             &p,
+            all,
             &mut w.view_mut(),
             g.view(),
             None,
@@ -239,6 +245,7 @@ fn optimizer(group: &mut BenchmarkGroup<'_, WallTime>) {
         let low = Some(&mut low.view_mut());
         adamw(
             &p,
+            all,
             &mut w.view_mut(),
             g.view(),
             None,

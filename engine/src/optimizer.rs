@@ -22,6 +22,9 @@ pub struct AdamW {
     pub eps: f64,
     /// The gradients' largest norm; larger ones are scaled down to it. None: no clipping.
     pub clip: Option<f64>,
+    /// Seed by which the weights that AdamW steps are rounded to bf16 at random, up or down by chances that keep the mean;
+    /// None: to nearest.
+    pub stochastic: Option<u64>,
 }
 
 impl Default for AdamW {
@@ -31,6 +34,7 @@ impl Default for AdamW {
             beta2: 0.98,
             eps: 1e-8,
             clip: Some(1.0),
+            stochastic: None,
         }
     }
 }
@@ -122,54 +126,64 @@ impl Optimizer {
 
     /// Every group by its rule; nothing changes where `grad_scale` is NaN.
     fn update(&mut self, params: &mut Params, lr: f64, grad_scale: &Tensor) -> Result<()> {
+        let (mut segments, mut matrices) = (Vec::new(), Vec::new());
         for (group, range) in params.trainable_groups() {
+            let mut segment = |range| {
+                segments.push(kernel::Segment {
+                    range,
+                    lr: lr * group.lr_scale,
+                    weight_decay: group.weight_decay,
+                });
+            };
             match group.update {
-                Update::AdamW => self.adamw(params, &group, range, lr, grad_scale)?,
+                Update::AdamW => segment(range),
                 Update::Muon => {
-                    let (matrices, others): (Vec<_>, Vec<_>) = params
+                    let (two, others): (Vec<_>, Vec<_>) = params
                         .entries_within(&range)
                         .into_iter()
                         .partition(|(shape, _)| shape.len() == 2);
-                    for (_, range) in others {
-                        self.adamw(params, &group, range, lr, grad_scale)?;
-                    }
-                    for few in matrices.chunks(TOGETHER) {
-                        self.muon(params, &group, few, lr, grad_scale)?;
-                    }
+                    others.into_iter().for_each(|(_, range)| segment(range));
+                    matrices.push((group, two));
                 }
+            }
+        }
+        segments.sort_by_key(|segment| segment.range.start);
+        self.adamw(params, &segments, grad_scale)?;
+        for (group, matrices) in matrices {
+            for few in matrices.chunks(TOGETHER) {
+                self.muon(params, &group, few, lr, grad_scale)?;
             }
         }
         Ok(())
     }
 
-    fn adamw(
-        &mut self,
-        params: &mut Params,
-        group: &GroupSpec,
-        range: Range<usize>,
-        lr: f64,
-        grad_scale: &Tensor,
-    ) -> Result<()> {
-        let AdamW { beta1, beta2, eps, .. } = self.settings;
-        let step = kernel::AdamW {
-            lr: lr * group.lr_scale,
+    fn adamw(&mut self, params: &mut Params, segments: &[kernel::Segment], grad_scale: &Tensor) -> Result<()> {
+        let AdamW {
             beta1,
             beta2,
             eps,
-            weight_decay: group.weight_decay,
-            step: self.steps + 1,
+            stochastic,
+            ..
+        } = self.settings;
+        let step = self.steps + 1;
+        let p = kernel::AdamW {
+            beta1,
+            beta2,
+            eps,
+            step,
+            stochastic: stochastic.map(|seed| seed.wrapping_add(step)),
         };
-        let (start, len) = (range.start, range.len());
-        let gradients = self.gradients[0].slice_flat(start, [len].into());
+        let len = params.trainable_elements();
         let (master, low) = params.arenas_mut();
-        let mut low = low.map(|low| low.range_mut("the parameters", start, len)).transpose()?;
+        let mut low = low.map(|low| low.range_mut("the parameters", 0, len)).transpose()?;
         kernel::adamw(
-            &step,
-            &mut master.range_mut("the parameters", start, len)?,
-            gradients.view(),
+            &p,
+            segments,
+            &mut master.range_mut("the parameters", 0, len)?,
+            self.gradients[0].view(),
             Some(grad_scale.view()),
-            &mut self.first.range_mut("optimiser state", start, len)?,
-            &mut self.second.range_mut("optimiser state", start, len)?,
+            &mut self.first.view_mut()?,
+            &mut self.second.view_mut()?,
             low.as_mut(),
         )?;
         Ok(())

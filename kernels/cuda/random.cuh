@@ -18,9 +18,13 @@ __device__ inline u32 finalise(u32 x) {
     return x ^ (x >> 16);
 }
 
-/// A uniform number in [0, 1) with 24 random bits for `index` of the stream with this `key`, which is spread(seed).
-__device__ inline float uniform(u64 key, u64 index) {
+/// 32 random bits for `index` of the stream with this `key`, which is spread(seed).
+__device__ inline u32 random_bits(u64 key, u64 index) {
     u32 x = finalise(u32(index) ^ u32(key));
-    x = finalise(x + u32(key >> 32) + u32(index >> 32) * 0x9e3779b9u);
-    return float(int(x >> 8)) * (1.0f / (1 << 24));
+    return finalise(x + u32(key >> 32) + u32(index >> 32) * 0x9e3779b9u);
+}
+
+/// A uniform number in [0, 1) with 24 of them.
+__device__ inline float uniform(u64 key, u64 index) {
+    return float(int(random_bits(key, index) >> 8)) * (1.0f / (1 << 24));
 }

@@ -6,34 +6,46 @@ use crate::dispatch::Call;
 use crate::gpu;
 use crate::view::on_device;
 use crate::{DType, Element, Result, View, ViewMut};
+use std::ops::Range;
 
-/// The coefficients of one step of AdamW.
+/// The coefficients of one step of AdamW that all parameters share.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamW {
-    /// Learning rate.
-    pub lr: f64,
     /// Decay of the average gradient.
     pub beta1: f64,
     /// Decay of the average squared gradient.
     pub beta2: f64,
     /// Added to the root of the average squared gradient.
     pub eps: f64,
-    /// Share of the weights, times `lr`, that is taken off.
-    pub weight_decay: f64,
     /// Number of this step, from 1.
     pub step: u64,
+    /// Round `low` up or down at random with this seed, by chances that keep the mean; None: to nearest.
+    pub stochastic: Option<u64>,
 }
 
-/// One step of AdamW (Loshchilov and Hutter 2019), in place. With `g = grad_scale · grads`, or `grads` where none is given:
+/// Neighbouring parameters that are stepped alike.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Segment {
+    /// Where they lie.
+    pub range: Range<usize>,
+    /// Learning rate.
+    pub lr: f64,
+    /// Share of the weights, times `lr`, that is taken off.
+    pub weight_decay: f64,
+}
+
+/// One step of AdamW (Loshchilov and Hutter 2019), in place, on the parameters of all `segments` at once. With
+/// `g = grad_scale · grads`, or `grads` where none is given:
 /// `m = β₁m + (1 − β₁)g`, `v = β₂v + (1 − β₂)g²`, `m̂ = m / (1 − β₁ˢᵗᵉᵖ)`, `v̂ = v / (1 − β₂ˢᵗᵉᵖ)`,
 /// `w = w − lr·weight_decay·w − lr·m̂ / (√v̂ + eps)`. All arguments have the same length and are in `A` (F32 or F64);
 /// `low`, if given, is BF16 and receives the rounded weights. `grad_scale` is one `A` on the device, as [`norm_scale`] leaves
-/// it; where it is NaN nothing is changed.
+/// it; where it is NaN nothing is changed, as nothing is outside the segments.
 ///
 /// # Errors
-/// Lengths, types or devices that do not fit; a `step` of 0.
+/// Lengths, types or devices that do not fit; a `step` of 0; segments that overlap, are not in order or pass the end.
 pub fn adamw(
     p: &AdamW,
+    segments: &[Segment],
     weights: &mut ViewMut,
     grads: View,
     grad_scale: Option<View>,
@@ -56,15 +68,24 @@ pub fn adamw(
     if p.step == 0 {
         return Err(call.refuse("steps are counted from 1".to_string()));
     }
+    let mut end = 0;
+    for Segment { range, .. } in segments {
+        if range.start < end || range.end < range.start || range.end > len {
+            let message = format!("segment {range:?} of {len} elements after one that ends at {end}");
+            return Err(call.refuse(message));
+        }
+        end = range.end;
+    }
     on_device!("adamw", weights, T => cpu::optimizer::adamw::<<T as Element>::Acc>(
         p,
+        segments,
         weights.slice_mut(),
         grads.slice(),
         grad_scale.map(|scale| scale.slice()[0]),
         m.slice_mut(),
         v.slice_mut(),
         low.as_mut().map(|low| low.slice_mut())
-    ), gpu => gpu::optimizer::adamw(p, weights, grads, grad_scale, m, v, low.as_deref()))
+    ), gpu => gpu::optimizer::adamw(p, segments, weights, grads, grad_scale, m, v, low.as_deref()))
 }
 
 /// What a vector is to be scaled by, given its norm.

@@ -11,7 +11,7 @@ use kernels::dropout::dropout;
 use kernels::embedding::{embedding, embedding_backward};
 use kernels::gpu::Emulation;
 use kernels::norm::*;
-use kernels::optimizer::{AdamW, adamw, sum_squares};
+use kernels::optimizer::{AdamW, Segment, adamw, sum_squares};
 use kernels::patch::{Patches, fold, unfold};
 use kernels::reduce::{broadcast_axis, sum_axis};
 use kernels::rotary::rotary;
@@ -472,29 +472,48 @@ fn patches() {
     }
 }
 
+/// Segments of up to `most` elements with rates of their own, some empty and with gaps between some.
+fn segments(len: usize, most: usize) -> Vec<Segment> {
+    let mut found = Vec::new();
+    let mut start = 0;
+    for i in 0.. {
+        let end = (start + i * 7919 % (most + 1)).min(len);
+        found.push(Segment {
+            range: start..end,
+            lr: 1e-2 / (1 + i % 3) as f64,
+            weight_decay: 0.1 * (i % 2) as f64,
+        });
+        start = end + (i % 4) / 3 * 5;
+        if start >= len {
+            return found;
+        }
+    }
+    unreachable!("the segments grow")
+}
+
 #[test]
 fn steps_of_adamw() {
-    for len in [0, 1, 41, 192, 3000] {
+    for (len, most) in [(0, 1), (1, 1), (41, 5), (192, 41), (3000, 13), (20_000, 9000)] {
         for low in [false, true] {
             follows_cpu(&format!("adamw of {len}, low {low}"), 1e-6, |place| {
                 let [mut w, mut m] = [1, 2].map(|seed| place.array(DType::F32, &numbers(len, seed)));
                 let mut v = place.array(DType::F32, &map(&numbers(len, 3), f64::abs));
-                let mut rounded = place.out(DType::BF16, len);
+                let mut rounded = place.array(DType::BF16, &w.values());
                 let scale = place.array(DType::F32, &[0.7]);
                 for step in 1..4 {
                     let grads = place.array(DType::F32, &numbers(len, 3 + step));
                     let p = AdamW {
-                        lr: 1e-2,
                         beta1: 0.9,
                         beta2: 0.98,
                         eps: 1e-8,
-                        weight_decay: 0.1,
                         step,
+                        stochastic: None,
                     };
                     let (mut weights, mut low_out) = (w.view_mut(), rounded.view_mut());
                     let low_out = low.then_some(&mut low_out);
-                    let (m, v) = (&mut m.view_mut(), &mut v.view_mut());
-                    adamw(&p, &mut weights, grads.view(), Some(scale.view()), m, v, low_out).unwrap();
+                    let (m, v, scale) = (&mut m.view_mut(), &mut v.view_mut(), Some(scale.view()));
+                    let segments = segments(len, most);
+                    adamw(&p, &segments, &mut weights, grads.view(), scale, m, v, low_out).unwrap();
                 }
                 // Rounding may go either way where the weights differ in their last place.
                 let gap: Vec<f64> = w.values().iter().zip(rounded.values()).map(|(w, r)| w - r).collect();
@@ -502,6 +521,35 @@ fn steps_of_adamw() {
                 vec![w, m, v]
             });
         }
+    }
+}
+
+#[test]
+fn weights_rounded_at_random() {
+    for len in [1, 41, 20_000] {
+        follows_cpu(&format!("{len} weights rounded at random"), 0.0, |place| {
+            let mut values = numbers(len, 1);
+            values[len / 2] = f64::INFINITY;
+            let [mut w, mut m, mut v] = [&values, &vec![0.0; len], &vec![0.0; len]].map(|v| place.array(DType::F32, v));
+            let grads = place.array(DType::F32, &vec![0.0; len]);
+            let mut low = place.out(DType::BF16, len);
+            // Without a rate the weights stay as they are, so that what is rounded is the same everywhere.
+            let p = AdamW {
+                beta1: 0.9,
+                beta2: 0.98,
+                eps: 1e-8,
+                step: 1,
+                stochastic: Some(7),
+            };
+            let all = [Segment {
+                range: 0..len,
+                lr: 0.0,
+                weight_decay: 0.0,
+            }];
+            let (weights, m, v) = (&mut w.view_mut(), &mut m.view_mut(), &mut v.view_mut());
+            adamw(&p, &all, weights, grads.view(), None, m, v, Some(&mut low.view_mut())).unwrap();
+            vec![low]
+        });
     }
 }
 

@@ -5,17 +5,27 @@ mod common;
 use common::*;
 use kernels::optimizer::*;
 use kernels::{DType, Error};
+use std::ops::Range;
 
 const SIZES: [usize; 8] = [0, 1, 7, 16, 41, 123, 200, 40_001];
 const STEP: AdamW = AdamW {
-    lr: 1e-2,
     beta1: 0.9,
     beta2: 0.95,
     eps: 1e-8,
-    weight_decay: 0.1,
     step: 1,
+    stochastic: None,
 };
+const LR: f64 = 1e-2;
+const WEIGHT_DECAY: f64 = 0.1;
 const SCALE: f64 = 0.5;
+
+fn segment(range: Range<usize>) -> Segment {
+    Segment {
+        range,
+        lr: LR,
+        weight_decay: WEIGHT_DECAY,
+    }
+}
 
 struct State {
     weights: Array,
@@ -40,6 +50,7 @@ fn run(dtype: DType, n: usize) -> State {
         let mut low = state.low.view_mut();
         adamw(
             &p,
+            &[segment(0..n / 3), segment(n / 3..n)],
             &mut w,
             grads.view(),
             Some(scale.view()),
@@ -64,8 +75,8 @@ fn check(dtype: DType, n: usize) {
             v[i] = STEP.beta2 * v[i] + (1.0 - STEP.beta2) * g * g;
             let m_hat = m[i] / (1.0 - STEP.beta1.powi(step as i32));
             let v_hat = v[i] / (1.0 - STEP.beta2.powi(step as i32));
-            w[i] -= STEP.lr * STEP.weight_decay * w[i];
-            w[i] -= STEP.lr * m_hat / (v_hat.sqrt() + STEP.eps);
+            w[i] -= LR * WEIGHT_DECAY * w[i];
+            w[i] -= LR * m_hat / (v_hat.sqrt() + STEP.eps);
         }
     }
     // Some four roundings a step, relative to terms of the size of the weights, gradients or their squares.
@@ -142,10 +153,12 @@ fn what_does_not_fit_is_an_error() {
         Array::out(DType::F32, 5),
         Array::out(DType::F32, 5),
     );
+    let all = [segment(0..5)];
     let mut short = Array::out(DType::BF16, 4);
     let (mut w, mut m, mut v) = (w.view_mut(), m.view_mut(), v.view_mut());
     let error = adamw(
         &STEP,
+        &all,
         &mut w,
         grads.view(),
         None,
@@ -156,13 +169,85 @@ fn what_does_not_fit_is_an_error() {
     .unwrap_err();
     assert_eq!(error.to_string(), "adamw: low has 4 elements, expected 5");
     let zero = AdamW { step: 0, ..STEP };
-    let error = adamw(&zero, &mut w, grads.view(), None, &mut m, &mut v, None).unwrap_err();
+    let error = adamw(&zero, &all, &mut w, grads.view(), None, &mut m, &mut v, None).unwrap_err();
     assert!(matches!(error, Error::Value { .. }), "{error}");
     let mut half = Array::out(DType::BF16, 5);
-    let error = adamw(&STEP, &mut half.view_mut(), grads.view(), None, &mut m, &mut v, None).unwrap_err();
+    let error = adamw(
+        &STEP,
+        &all,
+        &mut half.view_mut(),
+        grads.view(),
+        None,
+        &mut m,
+        &mut v,
+        None,
+    )
+    .unwrap_err();
     assert!(matches!(error, Error::Type { what: "weights", .. }), "{error}");
+    for wrong in [
+        [segment(0..3), segment(2..5)],
+        [segment(3..5), segment(0..3)],
+        [segment(0..1), segment(1..6)],
+    ] {
+        let error = adamw(&STEP, &wrong, &mut w, grads.view(), None, &mut m, &mut v, None).unwrap_err();
+        assert!(
+            error.to_string().contains("segment") && matches!(error, Error::Value { .. }),
+            "{error}"
+        );
+    }
     let error = sum_squares(grads.view(), &mut Array::out(DType::F32, 1).view_mut()).unwrap_err();
     assert!(matches!(error, Error::Type { what: "out", .. }), "{error}");
+}
+
+#[test]
+fn what_lies_outside_the_segments_stays() {
+    let before = numbers(100, 1);
+    let [mut w, mut m, mut v] = [(); 3].map(|()| Array::new(DType::F64, &before));
+    let grads = Array::new(DType::F64, &numbers(100, 2));
+    let other = Segment {
+        lr: 1.0,
+        ..segment(50..71)
+    };
+    let (weights, m_view, v_view) = (&mut w.view_mut(), &mut m.view_mut(), &mut v.view_mut());
+    let segments = [segment(3..40), other];
+    adamw(&STEP, &segments, weights, grads.view(), None, m_view, v_view, None).unwrap();
+    for array in [&w, &m, &v] {
+        for (i, (old, new)) in before.iter().zip(array.values()).enumerate() {
+            let stepped = (3..40).contains(&i) || (50..71).contains(&i);
+            assert_eq!(*old != new, stepped, "{i}");
+        }
+    }
+}
+
+#[test]
+fn rounding_at_random_keeps_the_mean() {
+    // A quarter of the way from 1 to the next bf16, and numbers that rounding leaves alone.
+    let quarter = 1.0 + spacing(DType::BF16) / 4.0;
+    for (value, expected) in [(quarter, quarter), (1.5, 1.5), (-quarter, -quarter), (0.0, 0.0)] {
+        let n = 40_000;
+        let [mut w, mut m, mut v] = [value, 0.0, 0.0].map(|value| Array::new(DType::F32, &vec![value; n]));
+        let grads = Array::new(DType::F32, &vec![0.0; n]);
+        let all = [Segment {
+            lr: 0.0,
+            ..segment(0..n)
+        }];
+        let mut low = |seed| {
+            let p = AdamW {
+                stochastic: Some(seed),
+                ..STEP
+            };
+            let mut low = Array::out(DType::BF16, n);
+            let (weights, m, v) = (&mut w.view_mut(), &mut m.view_mut(), &mut v.view_mut());
+            adamw(&p, &all, weights, grads.view(), None, m, v, Some(&mut low.view_mut())).unwrap();
+            low.values()
+        };
+        let (first, second) = (low(1), low(2));
+        let mean = first.iter().sum::<f64>() / n as f64;
+        // Five deviations of the mean of n draws that are one spacing with a chance of a quarter.
+        let deviation = spacing(DType::BF16) * (3.0 / 16.0 / n as f64).sqrt();
+        assert!((mean - expected).abs() <= 5.0 * deviation, "{value}: mean {mean}");
+        assert_eq!(first != second, value.abs() == quarter, "the seed decides");
+    }
 }
 
 #[test]
@@ -175,6 +260,7 @@ fn a_scale_that_is_not_a_number_changes_nothing() {
         let (weights, scale) = (&mut w.view_mut(), Some(scale.view()));
         adamw(
             &STEP,
+            &[segment(0..41)],
             weights,
             grads.view(),
             scale,

@@ -3,29 +3,44 @@
 use crate::Element;
 use crate::cpu::lanes::{Place, lanes};
 use crate::cpu::parallel::{CHUNK, fold_chunks, for_chunks};
+use crate::cpu::random::{bits, spread};
 use crate::cpu::simd::{Real, simd};
-use crate::optimizer::AdamW;
+use crate::optimizer::{AdamW, Segment};
 use half::bf16;
 use num_traits::Zero;
 
 pub(crate) fn adamw<A: Element<Acc = A> + Real>(
     p: &AdamW,
+    segments: &[Segment],
     weights: &mut [A],
     grads: &[A],
     grad_scale: Option<A>,
     m: &mut [A],
     v: &mut [A],
-    low: Option<&mut [bf16]>,
+    mut low: Option<&mut [bf16]>,
 ) {
-    let step = Step::new(p, grad_scale.unwrap_or(A::of(1.0)));
-    if step.grad_scale.f64().is_nan() {
+    let grad_scale = grad_scale.unwrap_or(A::of(1.0));
+    if grad_scale.f64().is_nan() {
         return;
     }
-    let chunks = weights.len().div_ceil(CHUNK);
-    let parts = ((weights, CHUNK), (grads, CHUNK), (m, CHUNK), (v, CHUNK), (low, CHUNK));
-    for_chunks(chunks, parts, |_, (weights, grads, m, v, low)| {
-        adamw_chunk(step, weights, grads, m, v, low);
-    });
+    for segment in segments {
+        let (step, range) = (Step::new(p, segment, grad_scale), segment.range.clone());
+        let low = low.as_mut().map(|low| &mut low[range.clone()]);
+        let (weights, grads) = (&mut weights[range.clone()], &grads[range.clone()]);
+        let (m, v) = (&mut m[range.clone()], &mut v[range.clone()]);
+        let parts = ((weights, CHUNK), (grads, CHUNK), (m, CHUNK), (v, CHUNK), (low, CHUNK));
+        for_chunks(
+            range.len().div_ceil(CHUNK),
+            parts,
+            |chunk, (weights, grads, m, v, low)| match (low, p.stochastic) {
+                (Some(low), Some(seed)) => {
+                    adamw_chunk(step, weights, grads, m, v, None);
+                    round_at_random(weights, low, seed, (range.start + chunk * CHUNK) as u64);
+                }
+                (low, _) => adamw_chunk(step, weights, grads, m, v, low),
+            },
+        );
+    }
 }
 
 /// The step's coefficients, ready to multiply by: `w = keep·w − rate·m / (root·√v + eps)`.
@@ -43,11 +58,11 @@ struct Step<A> {
 }
 
 impl<A: Real> Step<A> {
-    fn new(p: &AdamW, grad_scale: A) -> Step<A> {
+    fn new(p: &AdamW, segment: &Segment, grad_scale: A) -> Step<A> {
         let correction = |beta: f64| 1.0 - beta.powf(p.step as f64);
         Step {
-            keep: A::of(1.0 - p.lr * p.weight_decay),
-            rate: A::of(p.lr / correction(p.beta1)),
+            keep: A::of(1.0 - segment.lr * segment.weight_decay),
+            rate: A::of(segment.lr / correction(p.beta1)),
             root: A::of(1.0 / correction(p.beta2).sqrt()),
             eps: A::of(p.eps),
             beta1: A::of(p.beta1),
@@ -86,6 +101,17 @@ simd! {
                 at.store_bf16(low, new_w);
             }
         });
+    }
+
+    /// `low = weights`, each up or down by a chance of its own: 16 random bits are added to those that rounding drops.
+    fn round_at_random<V; A: Element>(weights: &[A], low: &mut [bf16], seed: u64, first: u64) {
+        let key = spread(seed);
+        for i in 0..weights.len() {
+            let x = weights[i].widen().f64() as f32;
+            let random = bits(key, first + i as u64) >> 16;
+            let rounded = (x.to_bits().wrapping_add(random) >> 16) as u16;
+            low[i] = if x.is_finite() { bf16::from_bits(rounded) } else { bf16::from_f32(x) };
+        }
     }
 
     /// `Σ x²` in sixteen sums, whatever the width of the registers.

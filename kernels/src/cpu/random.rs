@@ -6,19 +6,23 @@
 /// twice. Only 32-bit arithmetic depends on the index: a loop over consecutive indices vectorises.
 #[inline(always)]
 pub(crate) fn uniform(seed: u64, index: u64) -> f32 {
-    let key = spread(seed);
+    (bits(spread(seed), index) >> 8) as i32 as f32 * (1.0 / (1 << 24) as f32)
+}
+
+/// 32 random bits for `index` of the stream with this key, which is `spread(seed)`.
+#[inline(always)]
+pub(crate) fn bits(key: u64, index: u64) -> u32 {
     let high = (index >> 32) as u32;
     let x = finalise(index as u32 ^ key as u32);
-    let x = finalise(
+    finalise(
         x.wrapping_add((key >> 32) as u32)
             .wrapping_add(high.wrapping_mul(0x9e37_79b9)),
-    );
-    (x >> 8) as i32 as f32 * (1.0 / (1 << 24) as f32)
+    )
 }
 
 /// One step of `SplitMix64` (Steele, Lea and Flood 2014).
 #[inline(always)]
-fn spread(seed: u64) -> u64 {
+pub(crate) fn spread(seed: u64) -> u64 {
     let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

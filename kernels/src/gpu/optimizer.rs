@@ -1,10 +1,12 @@
 //! Launches of `cuda/optimizer.cu`.
 
 use super::{Grid, Module, Workspace, args, launch, width};
-use crate::optimizer::{AdamW, NormScale};
+use crate::optimizer::{AdamW, NormScale, Segment};
 use crate::{DType, Result, View, ViewMut};
 
 const THREADS: usize = 256;
+/// Vectors that a block of `adamw` steps.
+const VECTORS: usize = 4 * THREADS;
 /// Most blocks that leave a part of a sum.
 const PARTS: usize = 1024;
 
@@ -19,8 +21,46 @@ pub(crate) fn modules() -> Vec<(Module, usize)> {
         .to_vec()
 }
 
+/// A `Segment` of optimizer.cu.
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Row {
+    first_block: i64,
+    start: i64,
+    end: i64,
+    keep: f32,
+    rate: f32,
+}
+
+/// The rows of a step's table, and the number of blocks that step them in vectors of `w`.
+fn table(p: &AdamW, segments: &[Segment], w: usize) -> (Vec<Row>, usize) {
+    let (mut rows, mut blocks) = (Vec::with_capacity(segments.len()), 0);
+    for Segment {
+        range,
+        lr,
+        weight_decay,
+    } in segments.iter().filter(|segment| !segment.range.is_empty())
+    {
+        rows.push(Row {
+            first_block: blocks as i64,
+            start: range.start as i64,
+            end: range.end as i64,
+            keep: (1.0 - lr * weight_decay) as f32,
+            rate: (lr / correction(p.beta1, p.step)) as f32,
+        });
+        blocks += (range.end.div_ceil(w) - range.start / w).div_ceil(VECTORS);
+    }
+    (rows, blocks)
+}
+
+/// What averages of a few steps, which began at 0, are too small by.
+fn correction(beta: f64, step: u64) -> f64 {
+    1.0 - beta.powf(step as f64)
+}
+
 pub(crate) fn adamw(
     p: &AdamW,
+    segments: &[Segment],
     weights: &mut ViewMut,
     grads: View,
     grad_scale: Option<View>,
@@ -29,28 +69,31 @@ pub(crate) fn adamw(
     low: Option<&ViewMut>,
 ) -> Result<()> {
     super::refuse_f64("adamw", weights.dtype())?;
-    let len = weights.len();
-    let w = width(4, &[len], args![&*weights, grads, &*m, &*v, low]);
-    let correction = |beta: f64| 1.0 - beta.powf(p.step as f64);
+    let w = width(4, &[], args![&*weights, grads, &*m, &*v, low]);
+    let (rows, blocks) = table(p, segments, w);
+    let words: &[i32] = bytemuck::cast_slice(&rows);
+    let mut table = Workspace::new(weights.device(), DType::I32, words.len())?;
+    table.view_mut().upload(words)?;
     let args = args![
         &*weights,
         grads,
         m,
         v,
         low,
-        len as i64,
-        (1.0 - p.lr * p.weight_decay) as f32,
-        (p.lr / correction(p.beta1)) as f32,
-        (1.0 / correction(p.beta2).sqrt()) as f32,
+        table.view(),
+        rows.len() as i32,
+        (1.0 / correction(p.beta2, p.step).sqrt()) as f32,
         p.eps as f32,
         p.beta1 as f32,
         (1.0 - p.beta1) as f32,
         p.beta2 as f32,
         (1.0 - p.beta2) as f32,
+        i32::from(p.stochastic.is_some()),
+        p.stochastic.unwrap_or(0) as i64,
         grad_scale.as_ref()
     ];
     let module = specialise(DType::F32, w);
-    launch(weights.device(), &module, "adamw", Grid::over(len, w), args)
+    launch(weights.device(), &module, "adamw", Grid::new(blocks, THREADS), args)
 }
 
 pub(crate) fn sum_squares(x: View, out: &mut ViewMut) -> Result<()> {

@@ -11,7 +11,7 @@ use kernels::elementwise::add;
 use kernels::gemm::{Epilogue, Gemm, gemm};
 use kernels::loss::{CrossEntropy, linear_cross_entropy};
 use kernels::norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
-use kernels::optimizer::{AdamW, adamw};
+use kernels::optimizer::{AdamW, Segment, adamw};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -453,13 +453,17 @@ fn clip(device: &Device, dtype: DType, n: usize, dim: usize, backward: bool) -> 
 
 fn step(device: &Device, dtype: DType, len: usize) -> Result<Case> {
     let p = AdamW {
-        lr: 1e-3,
         beta1: 0.9,
         beta2: 0.98,
         eps: 1e-8,
-        weight_decay: 0.1,
         step: 1,
+        stochastic: None,
     };
+    let all = [Segment {
+        range: 0..len,
+        lr: 1e-3,
+        weight_decay: 0.1,
+    }];
     let (mut weights, grads) = (random(device, DType::F32, [len])?, random(device, DType::F32, [len])?);
     let (mut m, mut v) = (
         Tensor::zeros(device, DType::F32, [len])?,
@@ -473,7 +477,7 @@ fn step(device: &Device, dtype: DType, len: usize) -> Result<Case> {
     let run = move || {
         let mut low = low.as_mut().map(Tensor::view_mut).transpose()?;
         let (w, m, v) = (&mut weights.view_mut()?, &mut m.view_mut()?, &mut v.view_mut()?);
-        Ok(adamw(&p, w, grads.view(), None, m, v, low.as_mut())?)
+        Ok(adamw(&p, &all, w, grads.view(), None, m, v, low.as_mut())?)
     };
     Ok(Case {
         family: "optimizer",

@@ -77,7 +77,7 @@ pub fn fit<O: Objective>(
     seed: u64,
     mut observe: impl FnMut(&Step, &Params) -> Result<()>,
 ) -> Result<()> {
-    let mut optimizer = Optimizer::new(params, adamw(training))?;
+    let mut optimizer = Optimizer::new(params, adamw(training, seed))?;
     let schedule = schedule(training);
     let (shards, parts) = (training.shards, training.accumulate * training.shards);
     let size = training.batch_size / shards;
@@ -227,12 +227,13 @@ fn count_right(targets: &[i32], predictions: &[i32]) -> (usize, usize) {
     })
 }
 
-fn adamw(training: &Training) -> AdamW {
+fn adamw(training: &Training, seed: u64) -> AdamW {
     AdamW {
         beta1: training.beta1,
         beta2: training.beta2,
         eps: training.eps,
         clip: (training.clip > 0.0).then_some(training.clip),
+        stochastic: training.stochastic_rounding.then_some(seed),
     }
 }
 

@@ -64,6 +64,10 @@ macro_rules! phase {
             /// The gradients' largest norm; 0: not clipped. Default 1.
             #[serde(default = "defaults::clip")]
             pub clip: f64,
+            /// Round the bf16 copy of weights that AdamW steps up or down at random, by chances that keep the mean. Default
+            /// false: to nearest.
+            #[serde(default)]
+            pub stochastic_rounding: bool,
             /// Recompute each block's activations in the backward pass instead of keeping them. Default false.
             #[serde(default)]
             pub recompute: bool,
@@ -91,6 +95,7 @@ macro_rules! phase {
                     beta2: self.beta2,
                     eps: self.eps,
                     clip: self.clip,
+                    stochastic_rounding: self.stochastic_rounding,
                     recompute: self.recompute,
                     rules: self.rules.clone(),
                 }
@@ -164,6 +169,8 @@ pub struct Training {
     pub eps: f64,
     /// The gradients' largest norm; 0: not clipped.
     pub clip: f64,
+    /// Round the bf16 copy of weights that AdamW steps at random.
+    pub stochastic_rounding: bool,
     /// Recompute activations in the backward pass.
     pub recompute: bool,
     /// Parts trained differently; the first match wins.
