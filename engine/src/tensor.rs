@@ -3,6 +3,7 @@
 use crate::error::{Error, Result, mismatch};
 use crate::{DType, Device, Shape};
 use kernels::copy::{Blocks, copy_blocks};
+use kernels::pixels::{Normalise, normalise};
 use kernels::{Buffer, Stored, View, ViewMut, elementwise};
 use std::sync::Arc;
 
@@ -155,6 +156,28 @@ impl Tensor {
         }
         let mut out = Tensor::empty(self.device(), dtype, self.shape)?;
         elementwise::cast(self.view(), &mut out.view_mut()?)?;
+        Ok(out)
+    }
+
+    /// Images' bytes (batch, height, width, 3) as numbers (batch, 3, height, width): `(byte/255 − mean) / deviation`, colour
+    /// by colour.
+    ///
+    /// # Errors
+    /// Another shape or type.
+    pub fn normalised(&self, mean: [f64; 3], deviation: [f64; 3], dtype: DType) -> Result<Tensor> {
+        let [batch, height, width, 3] = self.shape[..] else {
+            return mismatch(
+                "normalised",
+                format!("{}, expected (batch, height, width, 3)", self.shape),
+            );
+        };
+        let p = Normalise {
+            area: height * width,
+            mean,
+            deviation,
+        };
+        let mut out = Tensor::empty(self.device(), dtype, [batch, 3, height, width])?;
+        normalise(&p, self.view(), &mut out.view_mut()?)?;
         Ok(out)
     }
 

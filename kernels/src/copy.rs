@@ -60,6 +60,7 @@ pub fn copy_blocks(blocks: Blocks, src: View, dst: &mut ViewMut, accumulate: boo
             DType::BF16 => cpu::copy::copy_blocks::<half::bf16>(&blocks, src.slice(), dst.slice_mut()),
             DType::F16 => cpu::copy::copy_blocks::<half::f16>(&blocks, src.slice(), dst.slice_mut()),
             DType::I32 => cpu::copy::copy_blocks::<i32>(&blocks, src.slice(), dst.slice_mut()),
+            DType::U8 => cpu::copy::copy_blocks::<u8>(&blocks, src.slice(), dst.slice_mut()),
         },
     }
     Ok(())

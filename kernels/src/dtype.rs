@@ -17,6 +17,8 @@ pub enum DType {
     F16,
     /// Signed 32-bit integers: token ids, positions, lengths.
     I32,
+    /// Bytes: colours of images.
+    U8,
 }
 
 impl DType {
@@ -26,6 +28,7 @@ impl DType {
             DType::F64 => 8,
             DType::F32 | DType::I32 => 4,
             DType::BF16 | DType::F16 => 2,
+            DType::U8 => 1,
         }
     }
 
@@ -34,7 +37,7 @@ impl DType {
         match self {
             DType::F64 => DType::F64,
             other => match other {
-                DType::I32 => DType::I32,
+                DType::I32 | DType::U8 => DType::I32,
                 _ => DType::F32,
             },
         }
@@ -48,6 +51,7 @@ impl DType {
             DType::BF16 => "bf16",
             DType::F16 => "f16",
             DType::I32 => "i32",
+            DType::U8 => "u8",
         }
     }
 }
@@ -89,7 +93,7 @@ macro_rules! stored {
         impl Stored for $t { const DTYPE: DType = DType::$tag; }
     )*};
 }
-stored!(f64 => F64, f32 => F32, bf16 => BF16, half::f16 => F16, i32 => I32);
+stored!(f64 => F64, f32 => F32, bf16 => BF16, half::f16 => F16, i32 => I32, u8 => U8);
 
 macro_rules! plain_element {
     ($($t:ty),*) => {$(

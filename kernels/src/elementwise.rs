@@ -166,7 +166,7 @@ pub fn fill(out: &mut ViewMut, value: f64) -> Result<()> {
 
 fn float(op: &'static str, what: &'static str, found: DType) -> Result<()> {
     match found {
-        DType::I32 => Err(Error::Type {
+        DType::I32 | DType::U8 => Err(Error::Type {
             op,
             what,
             found,

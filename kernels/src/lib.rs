@@ -30,6 +30,7 @@ pub mod loss;
 pub mod norm;
 pub mod optimizer;
 pub mod patch;
+pub mod pixels;
 pub mod reduce;
 pub mod rotary;
 mod view;

@@ -13,6 +13,7 @@ use kernels::gpu::Emulation;
 use kernels::norm::*;
 use kernels::optimizer::{AdamW, Segment, adamw, sum_squares};
 use kernels::patch::{Patches, fold, unfold};
+use kernels::pixels::{Normalise, normalise};
 use kernels::reduce::{broadcast_axis, sum_axis};
 use kernels::rotary::rotary;
 use kernels::{Buffer, DType, Device, Stored, View, ViewMut};
@@ -67,6 +68,7 @@ impl Place {
             DType::BF16 => placed.upload(&map(values, bf16::from_f64)),
             DType::F16 => placed.upload(&map(values, f16::from_f64)),
             DType::I32 => placed.upload(&map(values, |v| v as i32)),
+            DType::U8 => placed.upload(&map(values, |v| v as u8)),
         }
         placed
     }
@@ -109,6 +111,7 @@ impl Placed {
             DType::BF16 => map(&self.download::<bf16>(), f64::from),
             DType::F16 => map(&self.download::<f16>(), f64::from),
             DType::I32 => map(&self.download::<i32>(), f64::from),
+            DType::U8 => map(&self.download::<u8>(), f64::from),
         }
     }
 }
@@ -519,6 +522,25 @@ fn steps_of_adamw() {
                 let gap: Vec<f64> = w.values().iter().zip(rounded.values()).map(|(w, r)| w - r).collect();
                 assert!(!low || gap.iter().zip(w.values()).all(|(gap, w)| gap.abs() <= w.abs() / 256.0));
                 vec![w, m, v]
+            });
+        }
+    }
+}
+
+#[test]
+fn bytes_of_images() {
+    for t in [DType::F32, DType::BF16] {
+        for (images, area) in [(0, 1), (1, 1), (3, 35), (2, 36), (2, 24 * 24)] {
+            follows_cpu(&format!("{images} images of {area} pixels as {t}"), 0.0, |place| {
+                let bytes: Vec<f64> = (0..images * area * 3).map(|i| (i * 7 % 256) as f64).collect();
+                let mut out = place.out(t, bytes.len());
+                let p = Normalise {
+                    area,
+                    mean: [0.48145466, 0.4578275, 0.40821073],
+                    deviation: [0.26862954, 0.26130258, 0.27577711],
+                };
+                normalise(&p, place.array(DType::U8, &bytes).view(), &mut out.view_mut()).unwrap();
+                vec![out]
             });
         }
     }

@@ -149,7 +149,7 @@ macro_rules! on_float {
                 type $t = f16;
                 $body
             }
-            DType::I32 => unreachable!("the contract admits floating-point types only"),
+            DType::I32 | DType::U8 => unreachable!("the contract admits floating-point types only"),
         }
     };
 }

@@ -14,6 +14,7 @@ pub(crate) mod norm;
 pub(crate) mod optimizer;
 pub(crate) mod parallel;
 pub(crate) mod patch;
+pub(crate) mod pixels;
 pub(crate) mod random;
 pub(crate) mod reduce;
 pub(crate) mod rotary;

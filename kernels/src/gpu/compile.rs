@@ -31,6 +31,7 @@ pub fn specialisations() -> Vec<Specialisation> {
         super::norm::modules(),
         super::optimizer::modules(),
         super::patch::modules(),
+        super::pixels::modules(),
         super::reduce::modules(),
         super::rotary::modules(),
     ];

@@ -25,6 +25,7 @@ pub(crate) mod loss;
 pub(crate) mod norm;
 pub(crate) mod optimizer;
 pub(crate) mod patch;
+pub(crate) mod pixels;
 pub(crate) mod reduce;
 pub(crate) mod rotary;
 mod score;

@@ -29,6 +29,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "norm",
     "optimizer",
     "patch",
+    "pixels",
     "reduce",
     "rotary",
 ];
@@ -93,6 +94,7 @@ impl Module {
                 DType::BF16 => "bf16",
                 DType::F16 => "f16",
                 DType::I32 => "int",
+                DType::U8 => "u8",
             },
         )
     }

@@ -73,6 +73,7 @@ fn encode(dtype: DType, v: f64) -> [u8; 8] {
         DType::F16 => bytes[..2].copy_from_slice(&f16::from_f32(v as f32).to_ne_bytes()),
         DType::I32 if v.is_nan() => bytes[..4].copy_from_slice(&i32::MIN.to_ne_bytes()),
         DType::I32 => bytes[..4].copy_from_slice(&(v as i32).to_ne_bytes()),
+        DType::U8 => bytes[0] = v as u8,
     }
     bytes
 }
@@ -84,6 +85,7 @@ fn decode(dtype: DType, b: &[u8]) -> f64 {
         DType::BF16 => bf16::from_ne_bytes(b.try_into().unwrap()).to_f64(),
         DType::F16 => f16::from_ne_bytes(b.try_into().unwrap()).to_f64(),
         DType::I32 => i32::from_ne_bytes(b.try_into().unwrap()) as f64,
+        DType::U8 => b[0] as f64,
     }
 }
 
@@ -102,7 +104,7 @@ pub(crate) fn spacing(dtype: DType) -> f64 {
         DType::F32 => f32::EPSILON as f64,
         DType::BF16 => bf16::EPSILON.to_f64(),
         DType::F16 => f16::EPSILON.to_f64(),
-        DType::I32 => 0.0,
+        DType::I32 | DType::U8 => 0.0,
     }
 }
 

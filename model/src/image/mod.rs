@@ -33,7 +33,8 @@ pub enum Fit {
 /// use model::ImageProcessor;
 /// let processor = ImageProcessor { size: 4, ..ImageProcessor::default() };
 /// let grey = image::RgbImage::from_pixel(9, 7, image::Rgb([255, 0, 255]));
-/// let pixels = processor.pixels(&grey)?; // (3, 4, 4), channel by channel
+/// let pixels = processor.batch(&[grey], &engine::Device::cpu(), engine::DType::F32)?; // (1, 3, 4, 4)
+/// let pixels = pixels.to_vec::<f32>()?;
 /// assert_eq!(pixels.len(), 48);
 /// assert_eq!((pixels[0], pixels[16]), (1.0, -1.0)); // (x/255 − mean) / std with both 0.5
 /// # Ok::<(), model::Error>(())
@@ -80,25 +81,25 @@ impl ImageProcessor {
         Ok(())
     }
 
-    /// An image as the encoder reads it: (3, size, size), channel by channel.
-    pub fn pixels(&self, image: &RgbImage) -> Result<Vec<f32>> {
-        let square = self.square(image)?;
-        let (mean, deviation) = (self.image_mean, self.image_std);
-        let plane = |c: usize| {
-            let value = move |pixel: &image::Rgb<u8>| ((pixel[c] as f64 / 255.0 - mean[c]) / deviation[c]) as f32;
-            square.pixels().map(value)
-        };
-        Ok((0..3).flat_map(plane).collect())
-    }
-
     /// A batch of images: (batch, 3, size, size) in `dtype`.
     pub fn batch(&self, images: &[RgbImage], device: &Device, dtype: DType) -> Result<Tensor> {
-        let mut pixels = Vec::with_capacity(images.len() * 3 * self.size * self.size);
+        self.tensor(&self.bytes(images)?, device, dtype)
+    }
+
+    /// Images at their final size, one after another: (batch, size, size, 3).
+    pub fn bytes<'i>(&self, images: impl IntoIterator<Item = &'i RgbImage>) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
         for image in images {
-            pixels.extend(self.pixels(image)?);
+            bytes.extend(self.square(image)?.into_raw());
         }
-        let shape = [images.len(), 3, self.size, self.size];
-        Ok(Tensor::from_slice(device, &pixels, shape)?.cast(dtype)?)
+        Ok(bytes)
+    }
+
+    /// What [`ImageProcessor::bytes`] gave as the encoder reads it: (batch, 3, size, size) in `dtype`.
+    pub fn tensor(&self, bytes: &[u8], device: &Device, dtype: DType) -> Result<Tensor> {
+        let shape = [bytes.len() / (3 * self.size * self.size), self.size, self.size, 3];
+        let bytes = Tensor::from_slice(device, bytes, shape)?;
+        Ok(bytes.normalised(self.image_mean, self.image_std, dtype)?)
     }
 
     /// The image at its final size.

@@ -104,6 +104,7 @@ impl TensorFile {
             DType::BF16 => numbers(device, &bytes, shape, half::bf16::from_le_bytes)?,
             DType::F16 => numbers(device, &bytes, shape, half::f16::from_le_bytes)?,
             DType::I32 => numbers(device, &bytes, shape, i32::from_le_bytes)?,
+            DType::U8 => Tensor::from_slice(device, &bytes, shape)?,
         })
     }
 
@@ -179,7 +180,8 @@ impl RawEntry {
             "BF16" => DType::BF16,
             "F16" => DType::F16,
             "I32" => DType::I32,
-            other => return Err(format!("type {other}, expected F64, F32, BF16, F16 or I32")),
+            "U8" => DType::U8,
+            other => return Err(format!("type {other}, expected F64, F32, BF16, F16, I32 or U8")),
         };
         let bytes = self
             .shape

@@ -44,6 +44,7 @@ fn tag(dtype: DType) -> &'static str {
         DType::BF16 => "BF16",
         DType::F16 => "F16",
         DType::I32 => "I32",
+        DType::U8 => "U8",
     }
 }
 
@@ -51,6 +52,7 @@ fn bytes(tensor: &Tensor) -> engine::Result<Vec<u8>> {
     Ok(match tensor.dtype() {
         DType::F64 => tensor.to_vec::<f64>()?.into_iter().flat_map(f64::to_le_bytes).collect(),
         DType::F32 => tensor.to_vec::<f32>()?.into_iter().flat_map(f32::to_le_bytes).collect(),
+        DType::U8 => tensor.to_vec::<u8>()?,
         DType::I32 => tensor.to_vec::<i32>()?.into_iter().flat_map(i32::to_le_bytes).collect(),
         DType::BF16 => tensor
             .to_vec::<half::bf16>()?

@@ -1,7 +1,7 @@
 //! Images and text on their way into the model.
 
 use anyhow::Result;
-use engine::{DType, Params, Tensor};
+use engine::{Params, Tensor};
 use image::RgbImage;
 use model::{ImageProcessor, TextBatch, Tokenizer, Turn};
 
@@ -18,25 +18,14 @@ pub struct Prepare {
 }
 
 impl Prepare {
-    /// Images as numbers, one after another: (batch, 3, size, size).
-    pub fn pixels<'i>(&self, images: impl IntoIterator<Item = &'i RgbImage>) -> Result<Vec<f32>> {
-        let mut pixels = Vec::new();
-        for image in images {
-            pixels.extend(self.processor.pixels(image)?);
-        }
-        Ok(pixels)
+    /// Images, one after another: (batch, size, size, 3).
+    pub fn pixels<'i>(&self, images: impl IntoIterator<Item = &'i RgbImage>) -> Result<Vec<u8>> {
+        Ok(self.processor.bytes(images)?)
     }
 
-    /// What [`Prepare::pixels`] gave, on the model's device in the model's type.
-    pub fn tensor(&self, params: &Params, pixels: &[f32]) -> Result<Tensor> {
-        let size = self.processor.size;
-        let shape = [pixels.len() / (3 * size * size), 3, size, size];
-        let tensor = Tensor::from_slice(params.device(), pixels, shape)?;
-        Ok(if params.dtype() == DType::F32 {
-            tensor
-        } else {
-            tensor.cast(params.dtype())?
-        })
+    /// What [`Prepare::pixels`] gave, on the model's device in the model's type: (batch, 3, size, size).
+    pub fn tensor(&self, params: &Params, pixels: &[u8]) -> Result<Tensor> {
+        Ok(self.processor.tensor(pixels, params.device(), params.dtype())?)
     }
 
     /// A grey image: what is left to answer by when there is nothing to see.

@@ -33,7 +33,7 @@ pub struct Align<'a> {
 
 /// Pairs of image and caption.
 pub struct Batch {
-    pixels: Vec<f32>,
+    pixels: Vec<u8>,
     /// `[CLS] caption`.
     texts: Texts,
     /// `[DEC] caption [EOS]`.

@@ -28,7 +28,7 @@ pub enum Batch {
     /// Images and conversations about them.
     Answers {
         /// (batch, 3, size, size).
-        pixels: Vec<f32>,
+        pixels: Vec<u8>,
         /// The conversations.
         text: TextBatch,
     },
