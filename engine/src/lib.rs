@@ -22,6 +22,7 @@
 
 mod error;
 mod graph;
+mod matching;
 mod muon;
 pub mod ops;
 mod optimizer;
@@ -37,6 +38,7 @@ pub use graph::Graph;
 pub use kernels::activation::Activation;
 pub use kernels::attention::Mask;
 pub use kernels::{DType, Device, Element, Kind, MemoryUse, Stored};
+pub use matching::Pairs;
 pub use optimizer::{AdamW, Optimizer, StepReport};
 pub use params::{GroupSpec, Init, ParamBuilder, ParamId, Params, Update};
 pub use schedule::{Curve, Schedule};

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result, mismatch};
 use crate::{DType, Device, Shape};
 use kernels::copy::{Blocks, copy_blocks};
+use kernels::embedding::embedding;
 use kernels::pixels::{Normalise, normalise};
 use kernels::{Buffer, Stored, View, ViewMut, elementwise};
 use std::sync::Arc;
@@ -156,6 +157,21 @@ impl Tensor {
         }
         let mut out = Tensor::empty(self.device(), dtype, self.shape)?;
         elementwise::cast(self.view(), &mut out.view_mut()?)?;
+        Ok(out)
+    }
+
+    /// Entries of `self` (entries, …), of a floating-point type or I32, by their numbers `ids` (…) I32: (…, …).
+    ///
+    /// # Errors
+    /// A scalar; on the CPU a number that is no entry's.
+    pub fn select(&self, ids: &Tensor) -> Result<Tensor> {
+        let Some((&entries, rest)) = self.shape[..].split_first() else {
+            return mismatch("embedding", "the table is a scalar, expected (vocab, dim)");
+        };
+        let shape = Shape::new(&[&ids.shape[..], rest].concat());
+        let mut out = Tensor::empty(self.device(), self.dtype, shape)?;
+        let dim = rest.iter().product();
+        embedding(self.view(), ids.view(), &mut out.view_mut()?, entries, dim)?;
         Ok(out)
     }
 

@@ -7,16 +7,23 @@ use crate::gpu;
 use crate::view::on_device;
 use crate::{DType, Result, View, ViewMut};
 
-/// `out[i] = table[ids[i]]`: `table` is `(vocab, dim)` and `out` `(n, dim)`, both `T`; `ids` is I32 `(n)`.
+/// `out[i] = table[ids[i]]`: `table` is `(vocab, dim)` and `out` `(n, dim)`, both `T` or both I32; `ids` is I32 `(n)`.
 ///
 /// # Errors
 /// Lengths, types or devices that do not fit; an id outside `0..vocab`, which the error names with its place.
 pub fn embedding(table: View, ids: View, out: &mut ViewMut, vocab: usize, dim: usize) -> Result<()> {
-    let call = Call::new("embedding", "table", &table)?;
+    let call = match table.dtype() {
+        DType::I32 => Call::of_any("embedding", &table),
+        _ => Call::new("embedding", "table", &table)?,
+    };
     call.same("table", &table, call.elements(&[vocab, dim])?)?;
     call.typed("ids", &ids, DType::I32, ids.len())?;
     call.same("out", out, call.elements(&[ids.len(), dim])?)?;
     check_ids(&call, &ids, vocab)?;
+    if (table.kind(), table.dtype()) == (Kind::Cpu, DType::I32) {
+        cpu::embedding::embedding::<i32>(table.slice(), ids.slice(), out.slice_mut(), dim);
+        return Ok(());
+    }
     on_device!("embedding", table, T => cpu::embedding::embedding::<T>(table.slice(), ids.slice(), out.slice_mut(), dim),
         gpu => gpu::embedding::embedding(table, ids, out, vocab, dim))
 }

@@ -27,6 +27,7 @@ mod error;
 pub mod gemm;
 pub mod gpu;
 pub mod loss;
+pub mod matching;
 pub mod norm;
 pub mod optimizer;
 pub mod patch;

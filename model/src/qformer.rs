@@ -9,9 +9,9 @@ use crate::error::shape;
 use crate::linear::{Linear, LinearSpec, dropout};
 use crate::norm::LayerNorm;
 use crate::positions::GridPositions;
-use crate::texts::Texts;
+use crate::texts::{PlacedTexts, Texts};
 use engine::ops::{Attend, CrossEntropy};
-use engine::{Activation, Graph, Init, Mask, ParamBuilder, ParamId, Result, Tensor, Var, ops};
+use engine::{Activation, Graph, Init, Mask, Pairs, ParamBuilder, ParamId, Result, Tensor, Var, ops};
 
 /// The Q-Former with its heads, under the names of Hugging Face's BLIP-2.
 #[derive(Debug, Clone)]
@@ -81,9 +81,10 @@ impl QFormer {
 
     /// Texts alone, each token seeing the whole text: (batch, tokens, dim).
     pub fn text(&self, g: &Graph<'_>, texts: &Texts) -> Result<Var> {
-        let x = self.entering(g, &self.word_embeddings(g, texts)?)?;
+        let texts = texts.place(g, 0)?;
+        let x = self.entering(g, &self.word_embeddings(g, &texts)?)?;
         let attend = Attend {
-            k_lens: Some(texts.lens(g, 0)?),
+            k_lens: Some(texts.lens),
             ..Attend::full()
         };
         self.run(g, x, 0, None, &attend)
@@ -92,9 +93,13 @@ impl QFormer {
     /// Queries and texts that see each other: outputs of the queries (batch, queries, dim) and the text
     /// (batch, tokens, dim).
     pub fn both(&self, g: &Graph<'_>, image: &Var, texts: &Texts) -> Result<(Var, Var)> {
+        self.both_placed(g, image, &texts.place(g, self.config.num_query_tokens)?)
+    }
+
+    fn both_placed(&self, g: &Graph<'_>, image: &Var, texts: &PlacedTexts) -> Result<(Var, Var)> {
         let queries = self.config.num_query_tokens;
         let attend = Attend {
-            k_lens: Some(texts.lens(g, queries)?),
+            k_lens: Some(texts.lens.clone()),
             ..Attend::full()
         };
         let out = self.run_joint(g, image, texts, &attend)?;
@@ -108,7 +113,8 @@ impl QFormer {
             mask: Mask::PrefixCausal(queries),
             ..Attend::full()
         };
-        ops::slice(&self.run_joint(g, image, texts, &attend)?, queries, texts.tokens)
+        let joint = self.run_joint(g, image, &texts.place(g, queries)?, &attend)?;
+        ops::slice(&joint, queries, texts.tokens)
     }
 
     /// Images as unit vectors, one per query, for comparison with texts: (batch, queries, projection).
@@ -135,17 +141,22 @@ impl QFormer {
 
     /// Whether image and text belong together: logits of no and yes (batch, 2), the mean over queries.
     pub fn itm_logits(&self, g: &Graph<'_>, image: &Var, texts: &Texts) -> Result<Var> {
-        let (queries, _) = self.both(g, image, texts)?;
-        ops::mean_axis(&self.itm_head.forward(g, &queries)?, 1)
+        self.itm_head(g, &self.both(g, image, texts)?.0)
     }
 
-    /// Cross-entropy of [`QFormer::itm_logits`] against `labels` (batch): 1 for pairs that belong together.
-    pub fn itm_loss(&self, g: &Graph<'_>, image: &Var, texts: &Texts, labels: &[i32]) -> Result<CrossEntropy> {
-        let logits = self.itm_logits(g, image, texts)?;
-        let device = g.params().device();
-        let identity = Tensor::from_slice(device, &[1.0, 0.0, 0.0, 1.0f64], [2, 2])?.cast(g.params().dtype())?;
-        let labels = Tensor::from_slice(device, labels, [texts.batch])?;
-        ops::linear_cross_entropy(&logits, &g.input(identity), &labels, 0.0)
+    /// Output of the queries (batch, queries, dim) → (batch, 2).
+    fn itm_head(&self, g: &Graph<'_>, queries: &Var) -> Result<Var> {
+        ops::mean_axis(&self.itm_head.forward(g, queries)?, 1)
+    }
+
+    /// Cross-entropy of [`QFormer::itm_logits`] of pairs from a batch against their labels.
+    pub fn itm_loss(&self, g: &Graph<'_>, image: &Var, texts: &Texts, pairs: &Pairs) -> Result<CrossEntropy> {
+        let texts = texts.place(g, self.config.num_query_tokens)?.select(&pairs.texts)?;
+        let image = ops::embedding(image, &pairs.images)?;
+        let logits = self.itm_head(g, &self.both_placed(g, &image, &texts)?.0)?;
+        let identity = Tensor::from_slice(g.params().device(), &[1.0, 0.0, 0.0, 1.0f64], [2, 2])?;
+        let identity = g.input(identity.cast(g.params().dtype())?);
+        ops::linear_cross_entropy(&logits, &identity, &pairs.labels, 0.0)
     }
 
     /// Cross-entropy of each next word: `targets` (batch·tokens), −100 where nothing is asked. The output layer is
@@ -158,7 +169,7 @@ impl QFormer {
         ops::linear_cross_entropy(&out, &g.param(self.words), &targets, 0.0)
     }
 
-    fn run_joint(&self, g: &Graph<'_>, image: &Var, texts: &Texts, attend: &Attend) -> Result<Var> {
+    fn run_joint(&self, g: &Graph<'_>, image: &Var, texts: &PlacedTexts, attend: &Attend) -> Result<Var> {
         let joint = ops::concat(&[&self.query_tokens(g, image)?, &self.word_embeddings(g, texts)?])?;
         let x = self.entering(g, &joint)?;
         self.run(g, x, self.config.num_query_tokens, Some(image), attend)
@@ -196,7 +207,7 @@ impl QFormer {
         ops::repeat(&ops::reshape(&g.param(self.queries), single)?, batch)
     }
 
-    fn word_embeddings(&self, g: &Graph<'_>, texts: &Texts) -> Result<Var> {
+    fn word_embeddings(&self, g: &Graph<'_>, texts: &PlacedTexts) -> Result<Var> {
         let limit = self.config.max_position_embeddings;
         if texts.tokens > limit {
             return shape(
@@ -204,7 +215,7 @@ impl QFormer {
                 format!("texts of {} tokens, at most {limit} fit", texts.tokens),
             );
         }
-        let words = ops::embedding(&g.param(self.words), &texts.ids(g)?)?;
+        let words = ops::embedding(&g.param(self.words), &texts.ids)?;
         let table = ops::reshape(&g.param(self.positions), [1, limit, self.config.hidden_size])?;
         let positions = ops::slice(&table, 0, texts.tokens)?;
         let positions = ops::reshape(&positions, [texts.tokens, self.config.hidden_size])?;

@@ -45,25 +45,37 @@ impl Texts {
         (0..self.ids.len()).map(next).collect()
     }
 
-    /// These texts, in this order, some perhaps twice.
-    pub fn select(&self, rows: &[usize]) -> Texts {
-        let row = |r: &usize| self.ids[r * self.tokens..(r + 1) * self.tokens].to_vec();
-        Texts {
-            batch: rows.len(),
-            tokens: self.tokens,
-            ids: rows.iter().flat_map(row).collect(),
-            lens: rows.iter().map(|&r| self.lens[r]).collect(),
-        }
-    }
-
-    pub(crate) fn ids(&self, g: &Graph<'_>) -> engine::Result<Tensor> {
-        Tensor::from_slice(g.params().device(), &self.ids, [self.batch, self.tokens])
-    }
-
-    /// Lengths with `before` tokens in front of each text: (batch) I32.
-    pub(crate) fn lens(&self, g: &Graph<'_>, before: usize) -> engine::Result<Tensor> {
+    /// These texts on the model's device, each with `before` tokens in front of it.
+    pub(crate) fn place(&self, g: &Graph<'_>, before: usize) -> engine::Result<PlacedTexts> {
+        let device = g.params().device();
         let lens: Vec<i32> = self.lens.iter().map(|len| len + before as i32).collect();
-        Tensor::from_slice(g.params().device(), &lens, [self.batch])
+        Ok(PlacedTexts {
+            tokens: self.tokens,
+            ids: Tensor::from_slice(device, &self.ids, [self.batch, self.tokens])?,
+            lens: Tensor::from_slice(device, &lens, [self.batch])?,
+        })
+    }
+}
+
+/// Texts on a device.
+#[derive(Debug, Clone)]
+pub(crate) struct PlacedTexts {
+    /// Length of the longest.
+    pub(crate) tokens: usize,
+    /// (batch, tokens) I32.
+    pub(crate) ids: Tensor,
+    /// Tokens that count, those in front of the text included: (batch) I32.
+    pub(crate) lens: Tensor,
+}
+
+impl PlacedTexts {
+    /// The texts with these numbers, I32, some perhaps twice.
+    pub(crate) fn select(&self, numbers: &Tensor) -> engine::Result<PlacedTexts> {
+        Ok(PlacedTexts {
+            tokens: self.tokens,
+            ids: self.ids.select(numbers)?,
+            lens: self.lens.select(numbers)?,
+        })
     }
 }
 

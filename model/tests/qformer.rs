@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use engine::{DType, Graph, Params, Var, ops};
+use engine::{DType, Device, Graph, Pairs, Params, Tensor, Var, ops};
 use model::{QFormer, Texts, Vlm};
 
 fn model(dtype: DType) -> (Vlm, Params, QFormer) {
@@ -132,7 +132,13 @@ fn gradients_of_all_three_losses_agree_with_differences() {
             &q.text_features(g, &matching)?,
             &q.logit_scale(g),
         )?;
-        let itm = q.itm_loss(g, &image, &matching, &[1, 0])?.loss;
+        let list = |numbers: [i32; 2]| Tensor::from_slice(&Device::cpu(), &numbers, [2]);
+        let pairs = Pairs {
+            images: list([0, 1])?,
+            texts: list([1, 1])?,
+            labels: list([0, 1])?,
+        };
+        let itm = q.itm_loss(g, &image, &matching, &pairs)?.loss;
         let itg = q.caption_loss(g, &image, &words, &words.next_tokens())?.loss;
         Ok(ops::add(&ops::add(&itc, &itm)?, &itg)?)
     });

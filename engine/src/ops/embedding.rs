@@ -1,6 +1,6 @@
 //! Rows of a table, by id.
 
-use crate::error::{Result, mismatch};
+use crate::error::Result;
 use crate::tape::{Context, Op, Var, record};
 use crate::{Shape, Tensor};
 use kernels::embedding as kernel;
@@ -11,14 +11,9 @@ use kernels::embedding as kernel;
 /// # Errors
 /// When an id is outside the table.
 pub fn embedding(table: &Var, ids: &Tensor) -> Result<Var> {
-    let Some((&vocab, rest)) = table.shape()[..].split_first().map(|(v, r)| (v, r.to_vec())) else {
-        return mismatch("embedding", "the table is a scalar, expected (vocab, dim)");
-    };
-    let shape = Shape::new(&[&ids.shape()[..], &rest[..]].concat());
-    let mut out = Tensor::empty(table.tensor().device(), table.dtype(), shape)?;
-    let dim = rest.iter().product();
-    kernel::embedding(table.tensor().view(), ids.view(), &mut out.view_mut()?, vocab, dim)?;
+    let out = table.tensor().select(ids)?;
     let (ids, shape) = (ids.clone(), table.shape());
+    let (vocab, dim) = (shape[0], shape[1..].iter().product());
     Ok(record(&[table], out, || Embedding { ids, shape, vocab, dim }))
 }
 

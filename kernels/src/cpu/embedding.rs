@@ -1,10 +1,10 @@
 //! Rows of a table by number on the CPU.
 
-use crate::Element;
 use crate::cpu::elementwise::fill_slice;
 use crate::cpu::lanes::{Place, lanes};
 use crate::cpu::parallel::{CHUNK, chunk_rows, for_chunks};
 use crate::cpu::simd::simd;
+use crate::{Element, Stored};
 use num_traits::Zero;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use std::ops::Range;
 const COLUMNS: usize = 64;
 
 /// `out[i] = table[ids[i]]`.
-pub(crate) fn embedding<T: Element>(table: &[T], ids: &[i32], out: &mut [T], dim: usize) {
+pub(crate) fn embedding<T: Stored>(table: &[T], ids: &[i32], out: &mut [T], dim: usize) {
     if dim == 0 {
         return;
     }

@@ -10,6 +10,7 @@ pub(crate) mod embedding;
 pub(crate) mod gemm;
 pub(crate) mod lanes;
 pub(crate) mod loss;
+pub(crate) mod matching;
 pub(crate) mod norm;
 pub(crate) mod optimizer;
 pub(crate) mod parallel;

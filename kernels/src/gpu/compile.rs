@@ -28,6 +28,7 @@ pub fn specialisations() -> Vec<Specialisation> {
         super::gemm::modules(),
         super::golden::modules(),
         super::loss::modules(),
+        super::matching::modules(),
         super::norm::modules(),
         super::optimizer::modules(),
         super::patch::modules(),

@@ -20,7 +20,13 @@ pub(crate) fn modules() -> Vec<(Module, usize)> {
 
 pub(crate) fn embedding(table: View, ids: View, out: &mut ViewMut, vocab: usize, dim: usize) -> Result<()> {
     super::refuse_f64("embedding", table.dtype())?;
-    let (t, len) = (table.dtype(), out.len());
+    // Integers are moved as floats, which spares a module.
+    let t = if table.dtype() == DType::I32 {
+        DType::F32
+    } else {
+        table.dtype()
+    };
+    let len = out.len();
     let w = width(t.size(), &[dim], args![table, &*out]);
     let args = args![table, ids, &*out, len as i64, vocab as i64, dim as i64];
     launch(table.device(), &specialise(t, w), "gather", Grid::over(len, w), args)

@@ -22,6 +22,7 @@ pub(crate) mod elementwise;
 pub(crate) mod embedding;
 pub(crate) mod gemm;
 pub(crate) mod loss;
+pub(crate) mod matching;
 pub(crate) mod norm;
 pub(crate) mod optimizer;
 pub(crate) mod patch;

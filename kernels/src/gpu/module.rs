@@ -26,6 +26,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "golden",
     "golden_bulk",
     "loss",
+    "matching",
     "norm",
     "optimizer",
     "patch",

@@ -5,13 +5,12 @@
 
 use super::Phase;
 use super::fit::{Losses, Objective};
-use super::negatives;
 use crate::data::{Pair, Prepare, Source};
 use crate::recipe::Phase1;
 use anyhow::{Context, Result};
-use engine::{Graph, Tensor, Var, ops};
+use engine::{Graph, Pairs, Tensor, Var, ops};
 use model::{QFormer, Texts, Vlm};
-use rand::SeedableRng;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// The share of the phase in which wrong pairs are drawn evenly: hard ones from the start teach nothing.
@@ -38,8 +37,8 @@ pub struct Batch {
     texts: Texts,
     /// `[DEC] caption [EOS]`.
     captions: Texts,
-    /// (batch, batch): whether caption j would be true of image i.
-    truth: Vec<bool>,
+    /// (batch, batch): 1 where caption j would be true of image i, else 0.
+    truth: Vec<u8>,
     /// Factor on the similarity that wrong pairs are drawn by; 0 draws evenly.
     hard: f64,
     index: u64,
@@ -62,7 +61,7 @@ impl Objective for Align<'_> {
             captions: Texts::for_captioning(tokenizer, &captions)?,
             truth: pairs
                 .iter()
-                .flat_map(|a| captions.iter().map(|b| a.could_say(b)))
+                .flat_map(|a| captions.iter().map(|b| u8::from(a.could_say(b))))
                 .collect(),
             hard,
             index,
@@ -82,13 +81,9 @@ impl Objective for Align<'_> {
         let itc = ops::clip_loss(&image_features, &text_features, &qformer.logit_scale(graph))?;
         let mut weighted = vec![("itc", itc, self.phase.itc)];
         if self.phase.itm > 0.0 {
-            let mut scores = similarity(qformer, graph, &image_features, &text_features)?;
-            scores.iter_mut().for_each(|score| *score *= batch.hard);
-            weighted.push((
-                "itm",
-                self.matching(qformer, graph, &image, batch, &scores)?,
-                self.phase.itm,
-            ));
+            let pairs = self.pairs(qformer, graph, &image_features, &text_features, batch)?;
+            let matching = qformer.itm_loss(graph, &image, &batch.texts, &pairs)?;
+            weighted.push(("itm", matching.loss, self.phase.itm));
         }
         if self.phase.itg > 0.0 {
             let caption = qformer.caption_loss(graph, &image, &batch.captions, &batch.captions.next_tokens())?;
@@ -109,45 +104,38 @@ impl Objective for Align<'_> {
 
 impl Align<'_> {
     /// Each true pair, each image with a hard wrong caption, each caption with a hard wrong image.
-    fn matching(
-        &self,
-        qformer: &QFormer,
-        graph: &Graph<'_>,
-        image: &Var,
-        batch: &Batch,
-        scores: &[f64],
-    ) -> Result<Var> {
-        let n = batch.texts.batch;
+    fn pairs(&self, qformer: &QFormer, graph: &Graph<'_>, image: &Var, text: &Var, batch: &Batch) -> Result<Pairs> {
+        let (device, n) = (graph.params().device(), batch.texts.batch);
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ batch.index.wrapping_mul(0x2545_f491_4f6c_dd1d));
-        let transposed: Vec<f64> = (0..n * n).map(|i| scores[i % n * n + i / n]).collect();
-        let wrong_text = negatives::draw(scores, n, |i, j| !batch.truth[i * n + j], &mut rng);
-        let wrong_image = negatives::draw(&transposed, n, |j, i| !batch.truth[i * n + j], &mut rng);
-        let images: Vec<usize> = (0..n).chain(0..n).chain(wrong_image.iter().copied()).collect();
-        let texts: Vec<usize> = (0..n).chain(wrong_text.iter().copied()).chain(0..n).collect();
-        // Where every other caption is true the own one comes back, and the pair is a true one.
-        let labels: Vec<i32> = images
-            .iter()
-            .zip(&texts)
-            .map(|(&i, &j)| i32::from(batch.truth[i * n + j]))
-            .collect();
-        let index: Vec<i32> = images.iter().map(|&i| i as i32).collect();
-        let index = Tensor::from_slice(graph.params().device(), &index, [index.len()])?;
-        let image = ops::embedding(image, &index)?;
-        Ok(qformer
-            .itm_loss(graph, &image, &batch.texts.select(&texts), &labels)?
-            .loss)
+        let uniform: Vec<f64> = (0..2 * n).map(|_| rng.random()).collect();
+        Ok(Pairs::draw(
+            &scores(image, text)?,
+            qformer.logit_scale(graph).tensor(),
+            batch.hard,
+            &Tensor::from_slice(device, &batch.truth, [n, n])?,
+            &Tensor::from_slice(device, &uniform, [2 * n])?,
+        )?)
     }
+}
+
+/// Of each of an image's vectors (n, queries, dim) with each text (m, dim): (n, queries, m).
+fn scores(image: &Var, text: &Var) -> Result<Tensor> {
+    let [n, queries, dim] = image.shape()[..] else {
+        anyhow::bail!("image features {}", image.shape())
+    };
+    let flat = ops::reshape(&image.detach(), [n * queries, dim])?;
+    let scores = ops::matmul(&flat, &text.detach(), true)?;
+    Ok(ops::reshape(&scores, [n, queries, text.shape()[0]])?.tensor().clone())
 }
 
 /// Scores of every image (row) with every caption (column), as the contrastive loss sees them: (n, n).
 pub fn similarity(qformer: &QFormer, graph: &Graph<'_>, image: &Var, text: &Var) -> Result<Vec<f64>> {
-    let [n, queries, dim] = image.shape()[..] else {
-        anyhow::bail!("image features {}", image.shape())
-    };
     let scale = qformer.logit_scale(graph).tensor().item()?.exp().min(100.0);
-    let flat = ops::reshape(&image.detach(), [n * queries, dim])?;
-    let scores = ops::matmul(&flat, &text.detach(), true)?.tensor().to_f64()?;
-    let columns = text.shape()[0];
+    let scores = scores(image, text)?;
+    let [n, queries, columns] = scores.shape()[..] else {
+        anyhow::bail!("scores {}", scores.shape())
+    };
+    let scores = scores.to_f64()?;
     let best = |i: usize, j: usize| {
         (0..queries)
             .map(|q| scores[(i * queries + q) * columns + j])

@@ -3,7 +3,6 @@
 pub mod align;
 pub mod fit;
 pub mod instruct;
-mod negatives;
 
 use crate::recipe::{Phase1, Phase2, Recipe, Training};
 
