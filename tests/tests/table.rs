@@ -71,8 +71,10 @@ fn no_op_and_no_kernel_is_missing() {
     let used: BTreeSet<String> = table.iter().flat_map(|r| r.kernels).map(|k| k.to_string()).collect();
     let infrastructure = ["lib", "device", "dtype", "error", "view", "dispatch", "cuda"];
     let mut families = files("kernels/src", &infrastructure);
-    // The optimiser steps parameters and is no op of the tape; it is checked in kernels/tests/optimizer.rs.
-    assert!(families.remove("optimizer"), "the optimiser's kernels");
+    // What has no place on the tape is checked in the kernels' own tests: stepping parameters, reading images, drawing pairs.
+    for family in ["optimizer", "pixels", "matching"] {
+        assert!(families.remove(family), "{family}");
+    }
     assert_eq!(
         used, families,
         "kernels named in the table (left) and families in kernels/src (right)"
