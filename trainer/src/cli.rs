@@ -44,9 +44,9 @@ pub struct BenchArgs {
     /// Write the figures to this file, too.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Take commands from standard input, one sample at a time: how benches/gauntlet.py times references in between.
-    #[arg(long, conflicts_with_all = ["json", "families"])]
-    pub serve: bool,
+    /// Time PyTorch's kernels in turn with ours: a Python in which `import torch` works.
+    #[arg(long, value_name = "PYTHON")]
+    pub reference: Option<PathBuf>,
     /// Where to compute.
     #[command(flatten)]
     pub compute: ComputeArgs,

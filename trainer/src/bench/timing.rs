@@ -36,6 +36,11 @@ impl Timing {
             samples: seconds.len(),
         }
     }
+
+    /// The median and the quantiles.
+    pub(super) fn quantiles(&self) -> [f64; 3] {
+        [self.median, self.p20, self.p80]
+    }
 }
 
 /// A call whose samples are taken one at a time, so that another program's can come in between.
@@ -68,17 +73,21 @@ impl<'a, F: FnMut() -> Result<()>> Sampler<'a, F> {
     }
 }
 
-/// Times `call`.
+/// Times `count` things by samples taken in turn: `sample(i)` takes one of thing i.
 ///
 /// # Errors
-/// Those of the call and of the device.
-pub(super) fn time(device: &Device, call: impl FnMut() -> Result<()>) -> Result<Timing> {
-    let mut sampler = Sampler::new(device, call)?;
-    let (begin, mut seconds) = (Instant::now(), Vec::with_capacity(SAMPLES));
-    while seconds.len() < FEWEST || (seconds.len() < SAMPLES && begin.elapsed() < MOST) {
-        seconds.push(sampler.sample()?);
+/// Those of the samples.
+pub(super) fn in_turn(count: usize, mut sample: impl FnMut(usize) -> Result<f64>) -> Result<Vec<Timing>> {
+    let (begin, mut seconds) = (Instant::now(), vec![Vec::with_capacity(SAMPLES); count]);
+    for taken in 0..SAMPLES {
+        if taken >= FEWEST && begin.elapsed() > MOST * count as u32 {
+            break;
+        }
+        for (which, seconds) in seconds.iter_mut().enumerate() {
+            seconds.push(sample(which)?);
+        }
     }
-    Ok(Timing::of(seconds))
+    Ok(seconds.into_iter().map(Timing::of).collect())
 }
 
 #[cfg(test)]
@@ -96,12 +105,15 @@ mod tests {
 
     #[test]
     fn a_slow_call_is_timed_about_right_and_a_failing_one_fails() {
+        let device = Device::cpu();
         let slow = || {
             std::thread::sleep(Duration::from_millis(20));
             Ok(())
         };
-        let timing = time(&Device::cpu(), slow).unwrap();
-        assert!(timing.p20 >= 0.02 && timing.samples >= FEWEST, "{timing:?}");
-        assert!(time(&Device::cpu(), || anyhow::bail!("no")).is_err());
+        let mut sampler = Sampler::new(&device, slow).unwrap();
+        let timings = in_turn(2, |which| if which == 0 { sampler.sample() } else { Ok(1.0) }).unwrap();
+        assert!(timings[0].p20 >= 0.02 && timings[0].samples >= FEWEST, "{timings:?}");
+        assert_eq!((timings[1].median, timings[1].samples), (1.0, timings[0].samples));
+        assert!(Sampler::new(&device, || anyhow::bail!("no")).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! `lenslet bench`: times the kernels.
 
-use crate::bench::{self, Arithmetic};
+use crate::bench::{self, Arithmetic, Bench, Reference};
 use crate::cli::BenchArgs;
 use crate::compute;
 use crate::run_folder::write_whole;
@@ -8,17 +8,20 @@ use anyhow::Result;
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let device = compute::open(&args.compute.device)?;
-    if args.serve {
-        return compute::with_threads(args.compute.threads, || {
-            bench::serve(&device, args.grid, std::io::stdin().lock(), std::io::stdout())
-        });
-    }
-    let families = &args.families;
-    let lines = compute::with_threads(args.compute.threads, || {
-        let mut out = std::io::stdout();
-        bench::run(&device, args.grid, families, &Arithmetic::ALL, &mut out)
-    })?;
-    let Some(path) = &args.json else { return Ok(()) };
-    let text = serde_json::to_string_pretty(&lines)?;
-    write_whole(path, text.as_bytes())
+    let python = args.reference.as_deref();
+    let reference = python.map(|python| Reference::start(python, &args.compute.device));
+    let reference = reference.transpose()?;
+    let bench = Bench {
+        device: &device,
+        grid: args.grid,
+        families: &args.families,
+        arithmetics: &Arithmetic::ALL,
+    };
+    let save = |lines: &[bench::Line]| match &args.json {
+        Some(path) => write_whole(path, serde_json::to_string_pretty(lines)?.as_bytes()),
+        None => Ok(()),
+    };
+    compute::with_threads(args.compute.threads, || {
+        bench::run(&bench, reference, &mut std::io::stdout(), save).map(drop)
+    })
 }
