@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::{DType, Device, Kind, Shape, Tensor};
-use kernels::elementwise;
+use kernels::{ViewMut, elementwise};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
@@ -87,10 +87,24 @@ impl ParamBuilder {
     /// Allocates and initialises everything, all trainable in one group without decay. Each parameter draws from a
     /// stream of its own (seed and name), so adding one does not change the others.
     pub fn build(self, device: &Device, dtype: DType, seed: u64) -> Result<Params> {
+        self.build_around(device, dtype, seed, GroupSpec::default(), |_| false)
+    }
+
+    /// As [`ParamBuilder::build`], all in one `group`, without values for those parameters that `comes` from elsewhere:
+    /// [`Params::load`] has to write them.
+    pub fn build_around(
+        self,
+        device: &Device,
+        dtype: DType,
+        seed: u64,
+        group: GroupSpec,
+        comes: impl Fn(&str) -> bool,
+    ) -> Result<Params> {
         let ParamBuilder { entries, by_name, .. } = self;
         let mut values = Vec::with_capacity(entries.len());
         for (name, shape, init) in &entries {
-            values.push(initial(device, dtype.accumulator(), *shape, *init, seed, name)?);
+            let value = || initial(device, dtype.accumulator(), *shape, *init, seed, name);
+            values.push((!comes(name)).then(value).transpose()?);
         }
         let entries = entries
             .into_iter()
@@ -106,13 +120,13 @@ impl ParamBuilder {
             dtype,
             entries,
             by_name,
-            groups: vec![GroupSpec::default()],
+            groups: Vec::new(),
             ranges: Vec::new(),
             master: Tensor::empty(device, dtype.accumulator(), [0])?,
             low: None,
             frozen: Tensor::empty(device, dtype, [0])?,
         };
-        params.lay_out(vec![GroupSpec::default()], |_, _| 0, |i| Ok(values[i].clone()))?;
+        params.lay_out(vec![group], |_, _| 0, |i| values[i].clone())?;
         Ok(params)
     }
 }
@@ -283,29 +297,32 @@ impl Params {
     /// # Errors
     /// When `value` has another shape, or a graph still uses the parameters.
     pub fn set(&mut self, id: ParamId, value: &Tensor) -> Result<()> {
-        let Entry {
-            name, shape, offset, ..
-        } = self.entries[id.0].clone();
-        if value.shape() != shape {
+        let Entry { name, shape, .. } = &self.entries[id.0];
+        if value.shape() != *shape {
             let message = format!("a value of shape {}, expected {shape}", value.shape());
+            let name = name.clone();
             return Err(Error::Param { name, message });
         }
-        let arena = if self.is_frozen(id) {
-            &mut self.frozen
-        } else {
-            &mut self.master
+        self.overwrite(id, |out| elementwise::cast(value.view(), out))
+    }
+
+    /// Overwrites a parameter with the little-endian numbers of type `from` in `bytes`, without a copy in between.
+    ///
+    /// # Errors
+    /// When `bytes` are not as many numbers as the parameter has, or a graph still uses the parameters.
+    pub fn load(&mut self, id: ParamId, bytes: &[u8], from: DType) -> Result<()> {
+        self.overwrite(id, |out| elementwise::load(bytes, from, out))
+    }
+
+    /// Writes a parameter wherever it is kept.
+    fn overwrite(&mut self, id: ParamId, write: impl Fn(&mut ViewMut<'_>) -> kernels::Result<()>) -> Result<()> {
+        let (offset, elements) = (self.entries[id.0].offset, self.entries[id.0].shape.elements());
+        let kept = match self.is_frozen(id) {
+            true => [Some(&mut self.frozen), None],
+            false => [Some(&mut self.master), self.low.as_mut()],
         };
-        elementwise::cast(
-            value.view(),
-            &mut arena.range_mut("a parameter", offset, shape.elements())?,
-        )?;
-        if !self.is_frozen(id)
-            && let Some(low) = &mut self.low
-        {
-            elementwise::cast(
-                value.view(),
-                &mut low.range_mut("a parameter", offset, shape.elements())?,
-            )?;
+        for arena in kept.into_iter().flatten() {
+            write(&mut arena.range_mut("a parameter", offset, elements)?)?;
         }
         Ok(())
     }
@@ -313,14 +330,14 @@ impl Params {
     /// Assigns every parameter to one of `groups` (by its name and shape) and lays the arenas out anew.
     pub fn regroup(&mut self, groups: Vec<GroupSpec>, assign: impl Fn(&str, Shape) -> usize) -> Result<()> {
         let values: Vec<Tensor> = self.ids().map(|id| self.master(id).copy()).collect::<Result<_>>()?;
-        self.lay_out(groups, assign, |i| Ok(values[i].clone()))
+        self.lay_out(groups, assign, |i| Some(values[i].clone()))
     }
 
     fn lay_out(
         &mut self,
         groups: Vec<GroupSpec>,
         assign: impl Fn(&str, Shape) -> usize,
-        value: impl Fn(usize) -> Result<Tensor>,
+        value: impl Fn(usize) -> Option<Tensor>,
     ) -> Result<()> {
         for entry in &mut self.entries {
             entry.group = assign(&entry.name, entry.shape);
@@ -344,7 +361,9 @@ impl Params {
             false => Some(Tensor::empty(&self.device, self.dtype, [trainable])?),
         };
         for i in 0..self.entries.len() {
-            self.set(ParamId(i), &value(i)?)?;
+            if let Some(value) = value(i) {
+                self.set(ParamId(i), &value)?;
+            }
         }
         Ok(())
     }

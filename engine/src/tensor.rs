@@ -53,6 +53,20 @@ impl Tensor {
         Ok(tensor)
     }
 
+    /// A tensor of the little-endian numbers in `bytes`.
+    pub fn from_bytes(device: &Device, dtype: DType, bytes: &[u8], shape: impl Into<Shape>) -> Result<Tensor> {
+        let shape = shape.into();
+        if shape.elements() * dtype.size() != bytes.len() {
+            return mismatch(
+                "from_bytes",
+                format!("{} bytes for {dtype} of shape {shape}", bytes.len()),
+            );
+        }
+        let mut tensor = Tensor::empty(device, dtype, shape)?;
+        tensor.view_mut()?.upload_bytes(bytes)?;
+        Ok(tensor)
+    }
+
     /// The elements, row-major. On the trace device, which holds none, zeros.
     pub fn to_vec<T: Stored>(&self) -> Result<Vec<T>> {
         if self.dtype != T::DTYPE {

@@ -53,17 +53,17 @@ attention_forward(const T* q, const T* k, const T* v, T* out, float* lse, ATTENT
     int stride = q_heads * DIM, kv_row = kv_heads * DIM;
     i64 at = (i64(batch) * q_len + first) * stride + head * DIM;
     i64 kv_at = i64(batch) * kv_stride * kv_row + head / (q_heads / kv_heads) * DIM;
-    int seen = mask.visible_to_block(first);
+    int begin = mask.start_of_block(first), seen = mask.visible_to_block(first);
     Tiles<WIDTH / 8> sums;
     clear<WIDTH / 8>(sums);
     float m[2] = {-infinity(), -infinity()}, l[2] = {0.0f, 0.0f};
 
-    if (seen > 0) {
+    if (begin < seen) {
         load_rows<OWNED>(q_tile, q + at, stride, q_len - first);
-        load_rows<STREAMED>(k_tile, k + kv_at, kv_row, mask.keys);
+        load_rows<STREAMED>(k_tile, k + kv_at + i64(begin) * kv_row, kv_row, mask.keys - begin);
         ptx::copy_async_commit();
     }
-    for (int key = 0; key < seen; key += STREAMED) {
+    for (int key = begin; key < seen; key += STREAMED) {
         wait_for_rows();
         load_rows<STREAMED>(v_tile, v + kv_at + i64(key) * kv_row, kv_row, mask.keys - key);
         ptx::copy_async_commit();

@@ -27,7 +27,7 @@ EXPORT_KERNEL(attention_delta)
 /// What the columns of a tile are where rows are keys: STREAMED queries.
 struct QueryColumns {
     float exponent[STREAMED], delta[STREAMED];
-    int visible[STREAMED], segment[STREAMED];
+    int start[WINDOW ? STREAMED : 1], visible[STREAMED], segment[STREAMED];
 
     /// Of the queries from `first` on, whose first row in (batch, q_heads, q_len) is `row`. One thread writes one query.
     __device__ void load(const Mask& mask, int first, i64 row, int q_len, const float* lse, const float* delta_of_rows) {
@@ -36,6 +36,7 @@ struct QueryColumns {
         bool exists = query < q_len;
         exponent[i] = exists ? weight_exponent(lse[row + i]) : infinity();
         delta[i] = exists ? delta_of_rows[row + i] : 0.0f;
+        if (WINDOW) start[i] = mask.start(query);
         visible[i] = mask.visible(query);
         segment[i] = mask.segment(query);
     }
@@ -51,7 +52,8 @@ __device__ inline void weights_and_gradients(Tiles<N>& p, Tiles<N>& ds, const Qu
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             int column = lane.column(n, i), row = key + lane.row(i / 2);
-            bool seen = mask.sees(columns.visible[column], columns.segment[column], row);
+            int start = WINDOW ? columns.start[column] : 0;
+            bool seen = mask.sees(start, columns.visible[column], columns.segment[column], row);
             float weight = seen ? ptx::exp2_fast(p[n][i] * scale_log2 - columns.exponent[column]) : 0.0f;
             float factor = DROPOUT ? drops.factor(counter + u64(column) * u64(k_len) + u64(row)) : 1.0f;
             ds[n][i] = weight * (ds[n][i] * factor - columns.delta[column]);
@@ -84,8 +86,9 @@ attention_backward_keys(const T* q, const T* k, const T* v, const T* dout, const
     ptx::copy_async_commit();
     wait_for_rows();
     int start = key < mask.keys ? mask.first_query(key) / STREAMED * STREAMED : mask.queries;
+    int end = mask.last_query(key + OWNED);
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++)
-        for (int first = start; first < mask.queries; first += STREAMED) {
+        for (int first = start; first < end; first += STREAMED) {
             i64 row = (i64(batch) * q_heads + head) * q_len + first;
             i64 q_at = (i64(batch) * q_len + first) * q_row + head * DIM;
             load_rows<STREAMED>(q_tile, q + q_at, q_row, q_len - first);
@@ -124,7 +127,7 @@ attention_backward_queries(const T* q, const T* k, const T* v, const T* dout, co
     int stride = q_heads * DIM, kv_row = kv_heads * DIM;
     i64 at = (i64(batch) * q_len + first) * stride + head * DIM;
     i64 kv_at = i64(batch) * kv_stride * kv_row + head / (q_heads / kv_heads) * DIM;
-    int seen = mask.visible_to_block(first);
+    int begin = mask.start_of_block(first), seen = mask.visible_to_block(first);
     Lane lane;
     float exponent[2], row_delta[2];
 #pragma unroll
@@ -136,11 +139,11 @@ attention_backward_queries(const T* q, const T* k, const T* v, const T* dout, co
     Tiles<WIDTH / 8> sums;
     clear<WIDTH / 8>(sums);
 
-    if (seen > 0) {
+    if (begin < seen) {
         load_rows<OWNED>(q_tile, q + at, stride, q_len - first);
         load_rows<OWNED>(dout_tile, dout + at, stride, q_len - first);
     }
-    for (int key = 0; key < seen; key += STREAMED) {
+    for (int key = begin; key < seen; key += STREAMED) {
         load_rows<STREAMED>(k_tile, k + kv_at + i64(key) * kv_row, kv_row, mask.keys - key);
         load_rows<STREAMED>(v_tile, v + kv_at + i64(key) * kv_row, kv_row, mask.keys - key);
         ptx::copy_async_commit();

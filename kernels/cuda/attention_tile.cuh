@@ -29,7 +29,8 @@ template <int N> using Tiles = float[N][4];
 
 /// Arguments of every attention kernel: the fields of kernels/src/attention.rs. q is (batch, q_len, q_heads, DIM), k and v
 /// are (batch, kv_stride, kv_heads, DIM). `prefix`: queries before it see the keys before it, later ones those up to their
-/// own place; 0 is the causal mask and 2³¹ − 1 the full one.
+/// own place; 0 is the causal mask and 2³¹ − 1 the full one. With WINDOW the mask is causal and `prefix` the keys that a query
+/// sees.
 #define ATTENTION_ARGUMENTS                                                                                        \
     int q_len, int k_len, int q_heads, int kv_heads, int kv_stride, int prefix, float scale, const int *q_lens,    \
         const int *k_lens, const int *segments, float dropout, u64 seed
@@ -38,14 +39,15 @@ template <int N> using Tiles = float[N][4];
 struct Mask {
     int queries, keys;    // that count
     int offset;           // place of query 0 among the keys; negative where there are more queries than keys
-    int prefix;
+    int prefix, window;
     const int* segments;  // of the keys
 
     __device__ Mask(int batch, int q_len, int k_len, int prefix, const int* q_lens, const int* k_lens, const int* all_segments)
         : queries(q_lens ? max(0, min(q_lens[batch], q_len)) : q_len),
           keys(k_lens ? max(0, min(k_lens[batch], k_len)) : k_len),
           offset(k_len - q_len),
-          prefix(prefix),
+          prefix(WINDOW ? 0 : prefix),
+          window(prefix),
           segments(SEGMENTS ? all_segments + i64(batch) * k_len : nullptr) {}
 
     /// The number of keys from the first on that `query` sees, segments aside. It never falls from query to query among
@@ -58,16 +60,25 @@ struct Mask {
     /// The most keys that any query of the block from `first` on sees.
     __device__ int visible_to_block(int first) const { return first < queries ? visible(min(first + OWNED, queries) - 1) : 0; }
 
+    /// The first key that `query` sees, if it sees any, segments aside. It never falls from query to query.
+    __device__ int start(int query) const { return WINDOW ? max(0, query + offset + 1 - window) : 0; }
+
+    /// Where the keys that a block of queries sees begin, at a multiple of STREAMED.
+    __device__ int start_of_block(int first) const { return start(first) / STREAMED * STREAMED; }
+
+    /// The end of the queries that see any key before `end`.
+    __device__ int last_query(int end) const { return WINDOW ? min(queries, end - 1 - offset + window) : queries; }
+
     /// The first query that sees `key`, if any does.
     __device__ int first_query(int key) const { return key < prefix ? 0 : max(0, key - offset); }
 
     /// The segment of a query's own place.
     __device__ int segment(int query) const { return SEGMENTS && query < queries ? segments[query + offset] : 0; }
 
-    /// Whether a query of segment `own` that sees `visible` keys sees this one. Segment 0 is seen by all, a negative one by
-    /// none.
-    __device__ bool sees(int visible, int own, int key) const {
-        if (key >= visible) return false;
+    /// Whether a query of segment `own` that sees the keys from `start` to `visible` sees this one. Segment 0 is seen by all,
+    /// a negative one by none.
+    __device__ bool sees(int start, int visible, int own, int key) const {
+        if (key >= visible || (WINDOW && key < start)) return false;
         if (!SEGMENTS) return true;
         int segment = segments[key];
         return segment == 0 || (segment == own && segment > 0);
@@ -232,7 +243,7 @@ template <int N> __device__ inline void multiply(Tiles<WIDTH / 8>& c, const Tile
 
 /// What a lane knows of its two rows where rows are queries.
 struct Queries {
-    int visible[2], segment[2];
+    int start[2], visible[2], segment[2];
     u64 counter[2];  // of key 0, for dropout
     int least;       // keys that every query of the block sees
 
@@ -243,6 +254,7 @@ struct Queries {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             int query = first + lane.row(half);
+            start[half] = mask.start(query);
             visible[half] = mask.visible(query);
             segment[half] = mask.segment(query);
             counter[half] = u64(head * q_len + query) * u64(k_len);
@@ -257,12 +269,13 @@ __device__ inline void score(Tiles<N>& s, const T* queries, const T* keys, const
                              float scale_log2) {
     Lane lane;
     multiply_rows<N>(s, queries + lane.warp_row * ROW, keys);
-    bool whole = !SEGMENTS && first_key + 8 * N <= rows.least;
+    bool whole = !SEGMENTS && !WINDOW && first_key + 8 * N <= rows.least;
 #pragma unroll
     for (int n = 0; n < N; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            bool seen = whole || mask.sees(rows.visible[i / 2], rows.segment[i / 2], first_key + lane.column(n, i));
+            int key = first_key + lane.column(n, i), half = i / 2;
+            bool seen = whole || mask.sees(rows.start[half], rows.visible[half], rows.segment[half], key);
             s[n][i] = seen ? s[n][i] * scale_log2 : -infinity();
         }
 }

@@ -22,6 +22,8 @@ pub enum Mask {
     /// Queries before the prefix's end see the whole prefix, later ones see keys up to their own place.
     /// Needs `q_len` = `k_len`.
     PrefixCausal(usize),
+    /// Causal, and of the keys only the last so many: query i sees keys > i + `k_len` − `q_len` − window (Beltagy et al. 2020).
+    Window(usize),
 }
 
 /// The shape and options of an attention call.

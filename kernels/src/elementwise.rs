@@ -150,6 +150,31 @@ pub fn cast(x: View, out: &mut ViewMut) -> Result<()> {
     Ok(())
 }
 
+/// `out = ` the numbers of type `from` that lie one after another in `bytes`, little-endian and aligned or not, as [`cast`]
+/// converts them: how weights come from a mapped file, each byte of which is touched once.
+///
+/// # Errors
+/// Integers; bytes that are not as many numbers as `out` has elements.
+pub fn load(bytes: &[u8], from: DType, out: &mut ViewMut) -> Result<()> {
+    float("load", "bytes", from)?;
+    float("load", "out", out.dtype())?;
+    if bytes.len() != out.len() * from.size() {
+        let message = format!("{} bytes are not {} numbers of {from}", bytes.len(), out.len());
+        return Err(Error::Value { op: "load", message });
+    }
+    match out.kind() {
+        Kind::Cpu => cpu::elementwise::load(bytes, from, out),
+        Kind::Cuda(_) | Kind::Emulated if from == out.dtype() => out.upload_bytes(bytes)?,
+        Kind::Cuda(_) | Kind::Emulated => {
+            let mut buffer = out.device().allocate(bytes.len())?;
+            ViewMut::new(&mut buffer, from, 0, out.len()).upload_bytes(bytes)?;
+            gpu::elementwise::cast(View::new(&buffer, from, 0, out.len()), out)?;
+        }
+        Kind::Trace => {}
+    }
+    Ok(())
+}
+
 /// `out = value` everywhere, in any floating-point type.
 ///
 /// # Errors

@@ -123,10 +123,21 @@ impl ViewMut<'_> {
     /// Another type or length than the view's; a device that fails.
     pub fn upload<T: Stored>(&mut self, data: &[T]) -> Result<()> {
         self.expect_dtype("upload", "view", T::DTYPE)?;
-        self.expect_len("upload", "view", data.len())?;
+        self.upload_bytes(bytemuck::cast_slice(data))
+    }
+
+    /// Overwrites the elements with their bytes from the host.
+    ///
+    /// # Errors
+    /// Another number of bytes than the elements have; a device that fails.
+    pub fn upload_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.expect_len("upload", "bytes", bytes.len() / self.dtype.size())?;
         match self.device().gpu() {
-            Some(gpu) => gpu.upload(self.device_range(true).address, bytemuck::cast_slice(data))?,
-            None if self.kind() == Kind::Cpu => self.slice_mut().copy_from_slice(data),
+            Some(gpu) => gpu.upload(self.device_range(true).address, bytes)?,
+            None if self.kind() == Kind::Cpu => {
+                let range = self.range();
+                self.buffer.bytes_mut()[range].copy_from_slice(bytes);
+            }
             None => {}
         }
         Ok(())

@@ -267,6 +267,10 @@ fn options() -> Vec<Case> {
             k_lens: Some([0, 39]),
             ..base((33, 40), Mask::Full)
         },
+        base((50, 50), Mask::Window(1)),
+        base((150, 150), Mask::Window(17)),
+        base((33, 150), Mask::Window(70)),
+        base((90, 40), Mask::Window(20)),
         base((50, 50), Mask::PrefixCausal(0)),
         base((150, 150), Mask::PrefixCausal(70)),
         Case {

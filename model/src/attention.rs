@@ -14,6 +14,7 @@ pub(crate) struct MultiHead {
     out: Linear,
     heads: usize,
     dropout: f64,
+    attention_dropout: f64,
 }
 
 /// How a [`MultiHead`] is made.
@@ -27,7 +28,10 @@ pub(crate) struct MultiHeadSpec<'a> {
     /// The output layer.
     pub(crate) out: LinearSpec<'a>,
     pub(crate) heads: usize,
+    /// On the layer's output.
     pub(crate) dropout: f64,
+    /// On the weights of attention.
+    pub(crate) attention_dropout: f64,
 }
 
 impl MultiHead {
@@ -44,6 +48,7 @@ impl MultiHead {
             out: Linear::new(b, out, spec.out)?,
             heads: spec.heads,
             dropout: spec.dropout,
+            attention_dropout: spec.attention_dropout,
         })
     }
 
@@ -57,11 +62,23 @@ impl MultiHead {
         residual: &Var,
         attend: Attend,
     ) -> Result<Var> {
+        let mixed = self.mixed(g, x, keys, values, attend)?;
+        self.out.add_to(g, &mixed, residual, self.dropout)
+    }
+
+    /// `out(attention)`, without a residual.
+    pub(crate) fn attend(&self, g: &Graph<'_>, x: &Var, keys: &Var, values: &Var, attend: Attend) -> Result<Var> {
+        self.out.forward(g, &self.mixed(g, x, keys, values, attend)?)
+    }
+
+    fn mixed(&self, g: &Graph<'_>, x: &Var, keys: &Var, values: &Var, mut attend: Attend) -> Result<Var> {
+        if g.is_training() && self.attention_dropout > 0.0 {
+            attend.dropout = (self.attention_dropout, g.dropout_seed());
+        }
         let q = split_heads(&self.q.forward(g, x)?, self.heads)?;
         let k = split_heads(&self.k.forward(g, keys)?, self.heads)?;
         let v = split_heads(&self.v.forward(g, values)?, self.heads)?;
-        let mixed = merge_heads(&ops::attention(&q, &k, &v, attend)?)?;
-        self.out.add_to(g, &mixed, residual, self.dropout)
+        merge_heads(&ops::attention(&q, &k, &v, attend)?)
     }
 }
 

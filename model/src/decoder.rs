@@ -1,4 +1,5 @@
-//! A Llama decoder (Touvron et al. 2023): RMS norm, rotary positions, grouped queries, SwiGLU.
+//! A Llama decoder (Touvron et al. 2023): RMS norm, rotary positions, grouped queries, SwiGLU; with biases Qwen2, with a
+//! sliding window Mistral.
 
 use crate::attention::{merge_heads, split_heads};
 use crate::config::{DecoderConfig, LoraConfig};
@@ -7,7 +8,7 @@ use crate::kv_cache::{KvCache, LayerCache};
 use crate::linear::{Linear, LinearSpec, dropout};
 use crate::norm::RmsNorm;
 use engine::ops::Attend;
-use engine::{Graph, Init, ParamBuilder, ParamId, Result, Tensor, Var, ops};
+use engine::{Activation, Graph, Init, Mask, ParamBuilder, ParamId, Result, Tensor, Var, ops};
 
 /// The language model, under the names of Hugging Face's Llama.
 #[derive(Debug, Clone)]
@@ -32,7 +33,7 @@ impl Decoder {
         // Logits start with variance 1: the last norm's output has a root mean square of 1.
         let init = Init::Normal(1.0 / (dim as f64).sqrt());
         let embed = builder.add("model.embed_tokens.weight", table, init)?;
-        let block = |i| builder.scope(format!("model.layers.{i}"), |b| Block::new(b, config, lora));
+        let block = |i| builder.scope(format!("model.layers.{i}"), |b| Block::new(b, config, i, lora));
         let blocks = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
         let norm = RmsNorm::new(builder, "model.norm", dim, config.rms_norm_eps)?;
         let head = match config.tie_word_embeddings {
@@ -69,18 +70,39 @@ impl Decoder {
 
     /// All blocks and the last norm: x (batch, tokens, dim), positions (batch, tokens) I32 → (batch, tokens, dim).
     pub fn forward(&self, g: &Graph<'_>, x: &Var, positions: &Tensor, attend: &Attend) -> Result<Var> {
+        self.states(g, x, positions, attend, &mut |_| {})
+    }
+
+    /// As [`Decoder::forward`]; `seen` is shown what enters the first block, what leaves each but the last, and the
+    /// result: the hidden states as the reference counts them.
+    pub fn states(
+        &self,
+        g: &Graph<'_>,
+        x: &Var,
+        positions: &Tensor,
+        attend: &Attend,
+        seen: &mut dyn FnMut(&Var),
+    ) -> Result<Var> {
         let inv_freq = self.inv_freq(g)?;
         let mut x = dropout(g, x, self.config.dropout)?;
         for block in &self.blocks {
-            let (block, positions) = (block.clone(), positions.clone());
-            let (inv_freq, attend) = (inv_freq.clone(), attend.clone());
+            seen(&x);
+            let (positions, inv_freq) = (positions.clone(), inv_freq.clone());
+            let (block, attend) = (block.clone(), block.windowed(attend));
             x = g.block(&[&x], move |g, inputs| {
                 let (q, k, v) = block.heads(g, &inputs[0], &positions, &inv_freq)?;
                 let mixed = ops::attention(&q, &k, &v, attend.clone())?;
                 block.finish(g, &mixed, &inputs[0])
             })?;
         }
-        self.norm.forward(g, &x)
+        let x = self.norm.forward(g, &x)?;
+        seen(&x);
+        Ok(x)
+    }
+
+    /// Logits of what the last norm gives: (…, dim) → (…, vocab).
+    pub fn logits(&self, g: &Graph<'_>, x: &Var) -> Result<Var> {
+        ops::linear(x, &g.param(self.head), None)
     }
 
     /// As [`Decoder::forward`] for tokens that follow those in `cache`, whose keys and values are added to it.
@@ -129,16 +151,19 @@ impl Decoder {
             let last = ops::slice(&merged, merged.shape()[1].saturating_sub(1), 1)?;
             let last = split_heads(&last, self.config.num_attention_heads)?;
             weights.push(ops::attention_weights(&last, &k, Attend::causal())?.tensor().clone());
-            let mixed = ops::attention(&q, &k, &v, attend.clone())?;
+            let mixed = ops::attention(&q, &k, &v, block.windowed(attend))?;
             x = block.finish(g, &mixed, &x)?;
         }
         Ok(weights)
     }
 
-    /// Rotary frequencies `theta^(−2i / head_dim)`: (head_dim/2) in the accumulator's type.
+    /// Rotary frequencies `theta^(−2i / head_dim)`, scaled: (head_dim/2) in the accumulator's type.
     fn inv_freq(&self, g: &Graph<'_>) -> Result<Tensor> {
         let head_dim = self.config.head_size();
-        let frequency = |i: usize| self.config.rope_theta.powf(-(2.0 * i as f64) / head_dim as f64);
+        let frequency = |i: usize| {
+            let plain = self.config.rope_theta.powf(-(2.0 * i as f64) / head_dim as f64);
+            self.config.rope_scaling.map_or(plain, |scaling| scaling.scale(plain))
+        };
         let table: Vec<f64> = (0..head_dim / 2).map(frequency).collect();
         let params = g.params();
         Tensor::from_slice(params.device(), &table, [head_dim / 2])?.cast(params.dtype().accumulator())
@@ -158,30 +183,48 @@ struct Block {
     down: Linear,
     q_heads: usize,
     kv_heads: usize,
+    act: Activation,
+    window: Option<usize>,
     dropout: f64,
 }
 
 impl Block {
-    fn new(b: &mut ParamBuilder, config: &DecoderConfig, lora: Option<&LoraConfig>) -> Result<Block> {
+    fn new(b: &mut ParamBuilder, config: &DecoderConfig, index: usize, lora: Option<&LoraConfig>) -> Result<Block> {
         let (dim, wide, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
         let (q_heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
         let (q_dim, kv_dim) = (q_heads * config.head_size(), kv_heads * config.head_size());
-        let spec = |input, output| LinearSpec::new(input, output, lora).without_bias();
+        let spec = |input, output, bias| LinearSpec {
+            bias,
+            ..LinearSpec::new(input, output, lora)
+        };
         let eps = config.rms_norm_eps;
         Ok(Block {
             input_norm: RmsNorm::new(b, "input_layernorm", dim, eps)?,
-            q: Linear::new(b, "self_attn.q_proj", spec(dim, q_dim))?,
-            k: Linear::new(b, "self_attn.k_proj", spec(dim, kv_dim))?,
-            v: Linear::new(b, "self_attn.v_proj", spec(dim, kv_dim))?,
-            o: Linear::new(b, "self_attn.o_proj", spec(q_dim, dim).residual(layers))?,
+            q: Linear::new(b, "self_attn.q_proj", spec(dim, q_dim, config.qkv_bias))?,
+            k: Linear::new(b, "self_attn.k_proj", spec(dim, kv_dim, config.qkv_bias))?,
+            v: Linear::new(b, "self_attn.v_proj", spec(dim, kv_dim, config.qkv_bias))?,
+            o: Linear::new(b, "self_attn.o_proj", spec(q_dim, dim, config.o_bias).residual(layers))?,
             post_norm: RmsNorm::new(b, "post_attention_layernorm", dim, eps)?,
-            gate: Linear::new(b, "mlp.gate_proj", spec(dim, wide))?,
-            up: Linear::new(b, "mlp.up_proj", spec(dim, wide))?,
-            down: Linear::new(b, "mlp.down_proj", spec(wide, dim).residual(layers))?,
+            gate: Linear::new(b, "mlp.gate_proj", spec(dim, wide, config.mlp_bias))?,
+            up: Linear::new(b, "mlp.up_proj", spec(dim, wide, config.mlp_bias))?,
+            down: Linear::new(b, "mlp.down_proj", spec(wide, dim, config.mlp_bias).residual(layers))?,
             q_heads,
             kv_heads,
+            act: config.hidden_act.into(),
+            window: config.sliding_window.filter(|_| index >= config.full_attention_layers),
             dropout: config.dropout,
         })
+    }
+
+    /// What this block's tokens see, where others see `attend`.
+    fn windowed(&self, attend: &Attend) -> Attend {
+        match (self.window, attend.mask) {
+            (Some(window), Mask::Causal) => Attend {
+                mask: Mask::Window(window),
+                ..attend.clone()
+            },
+            _ => attend.clone(),
+        }
     }
 
     /// Queries and keys, turned by their positions, and values: (batch, tokens, heads, head_dim) each.
@@ -198,7 +241,11 @@ impl Block {
     fn finish(&self, g: &Graph<'_>, mixed: &Var, x: &Var) -> Result<Var> {
         let x = self.o.add_to(g, &merge_heads(mixed)?, x, self.dropout)?;
         let h = self.post_norm.forward(g, &x)?;
-        let h = ops::silu_mul(&self.gate.forward(g, &h)?, &self.up.forward(g, &h)?)?;
+        let up = self.up.forward(g, &h)?;
+        let h = match self.act {
+            Activation::Silu => ops::silu_mul(&self.gate.forward(g, &h)?, &up)?,
+            act => ops::mul(&self.gate.forward_act(g, &h, act)?, &up)?,
+        };
         self.down.add_to(g, &h, &x, self.dropout)
     }
 
@@ -212,6 +259,6 @@ impl Block {
     ) -> Result<Var> {
         let (q, k, v) = self.heads(g, x, positions, inv_freq)?;
         let (k, v) = cached.append(&k, &v)?;
-        self.finish(g, &ops::attention(&q, &k, &v, attend.clone())?, x)
+        self.finish(g, &ops::attention(&q, &k, &v, self.windowed(attend))?, x)
     }
 }

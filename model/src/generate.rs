@@ -223,7 +223,7 @@ impl<'v> Rows<'v> {
         let out = decoder.step(&g, &x, &positions, &attend, &mut self.cache)?;
         let flat = ops::reshape(&out, [size, decoder.config().hidden_size])?;
         let ends = ops::embedding(&flat, &Tensor::from_slice(device, &last, [batch])?)?;
-        let logits = ops::linear(&ends, &g.param(decoder.head()), None)?;
+        let logits = decoder.logits(&g, &ends)?;
         let vocab = logits.shape().last();
         self.logits = logits.tensor().to_f64()?.chunks(vocab).map(<[f64]>::to_vec).collect();
         Ok(())

@@ -8,10 +8,13 @@ mod attention;
 mod chat;
 mod config;
 mod decoder;
+mod dual_encoder;
+mod encoder;
 mod error;
 mod files;
 mod generate;
 mod groups;
+pub mod hf;
 mod image;
 mod kv_cache;
 mod linear;
@@ -23,6 +26,7 @@ mod pretrained;
 mod projector;
 mod qformer;
 mod sampler;
+mod text_encoder;
 mod texts;
 mod tokenizer;
 mod vit;
@@ -31,10 +35,11 @@ pub mod weights;
 
 pub use chat::prompt;
 pub use config::{
-    AdapterConfig, AdapterKind, DecoderConfig, HiddenAct, ImageAttention, ImagePositions, LoraConfig, LoraConfigs,
-    PositionKind, QFormerConfig, VisionConfig, VlmConfig,
+    AdapterConfig, AdapterKind, DecoderConfig, DualConfig, DualKind, HiddenAct, ImageAttention, ImagePositions,
+    LoraConfig, LoraConfigs, PositionKind, QFormerConfig, RopeScaling, TextConfig, VisionConfig, VlmConfig,
 };
 pub use decoder::Decoder;
+pub use dual_encoder::DualEncoder;
 pub use error::{Error, Result};
 pub use files::write_atomically;
 pub use generate::Generation;
@@ -48,6 +53,7 @@ pub use pretrained::{Pretrained, save_folder};
 pub use projector::Projector;
 pub use qformer::QFormer;
 pub use sampler::Sampler;
+pub use text_encoder::TextEncoder;
 pub use texts::{IGNORE, TextBatch, Texts, Turn};
 pub use tokenizer::{Specials, Tokenizer};
 pub use vit::Vit;

@@ -46,11 +46,6 @@ impl<'a> LinearSpec<'a> {
         }
     }
 
-    /// The same without a bias.
-    pub fn without_bias(self) -> LinearSpec<'a> {
-        LinearSpec { bias: false, ..self }
-    }
-
     /// For a layer whose output is added to the residual stream of a model with `layers` blocks: the variance of
     /// the sum over both sublayers of all blocks stays 1 (Radford et al. 2019).
     pub fn residual(self, layers: usize) -> LinearSpec<'a> {

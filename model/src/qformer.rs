@@ -18,15 +18,40 @@ use engine::{Activation, Graph, Init, Mask, Pairs, ParamBuilder, ParamId, Result
 pub struct QFormer {
     config: QFormerConfig,
     queries: ParamId,
-    words: ParamId,
-    positions: ParamId,
     norm: LayerNorm,
     blocks: Vec<Block>,
     key_positions: Option<GridPositions>,
+    text: Option<TextParts>,
+}
+
+/// What a Q-Former needs for texts: embeddings and the heads that compare and match.
+#[derive(Debug, Clone)]
+struct TextParts {
+    words: ParamId,
+    positions: ParamId,
     vision_projection: Linear,
     text_projection: Linear,
     itm_head: Linear,
     logit_scale: ParamId,
+}
+
+impl TextParts {
+    fn new(builder: &mut ParamBuilder, config: &QFormerConfig, vocab_size: usize) -> Result<TextParts> {
+        let dim = config.hidden_size;
+        let embedding = Init::Normal(1.0 / (dim as f64).sqrt());
+        let words = builder.add("embeddings.word_embeddings.weight", [vocab_size, dim], embedding)?;
+        let table = [config.max_position_embeddings, dim];
+        let positions = builder.add("embeddings.position_embeddings.weight", table, embedding)?;
+        let mut head = |name, out| Linear::new(builder, name, LinearSpec::new(dim, out, None));
+        Ok(TextParts {
+            words,
+            positions,
+            vision_projection: head("vision_projection", config.projection)?,
+            text_projection: head("text_projection", config.projection)?,
+            itm_head: head("itm_head", 2)?,
+            logit_scale: builder.add("logit_scale", [1], Init::Constant((1.0f64 / 0.07).ln()))?,
+        })
+    }
 }
 
 impl QFormer {
@@ -40,10 +65,10 @@ impl QFormer {
     ) -> Result<QFormer> {
         let dim = config.hidden_size;
         let queries = builder.add("query_tokens", [1, config.num_query_tokens, dim], Init::Normal(0.02))?;
-        let embedding = Init::Normal(1.0 / (dim as f64).sqrt());
-        let words = builder.add("embeddings.word_embeddings.weight", [vocab_size, dim], embedding)?;
-        let table = [config.max_position_embeddings, dim];
-        let positions = builder.add("embeddings.position_embeddings.weight", table, embedding)?;
+        let text = match config.text {
+            true => Some(TextParts::new(builder, config, vocab_size)?),
+            false => None,
+        };
         let norm = LayerNorm::new(builder, "qformer.layernorm", dim, config.layer_norm_eps)?;
         let block = |i: usize| {
             let looks = i
@@ -56,27 +81,35 @@ impl QFormer {
         let blocks = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
         let leading = vision.tokens() - vision.patches();
         let key_positions = GridPositions::new(leading, vision.grid(), vision.hidden_size);
-        let mut head = |name, out| Linear::new(builder, name, LinearSpec::new(dim, out, None));
         Ok(QFormer {
             config: config.clone(),
             queries,
-            words,
-            positions,
             norm,
             blocks,
             key_positions: config.positions_in_keys.then_some(key_positions),
-            vision_projection: head("vision_projection", config.projection)?,
-            text_projection: head("text_projection", config.projection)?,
-            itm_head: head("itm_head", 2)?,
-            logit_scale: builder.add("logit_scale", [1], Init::Constant((1.0f64 / 0.07).ln()))?,
+            text,
         })
+    }
+
+    /// The parts for texts.
+    fn texts(&self) -> Result<&TextParts> {
+        match &self.text {
+            Some(parts) => Ok(parts),
+            None => shape("qformer", "this one takes no texts: `qformer.text` is false"),
+        }
     }
 
     /// Queries that look at images alone: image tokens (batch, tokens, image dim) → (batch, queries, dim).
     pub fn queries(&self, g: &Graph<'_>, image: &Var) -> Result<Var> {
+        self.query_states(g, image, &mut |_| {})
+    }
+
+    /// As [`QFormer::queries`]; `seen` is shown what enters the first block and what leaves each.
+    pub fn query_states(&self, g: &Graph<'_>, image: &Var, seen: &mut dyn FnMut(&Var)) -> Result<Var> {
         let queries = self.query_tokens(g, image)?;
         let x = self.entering(g, &queries)?;
-        self.run(g, x, self.config.num_query_tokens, Some(image), &Attend::full())
+        let count = self.config.num_query_tokens;
+        self.run(g, x, count, Some(image), &Attend::full(), seen)
     }
 
     /// Texts alone, each token seeing the whole text: (batch, tokens, dim).
@@ -87,7 +120,7 @@ impl QFormer {
             k_lens: Some(texts.lens),
             ..Attend::full()
         };
-        self.run(g, x, 0, None, &attend)
+        self.run(g, x, 0, None, &attend, &mut |_| {})
     }
 
     /// Queries and texts that see each other: outputs of the queries (batch, queries, dim) and the text
@@ -124,19 +157,19 @@ impl QFormer {
 
     /// As [`QFormer::itc_features`], from the output of [`QFormer::queries`].
     pub fn project_queries(&self, g: &Graph<'_>, queries: &Var) -> Result<Var> {
-        ops::l2_normalize(&self.vision_projection.forward(g, queries)?, 1e-12)
+        ops::l2_normalize(&self.texts()?.vision_projection.forward(g, queries)?, 1e-12)
     }
 
     /// Texts as unit vectors, from their first token: (batch, projection).
     pub fn text_features(&self, g: &Graph<'_>, texts: &Texts) -> Result<Var> {
         let first = ops::slice(&self.text(g, texts)?, 0, 1)?;
         let first = ops::reshape(&first, [texts.batch, self.config.hidden_size])?;
-        ops::l2_normalize(&self.text_projection.forward(g, &first)?, 1e-12)
+        ops::l2_normalize(&self.texts()?.text_projection.forward(g, &first)?, 1e-12)
     }
 
     /// The logarithm of the factor on image–text scores: (1).
-    pub fn logit_scale(&self, g: &Graph<'_>) -> Var {
-        g.param(self.logit_scale)
+    pub fn logit_scale(&self, g: &Graph<'_>) -> Result<Var> {
+        Ok(g.param(self.texts()?.logit_scale))
     }
 
     /// Whether image and text belong together: logits of no and yes (batch, 2), the mean over queries.
@@ -146,7 +179,7 @@ impl QFormer {
 
     /// Output of the queries (batch, queries, dim) → (batch, 2).
     fn itm_head(&self, g: &Graph<'_>, queries: &Var) -> Result<Var> {
-        ops::mean_axis(&self.itm_head.forward(g, queries)?, 1)
+        ops::mean_axis(&self.texts()?.itm_head.forward(g, queries)?, 1)
     }
 
     /// Cross-entropy of [`QFormer::itm_logits`] of pairs from a batch against their labels.
@@ -166,25 +199,35 @@ impl QFormer {
         let rows = texts.batch * texts.tokens;
         let out = ops::reshape(&out, [rows, self.config.hidden_size])?;
         let targets = Tensor::from_slice(g.params().device(), targets, [rows])?;
-        ops::linear_cross_entropy(&out, &g.param(self.words), &targets, 0.0)
+        ops::linear_cross_entropy(&out, &g.param(self.texts()?.words), &targets, 0.0)
     }
 
     fn run_joint(&self, g: &Graph<'_>, image: &Var, texts: &PlacedTexts, attend: &Attend) -> Result<Var> {
         let joint = ops::concat(&[&self.query_tokens(g, image)?, &self.word_embeddings(g, texts)?])?;
         let x = self.entering(g, &joint)?;
-        self.run(g, x, self.config.num_query_tokens, Some(image), attend)
+        self.run(g, x, self.config.num_query_tokens, Some(image), attend, &mut |_| {})
     }
 
     /// All blocks over `queries` queries followed by text.
-    fn run(&self, g: &Graph<'_>, mut x: Var, queries: usize, image: Option<&Var>, attend: &Attend) -> Result<Var> {
+    fn run(
+        &self,
+        g: &Graph<'_>,
+        mut x: Var,
+        queries: usize,
+        image: Option<&Var>,
+        attend: &Attend,
+        seen: &mut dyn FnMut(&Var),
+    ) -> Result<Var> {
         let keys = match (image, &self.key_positions) {
             (Some(image), Some(positions)) => Some(ops::add_broadcast(image, &positions.table(g)?)?),
             (image, _) => image.cloned(),
         };
+        seen(&x);
         for block in &self.blocks {
             let (block, attend) = (block.clone(), attend.clone());
             let inputs: Vec<&Var> = [Some(&x), keys.as_ref(), image].into_iter().flatten().collect();
             x = g.block(&inputs, move |g, inputs| block.forward(g, inputs, queries, &attend))?;
+            seen(&x);
         }
         if self.config.norm_first {
             self.norm.forward(g, &x)
@@ -215,8 +258,9 @@ impl QFormer {
                 format!("texts of {} tokens, at most {limit} fit", texts.tokens),
             );
         }
-        let words = ops::embedding(&g.param(self.words), &texts.ids)?;
-        let table = ops::reshape(&g.param(self.positions), [1, limit, self.config.hidden_size])?;
+        let parts = self.texts()?;
+        let words = ops::embedding(&g.param(parts.words), &texts.ids)?;
+        let table = ops::reshape(&g.param(parts.positions), [1, limit, self.config.hidden_size])?;
         let positions = ops::slice(&table, 0, texts.tokens)?;
         let positions = ops::reshape(&positions, [texts.tokens, self.config.hidden_size])?;
         ops::add_broadcast(&words, &positions)
@@ -239,7 +283,7 @@ struct Block {
     attention: Attention,
     cross: Option<Attention>,
     for_queries: FeedForward,
-    for_text: FeedForward,
+    for_text: Option<FeedForward>,
 }
 
 impl Block {
@@ -256,7 +300,10 @@ impl Block {
                 .map(|width| Attention::new(b, "crossattention", config, width, lora))
                 .transpose()?,
             for_queries: FeedForward::new(b, ["intermediate_query", "output_query"], config, lora)?,
-            for_text: FeedForward::new(b, ["intermediate", "output"], config, lora)?,
+            for_text: match config.text {
+                true => Some(FeedForward::new(b, ["intermediate", "output"], config, lora)?),
+                false => None,
+            },
         })
     }
 
@@ -264,8 +311,12 @@ impl Block {
     fn forward(&self, g: &Graph<'_>, inputs: &[Var], queries: usize, attend: &Attend) -> Result<Var> {
         let x = self.attention.forward(g, &inputs[0], None, attend.clone())?;
         let text = x.shape()[1] - queries;
+        let for_text = |x: &Var| match &self.for_text {
+            Some(layers) => layers.forward(g, x),
+            None => shape("qformer", "this one takes no texts: `qformer.text` is false"),
+        };
         if queries == 0 {
-            return self.for_text.forward(g, &x);
+            return for_text(&x);
         }
         let mut q = if text == 0 {
             x.clone()
@@ -279,7 +330,7 @@ impl Block {
         if text == 0 {
             return Ok(q);
         }
-        let t = self.for_text.forward(g, &ops::slice(&x, queries, text)?)?;
+        let t = for_text(&ops::slice(&x, queries, text)?)?;
         ops::concat(&[&q, &t])
     }
 }
@@ -308,6 +359,7 @@ impl Attention {
             out: LinearSpec::new(dim, dim, lora).residual(config.num_hidden_layers),
             heads: config.num_attention_heads,
             dropout: config.dropout,
+            attention_dropout: config.attention_dropout,
         };
         b.scope(name, |b| {
             Ok(Attention {
@@ -330,13 +382,14 @@ impl Attention {
     }
 }
 
-/// `norm(x + output(gelu(intermediate(x))))`, or `x + output(gelu(intermediate(norm(x))))`.
+/// `norm(x + output(act(intermediate(x))))`, or `x + output(act(intermediate(norm(x))))`.
 #[derive(Debug, Clone)]
 struct FeedForward {
     intermediate: Linear,
     output: Linear,
     norm: LayerNorm,
     norm_first: bool,
+    act: Activation,
     dropout: f64,
 }
 
@@ -354,18 +407,17 @@ impl FeedForward {
             output: Linear::new(b, &format!("{outer}.dense"), output)?,
             norm: LayerNorm::new(b, &format!("{outer}.LayerNorm"), dim, config.layer_norm_eps)?,
             norm_first: config.norm_first,
+            act: config.hidden_act.into(),
             dropout: config.dropout,
         })
     }
 
     fn forward(&self, g: &Graph<'_>, x: &Var) -> Result<Var> {
         if self.norm_first {
-            let h = self
-                .intermediate
-                .forward_act(g, &self.norm.forward(g, x)?, Activation::Gelu)?;
+            let h = self.intermediate.forward_act(g, &self.norm.forward(g, x)?, self.act)?;
             return self.output.add_to(g, &h, x, self.dropout);
         }
-        let h = self.intermediate.forward_act(g, x, Activation::Gelu)?;
+        let h = self.intermediate.forward_act(g, x, self.act)?;
         self.norm.forward(g, &self.output.add_to(g, &h, x, self.dropout)?)
     }
 }

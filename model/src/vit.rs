@@ -1,13 +1,13 @@
 //! A vision transformer (Dosovitskiy et al. 2021): patches of pixels in, one token per patch out.
 
-use crate::attention::{MultiHead, MultiHeadSpec};
 use crate::config::{LoraConfig, PositionKind, VisionConfig};
+use crate::encoder::{Block, BlockSpec};
 use crate::error::shape;
 use crate::linear::{Linear, LinearSpec, dropout};
 use crate::norm::LayerNorm;
 use crate::positions::GridPositions;
 use engine::ops::Attend;
-use engine::{Activation, Graph, Init, ParamBuilder, ParamId, Result, Var, ops};
+use engine::{Graph, Init, ParamBuilder, ParamId, Result, Var, ops};
 
 /// The image encoder, under the names of Hugging Face's `vision_model`.
 #[derive(Debug, Clone)]
@@ -53,7 +53,16 @@ impl Vit {
                 .pre_layernorm
                 .then(|| LayerNorm::new(b, "pre_layrnorm", dim, eps))
                 .transpose()?;
-            let block = |i| b.scope(format!("encoder.layers.{i}"), |b| Block::new(b, config, lora));
+            let spec = BlockSpec {
+                dim,
+                wide: config.intermediate_size,
+                heads: config.num_attention_heads,
+                layers: config.num_hidden_layers,
+                act: config.hidden_act.into(),
+                eps,
+                dropout: config.dropout,
+            };
+            let block = |i| b.scope(format!("encoder.layers.{i}"), |b| Block::new(b, &spec, lora));
             let blocks = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
             Ok(Vit {
                 config: config.clone(),
@@ -67,18 +76,40 @@ impl Vit {
         })
     }
 
-    /// Tokens of images: pixels (batch, 3, height, width) → (batch, tokens, dim), after the last norm; the class
-    /// token, if there is one, comes first.
+    /// Tokens of images: pixels (batch, 3, height, width) → (batch, tokens, dim), after the last norm or from the block
+    /// that the configuration names; the class token, if there is one, comes first.
     pub fn forward(&self, g: &Graph<'_>, pixels: &Var) -> Result<Var> {
+        let x = self.states(g, pixels, self.config.feature_blocks(), &mut |_| {})?;
+        match self.config.feature_layer {
+            None => self.norm(g, &x),
+            Some(_) => Ok(x),
+        }
+    }
+
+    /// Tokens after so many `blocks`, before the last norm; `seen` is shown what enters the first block and what leaves
+    /// each.
+    pub fn states(&self, g: &Graph<'_>, pixels: &Var, blocks: usize, seen: &mut dyn FnMut(&Var)) -> Result<Var> {
         let mut x = self.embed(g, pixels)?;
         if let Some(norm) = &self.pre_norm {
             x = norm.forward(g, &x)?;
         }
-        for block in &self.blocks {
+        seen(&x);
+        for block in &self.blocks[..blocks] {
             let block = block.clone();
-            x = g.block(&[&x], move |g, inputs| block.forward(g, &inputs[0]))?;
+            x = g.block(&[&x], move |g, inputs| block.forward(g, &inputs[0], &Attend::full()))?;
+            seen(&x);
         }
-        self.post_norm.forward(g, &x)
+        Ok(x)
+    }
+
+    /// The last norm.
+    pub fn norm(&self, g: &Graph<'_>, x: &Var) -> Result<Var> {
+        self.post_norm.forward(g, x)
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &VisionConfig {
+        &self.config
     }
 
     /// The patch tokens among an encoder's output: (batch, tokens, dim) → (batch, patches, dim).
@@ -149,53 +180,5 @@ impl Stem {
             Some(projection) => projection.forward(g, &ops::activate(&x, config.hidden_act.into())?),
             None => Ok(x),
         }
-    }
-}
-
-/// A pre-norm transformer block.
-#[derive(Debug, Clone)]
-struct Block {
-    norm1: LayerNorm,
-    attention: MultiHead,
-    norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    act: Activation,
-    dropout: f64,
-}
-
-impl Block {
-    fn new(b: &mut ParamBuilder, config: &VisionConfig, lora: Option<&LoraConfig>) -> Result<Block> {
-        let (dim, wide, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
-        let eps = config.layer_norm_eps;
-        let attention = MultiHeadSpec {
-            names: [
-                "self_attn.q_proj",
-                "self_attn.k_proj",
-                "self_attn.v_proj",
-                "self_attn.out_proj",
-            ],
-            query: LinearSpec::new(dim, dim, lora),
-            key_dim: dim,
-            out: LinearSpec::new(dim, dim, lora).residual(layers),
-            heads: config.num_attention_heads,
-            dropout: config.dropout,
-        };
-        Ok(Block {
-            norm1: LayerNorm::new(b, "layer_norm1", dim, eps)?,
-            attention: MultiHead::new(b, attention)?,
-            norm2: LayerNorm::new(b, "layer_norm2", dim, eps)?,
-            fc1: Linear::new(b, "mlp.fc1", LinearSpec::new(dim, wide, lora))?,
-            fc2: Linear::new(b, "mlp.fc2", LinearSpec::new(wide, dim, lora).residual(layers))?,
-            act: config.hidden_act.into(),
-            dropout: config.dropout,
-        })
-    }
-
-    fn forward(&self, g: &Graph<'_>, x: &Var) -> Result<Var> {
-        let h = self.norm1.forward(g, x)?;
-        let x = self.attention.forward(g, &h, &h, &h, x, Attend::full())?;
-        let h = self.fc1.forward_act(g, &self.norm2.forward(g, &x)?, self.act)?;
-        self.fc2.add_to(g, &h, &x, self.dropout)
     }
 }

@@ -36,14 +36,13 @@ impl Vlm {
         let (vision, decoder, adapter) = (&config.vision, &config.decoder, &config.adapter);
         let lora = config.lora.adapter.as_ref();
         let (image_dim, dim) = (vision.hidden_size, decoder.hidden_size);
-        let hidden = adapter.hidden_size.unwrap_or(dim);
         let vit = Vit::new(builder, vision, config.lora.vision.as_ref())?;
         let qformer = config.qformer.as_ref();
         let qformer = qformer.map(|q| QFormer::new(builder, q, vision, config.vocab_size, lora));
         let query_dim = config.qformer.as_ref().map_or(0, |q| q.hidden_size);
         let mut projector = |wanted: bool, name: &str, from| {
             wanted
-                .then(|| Projector::new(builder, name, [from, hidden, dim], lora))
+                .then(|| Projector::new(builder, name, adapter, [from, dim], lora))
                 .transpose()
         };
         let uses_patches = adapter.kind != AdapterKind::Qformer;
@@ -90,7 +89,11 @@ impl Vlm {
             parts.push(projector.forward(g, &qformer.queries(g, features)?)?);
         }
         if let Some(projector) = &self.for_patches {
-            let patches = projector.forward(g, &self.vision.patches(features)?)?;
+            let tokens = match self.config.adapter.class_token {
+                true => features.clone(),
+                false => self.vision.patches(features)?,
+            };
+            let patches = projector.forward(g, &tokens)?;
             parts.push(match &self.patch_positions {
                 Some(positions) => ops::add_broadcast(&patches, &positions.table(g)?)?,
                 None => patches,
@@ -161,6 +164,36 @@ impl Vlm {
             ..Attend::default()
         };
         Ok((x, Tensor::from_slice(device, &positions, all)?, attend))
+    }
+
+    /// Text with images anywhere in it, as pre-trained models take it: ids (batch, tokens), in which `image_token` stands for
+    /// each slot, and the slots themselves, visual (images, slots, dim), in their order. (batch, tokens, dim).
+    ///
+    /// # Errors
+    /// When there are not as many places as slots.
+    pub fn interleave(&self, g: &Graph<'_>, ids: &[i32], tokens: usize, image_token: i32, visual: &Var) -> Result<Var> {
+        let dim = self.config.decoder.hidden_size;
+        let slots = visual.shape().elements() / dim;
+        let words: Vec<i32> = ids.iter().copied().filter(|&id| id != image_token).collect();
+        if ids.len() - words.len() != slots || tokens == 0 || !ids.len().is_multiple_of(tokens) {
+            let places = ids.len() - words.len();
+            let message = format!(
+                "{places} places for images in {} tokens, {slots} slots to put there",
+                ids.len()
+            );
+            return Ok(shape("vlm", message)?);
+        }
+        let (mut slot, mut word) = (0..slots as i32, slots as i32..);
+        let sources = ids
+            .iter()
+            .map(|&id| if id == image_token { slot.next() } else { word.next() });
+        let sources: Vec<i32> = sources.flatten().collect();
+        let device = g.params().device();
+        let words = Tensor::from_slice(device, &words, [1, words.len()])?;
+        let all = ops::concat(&[&ops::reshape(visual, [1, slots, dim])?, &self.decoder.embed(g, &words)?])?;
+        let all = ops::reshape(&all, [sources.len(), dim])?;
+        let sources = Tensor::from_slice(device, &sources, [sources.len() / tokens, tokens])?;
+        Ok(ops::embedding(&all, &sources)?)
     }
 
     /// The position of the text's first token after `slots` image slots.

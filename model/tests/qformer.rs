@@ -130,7 +130,7 @@ fn gradients_of_all_three_losses_agree_with_differences() {
         let itc = ops::clip_loss(
             &q.itc_features(g, &image)?,
             &q.text_features(g, &matching)?,
-            &q.logit_scale(g),
+            &q.logit_scale(g)?,
         )?;
         let list = |numbers: [i32; 2]| Tensor::from_slice(&Device::cpu(), &numbers, [2]);
         let pairs = Pairs {

@@ -117,6 +117,7 @@ impl Sight {
         let by_mask = match self.mask {
             Mask::Full => true,
             Mask::Causal => j + q_len <= i + k_len,
+            Mask::Window(window) => j + q_len <= i + k_len && j + q_len + window > i + k_len,
             Mask::PrefixCausal(prefix) => j < prefix || (i >= prefix && j <= i),
         };
         let within = |lens: &Option<Vec<i32>>, place: usize| lens.as_ref().is_none_or(|l| (place as i32) < l[batch]);

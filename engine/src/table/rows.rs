@@ -194,6 +194,8 @@ fn attention() -> Vec<Case> {
         attend("causal", square, masked(Mask::Causal)),
         attend("causal, more keys", cross, masked(Mask::Causal)),
         attend("prefix", square, masked(Mask::PrefixCausal(3))),
+        attend("window", square, masked(Mask::Window(3))),
+        attend("window, more keys", cross, masked(Mask::Window(2))),
         attend("cross", cross, masked(Mask::Full)),
         attend(
             "lengths, one empty",

@@ -158,6 +158,23 @@ pub(crate) fn cast(x: View, out: &mut ViewMut) {
     on_float!(x.dtype(), T => on_float!(out.dtype(), U => cast_slice::<T, U>(x.slice(), out.slice_mut())))
 }
 
+pub(crate) fn load(bytes: &[u8], from: DType, out: &mut ViewMut) {
+    on_float!(from, T => on_float!(out.dtype(), U => load_slice::<T, U>(bytes, out.slice_mut())))
+}
+
+fn load_slice<T: Single, U: Single>(bytes: &[u8], out: &mut [U]) {
+    match bytemuck::try_cast_slice::<u8, T>(bytes) {
+        Ok(aligned) => cast_slice(aligned, out),
+        Err(_) => {
+            for (bytes, out) in bytes.chunks(CHUNK * size_of::<T>()).zip(out.chunks_mut(CHUNK)) {
+                let mut numbers = vec![T::zeroed(); out.len()];
+                bytemuck::cast_slice_mut(&mut numbers).copy_from_slice(bytes);
+                cast_slice::<T, U>(&numbers, out);
+            }
+        }
+    }
+}
+
 fn cast_slice<T: Single, U: Single>(x: &[T], out: &mut [U]) {
     /// Elements converted at a time: their singles stay in the first-level cache.
     const BLOCK: usize = 1024;

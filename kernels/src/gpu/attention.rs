@@ -33,6 +33,7 @@ struct Tiles {
     dtype: DType,
     head_dim: usize,
     aligned: bool,
+    window: bool,
     segments: bool,
     dropout: bool,
 }
@@ -53,19 +54,21 @@ impl Tiles {
         }
         let aligned = pointers.iter().all(|pointer| pointer.bits.is_multiple_of(WIDE as u64));
         Ok(Tiles {
+            window: matches!(p.mask, Mask::Window(_)),
             segments: p.segments.is_some(),
             dropout: p.dropout > 0.0,
             ..Tiles::plain(family, dtype, p.head_dim, aligned)
         })
     }
 
-    /// Without segments and dropout. `aligned`: every tensor starts at a multiple of [`WIDE`] bytes.
+    /// Without window, segments and dropout. `aligned`: every tensor starts at a multiple of [`WIDE`] bytes.
     fn plain(family: &'static str, dtype: DType, head_dim: usize, aligned: bool) -> Tiles {
         Tiles {
             family,
             dtype,
             head_dim,
             aligned: aligned && (head_dim * dtype.size()).is_multiple_of(WIDE),
+            window: false,
             segments: false,
             dropout: false,
         }
@@ -91,6 +94,7 @@ impl Tiles {
             .define("HEAD_DIM", self.head_dim)
             .define("STREAMED", self.streamed())
             .define("ALIGNED", u8::from(self.aligned))
+            .define("WINDOW", u8::from(self.window))
             .define("SEGMENTS", u8::from(self.segments))
             .define("DROPOUT", u8::from(self.dropout))
     }
@@ -111,7 +115,7 @@ fn with_options(own: &[Arg], p: &Attention) -> Vec<Arg> {
     let prefix = match p.mask {
         Mask::Full => i32::MAX,
         Mask::Causal => 0,
-        Mask::PrefixCausal(prefix) => i32::try_from(prefix).unwrap_or(i32::MAX),
+        Mask::PrefixCausal(prefix) | Mask::Window(prefix) => i32::try_from(prefix).unwrap_or(i32::MAX),
     };
     let sizes = [p.q_len, p.k_len, p.q_heads, p.kv_heads, p.kv_stride].map(|size| Arg::from(size as i32));
     let options = args![
@@ -215,8 +219,10 @@ pub(crate) fn modules() -> Vec<(Module, usize)> {
                         ..plain
                     },
                     Tiles { dropout: true, ..plain },
+                    Tiles { window: true, ..plain },
                     Tiles {
                         aligned: false,
+                        window: true,
                         segments: true,
                         dropout: true,
                         ..plain

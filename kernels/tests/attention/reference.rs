@@ -72,6 +72,7 @@ impl Case {
         let mask = match self.mask {
             Mask::Full => true,
             Mask::Causal => j as isize <= place,
+            Mask::Window(window) => j as isize <= place && j as isize > place - window as isize,
             Mask::PrefixCausal(prefix) => (i < prefix && j < prefix) || (i >= prefix && j <= i),
         };
         let within = |lens: &Option<Vec<i32>>, at: usize| lens.as_ref().is_none_or(|lens| (at as i32) < lens[b]);

@@ -1,6 +1,6 @@
 //! Configuration of what connects encoder and decoder.
 
-use super::{above_zero, config, divides, positive, probability};
+use super::{HiddenAct, above_zero, config, divides, positive, probability};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
@@ -22,10 +22,16 @@ pub struct QFormerConfig {
     pub cross_attention_frequency: usize,
     /// The longest text in tokens.
     pub max_position_embeddings: usize,
+    /// The feed-forward layers' activation.
+    pub hidden_act: HiddenAct,
+    /// Takes texts, too, and has the heads that compare, match and caption; false: queries only, as in whole BLIP-2.
+    pub text: bool,
     /// Added to the variance in layer norms.
     pub layer_norm_eps: f64,
     /// Dropout on embeddings and on what each sublayer adds.
     pub dropout: f64,
+    /// Dropout on attention's weights.
+    pub attention_dropout: f64,
     /// Width of the space in which images and texts are compared.
     pub projection: usize,
     /// Adds 2-D sinusoidal positions to the keys of cross-attention.
@@ -45,8 +51,11 @@ impl Default for QFormerConfig {
             intermediate_size: 288,
             cross_attention_frequency: 2,
             max_position_embeddings: 64,
+            hidden_act: HiddenAct::Gelu,
+            text: true,
             layer_norm_eps: 1e-5,
             dropout: 0.0,
+            attention_dropout: 0.0,
             projection: 64,
             positions_in_keys: true,
             norm_first: false,
@@ -55,7 +64,7 @@ impl Default for QFormerConfig {
 }
 
 impl QFormerConfig {
-    pub(super) fn validate(&self, image_width: usize) -> Result<()> {
+    pub(crate) fn validate(&self, image_width: usize) -> Result<()> {
         positive("qformer.num_query_tokens", self.num_query_tokens)?;
         positive("qformer.hidden_size", self.hidden_size)?;
         positive("qformer.num_hidden_layers", self.num_hidden_layers)?;
@@ -74,6 +83,7 @@ impl QFormerConfig {
             divides("qformer.positions_in_keys", 4, image_width, "vision.hidden_size")?;
         }
         above_zero("qformer.layer_norm_eps", self.layer_norm_eps)?;
+        probability("qformer.attention_dropout", self.attention_dropout)?;
         probability("qformer.dropout", self.dropout)
     }
 }
@@ -99,6 +109,14 @@ pub struct AdapterConfig {
     pub kind: AdapterKind,
     /// Width between a projector's two layers; the decoder's when none.
     pub hidden_size: Option<usize>,
+    /// Projectors are a single linear layer, as in BLIP-2.
+    pub linear: bool,
+    /// The activation between a projector's two layers.
+    pub hidden_act: HiddenAct,
+    /// Projectors have biases.
+    pub bias: bool,
+    /// The class token is among the patch tokens the decoder sees: LLaVA's `vision_feature_select_strategy = "full"`.
+    pub class_token: bool,
     /// Adds 2-D sinusoidal positions to the projected patch tokens.
     pub positions: bool,
 }
@@ -108,15 +126,25 @@ impl Default for AdapterConfig {
         AdapterConfig {
             kind: AdapterKind::Mlp,
             hidden_size: None,
+            linear: false,
+            hidden_act: HiddenAct::Gelu,
+            bias: true,
+            class_token: false,
             positions: true,
         }
     }
 }
 
 impl AdapterConfig {
-    pub(super) fn validate(&self, decoder_width: usize) -> Result<()> {
+    pub(crate) fn validate(&self, decoder_width: usize) -> Result<()> {
         if self.hidden_size == Some(0) {
             return config("adapter.hidden_size", "must be at least 1");
+        }
+        if self.positions && self.class_token {
+            return config(
+                "adapter.positions",
+                "the class token has no place: set one of the two to false",
+            );
         }
         if self.positions && self.kind != AdapterKind::Qformer {
             divides("adapter.positions", 4, decoder_width, "decoder.hidden_size")?;

@@ -2,11 +2,13 @@
 
 mod adapter;
 mod decoder;
+mod dual;
 mod lora;
 mod vision;
 
 pub use adapter::{AdapterConfig, AdapterKind, QFormerConfig};
-pub use decoder::{DecoderConfig, ImageAttention, ImagePositions};
+pub use decoder::{DecoderConfig, ImageAttention, ImagePositions, RopeScaling};
+pub use dual::{DualConfig, DualKind, TextConfig};
 pub use lora::{LoraConfig, LoraConfigs};
 pub use vision::{HiddenAct, PositionKind, VisionConfig};
 
@@ -73,8 +75,16 @@ impl VlmConfig {
         let queries = self.qformer.as_ref().map_or(0, |q| q.num_query_tokens);
         match self.adapter.kind {
             AdapterKind::Qformer => queries,
-            AdapterKind::Mlp => self.vision.patches(),
-            AdapterKind::Both => queries + self.vision.patches(),
+            AdapterKind::Mlp => self.patch_tokens(),
+            AdapterKind::Both => queries + self.patch_tokens(),
+        }
+    }
+
+    /// Tokens of the encoder that the decoder sees, where it sees any.
+    fn patch_tokens(&self) -> usize {
+        match self.adapter.class_token {
+            true => self.vision.tokens(),
+            false => self.vision.patches(),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::error::Result;
 use engine::Activation;
 use serde::{Deserialize, Serialize};
 
-/// The activation between an encoder's two feed-forward layers, by its Hugging Face name.
+/// An activation of feed-forward layers, by its Hugging Face name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HiddenAct {
@@ -15,7 +15,11 @@ pub enum HiddenAct {
     /// `x · σ(1.702 x)`: OpenAI's CLIP.
     QuickGelu,
     /// GELU's tanh approximation: SigLIP.
+    #[serde(alias = "gelu_new")]
     GeluPytorchTanh,
+    /// `x · σ(x)`: Llama, as a gate.
+    #[serde(alias = "swish")]
+    Silu,
 }
 
 impl From<HiddenAct> for Activation {
@@ -24,6 +28,7 @@ impl From<HiddenAct> for Activation {
             HiddenAct::Gelu => Activation::Gelu,
             HiddenAct::QuickGelu => Activation::QuickGelu,
             HiddenAct::GeluPytorchTanh => Activation::GeluTanh,
+            HiddenAct::Silu => Activation::Silu,
         }
     }
 }
@@ -73,6 +78,9 @@ pub struct VisionConfig {
     pub layer_norm_eps: f64,
     /// Dropout on what each sublayer adds.
     pub dropout: f64,
+    /// The block after which tokens leave the encoder, without the last norm: 0 is what enters the first block, negative
+    /// numbers count from the end, as in LLaVA's `vision_feature_layer`. None: after the last block and the norm.
+    pub feature_layer: Option<i64>,
 }
 
 impl Default for VisionConfig {
@@ -93,6 +101,7 @@ impl Default for VisionConfig {
             hidden_act: HiddenAct::Gelu,
             layer_norm_eps: 1e-5,
             dropout: 0.0,
+            feature_layer: None,
         }
     }
 }
@@ -118,7 +127,18 @@ impl VisionConfig {
         self.patches() + usize::from(self.class_token)
     }
 
-    pub(super) fn validate(&self) -> Result<()> {
+    /// Blocks that tokens pass before they leave: [`VisionConfig::feature_layer`] counted from the start.
+    pub fn feature_blocks(&self) -> usize {
+        let blocks = self.num_hidden_layers as i64;
+        let from_start = match self.feature_layer {
+            None => blocks,
+            Some(layer) if layer < 0 => blocks + 1 + layer,
+            Some(layer) => layer,
+        };
+        from_start.clamp(0, blocks) as usize
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
         positive("vision.image_size", self.image_size)?;
         divides(
             "vision.patch_size",
@@ -149,6 +169,14 @@ impl VisionConfig {
                 self.hidden_size,
                 "the size, as sinusoidal positions need",
             )?;
+        }
+        let blocks = self.num_hidden_layers as i64;
+        if let Some(layer) = self
+            .feature_layer
+            .filter(|layer| !(-1 - blocks..=blocks).contains(layer))
+        {
+            let message = format!("{layer} is not in {}..={blocks}, as {blocks} blocks allow", -1 - blocks);
+            return config("vision.feature_layer", message);
         }
         above_zero("vision.layer_norm_eps", self.layer_norm_eps)?;
         probability("vision.dropout", self.dropout)

@@ -1,13 +1,15 @@
 //! Weights in safetensors files.
 
+mod checkpoint;
 mod read;
 mod write;
 
-pub use read::TensorFile;
+pub use checkpoint::{Checkpoint, Source};
+pub use read::{Stored, TensorFile};
 pub use write::write_tensors;
 
-use crate::error::{Error, Result};
-use engine::{ParamId, Params};
+use crate::error::Result;
+use engine::Params;
 use std::path::Path;
 
 /// Writes all parameters to `path`: trained ones at full precision, frozen ones as they are kept. The file appears
@@ -32,43 +34,10 @@ pub fn save_where(params: &Params, path: &Path, keep: impl Fn(&str) -> bool) -> 
 /// When the file is malformed, lacks a parameter, holds one the model has not, or one of another shape; nothing is
 /// changed then.
 pub fn load(path: &Path, params: &mut Params, prefix: &str) -> Result<()> {
-    let mut file = TensorFile::open(path)?;
-    let wanted: Vec<(ParamId, String)> = params
-        .ids()
-        .filter_map(|id| Some((id, params.name(id).strip_prefix(prefix)?.to_string())))
-        .collect();
-    let bad = |tensor: &str, message: String| {
-        Err(Error::Tensor {
-            path: path.to_path_buf(),
-            tensor: tensor.to_string(),
-            message,
-        })
+    let checkpoint = Checkpoint::file(path)?;
+    let named = |name: &str| match name.strip_prefix(prefix) {
+        Some(rest) => Source::named([rest]),
+        None => Source::Initial,
     };
-    for (id, name) in &wanted {
-        let expected = params.shape(*id);
-        match file.shape(name) {
-            None => return bad(name, format!("is missing; the model needs one of shape {expected}")),
-            Some(found) if found[..] != expected[..] => {
-                return bad(name, format!("has shape {found:?}, the model needs {expected}"));
-            }
-            Some(_) => {}
-        }
-    }
-    let known: std::collections::HashSet<&str> = wanted.iter().map(|(_, name)| name.as_str()).collect();
-    if let Some(extra) = file
-        .names()
-        .find(|name| !known.contains(name) && !follows_from_config(name))
-    {
-        return bad(extra, "is not a parameter of this model".into());
-    }
-    for (id, name) in &wanted {
-        let tensor = file.tensor(name, params.device())?;
-        params.set(*id, &tensor)?;
-    }
-    Ok(())
-}
-
-/// What other tools store although the configuration says it all.
-fn follows_from_config(name: &str) -> bool {
-    name == "lm_head.weight" || name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".position_ids")
+    checkpoint.load(params, named)
 }

@@ -1,13 +1,11 @@
-//! Reading safetensors: files from anywhere, trusted in nothing.
-//!
-//! Read with plain reads, not mapped: a file that shrinks meanwhile is an error, not a signal.
+//! Reading safetensors: files from anywhere, trusted in nothing but that they keep their length while they are open.
 
 use crate::error::{Error, Result, at};
-use engine::{DType, Device, Shape, Stored, Tensor};
+use engine::{DType, Device, Shape, Tensor};
+use memmap2::Mmap;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// Largest header read, in bytes.
@@ -16,28 +14,59 @@ const MAX_HEADER: u64 = 16 << 20;
 const MAX_TENSORS: usize = 100_000;
 /// Most dimensions of a tensor: what a [`Shape`] holds.
 const MAX_RANK: usize = 5;
+/// Types a file may hold, with the bytes of a number; those without a [`DType`] can be passed over but not read.
+const TYPES: [(&str, usize, Option<DType>); 13] = [
+    ("F64", 8, Some(DType::F64)),
+    ("F32", 4, Some(DType::F32)),
+    ("BF16", 2, Some(DType::BF16)),
+    ("F16", 2, Some(DType::F16)),
+    ("I32", 4, Some(DType::I32)),
+    ("U8", 1, Some(DType::U8)),
+    ("I64", 8, None),
+    ("U64", 8, None),
+    ("U32", 4, None),
+    ("I16", 2, None),
+    ("U16", 2, None),
+    ("I8", 1, None),
+    ("BOOL", 1, None),
+];
 
-/// An open safetensors file whose header has been checked.
+/// An open safetensors file whose header has been checked. Its data is mapped: a page is read when it is first touched.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    file: File,
+    map: Mmap,
     /// Where the data begins.
-    data: u64,
+    data: usize,
     entries: BTreeMap<String, Entry>,
     metadata: HashMap<String, String>,
 }
 
+/// A tensor as it lies in a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<'f> {
+    /// The file.
+    pub path: &'f Path,
+    /// The type of its numbers.
+    pub dtype: DType,
+    /// Its sizes.
+    pub shape: &'f [usize],
+    /// Its numbers, row-major and little-endian, at any address.
+    pub bytes: &'f [u8],
+}
+
 #[derive(Debug)]
 struct Entry {
-    dtype: DType,
+    tag: &'static str,
+    dtype: Option<DType>,
     shape: Vec<usize>,
-    start: u64,
+    start: usize,
     bytes: usize,
 }
 
 impl TensorFile {
-    /// Opens a file and checks its whole header.
+    /// Opens a file and checks its whole header. While it is open nobody may cut it short: the system answers a touch
+    /// beyond a mapped file's end with a signal (SIGBUS). Replacing it by renaming another over it is fine.
     ///
     /// # Errors
     /// When it cannot be read; the header is too large, not JSON, or names a tensor twice; a tensor has an unknown
@@ -47,27 +76,36 @@ impl TensorFile {
             path: path.to_path_buf(),
             message,
         };
-        let mut file = File::open(path).map_err(at(path))?;
+        let file = File::open(path).map_err(at(path))?;
         let length = file.metadata().map_err(at(path))?.len();
+        if length < 8 {
+            return Err(bad(format!("{length} bytes are too few for a safetensors file")));
+        }
+        // SAFETY: the map is read only, and its bytes are plain numbers, valid whatever they are. Another process that
+        // shortens the file meanwhile ends this one by a signal, as documented; writers of ours rename whole files.
+        let map = unsafe { Mmap::map(&file) }.map_err(at(path))?;
         let mut size = [0; 8];
-        file.read_exact(&mut size)
-            .map_err(|_| bad(format!("{length} bytes are too few for a safetensors file")))?;
+        size.copy_from_slice(&map[..8]);
         let size = u64::from_le_bytes(size);
-        if size > MAX_HEADER || size + 8 > length {
+        if size > MAX_HEADER || size + 8 > map.len() as u64 {
             let message = format!("a header of {size} bytes in a file of {length}; at most {MAX_HEADER} are read");
             return Err(bad(message));
         }
-        let mut header = vec![0; size as usize];
-        file.read_exact(&mut header).map_err(at(path))?;
-        let header: Header = serde_json::from_slice(&header).map_err(|e| bad(format!("header: {e}")))?;
-        let entries = checked(path, header.tensors, length - size - 8)?;
+        let data = size as usize + 8;
+        let header: Header = serde_json::from_slice(&map[8..data]).map_err(|e| bad(format!("header: {e}")))?;
+        let entries = checked(path, header.tensors, map.len() - data)?;
         Ok(TensorFile {
             path: path.to_path_buf(),
-            file,
-            data: size + 8,
+            map,
+            data,
             entries,
             metadata: header.metadata,
         })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// All names, sorted.
@@ -85,52 +123,44 @@ impl TensorFile {
         &self.metadata
     }
 
-    /// Reads a tensor in the file's type.
+    /// A tensor's numbers where they lie.
     ///
     /// # Errors
-    /// When there is none of this name, or the file got shorter since it was opened.
-    pub fn tensor(&mut self, name: &str, device: &Device) -> Result<Tensor> {
-        let Some(entry) = self.entries.get(name) else {
-            return Err(self.bad_tensor(name, "is not in the file".into()));
-        };
-        let mut bytes = vec![0; entry.bytes];
-        let place = SeekFrom::Start(self.data + entry.start);
-        let read = self.file.seek(place).and_then(|_| self.file.read_exact(&mut bytes));
-        read.map_err(|e| self.bad_tensor(name, e.to_string()))?;
-        let shape = Shape::new(&entry.shape);
-        Ok(match entry.dtype {
-            DType::F64 => numbers(device, &bytes, shape, f64::from_le_bytes)?,
-            DType::F32 => numbers(device, &bytes, shape, f32::from_le_bytes)?,
-            DType::BF16 => numbers(device, &bytes, shape, half::bf16::from_le_bytes)?,
-            DType::F16 => numbers(device, &bytes, shape, half::f16::from_le_bytes)?,
-            DType::I32 => numbers(device, &bytes, shape, i32::from_le_bytes)?,
-            DType::U8 => Tensor::from_slice(device, &bytes, shape)?,
-        })
-    }
-
-    fn bad_tensor(&self, name: &str, message: String) -> Error {
-        Error::Tensor {
+    /// When there is none of this name, or it is of a type that no model computes with.
+    pub fn stored(&self, name: &str) -> Result<Stored<'_>> {
+        let bad = |message: String| Error::Tensor {
             path: self.path.clone(),
             tensor: name.to_string(),
             message,
-        }
+        };
+        let entry = self.entries.get(name).ok_or_else(|| bad("is not in the file".into()))?;
+        let unread = || bad(format!("is of type {}, expected F64, F32, BF16 or F16", entry.tag));
+        Ok(Stored {
+            path: &self.path,
+            dtype: entry.dtype.ok_or_else(unread)?,
+            shape: &entry.shape,
+            bytes: &self.map[self.data + entry.start..][..entry.bytes],
+        })
+    }
+
+    /// Reads a tensor in the file's type.
+    ///
+    /// # Errors
+    /// As [`TensorFile::stored`].
+    pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
+        let found = self.stored(name)?;
+        Ok(Tensor::from_bytes(
+            device,
+            found.dtype,
+            found.bytes,
+            Shape::new(found.shape),
+        )?)
     }
 }
 
-fn numbers<T: Stored, const N: usize>(
-    device: &Device,
-    bytes: &[u8],
-    shape: Shape,
-    read: impl Fn([u8; N]) -> T,
-) -> Result<Tensor> {
-    let (chunks, _) = bytes.as_chunks::<N>();
-    let values: Vec<T> = chunks.iter().map(|chunk| read(*chunk)).collect();
-    Ok(Tensor::from_slice(device, &values, shape)?)
-}
-
 /// The header's tensors, each in its place in `length` bytes of data.
-fn checked(path: &Path, tensors: Vec<(String, RawEntry)>, length: u64) -> Result<BTreeMap<String, Entry>> {
-    let mut places: Vec<(u64, u64)> = Vec::with_capacity(tensors.len());
+fn checked(path: &Path, tensors: Vec<(String, RawEntry)>, length: usize) -> Result<BTreeMap<String, Entry>> {
+    let mut places: Vec<(usize, usize)> = Vec::with_capacity(tensors.len());
     let mut entries = BTreeMap::new();
     for (name, raw) in tensors {
         let entry = raw.check(length).map_err(|message| Error::Tensor {
@@ -138,7 +168,7 @@ fn checked(path: &Path, tensors: Vec<(String, RawEntry)>, length: u64) -> Result
             tensor: name.clone(),
             message,
         })?;
-        places.push((entry.start, entry.start + entry.bytes as u64));
+        places.push((entry.start, entry.start + entry.bytes));
         entries.insert(name, entry);
     }
     places.sort_unstable();
@@ -166,44 +196,32 @@ struct RawEntry {
 }
 
 impl RawEntry {
-    fn check(self, length: u64) -> std::result::Result<Entry, String> {
+    fn check(self, length: usize) -> std::result::Result<Entry, String> {
         let [start, end] = self.data_offsets;
-        if start > end || end > length {
+        if start > end || end > length as u64 {
             return Err(format!("lies at bytes {start}..{end} of {length}"));
         }
         if self.shape.len() > MAX_RANK {
             return Err(format!("{} dimensions, at most {MAX_RANK} are read", self.shape.len()));
         }
-        let dtype = match self.dtype.as_str() {
-            "F64" => DType::F64,
-            "F32" => DType::F32,
-            "BF16" => DType::BF16,
-            "F16" => DType::F16,
-            "I32" => DType::I32,
-            "U8" => DType::U8,
-            other => return Err(format!("type {other}, expected F64, F32, BF16, F16, I32 or U8")),
+        let Some(&(tag, size, dtype)) = TYPES.iter().find(|(tag, ..)| *tag == self.dtype) else {
+            let known = TYPES.map(|(tag, ..)| tag).join(", ");
+            return Err(format!("type {}, expected one of {known}", self.dtype));
         };
-        let bytes = self
-            .shape
-            .iter()
-            .try_fold(dtype.size() as u64, |n, &d| n.checked_mul(d));
-        if bytes != Some(end - start) {
-            return Err(format!(
-                "shape {:?} of {dtype} does not fill {} bytes",
-                self.shape,
-                end - start
-            ));
+        let filled = self.shape.iter().try_fold(size as u64, |n, &d| n.checked_mul(d));
+        if filled != Some(end - start) {
+            let place = end - start;
+            return Err(format!("shape {:?} of {tag} does not fill {place} bytes", self.shape));
         }
-        let shape = self
-            .shape
-            .into_iter()
-            .map(usize::try_from)
-            .collect::<std::result::Result<_, _>>();
+        let shape = self.shape.into_iter().map(usize::try_from);
         Ok(Entry {
+            tag,
             dtype,
-            shape: shape.map_err(|_| "a dimension too large for this machine")?,
-            start,
-            bytes: usize::try_from(end - start).map_err(|_| "too large for this machine")?,
+            shape: shape
+                .collect::<std::result::Result<_, _>>()
+                .map_err(|_| "a dimension too large for this machine")?,
+            start: start as usize,
+            bytes: (end - start) as usize,
         })
     }
 }

@@ -78,7 +78,7 @@ impl Objective for Align<'_> {
         let image = self.vlm.vision.forward(graph, &graph.input(pixels))?;
         let image_features = qformer.itc_features(graph, &image)?;
         let text_features = qformer.text_features(graph, &batch.texts)?;
-        let itc = ops::clip_loss(&image_features, &text_features, &qformer.logit_scale(graph))?;
+        let itc = ops::clip_loss(&image_features, &text_features, &qformer.logit_scale(graph)?)?;
         let mut weighted = vec![("itc", itc, self.phase.itc)];
         if self.phase.itm > 0.0 {
             let pairs = self.pairs(qformer, graph, &image_features, &text_features, batch)?;
@@ -110,7 +110,7 @@ impl Align<'_> {
         let uniform: Vec<f64> = (0..2 * n).map(|_| rng.random()).collect();
         Ok(Pairs::draw(
             &scores(image, text)?,
-            qformer.logit_scale(graph).tensor(),
+            qformer.logit_scale(graph)?.tensor(),
             batch.hard,
             &Tensor::from_slice(device, &batch.truth, [n, n])?,
             &Tensor::from_slice(device, &uniform, [2 * n])?,
@@ -130,7 +130,7 @@ fn scores(image: &Var, text: &Var) -> Result<Tensor> {
 
 /// Scores of every image (row) with every caption (column), as the contrastive loss sees them: (n, n).
 pub fn similarity(qformer: &QFormer, graph: &Graph<'_>, image: &Var, text: &Var) -> Result<Vec<f64>> {
-    let scale = qformer.logit_scale(graph).tensor().item()?.exp().min(100.0);
+    let scale = qformer.logit_scale(graph)?.tensor().item()?.exp().min(100.0);
     let scores = scores(image, text)?;
     let [n, queries, columns] = scores.shape()[..] else {
         anyhow::bail!("scores {}", scores.shape())

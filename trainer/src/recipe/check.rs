@@ -126,11 +126,16 @@ fn phase1(phase: &Phase1, recipe: &Recipe) -> Result<(), Invalid> {
             "all three loss weights are 0: nothing to learn",
         ));
     }
-    if recipe.model.qformer.is_none() {
-        return Err(Invalid::new(
-            "model.qformer",
-            "key `qformer` is missing; [phase1] trains a Q-Former",
-        ));
+    match &recipe.model.qformer {
+        None => {
+            let message = "key `qformer` is missing; [phase1] trains a Q-Former";
+            return Err(Invalid::new("model.qformer", message));
+        }
+        Some(qformer) if !qformer.text => {
+            let message = "must be true; [phase1] compares images with texts";
+            return Err(Invalid::new("model.qformer.text", message));
+        }
+        Some(_) => {}
     }
     compares(phase, phase.shards)?;
     range("phase1.itm_hardness", phase.itm_hardness, 0.0, 1e6)

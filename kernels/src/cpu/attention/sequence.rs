@@ -37,11 +37,19 @@ impl<'a> Sequence<'a> {
         let own = (query as isize + self.offset + 1).max(0) as usize;
         let seen = match self.mask {
             Mask::Full => self.keys,
-            Mask::Causal => own,
+            Mask::Causal | Mask::Window(_) => own,
             Mask::PrefixCausal(prefix) if query < prefix => prefix,
             Mask::PrefixCausal(_) => own,
         };
         seen.min(self.keys)
+    }
+
+    /// The number of keys from the first on that a window hides from `query`, of those it would see without.
+    #[inline(always)]
+    fn behind(&self, query: usize) -> usize {
+        let Mask::Window(window) = self.mask else { return 0 };
+        let own = (query as isize + self.offset + 1).max(0) as usize;
+        own.saturating_sub(window).min(self.visible(query))
     }
 
     /// The most keys any of the queries `first..end` sees.
@@ -61,6 +69,7 @@ impl<'a> Sequence<'a> {
                 *score = if seen { *score } else { A::neg_infinity() };
             }
         }
+        row[..self.behind(query)].fill(A::neg_infinity());
         let (row, hidden) = row.split_at_mut(visible.next_multiple_of(V::N));
         for x in hidden.chunks_exact_mut(V::N) {
             // SAFETY: a chunk has V::N elements.

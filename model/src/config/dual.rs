@@ -1,0 +1,95 @@
+//! Configuration of a dual encoder: a tower for images and one for texts.
+
+use super::{HiddenAct, VisionConfig, above_zero, config, divides, positive};
+use crate::error::Result;
+use serde::{Deserialize, Serialize};
+
+/// Whose dual encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DualKind {
+    /// Class token and end-of-text token, causal texts, projections without bias, softmax loss (Radford et al. 2021).
+    #[default]
+    Clip,
+    /// Attention pooling of images, last token of texts that see all, a linear head, sigmoid loss (Zhai et al. 2023).
+    Siglip,
+}
+
+/// A text tower; field names as in Hugging Face's CLIP and SigLIP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextConfig {
+    /// Ids of the tokenizer.
+    pub vocab_size: usize,
+    /// Width of the tokens.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layers.
+    pub intermediate_size: usize,
+    /// Transformer blocks.
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// The longest text in tokens.
+    pub max_position_embeddings: usize,
+    /// The feed-forward layers' activation.
+    pub hidden_act: HiddenAct,
+    /// Added to the variance in layer norms.
+    pub layer_norm_eps: f64,
+    /// The token at which CLIP sums a text up; 2, as old files have it, stands for the largest id in a text.
+    pub eos_token_id: u32,
+}
+
+/// A dual encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DualConfig {
+    /// Whose.
+    pub kind: DualKind,
+    /// The image tower.
+    pub vision: VisionConfig,
+    /// The text tower.
+    pub text: TextConfig,
+    /// Width of the common space.
+    pub projection_dim: usize,
+}
+
+impl DualConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] with the first field that makes no model.
+    pub fn validate(&self) -> Result<()> {
+        self.vision.validate()?;
+        let text = &self.text;
+        for (field, value) in [
+            ("text.vocab_size", text.vocab_size),
+            ("text.hidden_size", text.hidden_size),
+            ("text.intermediate_size", text.intermediate_size),
+            ("text.num_hidden_layers", text.num_hidden_layers),
+            ("text.max_position_embeddings", text.max_position_embeddings),
+            ("projection_dim", self.projection_dim),
+        ] {
+            positive(field, value)?;
+        }
+        divides(
+            "text.num_attention_heads",
+            text.num_attention_heads,
+            text.hidden_size,
+            "text.hidden_size",
+        )?;
+        above_zero("text.layer_norm_eps", text.layer_norm_eps)?;
+        match self.kind {
+            DualKind::Clip if !self.vision.class_token => {
+                config("vision.class_token", "must be true: CLIP pools images there")
+            }
+            DualKind::Siglip if self.projection_dim != self.vision.hidden_size => {
+                let message = format!(
+                    "{}, but images come {} wide",
+                    self.projection_dim, self.vision.hidden_size
+                );
+                config("projection_dim", message)
+            }
+            _ => Ok(()),
+        }
+    }
+}

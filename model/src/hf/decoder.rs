@@ -1,0 +1,138 @@
+//! Configurations of Llama (2, 3, SmolLM2), Mistral and Qwen2.
+
+use super::fields::Fields;
+use crate::config::{DecoderConfig, HiddenAct, ImageAttention, ImagePositions, RopeScaling};
+use crate::error::Result;
+
+/// Model types this reads.
+pub(super) const TYPES: [&str; 3] = ["llama", "mistral", "qwen2"];
+
+/// What the reference takes for missing fields.
+struct Defaults {
+    vocab_size: usize,
+    intermediate_size: usize,
+    num_key_value_heads: Option<usize>,
+    max_position_embeddings: usize,
+}
+
+/// The configuration and the size of the vocabulary.
+pub(super) fn read(fields: Fields, kind: &str) -> Result<(DecoderConfig, usize)> {
+    let defaults = match kind {
+        "mistral" => Defaults {
+            vocab_size: 32_000,
+            intermediate_size: 14_336,
+            num_key_value_heads: Some(8),
+            max_position_embeddings: 131_072,
+        },
+        "qwen2" => Defaults {
+            vocab_size: 151_936,
+            intermediate_size: 22_016,
+            num_key_value_heads: Some(32),
+            max_position_embeddings: 32_768,
+        },
+        _ => Defaults {
+            vocab_size: 32_000,
+            intermediate_size: 11_008,
+            num_key_value_heads: None,
+            max_position_embeddings: 2_048,
+        },
+    };
+    let vocab_size = fields.or("vocab_size", defaults.vocab_size)?;
+    let heads = fields.or("num_attention_heads", 32)?;
+    let groups = fields.optional("num_key_value_heads")?;
+    let given = fields.has("num_key_value_heads");
+    let layers = fields.or("num_hidden_layers", 32)?;
+    let bias = kind != "qwen2" && fields.or("attention_bias", false)?;
+    let (rope_theta, rope_scaling) = rope(&fields)?;
+    let (sliding_window, full_attention_layers) = window(&fields, kind, layers)?;
+    fields.only("attention_dropout", 0.0)?;
+    let config = DecoderConfig {
+        hidden_size: fields.or("hidden_size", 4096)?,
+        num_hidden_layers: layers,
+        num_attention_heads: heads,
+        num_key_value_heads: groups.unwrap_or(match given {
+            true => heads,
+            false => defaults.num_key_value_heads.unwrap_or(heads),
+        }),
+        head_dim: fields.optional("head_dim")?,
+        intermediate_size: fields.or("intermediate_size", defaults.intermediate_size)?,
+        hidden_act: fields.or("hidden_act", HiddenAct::Silu)?,
+        qkv_bias: bias || kind == "qwen2",
+        o_bias: bias,
+        mlp_bias: kind == "llama" && fields.or("mlp_bias", false)?,
+        rope_theta,
+        rope_scaling,
+        sliding_window,
+        full_attention_layers,
+        rms_norm_eps: fields.or("rms_norm_eps", 1e-6)?,
+        tie_word_embeddings: fields.or("tie_word_embeddings", false)?,
+        max_position_embeddings: fields.or("max_position_embeddings", defaults.max_position_embeddings)?,
+        embedding_multiplier: 1.0,
+        dropout: 0.0,
+        image_attention: ImageAttention::Causal,
+        image_positions: ImagePositions::Sequential,
+    };
+    fields.finish()?;
+    Ok((config, vocab_size))
+}
+
+/// Base and scaling of the rotary frequencies, in the fields of old files or the table of new ones.
+fn rope(fields: &Fields) -> Result<(f64, Option<RopeScaling>)> {
+    let new = fields.table("rope_parameters")?;
+    let old = fields.table("rope_scaling")?;
+    let theta = new.or("rope_theta", fields.or("rope_theta", 10_000.0)?)?;
+    let table = if old.is_empty() { new } else { old };
+    let kind = table.optional::<String>("type")?;
+    let kind = table
+        .optional::<String>("rope_type")?
+        .or(kind)
+        .unwrap_or("default".into());
+    let scaling = match kind.as_str() {
+        "default" => None,
+        "linear" => Some(RopeScaling::Linear {
+            factor: table.need("factor")?,
+        }),
+        "llama3" => Some(RopeScaling::Llama3 {
+            factor: table.need("factor")?,
+            low_freq_factor: table.need("low_freq_factor")?,
+            high_freq_factor: table.need("high_freq_factor")?,
+            original_max_position_embeddings: table.need("original_max_position_embeddings")?,
+        }),
+        other => {
+            return table.bad(
+                "rope_type",
+                format!("`{other}` is not supported; default, linear and llama3 are"),
+            );
+        }
+    };
+    table.finish()?;
+    Ok((theta, scaling))
+}
+
+/// The sliding window, and how many blocks at the start do without.
+fn window(fields: &Fields, kind: &str, layers: usize) -> Result<(Option<usize>, usize)> {
+    match kind {
+        "mistral" => {
+            let default = (!fields.has("sliding_window")).then_some(4096);
+            Ok((fields.optional("sliding_window")?.or(default), 0))
+        }
+        "qwen2" => {
+            let used = fields.or("use_sliding_window", false)?;
+            let size = fields.or("sliding_window", 4096)?;
+            let full = fields.or("max_window_layers", 28)?;
+            let types: Option<Vec<String>> = fields.optional("layer_types")?;
+            let expected = |i: usize| match used && i >= full {
+                true => "sliding_attention",
+                false => "full_attention",
+            };
+            if types.is_some_and(|types| types.len() != layers || (0..layers).any(|i| types[i] != expected(i))) {
+                return fields.bad(
+                    "layer_types",
+                    "does not follow from use_sliding_window and max_window_layers",
+                );
+            }
+            Ok((used.then_some(size), full))
+        }
+        _ => Ok((None, 0)),
+    }
+}

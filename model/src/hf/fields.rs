@@ -1,0 +1,187 @@
+//! A `config.json` read field by field, so that none is passed over in silence.
+
+use crate::error::{Error, Result, at};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Largest file read, in bytes.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Fields that say nothing of what a model computes: how it was started, stored, and what other tools do with its output.
+const WITHOUT_EFFECT: &[&str] = &[
+    "_attn_implementation_autoset",
+    "_commit_hash",
+    "_name_or_path",
+    "add_cross_attention",
+    "architectures",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "cross_attention_hidden_size",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "id2label",
+    "initializer_factor",
+    "initializer_range",
+    "is_decoder",
+    "is_encoder_decoder",
+    "label2id",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "model_type",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "pad_token_id",
+    "prefix",
+    "pretraining_tp",
+    "problem_type",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "typical_p",
+    "use_bfloat16",
+    "use_cache",
+];
+
+/// The fields of one table of a configuration.
+#[derive(Debug)]
+pub(super) struct Fields {
+    path: PathBuf,
+    /// The tables around, with a dot behind each.
+    prefix: String,
+    map: Map<String, Value>,
+    used: RefCell<BTreeSet<String>>,
+}
+
+impl Fields {
+    /// Reads a file that holds one JSON object.
+    pub(super) fn open(path: &Path) -> Result<Fields> {
+        let length = std::fs::metadata(path).map_err(at(path))?.len();
+        if length > MAX_FILE {
+            return Err(at(path)(format!("{length} bytes, at most {MAX_FILE} are read")));
+        }
+        let bytes = std::fs::read(path).map_err(at(path))?;
+        let map = serde_json::from_slice(&bytes).map_err(at(path))?;
+        Ok(Fields::new(path, String::new(), map))
+    }
+
+    fn new(path: &Path, prefix: String, map: Map<String, Value>) -> Fields {
+        Fields {
+            path: path.to_path_buf(),
+            prefix,
+            map,
+            used: RefCell::default(),
+        }
+    }
+
+    /// An error about a field.
+    pub(super) fn bad<T>(&self, name: &str, message: impl std::fmt::Display) -> Result<T> {
+        Err(Error::File {
+            path: self.path.clone(),
+            message: format!("field `{}{name}`: {message}", self.prefix),
+        })
+    }
+
+    /// A field, if it is there and not null.
+    pub(super) fn optional<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        self.used.borrow_mut().insert(name.to_string());
+        match self.map.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match T::deserialize(value) {
+                Ok(value) => Ok(Some(value)),
+                Err(error) => self.bad(name, error),
+            },
+        }
+    }
+
+    /// A field, or what the reference takes where it is missing.
+    pub(super) fn or<T: DeserializeOwned>(&self, name: &str, default: T) -> Result<T> {
+        Ok(self.optional(name)?.unwrap_or(default))
+    }
+
+    /// A field that has to be there.
+    pub(super) fn need<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        match self.optional(name)? {
+            Some(value) => Ok(value),
+            None => self.bad(name, "is missing"),
+        }
+    }
+
+    /// Whether a field is there, null or not.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.map.contains_key(name)
+    }
+
+    /// Whether there is no field.
+    pub(super) fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Fails where a field has another value than the only one supported.
+    pub(super) fn only<T: DeserializeOwned + PartialEq + std::fmt::Debug>(&self, name: &str, value: T) -> Result<()> {
+        match self.optional::<T>(name)? {
+            Some(found) if found != value => self.bad(name, format!("{found:?} is not supported, only {value:?}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Passes fields over, for a reason that the caller knows.
+    pub(super) fn ignore(&self, names: &[&str]) {
+        self.used.borrow_mut().extend(names.iter().map(|name| name.to_string()));
+    }
+
+    /// A table, with the values of the table `name_dict` over its own, as old files have it; empty where there is none.
+    pub(super) fn table(&self, name: &str) -> Result<Fields> {
+        let mut map: Map<String, Value> = self.or(name, Map::new())?;
+        map.extend(self.or(&format!("{name}_dict"), Map::new())?);
+        Ok(Fields::new(&self.path, format!("{}{name}.", self.prefix), map))
+    }
+
+    /// Fails at the first field nobody has asked for and that has an effect.
+    pub(super) fn finish(self) -> Result<()> {
+        let used = self.used.borrow();
+        let unknown = |name: &&String| !used.contains(*name) && !WITHOUT_EFFECT.contains(&name.as_str());
+        match self
+            .map
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, _)| name)
+            .find(unknown)
+        {
+            None => Ok(()),
+            Some(name) => self.bad(name, format!("is not supported (its value is {})", self.map[name])),
+        }
+    }
+}

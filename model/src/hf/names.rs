@@ -1,0 +1,59 @@
+//! Where our parameters lie in files of the reference, where not under the same name.
+
+use crate::weights::Source;
+
+/// Under the same name.
+pub(super) fn same(name: &str) -> Source {
+    Source::named([name])
+}
+
+/// CLIP and SigLIP: the pooling head keeps queries, keys and values in one tensor.
+pub(super) fn dual(name: &str) -> Source {
+    match split(name, "vision_model.head.attention") {
+        Some((head, part, kind)) => Source::Rows(vec![format!("{head}.in_proj_{kind}")], part, 3),
+        None => same(name),
+    }
+}
+
+/// LLaVA: the towers lie under names of their own, with or without `model.` around all but the output layer.
+pub(super) fn llava(name: &str) -> Source {
+    if let Some(rest) = name.strip_prefix("language_model.model.") {
+        return Source::named([name.to_string(), format!("model.language_model.{rest}")]);
+    }
+    if let Some(rest) = name.strip_prefix("language_model.") {
+        return Source::named([name, rest]);
+    }
+    let name = match name.starts_with("vision_model.") {
+        true => format!("vision_tower.{name}"),
+        false => name.to_string(),
+    };
+    Source::named([format!("model.{name}"), name])
+}
+
+/// BLIP-2: the image encoder keeps queries, keys and values in one tensor; the temperature is not in the files.
+pub(super) fn blip2(name: &str) -> Source {
+    if name == "logit_scale" {
+        return Source::Initial;
+    }
+    if name == "vision_model.embeddings.position_embedding.weight" {
+        return Source::named(["vision_model.embeddings.position_embedding"]);
+    }
+    if let Some(layer) = name.strip_prefix("vision_model.").and(name.split_once(".self_attn.")) {
+        let path = format!("{}.self_attn", layer.0);
+        return match split(name, &path) {
+            Some((_, part, kind)) => Source::Rows(vec![format!("{path}.qkv.{kind}")], part, 3),
+            None => Source::named([name.replace(".out_proj.", ".projection.")]),
+        };
+    }
+    same(name)
+}
+
+/// For the query, key or value layer of the attention at `path`: the path, its number among the three, and `weight` or
+/// `bias`.
+fn split<'n>(name: &'n str, path: &'n str) -> Option<(&'n str, usize, &'n str)> {
+    let (layer, kind) = name.strip_prefix(path)?.strip_prefix('.')?.split_once('.')?;
+    let part = ["q_proj", "k_proj", "v_proj"]
+        .iter()
+        .position(|known| *known == layer)?;
+    Some((path, part, kind))
+}

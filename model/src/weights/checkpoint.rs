@@ -1,0 +1,227 @@
+//! A model's tensors in one file or several, and how they become its parameters.
+
+use super::read::{Stored, TensorFile};
+use crate::error::{Error, Result, at};
+use engine::{ParamId, Params, Shape};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Largest index file read, in bytes.
+const MAX_INDEX: u64 = 64 << 20;
+
+/// Where a parameter's numbers come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// From the tensor that has the first of these names to be found.
+    Tensor(Vec<String>),
+    /// From rows of a tensor that holds several parameters on top of each other: its names, which part, of how many.
+    Rows(Vec<String>, usize, usize),
+    /// From nowhere: the parameter stays as it was initialised.
+    Initial,
+}
+
+impl Source {
+    /// A tensor under one of several names.
+    pub fn named<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Source {
+        Source::Tensor(names.into_iter().map(Into::into).collect())
+    }
+}
+
+/// Tensors by name, in one file or in shards.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// What messages name: the file, or the index of the shards.
+    path: PathBuf,
+    files: Vec<TensorFile>,
+    /// The file of each tensor.
+    place: BTreeMap<String, usize>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens `model.safetensors` in `folder`, or the shards that `model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    /// When neither is there, a shard is missing or malformed, or the index and the shards do not agree.
+    pub fn open(folder: &Path) -> Result<Checkpoint> {
+        let single = folder.join("model.safetensors");
+        let index = folder.join("model.safetensors.index.json");
+        match (single.is_file(), index.is_file()) {
+            (true, _) => Checkpoint::file(&single),
+            (false, true) => Checkpoint::shards(folder, index),
+            (false, false) => {
+                let other = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+                let hint = match other.iter().any(|name| folder.join(name).exists()) {
+                    true => "; pytorch_model.bin is not read, for it may run code: convert it to safetensors",
+                    false => "",
+                };
+                let message = format!("holds neither model.safetensors nor model.safetensors.index.json{hint}");
+                Err(at(folder)(message))
+            }
+        }
+    }
+
+    /// A checkpoint of a single file.
+    pub fn file(path: &Path) -> Result<Checkpoint> {
+        let file = TensorFile::open(path)?;
+        let place = file.names().map(|name| (name.to_string(), 0)).collect();
+        Ok(Checkpoint {
+            path: path.to_path_buf(),
+            files: vec![file],
+            place,
+        })
+    }
+
+    fn shards(folder: &Path, index: PathBuf) -> Result<Checkpoint> {
+        let length = std::fs::metadata(&index).map_err(at(&index))?.len();
+        if length > MAX_INDEX {
+            return Err(at(&index)(format!("{length} bytes, at most {MAX_INDEX} are read")));
+        }
+        let bytes = std::fs::read(&index).map_err(at(&index))?;
+        let Index { weight_map } = serde_json::from_slice(&bytes).map_err(at(&index))?;
+        let shards: BTreeSet<&String> = weight_map.values().collect();
+        if let Some(shard) = shards
+            .iter()
+            .find(|name| name.contains(['/', '\\']) || !name.ends_with(".safetensors"))
+        {
+            return Err(at(&index)(format!(
+                "shard `{shard}` is not the name of a safetensors file beside the index"
+            )));
+        }
+        let files: Vec<TensorFile> = shards
+            .iter()
+            .map(|shard| TensorFile::open(&folder.join(shard)))
+            .collect::<Result<_>>()?;
+        let mut place = BTreeMap::new();
+        for (number, (shard, file)) in shards.iter().zip(&files).enumerate() {
+            for name in file.names() {
+                if weight_map.get(name) != Some(shard) {
+                    return Err(at(file.path())(format!(
+                        "tensor `{name}` is not in the index, or in another shard there"
+                    )));
+                }
+                place.insert(name.to_string(), number);
+            }
+        }
+        match weight_map.iter().find(|(name, _)| !place.contains_key(*name)) {
+            None => Ok(Checkpoint {
+                path: index,
+                files,
+                place,
+            }),
+            Some((name, shard)) => Err(at(&index)(format!("tensor `{name}` is not in {shard}"))),
+        }
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.place.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.place.contains_key(name)
+    }
+
+    /// A tensor's numbers where they lie.
+    ///
+    /// # Errors
+    /// When there is none of this name, or it is of a type that no model computes with.
+    pub fn stored(&self, name: &str) -> Result<Stored<'_>> {
+        match self.place.get(name) {
+            Some(&file) => self.files[file].stored(name),
+            None => Err(self.bad(name, "is missing".into())),
+        }
+    }
+
+    /// Writes every parameter from its source, straight from the mapped files. Sizes of 1 do not count: a vector (dim) may
+    /// be stored as (1, 1, dim).
+    ///
+    /// # Errors
+    /// When a parameter's tensor is missing or has another shape, or a tensor is left over; nothing is changed then.
+    pub fn load(&self, params: &mut Params, source: impl Fn(&str) -> Source) -> Result<()> {
+        let mut used = BTreeSet::new();
+        let mut loads: Vec<(ParamId, Stored<'_>)> = Vec::new();
+        for id in params.ids() {
+            let (names, part, parts) = match source(params.name(id)) {
+                Source::Initial => continue,
+                Source::Tensor(names) => (names, 0, 1),
+                Source::Rows(names, part, parts) => (names, part, parts),
+            };
+            let shape = params.shape(id);
+            let Some(name) = names.iter().find(|name| self.contains(name)) else {
+                let needed = stacked(shape, parts);
+                return Err(self.bad(
+                    &names.join("` or `"),
+                    format!("is missing; the model needs one of shape {needed}"),
+                ));
+            };
+            loads.push((id, self.part(name, shape, part, parts)?));
+            used.insert(name.clone());
+        }
+        for name in self.names().filter(|name| !used.contains(*name)) {
+            self.check_unused(name, &used)?;
+        }
+        for (id, found) in loads {
+            params.load(id, found.bytes, found.dtype)?;
+        }
+        Ok(())
+    }
+
+    /// The rows of tensor `name` that make up a parameter of this shape.
+    fn part(&self, name: &str, shape: Shape, part: usize, parts: usize) -> Result<Stored<'_>> {
+        let found = self.stored(name)?;
+        let needed = stacked(shape, parts);
+        let counted = |sizes: &[usize]| sizes.iter().copied().filter(|&size| size != 1).collect::<Vec<_>>();
+        if counted(found.shape) != counted(&needed) {
+            return Err(self.bad(name, format!("has shape {:?}, the model needs {needed}", found.shape)));
+        }
+        let bytes = found.bytes.len() / parts;
+        Ok(Stored {
+            bytes: &found.bytes[part * bytes..][..bytes],
+            ..found
+        })
+    }
+
+    /// Fails unless a tensor that no parameter comes from says nothing that the configuration does not say.
+    fn check_unused(&self, name: &str, used: &BTreeSet<String>) -> Result<()> {
+        if name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".position_ids") {
+            return Ok(());
+        }
+        // Older tools store a tied output layer a second time.
+        let embedding = used.iter().find(|used| used.ends_with("embed_tokens.weight"));
+        if let (true, Some(embedding)) = (name.ends_with("lm_head.weight"), embedding) {
+            return match self.stored(name)?.bytes == self.stored(embedding)?.bytes {
+                true => Ok(()),
+                false => Err(self.bad(
+                    name,
+                    format!("differs from `{embedding}`, but tie_word_embeddings says that they are one"),
+                )),
+            };
+        }
+        Err(self.bad(name, "is not a parameter of this model".into()))
+    }
+
+    fn bad(&self, name: &str, message: String) -> Error {
+        let file = self.place.get(name).map(|&file| self.files[file].path());
+        Error::Tensor {
+            path: file.unwrap_or(&self.path).to_path_buf(),
+            tensor: name.to_string(),
+            message,
+        }
+    }
+}
+
+/// The shape of `parts` tensors on top of each other.
+fn stacked(shape: Shape, parts: usize) -> Shape {
+    let mut sizes = shape.to_vec();
+    if let Some(rows) = sizes.first_mut() {
+        *rows *= parts;
+    }
+    Shape::new(&sizes)
+}
