@@ -14,7 +14,7 @@ const BF16: f64 = 2e-2;
 
 /// Gradients are compared as a share of their own length, or of this share of the model's longest: that of a key's bias is 0
 /// but for rounding, for it moves all scores of a query alike.
-const SMALL: f64 = 0.01;
+const SMALL: f64 = 0.02;
 
 /// In bf16 a gradient may also be off by this factor of what the reference in bf16 is off itself: a dozen roundings forth and as
 /// many back leave some at more than [`BF16`], there as here.
