@@ -35,7 +35,8 @@ impl AttentionMaps {
 }
 
 impl Vlm {
-    /// Where the last token of `prompt` looks in one image: pixels (1, 3, size, size).
+    /// Where the last token of `prompt` looks in one image: pixels (1, 3, size, size). Where images stand within texts, the
+    /// prompt holds the image's slots.
     ///
     /// # Errors
     /// When there is not exactly one image, or no prompt.
@@ -52,18 +53,25 @@ impl Vlm {
             learn: vec![false; prompt.len()],
         };
         let text = TextBatch::pack(&[vec![turn]], 0, 1)?;
-        let (x, positions, attend) = self.joined(g, &visual, &text)?;
-        let blocks = self.decoder.last_attention(g, &x, &positions, &attend)?;
+        let joined = self.joined(g, &visual, &text)?;
+        let blocks = self
+            .decoder
+            .last_attention(g, &joined.x, &joined.positions, &joined.attend)?;
         let slots = visual.shape()[1];
-        let queries = match self.config.adapter.kind {
-            AdapterKind::Both => slots - self.config.vision.patches(),
-            AdapterKind::Qformer | AdapterKind::Mlp => 0,
+        // Query slots or the class token, in front of the patches.
+        let others = match self.config.adapter.kind {
+            AdapterKind::Both | AdapterKind::Mlp => slots - self.config.vision.patches(),
+            AdapterKind::Qformer => 0,
+        };
+        let first = match self.config.image_token {
+            Some(image) => text.ids.iter().position(|&id| id == image as i32).unwrap_or(0),
+            None => 0,
         };
         let mut weights = Vec::new();
         for block in &blocks {
             let tokens = block.shape().last();
             for row in block.to_f64()?.chunks(tokens) {
-                weights.extend(row[queries..slots].iter().map(|&w| w as f32));
+                weights.extend(row[first + others..first + slots].iter().map(|&w| w as f32));
             }
         }
         Ok(AttentionMaps {

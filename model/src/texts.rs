@@ -79,6 +79,25 @@ impl PlacedTexts {
     }
 }
 
+impl Turn {
+    /// Makes `slots` tokens of every token `image`: what a text says once takes as many places as an image has.
+    ///
+    /// ```
+    /// use model::Turn;
+    /// let mut turn = Turn { ids: vec![1, 9, 4], learn: vec![false, false, true] };
+    /// turn.expand(9, 3);
+    /// assert_eq!(turn.ids, [1, 9, 9, 9, 4]);
+    /// assert_eq!(turn.learn, [false, false, false, false, true]);
+    /// ```
+    pub fn expand(&mut self, image: u32, slots: usize) {
+        let times = |id: u32| if id == image { slots } else { 1 };
+        let learn = self.ids.iter().zip(&self.learn);
+        self.learn = learn.flat_map(|(&id, &l)| std::iter::repeat_n(l, times(id))).collect();
+        let ids = self.ids.iter();
+        self.ids = ids.flat_map(|&id| std::iter::repeat_n(id, times(id))).collect();
+    }
+}
+
 /// One stretch of text and which of its tokens are to be learned.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Turn {
@@ -117,6 +136,9 @@ pub struct TextBatch {
     pub segments: Vec<i32>,
     /// (batch·tokens): the token to predict at each place, or [`IGNORE`].
     pub targets: Vec<i32>,
+    /// Which image each run of image slots in the ids shows, row by row; empty where there are no such slots, as row i is
+    /// then about image i.
+    pub images: Vec<i32>,
 }
 
 impl TextBatch {
@@ -137,6 +159,7 @@ impl TextBatch {
             positions: vec![0; size],
             segments: vec![-1; size],
             targets: vec![IGNORE; size],
+            images: Vec::new(),
         };
         for (r, row) in rows.iter().enumerate() {
             let mut start = r * tokens;

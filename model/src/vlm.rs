@@ -29,6 +29,16 @@ pub struct Vlm {
     patch_positions: Option<GridPositions>,
 }
 
+/// A batch on its way into the decoder.
+pub(crate) struct Joined {
+    /// (batch, tokens, dim).
+    pub(crate) x: Var,
+    /// (batch, tokens) I32.
+    pub(crate) positions: Tensor,
+    /// What sees what.
+    pub(crate) attend: Attend,
+}
+
 impl Vlm {
     /// Adds the whole model's parameters.
     pub fn new(builder: &mut ParamBuilder, config: &VlmConfig) -> Result<Vlm> {
@@ -105,7 +115,7 @@ impl Vlm {
         }
     }
 
-    /// The language-modelling loss of texts about images: pixels (batch, 3, size, size).
+    /// The language-modelling loss of texts about images: pixels (images, 3, size, size).
     pub fn loss(&self, g: &Graph<'_>, pixels: &Var, text: &TextBatch) -> Result<CrossEntropy> {
         self.text_loss(g, &self.visual_tokens(g, pixels)?, text)
     }
@@ -126,13 +136,24 @@ impl Vlm {
 
     /// The decoder's output at the text: (batch, tokens, dim).
     pub fn text_states(&self, g: &Graph<'_>, visual: &Var, text: &TextBatch) -> Result<Var> {
-        let (x, positions, attend) = self.joined(g, visual, text)?;
-        let out = self.decoder.forward(g, &x, &positions, &attend)?;
-        Ok(ops::slice(&out, visual.shape()[1], text.tokens)?)
+        let joined = self.joined(g, visual, text)?;
+        let out = self.decoder.forward(g, &joined.x, &joined.positions, &joined.attend)?;
+        match self.config.image_token {
+            Some(_) => Ok(out),
+            None => Ok(ops::slice(&out, visual.shape()[1], text.tokens)?),
+        }
     }
 
-    /// Image slots followed by embedded text, with positions and what sees what: (batch, slots + tokens, …).
-    pub(crate) fn joined(&self, g: &Graph<'_>, visual: &Var, text: &TextBatch) -> Result<(Var, Tensor, Attend)> {
+    /// Images and texts as the decoder takes them: visual (images, slots, dim).
+    pub(crate) fn joined(&self, g: &Graph<'_>, visual: &Var, text: &TextBatch) -> Result<Joined> {
+        match self.config.image_token {
+            Some(image) => self.woven(g, visual, text, image as i32),
+            None => self.prefixed(g, visual, text),
+        }
+    }
+
+    /// Image slots followed by embedded text: (batch, slots + tokens, …).
+    fn prefixed(&self, g: &Graph<'_>, visual: &Var, text: &TextBatch) -> Result<Joined> {
         let slots = match visual.shape()[..] {
             [batch, slots, _] if batch == text.batch => slots,
             _ => {
@@ -144,7 +165,6 @@ impl Vlm {
         };
         let device = g.params().device();
         let ids = Tensor::from_slice(device, &text.ids, [text.batch, text.tokens])?;
-        let x = ops::concat(&[visual, &self.decoder.embed(g, &ids)?])?;
         let first = self.text_start(slots);
         let (mut positions, mut segments) = (Vec::new(), Vec::new());
         for row in 0..text.batch {
@@ -155,26 +175,48 @@ impl Vlm {
             segments.extend(&text.segments[range]);
         }
         let all = [text.batch, slots + text.tokens];
-        let attend = Attend {
-            mask: match self.config.decoder.image_attention {
-                ImageAttention::Causal => Mask::Causal,
-                ImageAttention::Full => Mask::PrefixCausal(slots),
+        Ok(Joined {
+            x: ops::concat(&[visual, &self.decoder.embed(g, &ids)?])?,
+            positions: Tensor::from_slice(device, &positions, all)?,
+            attend: Attend {
+                mask: match self.config.decoder.image_attention {
+                    ImageAttention::Causal => Mask::Causal,
+                    ImageAttention::Full => Mask::PrefixCausal(slots),
+                },
+                segments: Some(Tensor::from_slice(device, &segments, all)?),
+                ..Attend::default()
             },
-            segments: Some(Tensor::from_slice(device, &segments, all)?),
-            ..Attend::default()
-        };
-        Ok((x, Tensor::from_slice(device, &positions, all)?, attend))
+        })
     }
 
-    /// Text with images anywhere in it, as pre-trained models take it: ids (batch, tokens), in which `image_token` stands for
-    /// each slot, and the slots themselves, visual (images, slots, dim), in their order. (batch, tokens, dim).
+    /// Texts with image slots where their ids say so: (batch, tokens, …).
+    fn woven(&self, g: &Graph<'_>, visual: &Var, text: &TextBatch, image: i32) -> Result<Joined> {
+        let device = g.params().device();
+        let in_order = text.images.iter().enumerate().all(|(i, &image)| i as i32 == image);
+        let shown = match in_order && text.images.len() == visual.shape()[0] {
+            true => visual.clone(),
+            false => ops::embedding(visual, &Tensor::from_slice(device, &text.images, [text.images.len()])?)?,
+        };
+        let all = [text.batch, text.tokens];
+        Ok(Joined {
+            x: self.interleave(g, &text.ids, text.tokens, image, &shown)?,
+            positions: Tensor::from_slice(device, &text.positions, all)?,
+            attend: Attend {
+                segments: Some(Tensor::from_slice(device, &text.segments, all)?),
+                ..Attend::causal()
+            },
+        })
+    }
+
+    /// Embedded ids (batch, tokens) in which the image slots, visual (images, slots, dim), stand in their order in place of
+    /// the tokens `image`: (batch, tokens, dim).
     ///
     /// # Errors
     /// When there are not as many places as slots.
-    pub fn interleave(&self, g: &Graph<'_>, ids: &[i32], tokens: usize, image_token: i32, visual: &Var) -> Result<Var> {
+    pub fn interleave(&self, g: &Graph<'_>, ids: &[i32], tokens: usize, image: i32, visual: &Var) -> Result<Var> {
         let dim = self.config.decoder.hidden_size;
         let slots = visual.shape().elements() / dim;
-        let words: Vec<i32> = ids.iter().copied().filter(|&id| id != image_token).collect();
+        let words: Vec<i32> = ids.iter().copied().filter(|&id| id != image).collect();
         if ids.len() - words.len() != slots || tokens == 0 || !ids.len().is_multiple_of(tokens) {
             let places = ids.len() - words.len();
             let message = format!(
@@ -186,7 +228,7 @@ impl Vlm {
         let (mut slot, mut word) = (0..slots as i32, slots as i32..);
         let sources = ids
             .iter()
-            .map(|&id| if id == image_token { slot.next() } else { word.next() });
+            .map(|&id| if id == image { slot.next() } else { word.next() });
         let sources: Vec<i32> = sources.flatten().collect();
         let device = g.params().device();
         let words = Tensor::from_slice(device, &words, [1, words.len()])?;

@@ -264,3 +264,49 @@ fn configurations_that_make_no_model_name_the_field() {
     }
     assert!(serde_json::from_str::<model::VlmConfig>(r#"{"vision": {"pach_size": 4}}"#).is_err());
 }
+
+/// The same images and texts, once with the slots in front and once within the texts, as ids say.
+#[test]
+fn images_within_texts_are_those_in_front_where_they_stand_there() {
+    const IMAGE: u32 = 7;
+    let mut config = tiny();
+    config.decoder.image_attention = ImageAttention::Causal;
+    config.decoder.image_positions = ImagePositions::Sequential;
+    let (slots, turns) = (config.image_tokens(), [turn(&[4, 8, 9, 2], 2), turn(&[4, 10, 5, 2], 2)]);
+    let in_front = TextBatch::pack(&turns.clone().map(|turn| vec![turn]), 0, 1).unwrap();
+    let (vlm, params) = build(&config, DType::F64);
+    let images = pixels(&params, 2, 8, 3);
+    let g = Graph::inference(&params);
+    let wanted = vlm.text_states(&g, &vlm.visual_tokens(&g, &g.input(images.clone())).unwrap(), &in_front);
+    let wanted = wanted.unwrap().tensor().to_f64().unwrap();
+
+    config.image_token = Some(IMAGE);
+    let (vlm, params) = build(&config, DType::F64);
+    // The images in the other order, each row naming its own.
+    let within = turns.map(|mut turn| {
+        turn.ids.insert(0, IMAGE);
+        turn.learn.insert(0, false);
+        turn.expand(IMAGE, slots);
+        vec![turn]
+    });
+    let mut within = TextBatch::pack(&within, 0, 1).unwrap();
+    within.images = vec![1, 0];
+    let g = Graph::inference(&params);
+    let swapped = engine::Tensor::from_slice(&Device::cpu(), &[1, 0], [2]).unwrap();
+    let images = engine::ops::embedding(&g.input(images), &swapped).unwrap();
+    let visual = vlm.visual_tokens(&g, &images).unwrap();
+    let found = vlm
+        .text_states(&g, &visual, &within)
+        .unwrap()
+        .tensor()
+        .to_f64()
+        .unwrap();
+    let width = 4 * config.decoder.hidden_size;
+    for (row, found) in found.chunks(found.len() / 2).enumerate() {
+        close(&found[found.len() - width..], &wanted[row * width..][..width], 1e-12);
+    }
+
+    within.images.pop();
+    let error = vlm.text_states(&g, &visual, &within).err().unwrap().to_string();
+    assert!(error.contains("places for images"), "{error}");
+}

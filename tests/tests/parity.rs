@@ -136,7 +136,8 @@ fn text_model(g: &Graph<'_>, decoder: &Decoder, expected: &mut Expected) -> Var 
     language(g, decoder, &x, expected)
 }
 
-fn vlm(g: &Graph<'_>, vlm: &Vlm, image_token: i32, expected: &mut Expected) -> Var {
+fn vlm(g: &Graph<'_>, vlm: &Vlm, expected: &mut Expected) -> Var {
+    let image_token = vlm.config.image_token.unwrap() as i32;
     let (ids, shape) = expected.ids("input_ids");
     let visual = vlm.visual_tokens(g, &expected.pixels(g.params())).unwrap();
     let x = vlm.interleave(g, &ids, shape[1], image_token, &visual).unwrap();
@@ -198,7 +199,7 @@ fn run(folder: &Path, dtype: DType, tolerance: f64) -> Vec<String> {
     let g = Graph::training(&params, 0);
     let loss = match &model {
         Model::Decoder(decoder) => text_model(&g, decoder, &mut expected),
-        Model::Vlm(model, image_token) => vlm(&g, model, *image_token, &mut expected),
+        Model::Vlm(model) => vlm(&g, model, &mut expected),
         Model::Dual(model) => dual(&g, model, &mut expected),
         Model::Retrieval(vit, qformer) => retrieval(&g, vit, qformer, &mut expected),
     };

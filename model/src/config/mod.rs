@@ -38,6 +38,10 @@ pub struct VlmConfig {
     pub decoder: DecoderConfig,
     /// Ids of the tokenizer, specials included.
     pub vocab_size: usize,
+    /// The id that stands for an image in the ids of a text, once for each of its slots: how pre-trained models take
+    /// images anywhere in a text, and several of them. None: an image's slots come in front of the text about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_token: Option<u32>,
     /// Low-rank adapters per part.
     pub lora: LoraConfigs,
 }
@@ -58,6 +62,7 @@ impl VlmConfig {
         }
         self.adapter.validate(self.decoder.hidden_size)?;
         positive("vocab_size", self.vocab_size)?;
+        self.validate_image_token()?;
         self.lora.validate()?;
         let slots = self.image_tokens();
         if slots >= self.decoder.max_position_embeddings {
@@ -70,7 +75,26 @@ impl VlmConfig {
         Ok(())
     }
 
-    /// Slots an image takes in front of the text.
+    fn validate_image_token(&self) -> Result<()> {
+        let (decoder, vocab) = (&self.decoder, self.vocab_size);
+        match self.image_token {
+            None => Ok(()),
+            Some(id) if id as usize >= vocab => {
+                config("image_token", format!("{id} is not below vocab_size ({vocab})"))
+            }
+            Some(_) if decoder.image_attention == ImageAttention::Full => config(
+                "decoder.image_attention",
+                "must be `causal` where images stand within the text (`image_token`)",
+            ),
+            Some(_) if decoder.image_positions == ImagePositions::Shared => config(
+                "decoder.image_positions",
+                "must be `sequential` where images stand within the text (`image_token`)",
+            ),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Slots an image takes.
     pub fn image_tokens(&self) -> usize {
         let queries = self.qformer.as_ref().map_or(0, |q| q.num_query_tokens);
         match self.adapter.kind {

@@ -27,8 +27,8 @@ pub enum Model {
     Decoder(Decoder),
     /// CLIP, SigLIP.
     Dual(DualEncoder),
-    /// LLaVA, BLIP-2 with its language model; and the id that stands for an image slot in text.
-    Vlm(Vlm, i32),
+    /// LLaVA, BLIP-2 with its language model.
+    Vlm(Vlm),
     /// BLIP-2's first stage, which compares and matches: image encoder and Q-Former.
     Retrieval(Vit, QFormer),
 }
@@ -74,8 +74,8 @@ fn build(builder: &mut ParamBuilder, fields: Fields, checkpoint: &Checkpoint) ->
             (Model::Dual(DualEncoder::new(builder, &config)?), names::dual)
         }
         "llava" => {
-            let (config, image_token) = vlm::llava(fields)?;
-            (Model::Vlm(Vlm::new(builder, &config)?, image_token), names::llava)
+            let config = vlm::llava(fields)?;
+            (Model::Vlm(Vlm::new(builder, &config)?), names::llava)
         }
         "blip-2" if checkpoint.contains("itm_head.weight") => {
             let (vision, qformer, vocab_size) = vlm::blip2_retrieval(fields)?;
@@ -86,8 +86,8 @@ fn build(builder: &mut ParamBuilder, fields: Fields, checkpoint: &Checkpoint) ->
             (Model::Retrieval(vit, qformer), names::blip2)
         }
         "blip-2" => {
-            let (config, image_token) = vlm::blip2(fields)?;
-            (Model::Vlm(Vlm::new(builder, &config)?, image_token), names::blip2)
+            let config = vlm::blip2(fields)?;
+            (Model::Vlm(Vlm::new(builder, &config)?), names::blip2)
         }
         other => {
             let known = "llama, mistral, qwen2, clip, siglip, llava and blip-2 are";

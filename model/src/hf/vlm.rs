@@ -5,8 +5,8 @@ use super::{decoder, towers};
 use crate::config::{AdapterConfig, AdapterKind, DualKind, HiddenAct, QFormerConfig, VisionConfig, VlmConfig};
 use crate::error::Result;
 
-/// `LlavaForConditionalGeneration`, and the id that stands for an image slot.
-pub(super) fn llava(fields: Fields) -> Result<(VlmConfig, i32)> {
+/// `LlavaForConditionalGeneration`.
+pub(super) fn llava(fields: Fields) -> Result<VlmConfig> {
     let table = fields.table("vision_config")?;
     table.only("model_type", "clip_vision_model".to_string())?;
     let mut vision = towers::vision(table, DualKind::Clip)?;
@@ -37,9 +37,9 @@ pub(super) fn llava(fields: Fields) -> Result<(VlmConfig, i32)> {
         },
         decoder,
         vocab_size: fields.optional("vocab_size")?.unwrap_or(vocab_size),
+        image_token: Some(image_token(&fields, Some(32_000))?),
         lora: Default::default(),
     };
-    let image_token = image_token(&fields, 32_000)?;
     let slots = config.image_tokens();
     if let Some(said) = fields
         .optional::<usize>("image_seq_length")?
@@ -52,7 +52,7 @@ pub(super) fn llava(fields: Fields) -> Result<(VlmConfig, i32)> {
     }
     fields.ignore(&["ignore_index", "tie_word_embeddings"]);
     fields.finish()?;
-    Ok((config, image_token))
+    Ok(config)
 }
 
 /// BLIP-2's image encoder and Q-Former, for texts, too, where it compares and matches (`retrieval`).
@@ -99,12 +99,12 @@ pub(super) fn blip2_parts(fields: &Fields, retrieval: bool) -> Result<(VisionCon
     Ok((vision, qformer, vocab_size))
 }
 
-/// `Blip2ForConditionalGeneration`, and the id that stands for a query's slot.
-pub(super) fn blip2(fields: Fields) -> Result<(VlmConfig, i32)> {
+/// `Blip2ForConditionalGeneration`.
+pub(super) fn blip2(fields: Fields) -> Result<VlmConfig> {
     let (vision, qformer, _) = blip2_parts(&fields, false)?;
     let (decoder, vocab_size) = language_model(&fields)?;
     fields.only("use_decoder_only_language_model", true)?;
-    let image_token = image_token(&fields, -1)?;
+    let image_token = image_token(&fields, None)?;
     fields.ignore(&["tie_word_embeddings"]);
     fields.finish()?;
     let config = VlmConfig {
@@ -118,9 +118,10 @@ pub(super) fn blip2(fields: Fields) -> Result<(VlmConfig, i32)> {
         },
         decoder,
         vocab_size,
+        image_token: Some(image_token),
         lora: Default::default(),
     };
-    Ok((config, image_token))
+    Ok(config)
 }
 
 /// BLIP-2's `Blip2ForImageTextRetrieval`.
@@ -151,7 +152,10 @@ fn language_model(fields: &Fields) -> Result<(crate::config::DecoderConfig, usiz
     decoder::read(table, &kind)
 }
 
-fn image_token(fields: &Fields, default: i32) -> Result<i32> {
+fn image_token(fields: &Fields, default: Option<u32>) -> Result<u32> {
     let old = fields.optional("image_token_index")?;
-    Ok(fields.optional("image_token_id")?.or(old).unwrap_or(default))
+    match fields.optional("image_token_id")?.or(old).or(default) {
+        Some(id) => Ok(id),
+        None => fields.bad("image_token_index", "is missing; it says where images stand in a text"),
+    }
 }

@@ -56,6 +56,7 @@ pub fn tiny() -> VlmConfig {
             ..DecoderConfig::default()
         },
         vocab_size: 11,
+        image_token: None,
         lora: LoraConfigs {
             vision: Some(lora("mlp.fc1")),
             adapter: Some(lora("linear_2")),
