@@ -1,6 +1,6 @@
 //! A `config.json` read field by field, so that none is passed over in silence.
 
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, at, config};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -74,6 +74,22 @@ const WITHOUT_EFFECT: &[&str] = &[
     "use_bfloat16",
     "use_cache",
 ];
+
+/// The fields of a JSON object made in code.
+pub(super) fn table(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// The error of a configuration that the reference's architectures do not have.
+pub(super) fn only_ours<T>(field: &str, message: &str) -> Result<T> {
+    config(
+        field,
+        format!("{message}: the model cannot be written as a Hugging Face architecture"),
+    )
+}
 
 /// The fields of one table of a configuration.
 #[derive(Debug)]

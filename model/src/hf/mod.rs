@@ -7,12 +7,14 @@ mod decoder;
 mod fields;
 mod hub;
 mod names;
+mod save;
 mod towers;
 mod vlm;
 
 pub use hub::resolve;
+pub use save::{config, save};
 
-use crate::config::DualKind;
+use crate::config::{DualKind, LoraConfigs};
 use crate::error::Result;
 use crate::weights::{Checkpoint, Source};
 use crate::{Decoder, DualEncoder, QFormer, Vit, Vlm};
@@ -33,6 +35,16 @@ pub enum Model {
     Retrieval(Vit, QFormer),
 }
 
+impl Model {
+    /// Low-rank adapters of its parts.
+    fn lora(&self) -> LoraConfigs {
+        match self {
+            Model::Vlm(vlm) => vlm.config.lora.clone(),
+            _ => LoraConfigs::default(),
+        }
+    }
+}
+
 /// Reads the model in `folder` onto a device, in a floating-point type whatever the files' is. `frozen`: without room for
 /// training, so that weights are kept once and in `dtype`.
 ///
@@ -43,7 +55,8 @@ pub fn load(folder: &Path, device: &Device, dtype: DType, frozen: bool) -> Resul
     let checkpoint = Checkpoint::open(folder)?;
     let fields = Fields::open(&folder.join("config.json"))?;
     let mut builder = ParamBuilder::new();
-    let (model, source) = build(&mut builder, fields, &checkpoint)?;
+    let model = build(&mut builder, fields, &checkpoint)?;
+    let source = names::source(&model);
     let group = GroupSpec {
         frozen,
         ..GroupSpec::default()
@@ -53,15 +66,14 @@ pub fn load(folder: &Path, device: &Device, dtype: DType, frozen: bool) -> Resul
     Ok((model, params))
 }
 
-/// The model that a configuration describes, and where its parameters lie.
-fn build(builder: &mut ParamBuilder, fields: Fields, checkpoint: &Checkpoint) -> Result<(Model, fn(&str) -> Source)> {
+/// The model that a configuration describes.
+fn build(builder: &mut ParamBuilder, fields: Fields, checkpoint: &Checkpoint) -> Result<Model> {
     let kind: String = fields.need("model_type")?;
     Ok(match kind.as_str() {
         text if decoder::TYPES.contains(&text) => {
             let (config, vocab_size) = decoder::read(fields, text)?;
             config.validate()?;
-            let model = Decoder::new(builder, &config, vocab_size, None)?;
-            (Model::Decoder(model), names::same)
+            Model::Decoder(Decoder::new(builder, &config, vocab_size, None)?)
         }
         "clip" | "siglip" => {
             let family = if kind == "clip" {
@@ -71,24 +83,18 @@ fn build(builder: &mut ParamBuilder, fields: Fields, checkpoint: &Checkpoint) ->
             };
             let config = towers::dual(fields, family)?;
             config.validate()?;
-            (Model::Dual(DualEncoder::new(builder, &config)?), names::dual)
+            Model::Dual(DualEncoder::new(builder, &config)?)
         }
-        "llava" => {
-            let config = vlm::llava(fields)?;
-            (Model::Vlm(Vlm::new(builder, &config)?), names::llava)
-        }
+        "llava" => Model::Vlm(Vlm::new(builder, &vlm::llava(fields)?)?),
         "blip-2" if checkpoint.contains("itm_head.weight") => {
             let (vision, qformer, vocab_size) = vlm::blip2_retrieval(fields)?;
             vision.validate()?;
             qformer.validate(vision.hidden_size)?;
             let vit = Vit::new(builder, &vision, None)?;
             let qformer = QFormer::new(builder, &qformer, &vision, vocab_size, None)?;
-            (Model::Retrieval(vit, qformer), names::blip2)
+            Model::Retrieval(vit, qformer)
         }
-        "blip-2" => {
-            let config = vlm::blip2(fields)?;
-            (Model::Vlm(Vlm::new(builder, &config)?), names::blip2)
-        }
+        "blip-2" => Model::Vlm(Vlm::new(builder, &vlm::blip2(fields)?)?),
         other => {
             let known = "llama, mistral, qwen2, clip, siglip, llava and blip-2 are";
             return fields.bad("model_type", format!("`{other}` is not supported; {known}"));

@@ -1,14 +1,27 @@
 //! Where our parameters lie in files of the reference, where not under the same name.
 
+use super::Model;
+use crate::config::DualKind;
 use crate::weights::Source;
+use engine::Shape;
+
+/// Where a model's parameters lie.
+pub(super) fn source(model: &Model) -> fn(&str) -> Source {
+    match model {
+        Model::Decoder(_) => same,
+        Model::Dual(_) => dual,
+        Model::Vlm(vlm) if vlm.qformer.is_none() => llava,
+        Model::Vlm(_) | Model::Retrieval(..) => blip2,
+    }
+}
 
 /// Under the same name.
-pub(super) fn same(name: &str) -> Source {
+fn same(name: &str) -> Source {
     Source::named([name])
 }
 
 /// CLIP and SigLIP: the pooling head keeps queries, keys and values in one tensor.
-pub(super) fn dual(name: &str) -> Source {
+fn dual(name: &str) -> Source {
     match split(name, "vision_model.head.attention") {
         Some((head, part, kind)) => Source::Rows(vec![format!("{head}.in_proj_{kind}")], part, 3),
         None => same(name),
@@ -16,7 +29,7 @@ pub(super) fn dual(name: &str) -> Source {
 }
 
 /// LLaVA: the towers lie under names of their own, with or without `model.` around all but the output layer.
-pub(super) fn llava(name: &str) -> Source {
+fn llava(name: &str) -> Source {
     if let Some(rest) = name.strip_prefix("language_model.model.") {
         return Source::named([name.to_string(), format!("model.language_model.{rest}")]);
     }
@@ -27,11 +40,11 @@ pub(super) fn llava(name: &str) -> Source {
         true => format!("vision_tower.{name}"),
         false => name.to_string(),
     };
-    Source::named([format!("model.{name}"), name])
+    Source::named([name.clone(), format!("model.{name}")])
 }
 
 /// BLIP-2: the image encoder keeps queries, keys and values in one tensor; the temperature is not in the files.
-pub(super) fn blip2(name: &str) -> Source {
+fn blip2(name: &str) -> Source {
     if name == "logit_scale" {
         return Source::Initial;
     }
@@ -47,6 +60,29 @@ pub(super) fn blip2(name: &str) -> Source {
     }
     same(name)
 }
+
+/// The shape a parameter has in a file of the reference, where it has other sizes of 1 than ours: most are stored as they are.
+pub(super) fn stored_shape(model: &Model, name: &str, shape: Shape) -> Shape {
+    let vectors = match model {
+        Model::Dual(dual) if dual.config.kind == DualKind::Clip => {
+            return if name == "logit_scale" { Shape::new(&[]) } else { shape };
+        }
+        Model::Dual(_) => ["vision_model.head.probe", ""],
+        Model::Vlm(vlm) if vlm.qformer.is_some() => BLIP2_TABLES,
+        Model::Retrieval(..) => BLIP2_TABLES,
+        Model::Vlm(_) | Model::Decoder(_) => return shape,
+    };
+    let (rows, dim) = (shape.rows(), shape.last());
+    match vectors.contains(&name) {
+        true => Shape::from([1, rows, dim]),
+        false => shape,
+    }
+}
+
+const BLIP2_TABLES: [&str; 2] = [
+    "vision_model.embeddings.class_embedding",
+    "vision_model.embeddings.position_embedding.weight",
+];
 
 /// For the query, key or value layer of the attention at `path`: the path, its number among the three, and `weight` or
 /// `bias`.
