@@ -155,6 +155,12 @@ impl Fields {
         }
     }
 
+    /// All fields but those without effect, as one value.
+    pub(super) fn whole<T: DeserializeOwned>(mut self) -> Result<T> {
+        self.map.retain(|name, _| !WITHOUT_EFFECT.contains(&name.as_str()));
+        serde_json::from_value(Value::Object(self.map)).map_err(at(&self.path))
+    }
+
     /// Whether a field is there, null or not.
     pub(super) fn has(&self, name: &str) -> bool {
         self.map.contains_key(name)

@@ -5,13 +5,46 @@ use crate::config::DualKind;
 use crate::weights::Source;
 use engine::Shape;
 
-/// Where a model's parameters lie.
-pub(super) fn source(model: &Model) -> fn(&str) -> Source {
-    match model {
-        Model::Decoder(_) => same,
-        Model::Dual(_) => dual,
-        Model::Vlm(vlm) if vlm.qformer.is_none() => llava,
-        Model::Vlm(_) | Model::Retrieval(..) => blip2,
+/// How a folder names its tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// As we do.
+    Same,
+    /// CLIP and SigLIP.
+    Dual,
+    /// LLaVA.
+    Llava,
+    /// BLIP-2.
+    Blip2,
+}
+
+impl Layout {
+    /// Where a parameter lies.
+    pub(super) fn source(self, name: &str) -> Source {
+        match self {
+            Layout::Same => same(name),
+            Layout::Dual => dual(name),
+            Layout::Llava => llava(name),
+            Layout::Blip2 => blip2(name),
+        }
+    }
+
+    /// The shape a parameter has in a file, where it has other sizes of 1 than ours: most are stored as they are.
+    pub(super) fn shape(self, model: &Model, name: &str, shape: Shape) -> Shape {
+        let in_front = match (self, name) {
+            (Layout::Dual, "logit_scale") => {
+                let scalar = matches!(model, Model::Dual(dual) if dual.config.kind == DualKind::Clip);
+                return if scalar { Shape::new(&[]) } else { shape };
+            }
+            (Layout::Dual, "vision_model.head.probe") => true,
+            (Layout::Blip2, "vision_model.embeddings.class_embedding") => true,
+            (Layout::Blip2, "vision_model.embeddings.position_embedding.weight") => true,
+            _ => false,
+        };
+        match in_front {
+            true => Shape::from([1, shape.rows(), shape.last()]),
+            false => shape,
+        }
     }
 }
 
@@ -60,29 +93,6 @@ fn blip2(name: &str) -> Source {
     }
     same(name)
 }
-
-/// The shape a parameter has in a file of the reference, where it has other sizes of 1 than ours: most are stored as they are.
-pub(super) fn stored_shape(model: &Model, name: &str, shape: Shape) -> Shape {
-    let vectors = match model {
-        Model::Dual(dual) if dual.config.kind == DualKind::Clip => {
-            return if name == "logit_scale" { Shape::new(&[]) } else { shape };
-        }
-        Model::Dual(_) => ["vision_model.head.probe", ""],
-        Model::Vlm(vlm) if vlm.qformer.is_some() => BLIP2_TABLES,
-        Model::Retrieval(..) => BLIP2_TABLES,
-        Model::Vlm(_) | Model::Decoder(_) => return shape,
-    };
-    let (rows, dim) = (shape.rows(), shape.last());
-    match vectors.contains(&name) {
-        true => Shape::from([1, rows, dim]),
-        false => shape,
-    }
-}
-
-const BLIP2_TABLES: [&str; 2] = [
-    "vision_model.embeddings.class_embedding",
-    "vision_model.embeddings.position_embedding.weight",
-];
 
 /// For the query, key or value layer of the attention at `path`: the path, its number among the three, and `weight` or
 /// `bias`.

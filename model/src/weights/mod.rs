@@ -38,5 +38,5 @@ pub fn load(path: &Path, params: &mut Params, prefix: &str) -> Result<()> {
         Some(rest) => Source::named([rest]),
         None => Source::Initial,
     };
-    checkpoint.load(params, named)
+    checkpoint.load(params, named, |_| true)
 }
