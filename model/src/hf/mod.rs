@@ -13,6 +13,7 @@ mod save;
 mod towers;
 mod vlm;
 
+pub(crate) use fields::Fields;
 pub use hub::resolve;
 pub use parts::{Part, assemble, decoder_config, vision_config, vlm_config};
 pub use save::{Format, format, save};
@@ -22,7 +23,6 @@ use crate::error::Result;
 use crate::weights::{Checkpoint, Source};
 use crate::{Decoder, DualEncoder, QFormer, Vit, Vlm};
 use engine::{DType, Device, GroupSpec, ParamBuilder, Params};
-use fields::Fields;
 use names::Layout;
 use std::path::Path;
 
