@@ -3,6 +3,7 @@
 //! Their configurations become ours and their weights our parameters, which carry the same names wherever the reference
 //! keeps a parameter by itself; [`names`] lists where it does not.
 
+mod adapter;
 mod decoder;
 mod fields;
 mod hub;
@@ -11,12 +12,15 @@ mod own;
 mod parts;
 mod save;
 mod towers;
+mod trace;
 mod vlm;
 
+pub use adapter::{Base, save_adapter};
 pub(crate) use fields::Fields;
 pub use hub::resolve;
 pub use parts::{Part, assemble, decoder_config, vision_config, vlm_config};
 pub use save::{Format, format, save};
+pub use trace::{Inputs, Trace};
 
 use crate::config::DualKind;
 use crate::error::Result;

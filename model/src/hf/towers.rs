@@ -29,13 +29,10 @@ pub(super) fn vision(fields: Fields, kind: DualKind, head: bool) -> Result<Visio
     fields.only("num_channels", 3)?;
     fields.only("attention_dropout", 0.0)?;
     fields.only("dropout", 0.0)?;
-    match kind {
-        // The width of a projection that belongs to the dual encoder.
-        DualKind::Clip => fields.ignore(&["projection_dim"]),
-        DualKind::Siglip if fields.or("vision_use_head", true)? != head => {
-            return fields.bad("vision_use_head", format!("must be {head} in such a model"));
-        }
-        DualKind::Siglip => {}
+    // The width of a projection that belongs to the dual encoder.
+    fields.ignore(&["projection_dim"]);
+    if !clip && fields.or("vision_use_head", true)? != head {
+        return fields.bad("vision_use_head", format!("must be {head} in such a model"));
     }
     let config = VisionConfig {
         patch_margin: 0,
