@@ -1,6 +1,7 @@
 //! A `config.json` read field by field, so that none is passed over in silence.
 
 use crate::error::{Error, Result, at, config};
+use crate::files::read_up_to;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -104,11 +105,7 @@ pub(crate) struct Fields {
 impl Fields {
     /// Reads a file that holds one JSON object.
     pub(crate) fn open(path: &Path) -> Result<Fields> {
-        let length = std::fs::metadata(path).map_err(at(path))?.len();
-        if length > MAX_FILE {
-            return Err(at(path)(format!("{length} bytes, at most {MAX_FILE} are read")));
-        }
-        let bytes = std::fs::read(path).map_err(at(path))?;
+        let bytes = read_up_to(path, MAX_FILE)?;
         let map = serde_json::from_slice(&bytes).map_err(at(path))?;
         Ok(Fields::new(path, String::new(), map))
     }
