@@ -1,8 +1,8 @@
 //! Conversations as ids: `<user> question <assistant> answer <eos>`, again and again.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::texts::{Texts, Turn};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Starts, Tokenizer};
 
 impl Turn {
     /// A conversation of questions and answers; the answers and the `<eos>` behind each are to be learned.
@@ -39,18 +39,30 @@ pub fn prompt<S: AsRef<str>>(tokenizer: &Tokenizer, so_far: &[(S, S)], question:
 }
 
 fn question_ids(tokenizer: &Tokenizer, question: &str) -> Result<Vec<u32>> {
-    let specials = tokenizer.specials();
-    let mut ids = vec![specials.user];
+    let roles = tokenizer.specials().roles.ok_or_else(|| {
+        Error::Tokenizer("the vocabulary has no <user> and <assistant>; conversations take its chat template".into())
+    })?;
+    let mut ids = vec![roles.user];
     ids.extend(tokenizer.encode(question)?);
-    ids.push(specials.assistant);
+    ids.push(roles.assistant);
     Ok(ids)
+}
+
+fn starts(tokenizer: &Tokenizer) -> Result<Starts> {
+    let missing = "the vocabulary has no two different special tokens for the Q-Former's texts to start with; \
+                   `Tokenizer::load` adds <cls> and <dec>";
+    tokenizer
+        .specials()
+        .starts
+        .ok_or_else(|| Error::Tokenizer(missing.into()))
 }
 
 impl Texts {
     /// Texts to be compared or matched with images: `<cls> text`.
     pub fn for_matching<S: AsRef<str>>(tokenizer: &Tokenizer, texts: &[S]) -> Result<Texts> {
+        let cls = starts(tokenizer)?.cls;
         let start = |text: &S| {
-            let mut ids = vec![tokenizer.specials().cls];
+            let mut ids = vec![cls];
             ids.extend(tokenizer.encode(text.as_ref())?);
             Ok(ids)
         };
@@ -61,8 +73,9 @@ impl Texts {
     /// Texts the Q-Former learns to say: `<dec> text <eos>`; the targets are [`Texts::next_tokens`].
     pub fn for_captioning<S: AsRef<str>>(tokenizer: &Tokenizer, texts: &[S]) -> Result<Texts> {
         let specials = tokenizer.specials();
+        let dec = starts(tokenizer)?.dec;
         let whole = |text: &S| {
-            let mut ids = vec![specials.dec];
+            let mut ids = vec![dec];
             ids.extend(tokenizer.encode(text.as_ref())?);
             ids.push(specials.eos);
             Ok(ids)

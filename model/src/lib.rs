@@ -55,6 +55,6 @@ pub use qformer::QFormer;
 pub use sampler::Sampler;
 pub use text_encoder::TextEncoder;
 pub use texts::{IGNORE, TextBatch, Texts, Turn};
-pub use tokenizer::{Specials, Tokenizer};
+pub use tokenizer::{DecodeStream, Roles, Specials, Starts, Tokenizer};
 pub use vit::Vit;
 pub use vlm::Vlm;

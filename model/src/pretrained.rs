@@ -44,7 +44,7 @@ impl Pretrained {
         let vlm_config: VlmConfig = read_json(&folder.join("config.json"))?;
         let processor: ImageProcessor = read_json(&folder.join("preprocessor_config.json"))?;
         processor.validate()?;
-        let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"))?;
+        let tokenizer = Tokenizer::open(folder)?;
         if processor.size != vlm_config.vision.image_size {
             return config(
                 "vision.image_size",
@@ -86,7 +86,7 @@ pub fn save_folder(
     std::fs::create_dir_all(folder).map_err(at(folder))?;
     write_json(&folder.join("config.json"), vlm)?;
     write_json(&folder.join("preprocessor_config.json"), processor)?;
-    tokenizer.save(&folder.join("tokenizer.json"))?;
+    tokenizer.save(folder)?;
     weights::save(params, &folder.join("model.safetensors"))
 }
 

@@ -1,6 +1,6 @@
 //! Tokenizers and conversations.
 
-use model::{Texts, Tokenizer, Turn, prompt};
+use model::{Roles, Starts, Texts, Tokenizer, Turn, prompt};
 use proptest::prelude::*;
 
 const WORDS: [&str; 9] = ["a", "red", "blue", "circle", "square", "is", "there", "?", "."];
@@ -23,12 +23,13 @@ fn ids_follow_the_order_of_words() {
     let tokenizer = words();
     assert_eq!(tokenizer.vocab_size(), 17);
     let s = tokenizer.specials();
-    assert_eq!(
-        [s.pad, s.bos, s.eos, s.unk, s.user, s.assistant, s.cls, s.dec],
-        [0, 1, 2, 3, 4, 5, 6, 7]
-    );
+    let roles = Some(Roles { user: 4, assistant: 5 });
+    let starts = Some(Starts { cls: 6, dec: 7 });
+    assert_eq!((s.pad, s.bos, s.eos, s.unk), (0, Some(1), 2, Some(3)));
+    assert_eq!((s.roles, s.starts), (roles, starts));
+    assert_eq!(tokenizer.ends(), [2]);
     assert_eq!(tokenizer.encode("A red  Circle?").unwrap(), [8, 9, 11, 15]);
-    assert_eq!(tokenizer.encode("a purple circle").unwrap(), [8, s.unk, 11]);
+    assert_eq!(tokenizer.encode("a purple circle").unwrap(), [8, 3, 11]);
     assert_eq!(tokenizer.encode("").unwrap(), [0u32; 0]);
     assert_eq!(tokenizer.token(11).unwrap(), "circle");
     // Words are split as texts are, and said once.
@@ -40,11 +41,10 @@ fn ids_follow_the_order_of_words() {
 fn no_text_makes_a_special_token() {
     for tokenizer in [words(), bpe()] {
         let ids = tokenizer.encode("a <eos> red<user><assistant> <pad>").unwrap();
-        let s = tokenizer.specials();
-        assert!(
-            !ids.iter().any(|id| [s.eos, s.user, s.assistant, s.pad].contains(id)),
-            "{ids:?}"
-        );
+        let specials = ["<eos>", "<user>", "<assistant>", "<pad>"].map(|token| tokenizer.id(token).unwrap());
+        assert!(!ids.iter().any(|id| specials.contains(id)), "{ids:?}");
+        let parsed = tokenizer.tokenize("<user> red<eos>", false).unwrap();
+        assert_eq!((parsed[0], parsed[parsed.len() - 1]), (specials[1], specials[0]));
     }
     assert_eq!(bpe().decode(&bpe().encode("x<eos>y").unwrap()).unwrap(), "x<eos>y");
 }
@@ -52,8 +52,11 @@ fn no_text_makes_a_special_token() {
 #[test]
 fn special_tokens_are_left_out_of_texts() {
     let tokenizer = words();
-    let s = tokenizer.specials();
-    assert_eq!(tokenizer.decode(&[s.user, 8, 9, s.eos]).unwrap(), "a red");
+    assert_eq!(tokenizer.decode(&[4, 8, 9, 2]).unwrap(), "a red");
+    assert_eq!(
+        tokenizer.decode_with_specials(&[4, 8, 9, 2]).unwrap(),
+        "<user> a red <eos>"
+    );
 }
 
 #[test]
@@ -78,17 +81,20 @@ fn bpe_learns_and_needs_room() {
 #[test]
 fn files_come_back() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokenizer.json");
     for tokenizer in [words(), bpe()] {
-        tokenizer.save(&path).unwrap();
-        let loaded = Tokenizer::load(&path).unwrap();
-        assert_eq!(loaded.vocab_size(), tokenizer.vocab_size());
-        assert_eq!(loaded.specials(), tokenizer.specials());
-        let text = "a Red circle <eos>?";
-        assert_eq!(loaded.encode(text).unwrap(), tokenizer.encode(text).unwrap());
-        let ids = loaded.encode(text).unwrap();
-        assert_eq!(loaded.decode(&ids).unwrap(), tokenizer.decode(&ids).unwrap());
+        tokenizer.save(folder.path()).unwrap();
+        let opened = Tokenizer::open(folder.path()).unwrap();
+        let loaded = Tokenizer::load(&folder.path().join("tokenizer.json")).unwrap();
+        for again in [opened, loaded] {
+            assert_eq!(again.vocab_size(), tokenizer.vocab_size());
+            assert_eq!(again.specials(), tokenizer.specials());
+            let text = "a Red circle <eos>?";
+            let ids = again.encode(text).unwrap();
+            assert_eq!(ids, tokenizer.encode(text).unwrap());
+            assert_eq!(again.decode(&ids).unwrap(), tokenizer.decode(&ids).unwrap());
+        }
     }
+    let path = folder.path().join("tokenizer.json");
     std::fs::write(&path, "{").unwrap();
     assert!(
         Tokenizer::load(&path)
@@ -119,24 +125,12 @@ proptest! {
 #[test]
 fn conversations_teach_answers_only() {
     let tokenizer = words();
-    let s = tokenizer.specials();
+    const USER: u32 = 4;
+    const ASSISTANT: u32 = 5;
+    const EOS: u32 = 2;
     let turn = Turn::conversation(&tokenizer, &[("is there a circle ?", "red"), ("?", "blue .")]).unwrap();
     let expected = [
-        s.user,
-        13,
-        14,
-        8,
-        11,
-        15,
-        s.assistant,
-        9,
-        s.eos,
-        s.user,
-        15,
-        s.assistant,
-        10,
-        16,
-        s.eos,
+        USER, 13, 14, 8, 11, 15, ASSISTANT, 9, EOS, USER, 15, ASSISTANT, 10, 16, EOS,
     ];
     assert_eq!(turn.ids, expected);
     let learned: Vec<u32> = turn
@@ -146,7 +140,7 @@ fn conversations_teach_answers_only() {
         .filter(|(_, l)| **l)
         .map(|(id, _)| *id)
         .collect();
-    assert_eq!(learned, [9, s.eos, 10, 16, s.eos]);
+    assert_eq!(learned, [9, EOS, 10, 16, EOS]);
     // A prompt is what stands before the answer.
     let asked = prompt(&tokenizer, &[("is there a circle ?", "red")], "?").unwrap();
     assert_eq!(asked, expected[..12]);
@@ -155,17 +149,11 @@ fn conversations_teach_answers_only() {
 #[test]
 fn texts_for_the_qformer_have_their_marks() {
     let tokenizer = words();
-    let s = tokenizer.specials();
+    let (pad, eos, cls, dec) = (0, 2, 6, 7);
     let matching = Texts::for_matching(&tokenizer, &["a red circle", "a"]).unwrap();
-    assert_eq!(
-        matching.ids,
-        [s.cls, 8, 9, 11, s.cls, 8, s.pad, s.pad].map(|id| id as i32)
-    );
+    assert_eq!(matching.ids, [cls, 8, 9, 11, cls, 8, pad, pad].map(|id| id as i32));
     assert_eq!(matching.lens, [4, 2]);
     let said = Texts::for_captioning(&tokenizer, &["a red", "a"]).unwrap();
-    assert_eq!(
-        said.ids,
-        [s.dec, 8, 9, s.eos, s.dec, 8, s.eos, s.pad].map(|id| id as i32)
-    );
+    assert_eq!(said.ids, [dec, 8, 9, eos, dec, 8, eos, pad].map(|id| id as i32));
     assert_eq!(said.next_tokens(), [8, 9, 2, -100, 8, 2, -100, -100]);
 }

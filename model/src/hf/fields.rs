@@ -77,7 +77,7 @@ const WITHOUT_EFFECT: &[&str] = &[
 
 /// The fields of one table of a configuration.
 #[derive(Debug)]
-pub(super) struct Fields {
+pub(crate) struct Fields {
     path: PathBuf,
     /// The tables around, with a dot behind each.
     prefix: String,
@@ -87,7 +87,7 @@ pub(super) struct Fields {
 
 impl Fields {
     /// Reads a file that holds one JSON object.
-    pub(super) fn open(path: &Path) -> Result<Fields> {
+    pub(crate) fn open(path: &Path) -> Result<Fields> {
         let length = std::fs::metadata(path).map_err(at(path))?.len();
         if length > MAX_FILE {
             return Err(at(path)(format!("{length} bytes, at most {MAX_FILE} are read")));
@@ -95,6 +95,14 @@ impl Fields {
         let bytes = std::fs::read(path).map_err(at(path))?;
         let map = serde_json::from_slice(&bytes).map_err(at(path))?;
         Ok(Fields::new(path, String::new(), map))
+    }
+
+    /// As [`Fields::open`]; no fields where there is no file.
+    pub(crate) fn open_if_there(path: &Path) -> Result<Fields> {
+        match path.is_file() {
+            true => Fields::open(path),
+            false => Ok(Fields::new(path, String::new(), Map::new())),
+        }
     }
 
     fn new(path: &Path, prefix: String, map: Map<String, Value>) -> Fields {
@@ -107,7 +115,7 @@ impl Fields {
     }
 
     /// An error about a field.
-    pub(super) fn bad<T>(&self, name: &str, message: impl std::fmt::Display) -> Result<T> {
+    pub(crate) fn bad<T>(&self, name: &str, message: impl std::fmt::Display) -> Result<T> {
         Err(Error::File {
             path: self.path.clone(),
             message: format!("field `{}{name}`: {message}", self.prefix),
@@ -115,7 +123,7 @@ impl Fields {
     }
 
     /// A field, if it is there and not null.
-    pub(super) fn optional<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+    pub(crate) fn optional<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         self.used.borrow_mut().insert(name.to_string());
         match self.map.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -127,12 +135,12 @@ impl Fields {
     }
 
     /// A field, or what the reference takes where it is missing.
-    pub(super) fn or<T: DeserializeOwned>(&self, name: &str, default: T) -> Result<T> {
+    pub(crate) fn or<T: DeserializeOwned>(&self, name: &str, default: T) -> Result<T> {
         Ok(self.optional(name)?.unwrap_or(default))
     }
 
     /// A field that has to be there.
-    pub(super) fn need<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+    pub(crate) fn need<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         match self.optional(name)? {
             Some(value) => Ok(value),
             None => self.bad(name, "is missing"),
@@ -140,17 +148,17 @@ impl Fields {
     }
 
     /// Whether a field is there, null or not.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.map.contains_key(name)
     }
 
     /// Whether there is no field.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
     /// Fails where a field has another value than the only one supported.
-    pub(super) fn only<T: DeserializeOwned + PartialEq + std::fmt::Debug>(&self, name: &str, value: T) -> Result<()> {
+    pub(crate) fn only<T: DeserializeOwned + PartialEq + std::fmt::Debug>(&self, name: &str, value: T) -> Result<()> {
         match self.optional::<T>(name)? {
             Some(found) if found != value => self.bad(name, format!("{found:?} is not supported, only {value:?}")),
             _ => Ok(()),
@@ -158,19 +166,19 @@ impl Fields {
     }
 
     /// Passes fields over, for a reason that the caller knows.
-    pub(super) fn ignore(&self, names: &[&str]) {
+    pub(crate) fn ignore(&self, names: &[&str]) {
         self.used.borrow_mut().extend(names.iter().map(|name| name.to_string()));
     }
 
     /// A table, with the values of the table `name_dict` over its own, as old files have it; empty where there is none.
-    pub(super) fn table(&self, name: &str) -> Result<Fields> {
+    pub(crate) fn table(&self, name: &str) -> Result<Fields> {
         let mut map: Map<String, Value> = self.or(name, Map::new())?;
         map.extend(self.or(&format!("{name}_dict"), Map::new())?);
         Ok(Fields::new(&self.path, format!("{}{name}.", self.prefix), map))
     }
 
     /// Fails at the first field nobody has asked for and that has an effect.
-    pub(super) fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         let used = self.used.borrow();
         let unknown = |name: &&String| !used.contains(*name) && !WITHOUT_EFFECT.contains(&name.as_str());
         match self

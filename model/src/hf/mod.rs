@@ -10,6 +10,7 @@ mod names;
 mod towers;
 mod vlm;
 
+pub(crate) use fields::Fields;
 pub use hub::resolve;
 
 use crate::config::DualKind;
@@ -17,7 +18,6 @@ use crate::error::Result;
 use crate::weights::{Checkpoint, Source};
 use crate::{Decoder, DualEncoder, QFormer, Vit, Vlm};
 use engine::{DType, Device, GroupSpec, ParamBuilder, Params};
-use fields::Fields;
 use std::path::Path;
 
 /// A model of one of the families that are read.

@@ -30,21 +30,14 @@ pub(super) fn run(args: GenerateArgs) -> Result<()> {
         .saturating_sub(model.vlm.config.image_tokens() + ids.len());
     let settings = Generation {
         max_new: args.max_tokens.min(room),
-        stop: vec![tokenizer.specials().eos],
+        stop: tokenizer.ends().to_vec(),
         sampler,
     };
-    let (mut so_far, mut shown) = (Vec::new(), 0);
+    let mut stream = tokenizer.stream();
     let mut out = std::io::stdout().lock();
     let mut failed = None;
     model.vlm.generate(&model.params, &pixels, &ids, &settings, |token| {
-        so_far.push(token);
-        // The whole answer is decoded each time: a token may be part of a letter, and words are joined by spaces.
-        let written = tokenizer.decode(&so_far).map_err(anyhow::Error::from).and_then(|text| {
-            let new = text
-                .get(shown..)
-                .filter(|_| !text.ends_with('\u{fffd}'))
-                .unwrap_or_default();
-            shown += new.len();
+        let written = stream.push(token).map_err(anyhow::Error::from).and_then(|new| {
             write!(out, "{new}")?;
             Ok(out.flush()?)
         });
@@ -56,6 +49,6 @@ pub(super) fn run(args: GenerateArgs) -> Result<()> {
             }
         }
     })?;
-    writeln!(out)?;
+    writeln!(out, "{}", stream.finish()?)?;
     failed.map_or(Ok(()), Err)
 }

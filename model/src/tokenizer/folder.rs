@@ -1,0 +1,332 @@
+//! Tokenizers in Hugging Face's folders: `tokenizer.json`, and beside it what its tokens are for.
+
+use super::{Tokenizer, refused};
+use crate::error::{Error, Result, at};
+use crate::files::write_atomically;
+use crate::hf::Fields;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{AddedToken, PreTokenizerWrapper};
+
+/// Largest file read, in bytes.
+const MAX_FILE: u64 = 64 << 20;
+/// The vocabulary and how text is split by it.
+const VOCABULARY: &str = "tokenizer.json";
+/// Names of the special tokens, and what `transformers` sets besides.
+const CONFIG: &str = "tokenizer_config.json";
+/// Names of the special tokens, as older folders have them.
+const MAP: &str = "special_tokens_map.json";
+/// The parts that tokens play, as configurations name them.
+const PARTS: [&str; 7] = [
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
+
+/// The files that a tokenizer came from.
+pub(super) type Sources = BTreeMap<&'static str, Arc<Vec<u8>>>;
+
+/// The parts of the vocabularies that Lenslet makes.
+pub(super) fn own_parts() -> BTreeMap<&'static str, String> {
+    let own = [
+        ("pad_token", "<pad>"),
+        ("bos_token", "<bos>"),
+        ("eos_token", "<eos>"),
+        ("unk_token", "<unk>"),
+    ];
+    own.map(|(part, token)| (part, token.to_string())).into()
+}
+
+/// Reads a file of a folder.
+pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let length = std::fs::metadata(path).map_err(at(path))?.len();
+    if length > MAX_FILE {
+        return Err(at(path)(format!("{length} bytes, at most {MAX_FILE} are read")));
+    }
+    std::fs::read(path).map_err(at(path))
+}
+
+/// A `tokenizer.json` that reads whole texts and pads none, whatever its file was last used for.
+pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
+    let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(at(path))?;
+    inner.with_truncation(None).map_err(at(path))?;
+    inner.with_padding(None);
+    Ok(inner)
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of a Hugging Face folder as `transformers` does: `tokenizer.json`, the special tokens from
+    /// `tokenizer_config.json` or `special_tokens_map.json`, and from `generation_config.json` what else ends an answer.
+    /// No token gets a new id, for a model's embedding table has the size it has.
+    ///
+    /// # Errors
+    /// When a file is missing or malformed, a special token is not in the vocabulary, or none ends a text; each names the
+    /// file and the field.
+    pub fn open(folder: &Path) -> Result<Tokenizer> {
+        let mut sources = Sources::new();
+        for name in [VOCABULARY, CONFIG, MAP] {
+            let path = folder.join(name);
+            if name == VOCABULARY || path.is_file() {
+                sources.insert(name, Arc::new(bytes(&path)?));
+            }
+        }
+        let path = folder.join(VOCABULARY);
+        let mut inner = parse(&sources[VOCABULARY], &path)?;
+        let config = Fields::open_if_there(&folder.join(CONFIG))?;
+        declare(&mut inner, &config)?;
+        let names = names(&mut inner, folder, &config)?;
+        split_as_configured(&mut inner, &config, &names)?;
+        let ends = ends(folder)?;
+        Tokenizer::new(inner, names, ends, sources).map_err(|error| match error {
+            Error::Tokenizer(message) => at(&path)(message),
+            other => other,
+        })
+    }
+
+    /// Writes `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, which [`Tokenizer::open`] and
+    /// `transformers.AutoTokenizer` read, to a folder. Files that the tokenizer came from are written as they were.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(at(folder))?;
+        let made = |name: &str| match name {
+            VOCABULARY => self.inner.to_string(true).map_err(refused),
+            CONFIG => Ok(format!("{:#}\n", self.config())),
+            _ => Ok(format!("{:#}\n", json!(self.names))),
+        };
+        for name in [VOCABULARY, CONFIG, MAP] {
+            // A configuration of its own says what the older file would.
+            if name == MAP && self.sources.contains_key(CONFIG) && !self.sources.contains_key(MAP) {
+                continue;
+            }
+            let content = match self.sources.get(name) {
+                Some(source) => source.to_vec(),
+                None => made(name)?.into_bytes(),
+            };
+            let path = folder.join(name);
+            write_atomically(&path, |file| file.write_all(&content)).map_err(at(&path))?;
+        }
+        Ok(())
+    }
+
+    /// The `tokenizer_config.json` of a tokenizer that came without one.
+    fn config(&self) -> Value {
+        let mut config = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": false,
+        });
+        for (part, token) in &self.names {
+            config[part] = json!(token);
+        }
+        if !self.names.contains_key("eos_token") {
+            config["eos_token"] = json!(self.token(self.specials.eos));
+        }
+        config
+    }
+}
+
+/// A token in a configuration: text, or a table with its text and how it is found.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a token, as text or {\"content\": text}")]
+enum Token {
+    Text(String),
+    Table(Table),
+}
+
+#[derive(Deserialize)]
+struct Table {
+    content: String,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    normalized: Option<bool>,
+    #[serde(default)]
+    special: bool,
+}
+
+impl Token {
+    fn content(self) -> String {
+        match self {
+            Token::Text(content) => content,
+            Token::Table(table) => table.content,
+        }
+    }
+}
+
+/// Sets the added tokens as `added_tokens_decoder` says, which has precedence over `tokenizer.json`.
+fn declare(inner: &mut tokenizers::Tokenizer, config: &Fields) -> Result<()> {
+    const FIELD: &str = "added_tokens_decoder";
+    let declared: BTreeMap<u32, Table> = config.or(FIELD, BTreeMap::new())?;
+    for (id, table) in &declared {
+        let found = inner.token_to_id(&table.content);
+        if found != Some(*id) {
+            let place = found.map_or("is not there".to_string(), |found| format!("has id {found}"));
+            return config.bad(
+                FIELD,
+                format!("`{}` is {id}, but in {VOCABULARY} it {place}", table.content),
+            );
+        }
+    }
+    let token = |table: Table| {
+        AddedToken::from(table.content, table.special)
+            .single_word(table.single_word)
+            .lstrip(table.lstrip)
+            .rstrip(table.rstrip)
+            .normalized(table.normalized.unwrap_or(!table.special))
+    };
+    inner.add_tokens(declared.into_values().map(token)).map_err(refused)?;
+    Ok(())
+}
+
+/// The tokens with a part to play; those that the vocabulary holds as ordinary ones become special.
+fn names(inner: &mut tokenizers::Tokenizer, folder: &Path, config: &Fields) -> Result<BTreeMap<&'static str, String>> {
+    let map = Fields::open_if_there(&folder.join(MAP))?;
+    // `transformers` reads the older file only where the newer one does not list its tokens.
+    let old = !config.has("added_tokens_decoder");
+    let mut found = BTreeMap::new();
+    for part in PARTS {
+        let older = if old { map.optional::<Token>(part)? } else { None };
+        let (fields, token) = match older {
+            Some(token) => (&map, Some(token)),
+            None => (config, config.optional::<Token>(part)?),
+        };
+        let token = token.map(Token::content).or_else(|| assumed(config, part));
+        if let Some(token) = token.filter(|token| !token.is_empty()) {
+            make_special(inner, fields, part, &token)?;
+            found.insert(part, token);
+        }
+    }
+    let more: Vec<Token> = config.or("additional_special_tokens", Vec::new())?;
+    for token in more.into_iter().map(Token::content) {
+        make_special(inner, config, "additional_special_tokens", &token)?;
+    }
+    if config.is_empty() && map.is_empty() {
+        found.extend(
+            own_parts()
+                .into_iter()
+                .filter(|(_, token)| inner.token_to_id(token).is_some()),
+        );
+    }
+    Ok(found)
+}
+
+/// What `transformers` takes for a part that Llama's tokenizers do not name.
+fn assumed(config: &Fields, part: &str) -> Option<String> {
+    let token = match part {
+        "bos_token" => "<s>",
+        "eos_token" => "</s>",
+        "unk_token" => "<unk>",
+        _ => return None,
+    };
+    (is_llama(config) && !config.has(part)).then(|| token.to_string())
+}
+
+fn is_llama(config: &Fields) -> bool {
+    let class = config.optional::<String>("tokenizer_class");
+    matches!(class, Ok(Some(class)) if ["LlamaTokenizer", "LlamaTokenizerFast"].contains(&class.as_str()))
+}
+
+fn make_special(inner: &mut tokenizers::Tokenizer, fields: &Fields, part: &str, token: &str) -> Result<()> {
+    if inner.token_to_id(token).is_none() {
+        return fields.bad(
+            part,
+            format!(
+                "`{token}` is not in {VOCABULARY}; name a token that is there, for a model has no row for a new one"
+            ),
+        );
+    }
+    if inner.get_added_vocabulary().get_vocab().contains_key(token) {
+        return Ok(());
+    }
+    inner
+        .add_special_tokens([AddedToken::from(token, true)])
+        .map_err(refused)?;
+    Ok(())
+}
+
+/// What `transformers` changes in a tokenizer once it is read: the space before a text, and the tokens around it.
+fn split_as_configured(
+    inner: &mut tokenizers::Tokenizer,
+    config: &Fields,
+    names: &BTreeMap<&'static str, String>,
+) -> Result<()> {
+    config.only("split_special_tokens", false)?;
+    if config.is_empty() {
+        return Ok(());
+    }
+    if let Some(PreTokenizerWrapper::ByteLevel(bytes)) = inner.get_pre_tokenizer() {
+        let mut bytes = *bytes;
+        bytes.add_prefix_space = config.or("add_prefix_space", false)?;
+        inner.with_pre_tokenizer(Some(bytes));
+    }
+    if is_llama(config) {
+        let around = llama(inner, config, names)?;
+        inner.with_post_processor(Some(around));
+    }
+    Ok(())
+}
+
+/// Llama's tokenizers put what their configuration says around a text, not what `tokenizer.json` says.
+fn llama(
+    inner: &tokenizers::Tokenizer,
+    config: &Fields,
+    names: &BTreeMap<&'static str, String>,
+) -> Result<TemplateProcessing> {
+    let mut template = vec!["$A".to_string()];
+    let mut tokens = Vec::new();
+    for (field, default, part) in [
+        ("add_bos_token", true, "bos_token"),
+        ("add_eos_token", false, "eos_token"),
+    ] {
+        if !config.or(field, default)? {
+            continue;
+        }
+        let token = names
+            .get(part)
+            .and_then(|token| Some((token.clone(), inner.token_to_id(token)?)));
+        let Some(token) = token else {
+            return config.bad(field, format!("true, but there is no `{part}`"));
+        };
+        match default {
+            true => template.insert(0, token.0.clone()),
+            false => template.push(token.0.clone()),
+        }
+        tokens.push(token);
+    }
+    let mut builder = TemplateProcessing::builder();
+    builder.try_single(template).map_err(refused)?;
+    builder.special_tokens(tokens).build().map_err(refused)
+}
+
+/// The ids that end an answer besides the tokenizer's own: those of `generation_config.json`, else of `config.json`.
+fn ends(folder: &Path) -> Result<Vec<u32>> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected an id or a list of ids")]
+    enum Ids {
+        One(u32),
+        Many(Vec<u32>),
+    }
+    let generation = Fields::open_if_there(&folder.join("generation_config.json"))?;
+    let config = Fields::open_if_there(&folder.join("config.json"))?;
+    let text: Map<String, Value> = config.or("text_config", Map::new())?;
+    let text = text.get("eos_token_id").and_then(|ids| Ids::deserialize(ids).ok());
+    let ids = match generation.optional("eos_token_id")? {
+        None => config.optional("eos_token_id")?.or(text),
+        some => some,
+    };
+    Ok(match ids {
+        None => Vec::new(),
+        Some(Ids::One(id)) => vec![id],
+        Some(Ids::Many(ids)) => ids,
+    })
+}
