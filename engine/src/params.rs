@@ -87,17 +87,25 @@ impl ParamBuilder {
     /// Allocates and initialises everything, all trainable in one group without decay. Each parameter draws from a
     /// stream of its own (seed and name), so adding one does not change the others.
     pub fn build(self, device: &Device, dtype: DType, seed: u64) -> Result<Params> {
-        self.build_around(device, dtype, seed, GroupSpec::default(), |_| false)
+        self.build_around(device, dtype, seed, (vec![GroupSpec::default()], |_, _| 0), |_| false)
     }
 
-    /// As [`ParamBuilder::build`], all in one `group`, without values for those parameters that `comes` from elsewhere:
-    /// [`Params::load`] has to write them.
+    /// Names and shapes of all parameters so far.
+    pub fn entries(&self) -> Vec<(String, Shape)> {
+        self.entries
+            .iter()
+            .map(|(name, shape, _)| (name.clone(), *shape))
+            .collect()
+    }
+
+    /// As [`ParamBuilder::build`], in the groups that [`Params::regroup`] takes, without values for those parameters that
+    /// `comes` from elsewhere: [`Params::load_rows`] has to write them.
     pub fn build_around(
         self,
         device: &Device,
         dtype: DType,
         seed: u64,
-        group: GroupSpec,
+        (groups, assign): (Vec<GroupSpec>, impl Fn(&str, Shape) -> usize),
         comes: impl Fn(&str) -> bool,
     ) -> Result<Params> {
         let ParamBuilder { entries, by_name, .. } = self;
@@ -126,7 +134,8 @@ impl ParamBuilder {
             low: None,
             frozen: Tensor::empty(device, dtype, [0])?,
         };
-        params.lay_out(vec![group], |_, _| 0, |i| values[i].clone())?;
+        params.assign(groups, assign);
+        params.allocate(|i| values[i].clone())?;
         Ok(params)
     }
 }
@@ -303,42 +312,59 @@ impl Params {
             let name = name.clone();
             return Err(Error::Param { name, message });
         }
-        self.overwrite(id, |out| elementwise::cast(value.view(), out))
+        self.overwrite(id, 0..shape.elements(), |out| elementwise::cast(value.view(), out))
     }
 
-    /// Overwrites a parameter with the little-endian numbers of type `from` in `bytes`, without a copy in between.
+    /// Overwrites a parameter's rows from `first` on (parts of its outermost dimension) with the little-endian numbers of
+    /// type `from` in `bytes`, without a copy in between.
     ///
     /// # Errors
-    /// When `bytes` are not as many numbers as the parameter has, or a graph still uses the parameters.
-    pub fn load(&mut self, id: ParamId, bytes: &[u8], from: DType) -> Result<()> {
-        self.overwrite(id, |out| elementwise::load(bytes, from, out))
+    /// When `bytes` are no whole rows, or more than there are, or a graph still uses the parameters.
+    pub fn load_rows(&mut self, id: ParamId, first: usize, bytes: &[u8], from: DType) -> Result<()> {
+        let Entry { name, shape, .. } = &self.entries[id.0];
+        let row: usize = shape.iter().skip(1).product();
+        let (start, count) = (first * row, bytes.len() / from.size());
+        if count % row.max(1) != 0 || start + count > shape.elements() {
+            let message = format!("{count} numbers from row {first} on, expected rows of {shape}");
+            let name = name.clone();
+            return Err(Error::Param { name, message });
+        }
+        self.overwrite(id, start..start + count, |out| elementwise::load(bytes, from, out))
     }
 
-    /// Writes a parameter wherever it is kept.
-    fn overwrite(&mut self, id: ParamId, write: impl Fn(&mut ViewMut<'_>) -> kernels::Result<()>) -> Result<()> {
-        let (offset, elements) = (self.entries[id.0].offset, self.entries[id.0].shape.elements());
+    /// Writes a range of a parameter's elements wherever it is kept.
+    fn overwrite(
+        &mut self,
+        id: ParamId,
+        range: std::ops::Range<usize>,
+        write: impl Fn(&mut ViewMut<'_>) -> kernels::Result<()>,
+    ) -> Result<()> {
+        let offset = self.entries[id.0].offset + range.start;
         let kept = match self.is_frozen(id) {
             true => [Some(&mut self.frozen), None],
             false => [Some(&mut self.master), self.low.as_mut()],
         };
         for arena in kept.into_iter().flatten() {
-            write(&mut arena.range_mut("a parameter", offset, elements)?)?;
+            write(&mut arena.range_mut("a parameter", offset, range.len())?)?;
         }
         Ok(())
     }
 
-    /// Assigns every parameter to one of `groups` (by its name and shape) and lays the arenas out anew.
+    /// Assigns every parameter to one of `groups` (by its name and shape) and, where that changes their places, lays the
+    /// arenas out anew.
     pub fn regroup(&mut self, groups: Vec<GroupSpec>, assign: impl Fn(&str, Shape) -> usize) -> Result<()> {
-        let values: Vec<Tensor> = self.ids().map(|id| self.master(id).copy()).collect::<Result<_>>()?;
-        self.lay_out(groups, assign, |i| Some(values[i].clone()))
+        let before: Vec<Tensor> = self.ids().map(|id| self.master(id)).collect();
+        let place = |params: &Params, id: ParamId| (params.is_frozen(id), params.entries[id.0].offset);
+        let places: Vec<_> = self.ids().map(|id| place(self, id)).collect();
+        self.assign(groups, assign);
+        if self.ids().all(|id| place(self, id) == places[id.0]) {
+            return Ok(());
+        }
+        self.allocate(|i| Some(before[i].clone()))
     }
 
-    fn lay_out(
-        &mut self,
-        groups: Vec<GroupSpec>,
-        assign: impl Fn(&str, Shape) -> usize,
-        value: impl Fn(usize) -> Option<Tensor>,
-    ) -> Result<()> {
+    /// Gives every parameter its group and its place.
+    fn assign(&mut self, groups: Vec<GroupSpec>, assign: impl Fn(&str, Shape) -> usize) {
         for entry in &mut self.entries {
             entry.group = assign(&entry.name, entry.shape);
         }
@@ -354,6 +380,15 @@ impl Params {
             self.ranges.push(start..trainable);
         }
         self.groups = groups;
+    }
+
+    /// Makes the arenas that the places are in, and fills them with the values there are.
+    fn allocate(&mut self, value: impl Fn(usize) -> Option<Tensor>) -> Result<()> {
+        let total = |frozen: bool| {
+            let mine = self.entries.iter().filter(|e| self.groups[e.group].frozen == frozen);
+            mine.map(|e| e.shape.elements()).sum::<usize>()
+        };
+        let (trainable, frozen) = (total(false), total(true));
         self.master = Tensor::empty(&self.device, self.dtype.accumulator(), [trainable])?;
         self.frozen = Tensor::empty(&self.device, self.dtype, [frozen])?;
         self.low = match self.dtype == self.dtype.accumulator() {

@@ -67,6 +67,11 @@ impl Tensor {
         Ok(tensor)
     }
 
+    /// The elements' little-endian bytes, row-major.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        Ok(self.view().download_bytes()?)
+    }
+
     /// The elements, row-major. On the trace device, which holds none, zeros.
     pub fn to_vec<T: Stored>(&self) -> Result<Vec<T>> {
         if self.dtype != T::DTYPE {

@@ -104,15 +104,29 @@ impl View<'_> {
     /// [`Error::Type`] when `T` is not the view's type; a device that fails.
     pub fn download<T: Stored>(&self) -> Result<Vec<T>> {
         self.expect_dtype("download", "view", T::DTYPE)?;
-        if self.kind() == Kind::Cpu {
-            return Ok(self.slice().to_vec());
-        }
         let mut data = vec![T::zeroed(); self.len];
-        if let Some(gpu) = self.device().gpu() {
-            self.device().count_download();
-            gpu.download(self.device_range(false).address, bytemuck::cast_slice_mut(&mut data))?;
-        }
+        self.read(bytemuck::cast_slice_mut(&mut data))?;
         Ok(data)
+    }
+
+    /// The elements' bytes, copied to the host; zeros from the trace device.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn download_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.len * self.dtype.size()];
+        self.read(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read(&self, bytes: &mut [u8]) -> Result<()> {
+        if self.kind() == Kind::Cpu {
+            bytes.copy_from_slice(&self.buffer.bytes()[self.range()]);
+        } else if let Some(gpu) = self.device().gpu() {
+            self.device().count_download();
+            gpu.download(self.device_range(false).address, bytes)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,11 +1,407 @@
-//! Conversations as ids: `<user> question <assistant> answer <eos>`, again and again.
+//! Conversations as ids, in the layout that a model was trained on.
 
-use crate::error::{Error, Result};
+use crate::chat_template::{Rendered, Template, find};
+use crate::error::{Error, Result, at, input};
+use crate::files::write_atomically;
 use crate::texts::{Texts, Turn};
-use crate::tokenizer::{Starts, Tokenizer};
+use crate::tokenizer::{Roles, Starts, Tokenizer, Tokens};
+use minijinja::context;
+use minijinja::value::Value;
+use std::io::Write;
+use std::ops::Range;
+use std::path::Path;
+
+/// Lenslet's own layout as a chat template, for other libraries.
+const OWN: &str = "\
+{% for message in messages %}
+{% if message.role == 'user' %}<user>{{ message.content }}{% endif %}
+{% if message.role == 'assistant' %}<assistant>{% generation %}{{ message.content }}<eos>{% endgeneration %}{% endif %}
+{% endfor %}
+{% if add_generation_prompt %}<assistant>{% endif %}
+";
+
+/// Who says a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Sets the scene.
+    System,
+    /// Asks.
+    User,
+    /// Answers: what a model learns.
+    Assistant,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        }
+    }
+}
+
+/// A piece of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Words.
+    Text(String),
+    /// An image; which one, the order tells.
+    Image,
+}
+
+/// What one side says at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who.
+    pub role: Role,
+    /// What, in order.
+    pub content: Vec<Part>,
+}
+
+impl Message {
+    /// A message of words only.
+    pub fn text(role: Role, text: impl Into<String>) -> Message {
+        Message {
+            role,
+            content: vec![Part::Text(text.into())],
+        }
+    }
+
+    /// Its texts one after another, `image` where an image is.
+    fn words(&self, image: &str) -> String {
+        let words = self.content.iter().map(|part| match part {
+            Part::Text(text) => text.as_str(),
+            Part::Image => image,
+        });
+        words.collect()
+    }
+}
+
+/// How conversations are laid out: by a model's chat template, or Lenslet's own way,
+/// `<user> question <assistant> answer <eos>`, again and again.
+///
+/// ```
+/// use model::{Chat, Message, Role, Tokenizer};
+/// let tokenizer = Tokenizer::word_level(["what", "is", "it", "red"])?;
+/// let folder = tempfile::tempdir()?;
+/// let chat = Chat::open(folder.path(), &tokenizer)?; // no template there: Lenslet's own
+/// let asked = Message::text(Role::User, "what is it");
+/// let told = Message::text(Role::Assistant, "red");
+/// assert_eq!(chat.prompt(&tokenizer, &[asked.clone()])?, [4, 8, 9, 10, 5]);
+/// let turn = chat.turn(&tokenizer, &[asked, told])?;
+/// assert_eq!(turn.ids, [4, 8, 9, 10, 5, 11, 2]);
+/// assert_eq!(turn.learn, [false, false, false, false, false, true, true]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Chat {
+    layout: Layout,
+}
+
+#[derive(Debug, Clone)]
+enum Layout {
+    Own(Roles),
+    Template(Box<ByTemplate>),
+}
+
+#[derive(Debug, Clone)]
+struct ByTemplate {
+    template: Template,
+    content: Content,
+    /// The token that stands for an image, and its id.
+    image_token: Option<(String, u32)>,
+    /// Whether the tokenizer's special tokens go around a text that does not start with them.
+    processor: bool,
+}
+
+/// What a template takes as a message's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// A text.
+    Text,
+    /// A list of parts, each of a type.
+    Parts,
+    /// Either.
+    Both,
+}
+
+impl Chat {
+    /// The layout of a Hugging Face folder: `chat_template.jinja`, `chat_template.json`, or the `chat_template` of
+    /// `tokenizer_config.json`; without any, Lenslet's own for a vocabulary with `<user>` and `<assistant>`, and for LLaVA
+    /// (`config.json`'s `model_type`) the one of its documentation, `USER: <image>⏎question ASSISTANT:`.
+    ///
+    /// # Errors
+    /// When a file is malformed, or there is no layout at all.
+    pub fn open(folder: &Path, tokenizer: &Tokenizer) -> Result<Chat> {
+        let found = find(folder, tokenizer)?;
+        let own = |template: &Template| template.source() == OWN;
+        let layout = match (found.template, tokenizer.specials().roles) {
+            (None, Some(roles)) => Layout::Own(roles),
+            (Some(template), Some(roles)) if own(&template) => Layout::Own(roles),
+            (Some(mut template), _) => {
+                for (name, token) in tokenizer.names() {
+                    template.set(name, token.as_str().into());
+                }
+                if let Some((token, _)) = &found.image_token {
+                    template.set("image_token", token.as_str().into());
+                }
+                Layout::Template(Box::new(ByTemplate {
+                    content: content(&template),
+                    template,
+                    image_token: found.image_token,
+                    processor: found.processor,
+                }))
+            }
+            (None, None) => {
+                let message = "has no chat template, and its vocabulary no <user> and <assistant>; put the model's \
+                               chat_template.jinja there";
+                return Err(at(folder)(message));
+            }
+        };
+        Ok(Chat { layout })
+    }
+
+    /// Sets a variable of the template, as JSON: `tools`, `enable_thinking`, or whatever else it reads. Lenslet's own
+    /// layout has none.
+    ///
+    /// # Errors
+    /// When `json` is none.
+    pub fn set(&mut self, name: &str, json: &str) -> Result<()> {
+        if let Layout::Template(by) = &mut self.layout {
+            let value: Value = serde_json::from_str(json).map_err(at(by.template.path()))?;
+            by.template.set(name, value);
+        }
+        Ok(())
+    }
+
+    /// The id that stands for an image among the ids, one for each; None where images are not part of the text, and
+    /// precede it.
+    pub fn image_token(&self) -> Option<u32> {
+        match &self.layout {
+            Layout::Own(_) => None,
+            Layout::Template(by) => by.image_token.as_ref().map(|(_, id)| *id),
+        }
+    }
+
+    /// A conversation for training: its ids, and which the assistant says. Where a template does not mark what that is,
+    /// it is what a message adds to the conversation before it, up to the token that ends it.
+    ///
+    /// # Errors
+    /// When the template refuses, or lays a conversation out otherwise once it goes on.
+    pub fn turn(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Turn> {
+        match &self.layout {
+            Layout::Own(roles) => own(tokenizer, *roles, messages),
+            Layout::Template(by) => by.turn(tokenizer, messages),
+        }
+    }
+
+    /// A conversation up to where the assistant's next message starts: what generation continues.
+    ///
+    /// # Errors
+    /// When the template refuses.
+    pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
+        match &self.layout {
+            Layout::Own(roles) => {
+                let mut ids = own(tokenizer, *roles, messages)?.ids;
+                ids.push(roles.assistant);
+                Ok(ids)
+            }
+            Layout::Template(by) => {
+                let rendered = by.render(messages, true)?;
+                Ok(by.tokens(tokenizer, messages, &rendered.text)?.ids)
+            }
+        }
+    }
+
+    /// A conversation as the template's text; None for Lenslet's own layout, which knows no text.
+    ///
+    /// # Errors
+    /// When the template refuses.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Option<String>> {
+        match &self.layout {
+            Layout::Own(_) => Ok(None),
+            Layout::Template(by) => Ok(Some(by.render(messages, add_generation_prompt)?.text)),
+        }
+    }
+
+    /// Writes `chat_template.jinja` to a folder, from which [`Chat::open`] and `transformers` read the same layout.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let source = match &self.layout {
+            Layout::Own(_) => OWN,
+            Layout::Template(by) => by.template.source(),
+        };
+        let path = folder.join("chat_template.jinja");
+        write_atomically(&path, |file| file.write_all(source.as_bytes())).map_err(at(&path))
+    }
+}
+
+/// What a template takes, tried out: vision models' go through parts, text models' join texts.
+fn content(template: &Template) -> Content {
+    const PROBE: &str = "probe";
+    let says = |content: Value| {
+        let message = Value::from_iter([context! { role => "user", content }]);
+        let text = template
+            .render(message, true)
+            .map_or(String::new(), |rendered| rendered.text);
+        // A list that is printed as such shows its keys.
+        text.contains(PROBE) && !text.contains("'type'") && !text.contains("\"type\"")
+    };
+    match (says(PROBE.into()), says(Value::from_iter([text_part(PROBE)]))) {
+        (true, true) => Content::Both,
+        (false, true) => Content::Parts,
+        _ => Content::Text,
+    }
+}
+
+fn text_part(text: &str) -> Value {
+    context! { type => "text", text }
+}
+
+impl ByTemplate {
+    fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Rendered> {
+        let value = |message: &Message| context! { role => message.role.name(), content => self.content(message) };
+        self.template
+            .render(Value::from_iter(messages.iter().map(value)), add_generation_prompt)
+    }
+
+    fn content(&self, message: &Message) -> Value {
+        let image = self.image_token.as_ref().map(|(token, _)| token.as_str());
+        let parts = match self.content {
+            Content::Text => false,
+            Content::Parts => true,
+            Content::Both => image.is_some() && message.content.contains(&Part::Image),
+        };
+        if !parts {
+            return message.words(image.unwrap_or_default()).into();
+        }
+        let value = |part: &Part| match part {
+            Part::Text(text) => Some(text_part(text)),
+            Part::Image => image.map(|_| context! { type => "image" }),
+        };
+        Value::from_iter(message.content.iter().filter_map(value))
+    }
+
+    fn turn(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Turn> {
+        let rendered = self.render(messages, false)?;
+        let tokens = self.tokens(tokenizer, messages, &rendered.text)?;
+        let learn = match rendered.says {
+            Some(says) => within(&tokens.places, &says),
+            None => {
+                let mut learn = within(&tokens.places, &self.additions(messages, &rendered.text)?);
+                forget_behind_ends(&tokens.ids, &mut learn, tokenizer.ends());
+                learn
+            }
+        };
+        Ok(Turn { ids: tokens.ids, learn })
+    }
+
+    /// The text's tokens, with one for every image.
+    fn tokens(&self, tokenizer: &Tokenizer, messages: &[Message], text: &str) -> Result<Tokens> {
+        let begun = |token: &String| text.starts_with(token.as_str());
+        let begun = tokenizer.names().get("bos_token").is_some_and(begun);
+        let tokens = tokenizer.tokens(text, self.processor && !begun)?;
+        let Some((token, id)) = &self.image_token else {
+            return Ok(tokens);
+        };
+        let images = messages.iter().flat_map(|message| &message.content);
+        let images = images.filter(|part| **part == Part::Image).count();
+        let found = tokens.ids.iter().filter(|found| *found == id).count();
+        if found != images {
+            let cause = "a message's text may hold it, or the template leave images out";
+            return input(
+                "messages",
+                format!("{images} images, but `{token}` occurs {found} times; {cause}"),
+            );
+        }
+        Ok(tokens)
+    }
+
+    /// What each of the assistant's messages adds to the text of those before it.
+    fn additions(&self, messages: &[Message], whole: &str) -> Result<Vec<Range<usize>>> {
+        let mut additions = Vec::new();
+        for (i, message) in messages.iter().enumerate() {
+            if message.role != Role::Assistant {
+                continue;
+            }
+            let before = self.render(&messages[..i], true)?.text;
+            let after = match i + 1 == messages.len() {
+                true => whole.to_string(),
+                false => self.render(&messages[..=i], false)?.text,
+            };
+            if !(after.starts_with(&before) && whole.starts_with(&after)) {
+                return Err(at(self.template.path())(format!(
+                    "the chat template lays message {i} out otherwise once the conversation goes on, so what to learn \
+                     of it cannot be told; mark that with {{% generation %}} and {{% endgeneration %}}"
+                )));
+            }
+            additions.push(before.len()..after.len());
+        }
+        Ok(additions)
+    }
+}
+
+/// Which tokens lie in the ranges, at least in part.
+fn within(places: &[(usize, usize)], ranges: &[Range<usize>]) -> Vec<bool> {
+    let inside = |&(start, end): &(usize, usize)| ranges.iter().any(|range| start < range.end && range.start < end);
+    places.iter().map(inside).collect()
+}
+
+/// Behind the token that ends an answer there is nothing to learn: generation stops there.
+fn forget_behind_ends(ids: &[u32], learn: &mut [bool], ends: &[u32]) {
+    let mut ended = false;
+    for (id, learn) in ids.iter().zip(learn) {
+        ended &= *learn;
+        *learn &= !ended;
+        ended |= *learn && ends.contains(id);
+    }
+}
+
+/// Lenslet's own layout. Special tokens in messages are ordinary characters.
+fn own(tokenizer: &Tokenizer, roles: Roles, messages: &[Message]) -> Result<Turn> {
+    let mut turn = Turn::default();
+    for message in messages {
+        let ids = tokenizer.encode(&message.words(""))?;
+        match message.role {
+            Role::System => {
+                return input(
+                    "messages",
+                    "Lenslet's own layout has no system; say it in the first question",
+                );
+            }
+            Role::User => {
+                turn.push(&[roles.user], false);
+                turn.push(&ids, false);
+            }
+            Role::Assistant => {
+                turn.push(&[roles.assistant], false);
+                turn.push(&ids, true);
+                turn.push(&[tokenizer.specials().eos], true);
+            }
+        }
+    }
+    Ok(turn)
+}
+
+/// Questions and answers as messages.
+fn messages<S: AsRef<str>>(exchanges: &[(S, S)]) -> Vec<Message> {
+    let both = |(question, answer): &(S, S)| {
+        [(Role::User, question), (Role::Assistant, answer)].map(|(role, text)| Message::text(role, text.as_ref()))
+    };
+    exchanges.iter().flat_map(both).collect()
+}
+
+fn roles(tokenizer: &Tokenizer) -> Result<Roles> {
+    let missing = "the vocabulary has no <user> and <assistant>; its conversations take a chat template";
+    tokenizer
+        .specials()
+        .roles
+        .ok_or_else(|| Error::Tokenizer(missing.into()))
+}
 
 impl Turn {
-    /// A conversation of questions and answers; the answers and the `<eos>` behind each are to be learned.
+    /// A conversation of questions and answers in Lenslet's own layout; the answers and the `<eos>` behind each are to be
+    /// learned.
     ///
     /// ```
     /// use model::{Tokenizer, Turn};
@@ -16,13 +412,7 @@ impl Turn {
     /// # Ok::<(), model::Error>(())
     /// ```
     pub fn conversation<S: AsRef<str>>(tokenizer: &Tokenizer, exchanges: &[(S, S)]) -> Result<Turn> {
-        let mut turn = Turn::default();
-        for (question, answer) in exchanges {
-            turn.push(&question_ids(tokenizer, question.as_ref())?, false);
-            turn.push(&tokenizer.encode(answer.as_ref())?, true);
-            turn.push(&[tokenizer.specials().eos], true);
-        }
-        Ok(turn)
+        own(tokenizer, roles(tokenizer)?, &messages(exchanges))
     }
 
     fn push(&mut self, ids: &[u32], learn: bool) {
@@ -31,21 +421,13 @@ impl Turn {
     }
 }
 
-/// A conversation so far and a new question, up to where the answer starts: what generation continues.
+/// A conversation so far and a new question in Lenslet's own layout, up to where the answer starts: what generation
+/// continues.
 pub fn prompt<S: AsRef<str>>(tokenizer: &Tokenizer, so_far: &[(S, S)], question: &str) -> Result<Vec<u32>> {
-    let mut ids = Turn::conversation(tokenizer, so_far)?.ids;
-    ids.extend(question_ids(tokenizer, question)?);
-    Ok(ids)
-}
-
-fn question_ids(tokenizer: &Tokenizer, question: &str) -> Result<Vec<u32>> {
-    let roles = tokenizer.specials().roles.ok_or_else(|| {
-        Error::Tokenizer("the vocabulary has no <user> and <assistant>; conversations take its chat template".into())
-    })?;
-    let mut ids = vec![roles.user];
-    ids.extend(tokenizer.encode(question)?);
-    ids.push(roles.assistant);
-    Ok(ids)
+    let layout = Layout::Own(roles(tokenizer)?);
+    let mut messages = messages(so_far);
+    messages.push(Message::text(Role::User, question));
+    Chat { layout }.prompt(tokenizer, &messages)
 }
 
 fn starts(tokenizer: &Tokenizer) -> Result<Starts> {

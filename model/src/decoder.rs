@@ -14,6 +14,7 @@ use engine::{Activation, Graph, Init, Mask, ParamBuilder, ParamId, Result, Tenso
 #[derive(Debug, Clone)]
 pub struct Decoder {
     config: DecoderConfig,
+    vocab_size: usize,
     embed: ParamId,
     head: ParamId,
     blocks: Vec<Block>,
@@ -42,6 +43,7 @@ impl Decoder {
         };
         Ok(Decoder {
             config: config.clone(),
+            vocab_size,
             embed,
             head,
             blocks,
@@ -52,6 +54,11 @@ impl Decoder {
     /// The configuration.
     pub fn config(&self) -> &DecoderConfig {
         &self.config
+    }
+
+    /// Ids it knows.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
     }
 
     /// The output layer's weight (vocab, dim).

@@ -1,5 +1,6 @@
-//! Files that are whole or absent.
+//! Files that are whole or absent, and no longer than expected.
 
+use crate::error::at;
 use std::fs::File;
 use std::io::Result;
 use std::path::Path;
@@ -25,4 +26,16 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<()>
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
     Ok(())
+}
+
+/// The content of a file of at most `most` bytes.
+///
+/// # Errors
+/// Names the file.
+pub(crate) fn read_up_to(path: &Path, most: u64) -> crate::error::Result<Vec<u8>> {
+    let length = std::fs::metadata(path).map_err(at(path))?.len();
+    if length > most {
+        return Err(at(path)(format!("{length} bytes, at most {most} are read")));
+    }
+    std::fs::read(path).map_err(at(path))
 }

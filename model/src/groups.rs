@@ -45,23 +45,41 @@ fn one() -> f64 {
 /// # Errors
 /// When a rule fits no parameter at all.
 pub fn set_groups(params: &mut Params, rules: &[GroupRule], weight_decay: f64, muon: Option<f64>) -> Result<()> {
-    let unused = |rule: &&GroupRule| !params.ids().any(|id| fits(&rule.pattern, params.name(id)));
+    let entries: Vec<(String, Shape)> = params
+        .ids()
+        .map(|id| (params.name(id).to_string(), params.shape(id)))
+        .collect();
+    let (groups, place) = groups(&entries, rules, weight_decay, muon)?;
+    Ok(params.regroup(groups, place)?)
+}
+
+/// The groups of parameters with these names and shapes, as [`set_groups`] makes them, and which of them is whose.
+///
+/// # Errors
+/// When a rule fits no parameter at all.
+pub(crate) fn groups(
+    entries: &[(String, Shape)],
+    rules: &[GroupRule],
+    weight_decay: f64,
+    muon: Option<f64>,
+) -> Result<(Vec<GroupSpec>, impl Fn(&str, Shape) -> usize + use<>)> {
+    let unused = |rule: &&GroupRule| !entries.iter().any(|(name, _)| fits(&rule.pattern, name));
     if let Some(rule) = rules.iter().find(unused) {
         return input("rule", format!("`{}` fits no parameter", rule.pattern));
     }
     let mut groups: Vec<GroupSpec> = Vec::new();
-    for id in params.ids() {
-        let group = group_of(params.name(id), params.shape(id), rules, weight_decay, muon);
+    for (name, shape) in entries {
+        let group = group_of(name, *shape, rules, weight_decay, muon);
         if !groups.contains(&group) {
             groups.push(group);
         }
     }
-    let known = groups.clone();
-    let place = |name: &str, shape: Shape| {
-        let group = group_of(name, shape, rules, weight_decay, muon);
+    let (known, rules) = (groups.clone(), rules.to_vec());
+    let place = move |name: &str, shape: Shape| {
+        let group = group_of(name, shape, &rules, weight_decay, muon);
         known.iter().position(|g| *g == group).unwrap_or(0)
     };
-    Ok(params.regroup(groups, place)?)
+    Ok((groups, place))
 }
 
 fn group_of(name: &str, shape: Shape, rules: &[GroupRule], weight_decay: f64, muon: Option<f64>) -> GroupSpec {

@@ -6,6 +6,7 @@
 
 mod attention;
 mod chat;
+mod chat_template;
 mod config;
 mod decoder;
 mod dual_encoder;
@@ -33,7 +34,7 @@ mod vit;
 mod vlm;
 pub mod weights;
 
-pub use chat::prompt;
+pub use chat::{Chat, Message, Part, Role, prompt};
 pub use config::{
     AdapterConfig, AdapterKind, DecoderConfig, DualConfig, DualKind, HiddenAct, ImageAttention, ImagePositions,
     LoraConfig, LoraConfigs, PositionKind, QFormerConfig, RopeScaling, TextConfig, VisionConfig, VlmConfig,

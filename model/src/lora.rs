@@ -1,6 +1,6 @@
 //! Folding low-rank adapters into the weights they adapt, and back.
 
-use crate::config::{LoraConfig, VlmConfig};
+use crate::config::{LoraConfig, LoraConfigs, VlmConfig};
 use crate::error::Result;
 use engine::{ParamId, Params, Tensor, Var, ops};
 
@@ -19,10 +19,10 @@ pub fn merge(config: &VlmConfig, params: &mut Params) -> Result<Merged> {
             continue;
         };
         let found = |part: &str| params.find(&format!("{layer}.{part}"));
-        let (Some(lora), Some(b), Some(w)) = (adapter(config, &layer), found("lora_B.weight"), found("weight")) else {
+        let (Some(b), Some(w)) = (found("lora_B.weight"), found("weight")) else {
             continue;
         };
-        let merged = folded(params, [a, b, w], lora.scale())?;
+        let merged = merged(&config.lora, params, w)?;
         for id in [b, w] {
             originals.push((id, params.master(id).copy()?));
         }
@@ -31,6 +31,19 @@ pub fn merge(config: &VlmConfig, params: &mut Params) -> Result<Merged> {
         params.set(w, &merged)?;
     }
     Ok(Merged { originals })
+}
+
+/// A parameter with the adapter of its layer, if there is one, folded into it; in the type it is kept in at full precision.
+pub fn merged(lora: &LoraConfigs, params: &Params, id: ParamId) -> Result<Tensor> {
+    let layer = params.name(id).strip_suffix(".weight");
+    let Some((layer, config)) = layer.and_then(|layer| Some((layer, adapter(lora, layer)?))) else {
+        return Ok(params.master(id));
+    };
+    let found = |part: &str| params.find(&format!("{layer}.{part}"));
+    match (found("lora_A.weight"), found("lora_B.weight")) {
+        (Some(a), Some(b)) => folded(params, [a, b, id], config.scale()),
+        _ => Ok(params.master(id)),
+    }
 }
 
 /// Restores what [`merge`] changed, bit for bit.
@@ -42,8 +55,7 @@ pub fn unmerge(merged: Merged, params: &mut Params) -> Result<()> {
 }
 
 /// The adapters' settings in the part of the model that holds `layer`.
-fn adapter<'c>(config: &'c VlmConfig, layer: &str) -> Option<&'c LoraConfig> {
-    let lora = &config.lora;
+fn adapter<'c>(lora: &'c LoraConfigs, layer: &str) -> Option<&'c LoraConfig> {
     if layer.starts_with("vision_model.") {
         lora.vision.as_ref()
     } else if layer.starts_with("language_model.") {

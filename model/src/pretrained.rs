@@ -1,15 +1,16 @@
 //! A model's folder: everything needed to use it.
 
-use crate::config::VlmConfig;
 use crate::error::{Result, at, config};
 use crate::files::write_atomically;
+use crate::groups::GroupRule;
+use crate::hf;
 use crate::image::ImageProcessor;
 use crate::tokenizer::Tokenizer;
 use crate::vlm::Vlm;
-use crate::weights;
 use engine::{DType, Device, Params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use std::io::Write;
 use std::path::Path;
 
@@ -30,18 +31,19 @@ pub struct Pretrained {
 }
 
 impl Pretrained {
-    /// Writes `config.json`, `model.safetensors`, `tokenizer.json` and `preprocessor_config.json` to a folder, which
-    /// is made if need be. Each file appears whole or not at all; the weights come last.
+    /// Writes a Hugging Face folder ([`crate::hf::save`]) with tokenizer, image processor and the ids that end an answer.
+    /// Each file appears whole or not at all; the weights come last.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        save_folder(folder, &self.vlm.config, &self.params, &self.tokenizer, &self.processor)
+        save_folder(folder, &self.vlm, &self.params, &self.tokenizer, &self.processor)
     }
 
-    /// Reads a folder that [`Pretrained::save`] wrote.
+    /// Reads a vision-language model's folder, ours or the reference's, to be used and not trained: its weights are kept
+    /// once, in `dtype`.
     ///
     /// # Errors
-    /// When a file is missing or malformed, or the files do not fit together.
+    /// When a file is missing or malformed, the model is of another kind, or the files do not fit together.
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Pretrained> {
-        let vlm_config: VlmConfig = read_json(&folder.join("config.json"))?;
+        let vlm_config = hf::vlm_config(folder)?;
         let processor: ImageProcessor = read_json(&folder.join("preprocessor_config.json"))?;
         processor.validate()?;
         let tokenizer = Tokenizer::open(folder)?;
@@ -64,8 +66,14 @@ impl Pretrained {
                 ),
             );
         }
-        let (vlm, mut params) = Vlm::build(&vlm_config, device, dtype, 0)?;
-        weights::load(&folder.join("model.safetensors"), &mut params, "")?;
+        let frozen = [GroupRule {
+            pattern: "*".into(),
+            lr_scale: 1.0,
+            freeze: true,
+            weight_decay: None,
+        }];
+        let parts = [(hf::Part::Whole, folder.to_path_buf())];
+        let (vlm, params) = hf::assemble(&vlm_config, &parts, device, dtype, 0, (&frozen, 0.0, None))?;
         Ok(Pretrained {
             vlm,
             params,
@@ -78,16 +86,22 @@ impl Pretrained {
 /// As [`Pretrained::save`], from the parts.
 pub fn save_folder(
     folder: &Path,
-    vlm: &VlmConfig,
+    vlm: &Vlm,
     params: &Params,
     tokenizer: &Tokenizer,
     processor: &ImageProcessor,
 ) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(at(folder))?;
-    write_json(&folder.join("config.json"), vlm)?;
     write_json(&folder.join("preprocessor_config.json"), processor)?;
     tokenizer.save(folder)?;
-    weights::save(params, &folder.join("model.safetensors"))
+    let specials = tokenizer.specials();
+    let generation = json!({
+        "bos_token_id": specials.bos,
+        "eos_token_id": tokenizer.ends(),
+        "pad_token_id": specials.pad,
+    });
+    write_json(&folder.join("generation_config.json"), &generation)?;
+    hf::save(folder, &hf::Model::Vlm(vlm.clone()), params)
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
@@ -99,7 +113,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&bytes).map_err(at(path))
 }
 
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let json = serde_json::to_string_pretty(value).map_err(at(path))?;
     write_atomically(path, |file| writeln!(file, "{json}")).map_err(at(path))
 }

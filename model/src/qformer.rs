@@ -17,6 +17,7 @@ use engine::{Activation, Graph, Init, Mask, Pairs, ParamBuilder, ParamId, Result
 #[derive(Debug, Clone)]
 pub struct QFormer {
     config: QFormerConfig,
+    vocab_size: usize,
     queries: ParamId,
     norm: LayerNorm,
     blocks: Vec<Block>,
@@ -83,12 +84,23 @@ impl QFormer {
         let key_positions = GridPositions::new(leading, vision.grid(), vision.hidden_size);
         Ok(QFormer {
             config: config.clone(),
+            vocab_size,
             queries,
             norm,
             blocks,
             key_positions: config.positions_in_keys.then_some(key_positions),
             text,
         })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &QFormerConfig {
+        &self.config
+    }
+
+    /// Ids of texts it knows.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
     }
 
     /// The parts for texts.

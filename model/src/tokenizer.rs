@@ -8,6 +8,7 @@ pub use specials::{Roles, Specials, Starts};
 pub use stream::DecodeStream;
 
 use crate::error::{Error, Result};
+use crate::files::read_up_to;
 use folder::Sources;
 use specials::OWN;
 use std::collections::BTreeMap;
@@ -124,7 +125,7 @@ impl Tokenizer {
     /// Reads a `tokenizer.json` for a new model: Lenslet's own special tokens that it lacks are added behind its own. The
     /// tokenizer of a model that has its weights is [`Tokenizer::open`]'s.
     pub fn load(path: &Path) -> Result<Tokenizer> {
-        let inner = folder::parse(&folder::bytes(path)?, path)?;
+        let inner = folder::parse(&read_up_to(path, folder::MAX_FILE)?, path)?;
         Tokenizer::with_specials(inner)
     }
 

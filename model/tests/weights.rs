@@ -244,7 +244,9 @@ fn a_folder_holds_all_it_takes() {
             "config.json",
             "model.safetensors",
             "preprocessor_config.json",
-            "tokenizer.json"
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json"
         ]
     );
 }
@@ -261,7 +263,7 @@ fn files_that_do_not_fit_together_are_errors() {
     pretrained().save(folder.path()).unwrap();
     let words: Vec<String> = (0..20).map(|i| format!("word{i}")).collect();
     let bigger = Tokenizer::word_level(words.iter().map(String::as_str)).unwrap();
-    bigger.save(&folder.path().join("tokenizer.json")).unwrap();
+    bigger.save(folder.path()).unwrap();
     assert!(load().contains("vocab_size"));
     pretrained().save(folder.path()).unwrap();
     std::fs::write(folder.path().join("preprocessor_config.json"), "{\"size\": 9}").unwrap();

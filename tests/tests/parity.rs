@@ -1,11 +1,9 @@
 //! Models read from the reference's folders compute what the reference computes: tests/fixtures/parity.py made both.
 
-use engine::ops::{self, Attend};
-use engine::{AdamW, DType, Device, Graph, Optimizer, Pairs, Params, Tensor, Var};
+use engine::{AdamW, DType, Device, Graph, Optimizer};
+use lenslet_tests::{Expected, cases};
 use model::hf::{self, Model};
-use model::weights::TensorFile;
-use model::{Decoder, DualEncoder, QFormer, Texts, Vit, Vlm};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The largest error allowed, as a share of the reference's length: f32 sums in another order; bf16 keeps 8 bits, and a dozen
 /// roundings lie between input and output.
@@ -31,154 +29,20 @@ fn error(expected: &[f64], found: &[f64], least: f64) -> f64 {
     length(&difference) / length(expected).max(least).max(1e-9)
 }
 
-/// What the reference computed.
-struct Expected {
-    file: TensorFile,
+/// What is wrong with a case.
+struct Verdict {
     case: String,
-    tolerance: f64,
     wrong: Vec<String>,
 }
 
-impl Expected {
-    fn numbers(&self, name: &str) -> Vec<f64> {
-        let tensor = self.file.tensor(name, &Device::cpu()).unwrap();
-        match tensor.dtype() {
-            DType::I32 => tensor.to_vec::<i32>().unwrap().into_iter().map(f64::from).collect(),
-            _ => tensor.to_f64().unwrap(),
-        }
-    }
-
-    fn ids(&self, name: &str) -> (Vec<i32>, Vec<usize>) {
-        let tensor = self.file.tensor(name, &Device::cpu()).unwrap();
-        (tensor.to_vec().unwrap(), tensor.shape().to_vec())
-    }
-
-    fn pixels(&self, params: &Params) -> Var {
-        let tensor = self.file.tensor("pixel_values", params.device()).unwrap();
-        Var::constant(tensor.cast(params.dtype()).unwrap())
-    }
-
-    fn texts(&self) -> Texts {
-        let (ids, shape) = self.ids("input_ids");
-        let lens = match self.file.shape("lengths") {
-            Some(_) => self.ids("lengths").0,
-            None => vec![shape[1] as i32; shape[0]],
-        };
-        Texts {
-            batch: shape[0],
-            tokens: shape[1],
-            ids,
-            lens,
-        }
-    }
-
-    fn check(&mut self, name: &str, found: &Tensor) {
-        let expected = self.numbers(name);
-        self.compare(name, &expected, &found.to_f64().unwrap());
-    }
-
-    fn compare(&mut self, name: &str, expected: &[f64], found: &[f64]) {
-        self.judge(name, error(expected, found, 0.0), self.tolerance);
-    }
-
+impl Verdict {
     fn judge(&mut self, name: &str, error: f64, allowed: f64) {
         // Written so that NaN is wrong.
         if !(error <= allowed) {
-            self.wrong.push(format!(
-                "{}: {name} is {error:.1e} off, {allowed:.1e} allowed",
-                self.case
-            ));
+            let line = format!("{}: {name} is {error:.1e} off, {allowed:.1e} allowed", self.case);
+            self.wrong.push(line);
         }
     }
-
-    /// Compares hidden states one by one and in number.
-    fn states(&mut self, prefix: &str, states: &[Var]) {
-        let count = self
-            .file
-            .names()
-            .filter(|name| name.starts_with(&format!("{prefix}.")))
-            .count();
-        assert_eq!(count, states.len(), "{}: {prefix}", self.case);
-        for (i, state) in states.iter().enumerate() {
-            self.check(&format!("{prefix}.{i}"), state.tensor());
-        }
-    }
-}
-
-/// Labels, each moved to the place before it, where it is predicted.
-fn targets((labels, shape): (Vec<i32>, Vec<usize>)) -> Vec<i32> {
-    let next = |row: &[i32]| row[1..].iter().copied().chain([model::IGNORE]).collect::<Vec<_>>();
-    labels.chunks(shape[1]).flat_map(next).collect()
-}
-
-/// What all language models have in common: from embedded tokens to hidden states, logits and loss.
-fn language(g: &Graph<'_>, decoder: &Decoder, x: &Var, expected: &mut Expected) -> Var {
-    let device = g.params().device();
-    let (batch, tokens) = (x.shape()[0], x.shape()[1]);
-    let positions: Vec<i32> = (0..batch * tokens).map(|i| (i % tokens) as i32).collect();
-    let positions = Tensor::from_slice(device, &positions, [batch, tokens]).unwrap();
-    let mut states = Vec::new();
-    let mut seen = |x: &Var| states.push(x.clone());
-    let out = decoder.states(g, x, &positions, &Attend::causal(), &mut seen).unwrap();
-    expected.states("hidden_states", &states);
-    expected.check("logits", decoder.logits(g, &out).unwrap().tensor());
-    let rows = ops::reshape(&out, [batch * tokens, x.shape()[2]]).unwrap();
-    let targets = Tensor::from_slice(device, &targets(expected.ids("labels")), [batch * tokens]).unwrap();
-    ops::linear_cross_entropy(&rows, &g.param(decoder.head()), &targets, 0.0)
-        .unwrap()
-        .loss
-}
-
-fn text_model(g: &Graph<'_>, decoder: &Decoder, expected: &mut Expected) -> Var {
-    let (ids, shape) = expected.ids("input_ids");
-    let ids = Tensor::from_slice(g.params().device(), &ids, [shape[0], shape[1]]).unwrap();
-    let x = decoder.embed(g, &ids).unwrap();
-    language(g, decoder, &x, expected)
-}
-
-fn vlm(g: &Graph<'_>, vlm: &Vlm, expected: &mut Expected) -> Var {
-    let image_token = vlm.config.image_token.unwrap() as i32;
-    let (ids, shape) = expected.ids("input_ids");
-    let visual = vlm.visual_tokens(g, &expected.pixels(g.params())).unwrap();
-    let x = vlm.interleave(g, &ids, shape[1], image_token, &visual).unwrap();
-    language(g, &vlm.decoder, &x, expected)
-}
-
-fn dual(g: &Graph<'_>, dual: &DualEncoder, expected: &mut Expected) -> Var {
-    let (mut images, mut texts) = (Vec::new(), Vec::new());
-    let pixels = expected.pixels(g.params());
-    let image = dual
-        .image_features(g, &pixels, &mut |x| images.push(x.clone()))
-        .unwrap();
-    let text = dual
-        .text_features(g, &expected.texts(), &mut |x| texts.push(x.clone()))
-        .unwrap();
-    expected.states("vision_hidden_states", &images);
-    expected.states("text_hidden_states", &texts);
-    let (scores, logits) = (dual.scores(g, &image, &text).unwrap(), expected.numbers("logits"));
-    expected.compare("logits", &logits, &scores.concat());
-    dual.loss(g, &image, &text).unwrap()
-}
-
-fn retrieval(g: &Graph<'_>, vit: &Vit, qformer: &QFormer, expected: &mut Expected) -> Var {
-    let image = vit.forward(g, &expected.pixels(g.params())).unwrap();
-    expected.check("vision_last_hidden_state", image.tensor());
-    let texts = expected.texts();
-    expected.check("itm_logits", qformer.itm_logits(g, &image, &texts).unwrap().tensor());
-    let (queries, words) = (
-        qformer.itc_features(g, &image).unwrap(),
-        qformer.text_features(g, &texts).unwrap(),
-    );
-    let itc = ops::clip_loss(&queries, &words, &qformer.logit_scale(g).unwrap()).unwrap();
-    let numbers = |x: &[i32]| Tensor::from_slice(g.params().device(), x, [x.len()]).unwrap();
-    let all: Vec<i32> = (0..texts.batch as i32).collect();
-    let pairs = Pairs {
-        images: numbers(&all),
-        texts: numbers(&all),
-        labels: numbers(&expected.ids("labels").0),
-    };
-    let itm = qformer.itm_loss(g, &image, &texts, &pairs).unwrap().loss;
-    ops::add(&itc, &itm).unwrap()
 }
 
 /// Every parameter's gradient, from a folder in which they are stored as if they were the parameters.
@@ -190,20 +54,22 @@ fn gradients(folder: &Path, name: &str) -> Vec<Vec<f64>> {
 /// Runs a case in a type; returns what is wrong.
 fn run(folder: &Path, dtype: DType, tolerance: f64) -> Vec<String> {
     let (model, params) = hf::load(folder, &Device::cpu(), dtype, false).unwrap();
-    let mut expected = Expected {
-        file: TensorFile::open(&folder.join("expected.safetensors")).unwrap(),
+    let expected = Expected::open(folder);
+    let mut verdict = Verdict {
         case: format!("{} in {dtype}", folder.file_name().unwrap().display()),
-        tolerance,
         wrong: Vec::new(),
     };
     let g = Graph::training(&params, 0);
-    let loss = match &model {
-        Model::Decoder(decoder) => text_model(&g, decoder, &mut expected),
-        Model::Vlm(model) => vlm(&g, model, &mut expected),
-        Model::Dual(model) => dual(&g, model, &mut expected),
-        Model::Retrieval(vit, qformer) => retrieval(&g, vit, qformer, &mut expected),
-    };
-    expected.check("loss", loss.tensor());
+    let trace = model.trace(&g, &expected.inputs(&params)).unwrap();
+    let inputs = ["input_ids", "labels", "lengths", "pixel_values", "loss"];
+    for name in expected.names().filter(|name| !inputs.contains(name)) {
+        let (_, found) = trace.iter().find(|(found, _)| found == name).expect(name);
+        let off = error(&expected.numbers(name), &found.tensor().to_f64().unwrap(), 0.0);
+        verdict.judge(name, off, tolerance);
+    }
+    let loss = expected.loss(&g, &model, &trace).unwrap();
+    let off = error(&expected.numbers("loss"), &[loss.tensor().item().unwrap()], 0.0);
+    verdict.judge("loss", off, tolerance);
     let mut optimizer = Optimizer::new(&params, AdamW::default()).unwrap();
     g.backward(&loss, optimizer.gradients()).unwrap();
     let found = optimizer.gradients().to_f64().unwrap();
@@ -222,20 +88,9 @@ fn run(folder: &Path, dtype: DType, tolerance: f64) -> Vec<String> {
             _ => tolerance,
         };
         let off = error(wanted, &found[range], small);
-        expected.judge(&format!("the gradient of {name}"), off, allowed);
+        verdict.judge(&format!("the gradient of {name}"), off, allowed);
     }
-    expected.wrong
-}
-
-fn cases() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/parity");
-    let mut cases: Vec<PathBuf> = std::fs::read_dir(root)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    cases.sort();
-    assert_eq!(cases.len(), 19, "a case is missing");
-    cases
+    verdict.wrong
 }
 
 fn all(dtype: DType, tolerance: f64) {

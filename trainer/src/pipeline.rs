@@ -46,7 +46,7 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
     let prepare = &session.prepare;
     save_folder(
         folder.path(),
-        &session.vlm.config,
+        &session.vlm,
         &session.params,
         &prepare.tokenizer,
         &prepare.processor,

@@ -21,9 +21,11 @@ mod error;
 mod parse;
 mod paths;
 mod phase;
+mod pretrained;
 
 pub use error::RecipeError;
 pub use phase::{Curve, Phase1, Phase2, Training};
+pub use pretrained::Pretrained;
 
 use crate::data::scenes::World;
 use model::{Fit, VlmConfig};
@@ -38,7 +40,10 @@ pub struct Recipe {
     pub run: Run,
     /// What to train on.
     pub data: Data,
-    /// How text becomes ids.
+    /// Trained parts to start from.
+    #[serde(default, skip_serializing_if = "Pretrained::is_empty")]
+    pub pretrained: Pretrained,
+    /// How text becomes ids; that of the pretrained language model where there is one.
     #[serde(default)]
     pub tokenizer: Tokenizer,
     /// The parts of the model. `vocab_size` is 0 in a recipe as written, and filled in from the tokenizer.

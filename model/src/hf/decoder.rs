@@ -1,8 +1,9 @@
 //! Configurations of Llama (2, 3, SmolLM2), Mistral and Qwen2.
 
-use super::fields::Fields;
+use super::fields::{Fields, only_ours, table};
 use crate::config::{DecoderConfig, HiddenAct, ImageAttention, ImagePositions, RopeScaling};
 use crate::error::Result;
+use serde_json::{Map, Value, json};
 
 /// Model types this reads.
 pub(super) const TYPES: [&str; 3] = ["llama", "mistral", "qwen2"];
@@ -134,5 +135,76 @@ fn window(fields: &Fields, kind: &str, layers: usize) -> Result<(Option<usize>, 
             Ok((used.then_some(size), full))
         }
         _ => Ok((None, 0)),
+    }
+}
+
+/// The reference's configuration of a decoder.
+///
+/// # Errors
+/// When no architecture of the reference computes what it does; the field that stands in the way is named.
+pub(super) fn write(config: &DecoderConfig, vocab_size: usize) -> Result<Map<String, Value>> {
+    if config.embedding_multiplier != 1.0 {
+        return only_ours("decoder.embedding_multiplier", "is 1 in all of them");
+    }
+    if config.image_attention != ImageAttention::Causal {
+        return only_ours("decoder.image_attention", "is `causal` in all of them");
+    }
+    if config.image_positions != ImagePositions::Sequential {
+        return only_ours("decoder.image_positions", "is `sequential` in all of them");
+    }
+    let kind = kind_of(config)?;
+    let mut map = table(json!({
+        "architectures": [architecture(kind)],
+        "model_type": kind,
+        "vocab_size": vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_size(),
+        "hidden_act": config.hidden_act,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": config.rope_scaling,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "use_cache": true,
+    }));
+    match kind {
+        "llama" => map.extend(table(
+            json!({ "attention_bias": config.qkv_bias, "mlp_bias": config.mlp_bias }),
+        )),
+        "mistral" => map.extend(table(json!({ "sliding_window": config.sliding_window }))),
+        _ => map.extend(table(json!({
+            "use_sliding_window": config.sliding_window.is_some(),
+            "sliding_window": config.sliding_window.unwrap_or(4096),
+            "max_window_layers": config.full_attention_layers,
+        }))),
+    }
+    Ok(map)
+}
+
+/// The family that has the biases and the window of `config`.
+fn kind_of(config: &DecoderConfig) -> Result<&'static str> {
+    let (qkv, o, mlp) = (config.qkv_bias, config.o_bias, config.mlp_bias);
+    let full = config.full_attention_layers;
+    match (config.sliding_window, qkv, o, mlp) {
+        (None, true, true, _) | (None, false, false, _) => Ok("llama"),
+        (Some(_), false, false, false) if full == 0 => Ok("mistral"),
+        (_, true, false, false) => Ok("qwen2"),
+        _ => only_ours(
+            "decoder.qkv_bias",
+            "and the other biases, with the sliding window there is, are not together in any of them",
+        ),
+    }
+}
+
+fn architecture(kind: &str) -> &'static str {
+    match kind {
+        "mistral" => "MistralForCausalLM",
+        "qwen2" => "Qwen2ForCausalLM",
+        _ => "LlamaForCausalLM",
     }
 }

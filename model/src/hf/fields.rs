@@ -1,6 +1,7 @@
 //! A `config.json` read field by field, so that none is passed over in silence.
 
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, at, config};
+use crate::files::read_up_to;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -75,6 +76,22 @@ const WITHOUT_EFFECT: &[&str] = &[
     "use_cache",
 ];
 
+/// The fields of a JSON object made in code.
+pub(super) fn table(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// The error of a configuration that the reference's architectures do not have.
+pub(super) fn only_ours<T>(field: &str, message: &str) -> Result<T> {
+    config(
+        field,
+        format!("{message}: the model cannot be written as a Hugging Face architecture"),
+    )
+}
+
 /// The fields of one table of a configuration.
 #[derive(Debug)]
 pub(crate) struct Fields {
@@ -88,11 +105,7 @@ pub(crate) struct Fields {
 impl Fields {
     /// Reads a file that holds one JSON object.
     pub(crate) fn open(path: &Path) -> Result<Fields> {
-        let length = std::fs::metadata(path).map_err(at(path))?.len();
-        if length > MAX_FILE {
-            return Err(at(path)(format!("{length} bytes, at most {MAX_FILE} are read")));
-        }
-        let bytes = std::fs::read(path).map_err(at(path))?;
+        let bytes = read_up_to(path, MAX_FILE)?;
         let map = serde_json::from_slice(&bytes).map_err(at(path))?;
         Ok(Fields::new(path, String::new(), map))
     }
@@ -145,6 +158,12 @@ impl Fields {
             Some(value) => Ok(value),
             None => self.bad(name, "is missing"),
         }
+    }
+
+    /// All fields but those without effect, as one value.
+    pub(super) fn whole<T: DeserializeOwned>(mut self) -> Result<T> {
+        self.map.retain(|name, _| !WITHOUT_EFFECT.contains(&name.as_str()));
+        serde_json::from_value(Value::Object(self.map)).map_err(at(&self.path))
     }
 
     /// Whether a field is there, null or not.

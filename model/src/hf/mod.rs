@@ -3,21 +3,31 @@
 //! Their configurations become ours and their weights our parameters, which carry the same names wherever the reference
 //! keeps a parameter by itself; [`names`] lists where it does not.
 
+mod adapter;
 mod decoder;
 mod fields;
 mod hub;
 mod names;
+mod own;
+mod parts;
+mod save;
 mod towers;
+mod trace;
 mod vlm;
 
+pub use adapter::{Base, save_adapter};
 pub(crate) use fields::Fields;
 pub use hub::resolve;
+pub use parts::{Part, assemble, decoder_config, vision_config, vlm_config};
+pub use save::{Format, format, save};
+pub use trace::{Inputs, Trace};
 
 use crate::config::DualKind;
 use crate::error::Result;
 use crate::weights::{Checkpoint, Source};
 use crate::{Decoder, DualEncoder, QFormer, Vit, Vlm};
 use engine::{DType, Device, GroupSpec, ParamBuilder, Params};
+use names::Layout;
 use std::path::Path;
 
 /// A model of one of the families that are read.
@@ -43,25 +53,27 @@ pub fn load(folder: &Path, device: &Device, dtype: DType, frozen: bool) -> Resul
     let checkpoint = Checkpoint::open(folder)?;
     let fields = Fields::open(&folder.join("config.json"))?;
     let mut builder = ParamBuilder::new();
-    let (model, source) = build(&mut builder, fields, &checkpoint)?;
+    let (model, layout) = build(&mut builder, fields, &checkpoint)?;
+    let source = |name: &str| layout.source(name);
     let group = GroupSpec {
         frozen,
         ..GroupSpec::default()
     };
-    let mut params = builder.build_around(device, dtype, 0, group, |name| source(name) != Source::Initial)?;
-    checkpoint.load(&mut params, source)?;
+    let comes = |name: &str| source(name) != Source::Initial;
+    let mut params = builder.build_around(device, dtype, 0, (vec![group], |_, _| 0), comes)?;
+    checkpoint.load(&mut params, source, |_| true)?;
     Ok((model, params))
 }
 
-/// The model that a configuration describes, and where its parameters lie.
-fn build(builder: &mut ParamBuilder, fields: Fields, checkpoint: &Checkpoint) -> Result<(Model, fn(&str) -> Source)> {
+/// The model that a configuration describes, and how its folder names tensors.
+fn build(builder: &mut ParamBuilder, fields: Fields, checkpoint: &Checkpoint) -> Result<(Model, Layout)> {
     let kind: String = fields.need("model_type")?;
     Ok(match kind.as_str() {
         text if decoder::TYPES.contains(&text) => {
             let (config, vocab_size) = decoder::read(fields, text)?;
             config.validate()?;
             let model = Decoder::new(builder, &config, vocab_size, None)?;
-            (Model::Decoder(model), names::same)
+            (Model::Decoder(model), Layout::Same)
         }
         "clip" | "siglip" => {
             let family = if kind == "clip" {
@@ -71,26 +83,21 @@ fn build(builder: &mut ParamBuilder, fields: Fields, checkpoint: &Checkpoint) ->
             };
             let config = towers::dual(fields, family)?;
             config.validate()?;
-            (Model::Dual(DualEncoder::new(builder, &config)?), names::dual)
+            (Model::Dual(DualEncoder::new(builder, &config)?), Layout::Dual)
         }
-        "llava" => {
-            let config = vlm::llava(fields)?;
-            (Model::Vlm(Vlm::new(builder, &config)?), names::llava)
-        }
+        "llava" => (Model::Vlm(Vlm::new(builder, &vlm::llava(fields)?)?), Layout::Llava),
+        own::TYPE => (Model::Vlm(Vlm::new(builder, &own::read(fields)?)?), Layout::Same),
         "blip-2" if checkpoint.contains("itm_head.weight") => {
             let (vision, qformer, vocab_size) = vlm::blip2_retrieval(fields)?;
             vision.validate()?;
             qformer.validate(vision.hidden_size)?;
             let vit = Vit::new(builder, &vision, None)?;
             let qformer = QFormer::new(builder, &qformer, &vision, vocab_size, None)?;
-            (Model::Retrieval(vit, qformer), names::blip2)
+            (Model::Retrieval(vit, qformer), Layout::Blip2)
         }
-        "blip-2" => {
-            let config = vlm::blip2(fields)?;
-            (Model::Vlm(Vlm::new(builder, &config)?), names::blip2)
-        }
+        "blip-2" => (Model::Vlm(Vlm::new(builder, &vlm::blip2(fields)?)?), Layout::Blip2),
         other => {
-            let known = "llama, mistral, qwen2, clip, siglip, llava and blip-2 are";
+            let known = "llama, mistral, qwen2, clip, siglip, llava, blip-2 and lenslet are";
             return fields.bad("model_type", format!("`{other}` is not supported; {known}"));
         }
     })

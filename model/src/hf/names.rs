@@ -1,14 +1,60 @@
 //! Where our parameters lie in files of the reference, where not under the same name.
 
+use super::Model;
+use crate::config::DualKind;
 use crate::weights::Source;
+use engine::Shape;
+
+/// How a folder names its tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// As we do.
+    Same,
+    /// CLIP and SigLIP.
+    Dual,
+    /// LLaVA.
+    Llava,
+    /// BLIP-2.
+    Blip2,
+}
+
+impl Layout {
+    /// Where a parameter lies.
+    pub(super) fn source(self, name: &str) -> Source {
+        match self {
+            Layout::Same => same(name),
+            Layout::Dual => dual(name),
+            Layout::Llava => llava(name),
+            Layout::Blip2 => blip2(name),
+        }
+    }
+
+    /// The shape a parameter has in a file, where it has other sizes of 1 than ours: most are stored as they are.
+    pub(super) fn shape(self, model: &Model, name: &str, shape: Shape) -> Shape {
+        let in_front = match (self, name) {
+            (Layout::Dual, "logit_scale") => {
+                let scalar = matches!(model, Model::Dual(dual) if dual.config.kind == DualKind::Clip);
+                return if scalar { Shape::new(&[]) } else { shape };
+            }
+            (Layout::Dual, "vision_model.head.probe") => true,
+            (Layout::Blip2, "vision_model.embeddings.class_embedding") => true,
+            (Layout::Blip2, "vision_model.embeddings.position_embedding.weight") => true,
+            _ => false,
+        };
+        match in_front {
+            true => Shape::from([1, shape.rows(), shape.last()]),
+            false => shape,
+        }
+    }
+}
 
 /// Under the same name.
-pub(super) fn same(name: &str) -> Source {
+fn same(name: &str) -> Source {
     Source::named([name])
 }
 
 /// CLIP and SigLIP: the pooling head keeps queries, keys and values in one tensor.
-pub(super) fn dual(name: &str) -> Source {
+fn dual(name: &str) -> Source {
     match split(name, "vision_model.head.attention") {
         Some((head, part, kind)) => Source::Rows(vec![format!("{head}.in_proj_{kind}")], part, 3),
         None => same(name),
@@ -16,7 +62,7 @@ pub(super) fn dual(name: &str) -> Source {
 }
 
 /// LLaVA: the towers lie under names of their own, with or without `model.` around all but the output layer.
-pub(super) fn llava(name: &str) -> Source {
+fn llava(name: &str) -> Source {
     if let Some(rest) = name.strip_prefix("language_model.model.") {
         return Source::named([name.to_string(), format!("model.language_model.{rest}")]);
     }
@@ -27,11 +73,11 @@ pub(super) fn llava(name: &str) -> Source {
         true => format!("vision_tower.{name}"),
         false => name.to_string(),
     };
-    Source::named([format!("model.{name}"), name])
+    Source::named([name.clone(), format!("model.{name}")])
 }
 
 /// BLIP-2: the image encoder keeps queries, keys and values in one tensor; the temperature is not in the files.
-pub(super) fn blip2(name: &str) -> Source {
+fn blip2(name: &str) -> Source {
     if name == "logit_scale" {
         return Source::Initial;
     }

@@ -1,12 +1,13 @@
 //! Configurations of CLIP's and SigLIP's towers and of BLIP-2's image encoder.
 
-use super::fields::Fields;
+use super::fields::{Fields, only_ours, table};
 use crate::config::{DualConfig, DualKind, HiddenAct, PositionKind, TextConfig, VisionConfig};
 use crate::error::Result;
+use serde_json::{Map, Value, json};
 
 /// `CLIPModel` and `SiglipModel`.
 pub(super) fn dual(fields: Fields, kind: DualKind) -> Result<DualConfig> {
-    let vision = vision(fields.table("vision_config")?, kind)?;
+    let vision = vision(fields.table("vision_config")?, kind, true)?;
     let (text, own) = text(fields.table("text_config")?, kind)?;
     let projection_dim = match kind {
         DualKind::Clip => fields.or("projection_dim", 512)?,
@@ -22,16 +23,16 @@ pub(super) fn dual(fields: Fields, kind: DualKind) -> Result<DualConfig> {
     })
 }
 
-/// An image tower.
-pub(super) fn vision(fields: Fields, kind: DualKind) -> Result<VisionConfig> {
+/// An image tower; `head`: with SigLIP's pooling head, where it has one.
+pub(super) fn vision(fields: Fields, kind: DualKind, head: bool) -> Result<VisionConfig> {
     let clip = kind == DualKind::Clip;
     fields.only("num_channels", 3)?;
     fields.only("attention_dropout", 0.0)?;
     fields.only("dropout", 0.0)?;
-    match kind {
-        // The width of a projection that belongs to the dual encoder.
-        DualKind::Clip => fields.ignore(&["projection_dim"]),
-        DualKind::Siglip => fields.only("vision_use_head", true)?,
+    // The width of a projection that belongs to the dual encoder.
+    fields.ignore(&["projection_dim"]);
+    if !clip && fields.or("vision_use_head", true)? != head {
+        return fields.bad("vision_use_head", format!("must be {head} in such a model"));
     }
     let config = VisionConfig {
         patch_margin: 0,
@@ -115,4 +116,111 @@ fn activation(kind: DualKind) -> HiddenAct {
         DualKind::Clip => HiddenAct::QuickGelu,
         DualKind::Siglip => HiddenAct::GeluPytorchTanh,
     }
+}
+
+/// The reference's configuration of a dual encoder.
+pub(super) fn write_dual(config: &DualConfig) -> Result<Map<String, Value>> {
+    let kind = config.kind;
+    let vision = write_vision(&config.vision, kind, config.projection_dim)?;
+    Ok(table(match kind {
+        DualKind::Clip => json!({
+            "architectures": ["CLIPModel"],
+            "model_type": "clip",
+            "projection_dim": config.projection_dim,
+            "logit_scale_init_value": (1.0f64 / 0.07).ln(),
+            "vision_config": vision,
+            "text_config": write_text(config),
+        }),
+        DualKind::Siglip => json!({
+            "architectures": ["SiglipModel"],
+            "model_type": "siglip",
+            "vision_config": vision,
+            "text_config": write_text(config),
+        }),
+    }))
+}
+
+/// The reference's configuration of an image tower.
+///
+/// # Errors
+/// When the tower is not such a one; the field that stands in the way is named.
+pub(super) fn write_vision(config: &VisionConfig, kind: DualKind, projection_dim: usize) -> Result<Map<String, Value>> {
+    let clip = kind == DualKind::Clip;
+    if (config.class_token, config.pre_layernorm, config.patch_bias) != (clip, clip, !clip) {
+        return only_ours(
+            "vision.class_token",
+            "and `pre_layernorm` without `patch_bias` are CLIP's, `patch_bias` without the others is SigLIP's",
+        );
+    }
+    let mut map = write_sizes(config)?;
+    map.insert(
+        "model_type".into(),
+        if clip {
+            "clip_vision_model"
+        } else {
+            "siglip_vision_model"
+        }
+        .into(),
+    );
+    if clip {
+        map.insert("projection_dim".into(), projection_dim.into());
+    }
+    Ok(map)
+}
+
+/// The reference's configuration of BLIP-2's image encoder.
+pub(super) fn write_blip2_vision(config: &VisionConfig) -> Result<Map<String, Value>> {
+    if (config.class_token, config.pre_layernorm, config.patch_bias) != (true, false, true) {
+        return only_ours(
+            "vision.class_token",
+            "and `patch_bias` without `pre_layernorm` are BLIP-2's",
+        );
+    }
+    let mut map = write_sizes(config)?;
+    map.insert("model_type".into(), "blip_2_vision_model".into());
+    map.insert("qkv_bias".into(), true.into());
+    Ok(map)
+}
+
+/// What all towers say alike.
+fn write_sizes(config: &VisionConfig) -> Result<Map<String, Value>> {
+    if config.patch_margin > 0 || config.patch_hidden.is_some() {
+        return only_ours("vision.patch_margin", "and `patch_hidden` are not in any of them");
+    }
+    if config.positions != PositionKind::Learned {
+        return only_ours("vision.positions", "is `learned` in all of them");
+    }
+    Ok(table(json!({
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_channels": 3,
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "hidden_act": config.hidden_act,
+        "layer_norm_eps": config.layer_norm_eps,
+        "attention_dropout": 0.0,
+    })))
+}
+
+fn write_text(config: &DualConfig) -> Map<String, Value> {
+    let text = &config.text;
+    let mut map = table(json!({
+        "vocab_size": text.vocab_size,
+        "hidden_size": text.hidden_size,
+        "intermediate_size": text.intermediate_size,
+        "num_hidden_layers": text.num_hidden_layers,
+        "num_attention_heads": text.num_attention_heads,
+        "max_position_embeddings": text.max_position_embeddings,
+        "hidden_act": text.hidden_act,
+        "layer_norm_eps": text.layer_norm_eps,
+        "attention_dropout": 0.0,
+        "eos_token_id": text.eos_token_id,
+    }));
+    map.extend(table(match config.kind {
+        DualKind::Clip => json!({ "model_type": "clip_text_model", "projection_dim": config.projection_dim }),
+        DualKind::Siglip => json!({ "model_type": "siglip_text_model", "projection_size": config.projection_dim }),
+    }));
+    map
 }

@@ -2,7 +2,7 @@
 
 use super::{Tokenizer, refused};
 use crate::error::{Error, Result, at};
-use crate::files::write_atomically;
+use crate::files::{read_up_to, write_atomically};
 use crate::hf::Fields;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -14,7 +14,7 @@ use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, PreTokenizerWrapper};
 
 /// Largest file read, in bytes.
-const MAX_FILE: u64 = 64 << 20;
+pub(super) const MAX_FILE: u64 = 64 << 20;
 /// The vocabulary and how text is split by it.
 const VOCABULARY: &str = "tokenizer.json";
 /// Names of the special tokens, and what `transformers` sets besides.
@@ -46,15 +46,6 @@ pub(super) fn own_parts() -> BTreeMap<&'static str, String> {
     own.map(|(part, token)| (part, token.to_string())).into()
 }
 
-/// Reads a file of a folder.
-pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let length = std::fs::metadata(path).map_err(at(path))?.len();
-    if length > MAX_FILE {
-        return Err(at(path)(format!("{length} bytes, at most {MAX_FILE} are read")));
-    }
-    std::fs::read(path).map_err(at(path))
-}
-
 /// A `tokenizer.json` that reads whole texts and pads none, whatever its file was last used for.
 pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(at(path))?;
@@ -76,7 +67,7 @@ impl Tokenizer {
         for name in [VOCABULARY, CONFIG, MAP] {
             let path = folder.join(name);
             if name == VOCABULARY || path.is_file() {
-                sources.insert(name, Arc::new(bytes(&path)?));
+                sources.insert(name, Arc::new(read_up_to(&path, MAX_FILE)?));
             }
         }
         let path = folder.join(VOCABULARY);

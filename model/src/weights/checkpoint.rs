@@ -2,7 +2,7 @@
 
 use super::read::{Stored, TensorFile};
 use crate::error::{Error, Result, at};
-use engine::{ParamId, Params, Shape};
+use engine::{ParamId, Params, Shape, Var, ops};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,9 @@ const MAX_INDEX: u64 = 64 << 20;
 pub enum Source {
     /// From the tensor that has the first of these names to be found.
     Tensor(Vec<String>),
+    /// As `Tensor`, but where the tensor has fewer rows than the parameter, the other rows become their mean: a table of
+    /// embeddings to which tokens were added (Hewitt 2021).
+    Grown(Vec<String>),
     /// From rows of a tensor that holds several parameters on top of each other: its names, which part, of how many.
     Rows(Vec<String>, usize, usize),
     /// From nowhere: the parameter stays as it was initialised.
@@ -140,20 +143,27 @@ impl Checkpoint {
     }
 
     /// Writes every parameter from its source, straight from the mapped files. Sizes of 1 do not count: a vector (dim) may
-    /// be stored as (1, 1, dim).
+    /// be stored as (1, 1, dim). `belongs` says which tensors of the files are of the part of a model that is read.
     ///
     /// # Errors
-    /// When a parameter's tensor is missing or has another shape, or a tensor is left over; nothing is changed then.
-    pub fn load(&self, params: &mut Params, source: impl Fn(&str) -> Source) -> Result<()> {
+    /// When a parameter's tensor is missing or has another shape, or a tensor that belongs is left over; nothing is changed
+    /// then.
+    pub fn load(
+        &self,
+        params: &mut Params,
+        source: impl Fn(&str) -> Source,
+        belongs: impl Fn(&str) -> bool,
+    ) -> Result<()> {
         let mut used = BTreeSet::new();
         let mut loads: Vec<(ParamId, Stored<'_>)> = Vec::new();
         for id in params.ids() {
-            let (names, part, parts) = match source(params.name(id)) {
+            let (names, part, parts, grown) = match source(params.name(id)) {
                 Source::Initial => continue,
-                Source::Tensor(names) => (names, 0, 1),
-                Source::Rows(names, part, parts) => (names, part, parts),
+                Source::Tensor(names) => (names, 0, 1, false),
+                Source::Grown(names) => (names, 0, 1, true),
+                Source::Rows(names, part, parts) => (names, part, parts, false),
             };
-            let shape = params.shape(id);
+            let mut shape = params.shape(id);
             let Some(name) = names.iter().find(|name| self.contains(name)) else {
                 let needed = stacked(shape, parts);
                 return Err(self.bad(
@@ -161,14 +171,23 @@ impl Checkpoint {
                     format!("is missing; the model needs one of shape {needed}"),
                 ));
             };
+            if let (true, Some(&rows)) = (grown, self.stored(name)?.shape.first()) {
+                shape = with_rows(shape, rows.min(shape[0]));
+            }
             loads.push((id, self.part(name, shape, part, parts)?));
             used.insert(name.clone());
         }
-        for name in self.names().filter(|name| !used.contains(*name)) {
+        for name in self.names().filter(|name| !used.contains(*name) && belongs(name)) {
             self.check_unused(name, &used)?;
         }
         for (id, found) in loads {
-            params.load(id, found.bytes, found.dtype)?;
+            params.load_rows(id, 0, found.bytes, found.dtype)?;
+            let rows = found.shape.first().copied().unwrap_or(1);
+            if params.shape(id).first().is_some_and(|&all| all > rows)
+                && matches!(source(params.name(id)), Source::Grown(_))
+            {
+                fill_with_mean(params, id, rows)?;
+            }
         }
         Ok(())
     }
@@ -215,6 +234,26 @@ impl Checkpoint {
             message,
         }
     }
+}
+
+/// Gives a table's rows behind the first `known` their mean.
+fn fill_with_mean(params: &mut Params, id: ParamId, known: usize) -> Result<()> {
+    let shape = params.shape(id);
+    let table = params.master(id).reshape([1, shape.rows(), shape.last()])?;
+    let rows = ops::slice(&Var::constant(table), 0, known)?;
+    let mean = ops::mean_axis(&rows, 1)?.tensor().clone();
+    // Nothing may share the arena while it is written.
+    drop(rows);
+    for row in known..shape.rows() {
+        params.load_rows(id, row, &mean.to_bytes()?, mean.dtype())?;
+    }
+    Ok(())
+}
+
+fn with_rows(shape: Shape, rows: usize) -> Shape {
+    let mut sizes = shape.to_vec();
+    sizes[0] = rows;
+    Shape::new(&sizes)
 }
 
 /// The shape of `parts` tensors on top of each other.

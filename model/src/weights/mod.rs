@@ -6,7 +6,8 @@ mod write;
 
 pub use checkpoint::{Checkpoint, Source};
 pub use read::{Stored, TensorFile};
-pub use write::write_tensors;
+pub(crate) use write::PYTORCH;
+pub use write::{Entry, write_shards, write_tensors};
 
 use crate::error::Result;
 use engine::Params;
@@ -21,10 +22,8 @@ pub fn save(params: &Params, path: &Path) -> Result<()> {
 /// As [`save`], for the parameters whose name `keep` accepts.
 pub fn save_where(params: &Params, path: &Path, keep: impl Fn(&str) -> bool) -> Result<()> {
     let kept = params.ids().filter(|&id| keep(params.name(id)));
-    let tensors: Vec<_> = kept
-        .map(|id| (params.name(id).to_string(), params.master(id)))
-        .collect();
-    write_tensors(path, &tensors, &[("format", "pt")])
+    let entries: Vec<_> = kept.map(|id| Entry::new(params.name(id), params.master(id))).collect();
+    write_tensors(path, &entries, PYTORCH)
 }
 
 /// Reads every parameter whose name starts with `prefix` from `path`, where names lack the prefix: `""` for a whole
@@ -39,5 +38,5 @@ pub fn load(path: &Path, params: &mut Params, prefix: &str) -> Result<()> {
         Some(rest) => Source::named([rest]),
         None => Source::Initial,
     };
-    checkpoint.load(params, named)
+    checkpoint.load(params, named, |_| true)
 }

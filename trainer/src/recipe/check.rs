@@ -12,6 +12,7 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
         range("run.threads", threads, 1, 1024)?;
     }
     data(&recipe.data)?;
+    pretrained(recipe)?;
     tokenizer(&recipe.tokenizer)?;
     model(&recipe.model)?;
     if recipe.phase1.is_none() && recipe.phase2.is_none() {
@@ -87,6 +88,23 @@ fn data(data: &Data) -> Result<(), Invalid> {
             range("data.max_bad", data.max_bad.unwrap_or(0.0), 0.0, 1.0)
         }
     }
+}
+
+fn pretrained(recipe: &Recipe) -> Result<(), Invalid> {
+    let parts = &recipe.pretrained;
+    if parts.model.is_some() && (parts.vision.is_some() || parts.decoder.is_some()) {
+        let message = "has both parts already: leave out `vision` and `decoder`, or `model`";
+        return Err(Invalid::new("pretrained.model", message));
+    }
+    if parts.text().is_some() && recipe.tokenizer != Tokenizer::default() {
+        let message = "the pretrained language model has a tokenizer: leave out [tokenizer]";
+        return Err(Invalid::new("tokenizer", message));
+    }
+    if parts.image_token.is_some() && parts.decoder.is_none() {
+        let message = "means nothing without `decoder`";
+        return Err(Invalid::new("pretrained.image_token", message));
+    }
+    Ok(())
 }
 
 fn tokenizer(tokenizer: &Tokenizer) -> Result<(), Invalid> {

@@ -1,7 +1,7 @@
 //! Environment variables in paths.
 
 use super::error::Invalid;
-use super::{Data, Recipe};
+use super::{Data, Pretrained, Recipe};
 use std::path::PathBuf;
 
 /// Replaces `${NAME}` and `${NAME:-default}` in every path of the recipe.
@@ -25,6 +25,19 @@ pub(super) fn expand(recipe: &mut Recipe) -> Result<(), Invalid> {
             let text = path.to_string_lossy();
             let expanded = variables(&text, |name| std::env::var(name).ok()).map_err(|m| Invalid::new(key, m))?;
             *path = PathBuf::from(expanded);
+        }
+    }
+    let Pretrained {
+        model, vision, decoder, ..
+    } = &mut recipe.pretrained;
+    let names = [
+        ("pretrained.model", model),
+        ("pretrained.vision", vision),
+        ("pretrained.decoder", decoder),
+    ];
+    for (key, name) in names {
+        if let Some(name) = name {
+            *name = variables(name, |name| std::env::var(name).ok()).map_err(|m| Invalid::new(key, m))?;
         }
     }
     Ok(())

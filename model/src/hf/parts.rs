@@ -1,0 +1,178 @@
+//! Vision-language models whose parts come from different folders: a trained image encoder, a trained language model, and
+//! what connects them new.
+
+use super::fields::Fields;
+use super::{Layout, decoder, own, towers, vlm};
+use crate::Vlm;
+use crate::config::{DecoderConfig, DualKind, VisionConfig, VlmConfig};
+use crate::error::Result;
+use crate::groups::{GroupRule, groups};
+use crate::weights::{Checkpoint, Source};
+use engine::{DType, Device, ParamBuilder, Params};
+use std::path::{Path, PathBuf};
+
+/// Which part of a vision-language model a folder gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The image encoder.
+    Vision,
+    /// The language model.
+    Decoder,
+}
+
+/// The configuration of the vision-language model in a folder.
+///
+/// # Errors
+/// When there is none that is known; names the file and the field.
+pub fn vlm_config(folder: &Path) -> Result<VlmConfig> {
+    let fields = open(folder)?;
+    match fields.need::<String>("model_type")?.as_str() {
+        "llava" => vlm::llava(fields),
+        "blip-2" => vlm::blip2(fields),
+        own::TYPE => own::read(fields),
+        other => fields.bad(
+            "model_type",
+            format!(
+                "`{other}` is no vision-language model; expected llava, blip-2 or {}",
+                own::TYPE
+            ),
+        ),
+    }
+}
+
+/// The configuration of the image encoder in a folder: of CLIP, SigLIP, or a vision-language model.
+///
+/// # Errors
+/// As [`vlm_config`].
+pub fn vision_config(folder: &Path) -> Result<VisionConfig> {
+    let fields = open(folder)?;
+    let kind: String = fields.need("model_type")?;
+    let family = if kind.starts_with("siglip") {
+        DualKind::Siglip
+    } else {
+        DualKind::Clip
+    };
+    let tower = match kind.as_str() {
+        "clip" | "siglip" => fields.table("vision_config")?,
+        "clip_vision_model" | "siglip_vision_model" => fields,
+        "blip-2" => return towers::blip2_vision(fields.table("vision_config")?),
+        "llava" | own::TYPE => return Ok(vlm_config(folder)?.vision),
+        other => {
+            let known = "clip, siglip, their _vision_model, llava and blip-2 have one";
+            return fields.bad(
+                "model_type",
+                format!("`{other}` has no image encoder that is known; {known}"),
+            );
+        }
+    };
+    let head = family == DualKind::Siglip && tower.or("vision_use_head", true)?;
+    towers::vision(tower, family, head)
+}
+
+/// The configuration of the language model in a folder and the size of its vocabulary.
+///
+/// # Errors
+/// As [`vlm_config`].
+pub fn decoder_config(folder: &Path) -> Result<(DecoderConfig, usize)> {
+    let fields = open(folder)?;
+    let kind: String = fields.need("model_type")?;
+    if decoder::TYPES.contains(&kind.as_str()) {
+        return decoder::read(fields, &kind);
+    }
+    let whole = vlm_config(folder)?;
+    Ok((whole.decoder, whole.vocab_size))
+}
+
+/// A model as `config` says, its parts from folders and everything else freshly initialised, in the groups that
+/// [`crate::set_groups`] makes by `rules`, weight decay and Muon's factor, so that nothing need move when training begins:
+/// frozen parameters take room once, in `dtype`. Where the vocabulary is larger than a language model's own, the new ids
+/// get the mean of its embeddings.
+///
+/// # Errors
+/// When a folder cannot be read or its weights do not fit the configuration.
+pub fn assemble(
+    config: &VlmConfig,
+    parts: &[(Part, PathBuf)],
+    device: &Device,
+    dtype: DType,
+    seed: u64,
+    (rules, weight_decay, muon): (&[GroupRule], f64, Option<f64>),
+) -> Result<(Vlm, Params)> {
+    let mut builder = ParamBuilder::new();
+    let vlm = Vlm::new(&mut builder, config)?;
+    let sources: Vec<_> = parts
+        .iter()
+        .map(|(part, folder)| Origin::open(*part, folder))
+        .collect::<Result<_>>()?;
+    let comes = |name: &str| sources.iter().any(|origin| origin.source(name) != Source::Initial);
+    let (groups, place) = groups(&builder.entries(), rules, weight_decay, muon)?;
+    let mut params = builder.build_around(device, dtype, seed, (groups, place), comes)?;
+    for origin in &sources {
+        let folder = Checkpoint::open(&origin.folder)?;
+        folder.load(&mut params, |name| origin.source(name), |name| origin.holds(name))?;
+    }
+    Ok((vlm, params))
+}
+
+fn open(folder: &Path) -> Result<Fields> {
+    Fields::open(&folder.join("config.json"))
+}
+
+/// A folder and what of it is taken.
+struct Origin {
+    folder: PathBuf,
+    part: Part,
+    layout: Layout,
+    /// The folder holds a language model alone.
+    text_only: bool,
+}
+
+impl Origin {
+    fn open(part: Part, folder: &Path) -> Result<Origin> {
+        let kind: String = open(folder)?.need("model_type")?;
+        Ok(Origin {
+            folder: folder.to_path_buf(),
+            part,
+            layout: match kind.as_str() {
+                "llava" => Layout::Llava,
+                "blip-2" => Layout::Blip2,
+                _ => Layout::Same,
+            },
+            text_only: decoder::TYPES.contains(&kind.as_str()),
+        })
+    }
+
+    /// Where a parameter of the whole model lies in the folder.
+    fn source(&self, name: &str) -> Source {
+        let own = match self.part {
+            Part::Whole => true,
+            Part::Vision => name.starts_with("vision_model."),
+            Part::Decoder => name.starts_with("language_model."),
+        };
+        if !own || name.contains(".lora_") && self.layout != Layout::Same {
+            return Source::Initial;
+        }
+        let stored = match self.text_only {
+            true => Source::named([name.strip_prefix("language_model.").unwrap_or(name)]),
+            false => self.layout.source(name),
+        };
+        match stored {
+            Source::Tensor(names) if name.ends_with("embed_tokens.weight") || name.ends_with("lm_head.weight") => {
+                Source::Grown(names)
+            }
+            stored => stored,
+        }
+    }
+
+    /// Whether a tensor of the folder is of the part that is taken.
+    fn holds(&self, stored: &str) -> bool {
+        match self.part {
+            Part::Whole => true,
+            // SigLIP's pooling head belongs to the dual encoder.
+            Part::Vision => stored.contains("vision_model.") && !stored.contains("vision_model.head."),
+            Part::Decoder => self.text_only || stored.contains("language_model.") || stored.starts_with("lm_head."),
+        }
+    }
+}
