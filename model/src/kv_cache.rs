@@ -1,7 +1,7 @@
 //! Keys and values of tokens already seen, so that the next token costs one token's work.
 
 use crate::error::shape;
-use engine::{Params, Result, Shape, Tensor, Var, ops};
+use engine::{Device, Params, Result, Shape, Tensor, Var};
 
 /// Keys and values of every block, (batch, capacity, kv_heads, head_dim) each; the first [`KvCache::len`] tokens count.
 #[derive(Debug)]
@@ -40,17 +40,56 @@ impl KvCache {
 
     /// A cache whose sequence `i` starts as sequence `entries[i]` of this one.
     pub fn gather(&self, entries: &[i32]) -> Result<KvCache> {
-        let [_, capacity, heads, head_dim] = self.shape[..] else {
+        let ids = |device: &Device| Tensor::from_slice(device, entries, [entries.len()]);
+        self.rebuilt([entries.len(), self.shape[1]], |x| x.select(&ids(x.device())?))
+    }
+
+    /// Moves sequence `i` by `by[i]` tokens towards the end; what then stands in front of it means nothing.
+    pub(crate) fn shift(&mut self, by: &[usize]) -> Result<()> {
+        let [batch, capacity, heads, head_dim] = self.shape[..] else {
             return shape("cache", "a cache has four dimensions");
         };
-        let take = |x: &Tensor| -> Result<Tensor> {
-            let ids = Tensor::from_slice(x.device(), entries, [entries.len()])?;
-            Ok(ops::embedding(&Var::constant(x.clone()), &ids)?.tensor().clone())
+        let sources = |(entry, &by): (usize, &usize)| {
+            (0..capacity).map(move |token| (entry * capacity + token.saturating_sub(by)) as i32)
         };
-        let layers = self.layers.iter().map(|[k, v]| Ok([take(k)?, take(v)?]));
+        let sources: Vec<i32> = by.iter().enumerate().flat_map(sources).collect();
+        *self = self.rebuilt([batch, capacity], |x| {
+            let tokens = x.reshape([batch * capacity, heads * head_dim])?;
+            tokens.select(&Tensor::from_slice(x.device(), &sources, [batch, capacity])?)
+        })?;
+        Ok(())
+    }
+
+    /// Forgets all tokens but the first `len`.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Makes room for at least `capacity` tokens in all.
+    pub(crate) fn grow(&mut self, capacity: usize) -> Result<()> {
+        let [batch, held, heads, head_dim] = self.shape[..] else {
+            return shape("cache", "a cache has four dimensions");
+        };
+        if held >= capacity {
+            return Ok(());
+        }
+        let width = heads * head_dim;
+        *self = self.rebuilt([batch, capacity], |x| {
+            let mut larger = Tensor::zeros(x.device(), x.dtype(), [batch, capacity, heads, head_dim])?;
+            larger.write(x, 0, 0, batch, held * width, held * width, capacity * width)?;
+            Ok(larger)
+        })?;
+        Ok(())
+    }
+
+    /// A cache of (batch, capacity) whose keys and values are made from these.
+    fn rebuilt(&self, [batch, capacity]: [usize; 2], make: impl Fn(&Tensor) -> Result<Tensor>) -> Result<KvCache> {
+        let shape = Shape::from([batch, capacity, self.shape[2], self.shape[3]]);
+        let remake = |x: &Tensor| make(x)?.reshape(shape);
+        let layers = self.layers.iter().map(|[k, v]| Ok([remake(k)?, remake(v)?]));
         Ok(KvCache {
             layers: layers.collect::<Result<_>>()?,
-            shape: Shape::from([entries.len(), capacity, heads, head_dim]),
+            shape,
             len: self.len,
         })
     }

@@ -43,7 +43,7 @@ pub use decoder::Decoder;
 pub use dual_encoder::DualEncoder;
 pub use error::{Error, Result};
 pub use files::write_atomically;
-pub use generate::Generation;
+pub use generate::{Answer, Beams, Finish, Generation, Generator, Kept, Listener, Piece, Prompt, Request};
 pub use groups::{GroupRule, set_groups};
 pub use image::{Fit, ImageProcessor, Resample, decode_image, open_image, resize};
 pub use kv_cache::KvCache;

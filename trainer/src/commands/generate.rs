@@ -21,6 +21,7 @@ pub(super) fn run(args: GenerateArgs) -> Result<()> {
         top_k: args.top_k.unwrap_or(0),
         top_p: args.top_p.unwrap_or(1.0),
         seed: args.seed,
+        ..Sampler::default()
     };
     let room = model
         .vlm
@@ -32,6 +33,7 @@ pub(super) fn run(args: GenerateArgs) -> Result<()> {
         max_new: args.max_tokens.min(room),
         stop: tokenizer.ends().to_vec(),
         sampler,
+        ..Generation::default()
     };
     let mut stream = tokenizer.stream();
     let mut out = std::io::stdout().lock();
