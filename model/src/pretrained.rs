@@ -42,8 +42,7 @@ impl Pretrained {
     /// When a file is missing or malformed, or the files do not fit together.
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Pretrained> {
         let vlm_config: VlmConfig = read_json(&folder.join("config.json"))?;
-        let processor: ImageProcessor = read_json(&folder.join("preprocessor_config.json"))?;
-        processor.validate()?;
+        let processor = ImageProcessor::open(folder)?;
         let tokenizer = Tokenizer::open(folder)?;
         if processor.size != vlm_config.vision.image_size {
             return config(
@@ -85,7 +84,7 @@ pub fn save_folder(
 ) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(at(folder))?;
     write_json(&folder.join("config.json"), vlm)?;
-    write_json(&folder.join("preprocessor_config.json"), processor)?;
+    processor.save(folder)?;
     tokenizer.save(folder)?;
     weights::save(params, &folder.join("model.safetensors"))
 }
