@@ -1,6 +1,6 @@
 //! Conversations as ids, in the layout that a model was trained on.
 
-use crate::chat_template::{Rendered, Template, find};
+use crate::chat_template::{Found, Rendered, Template, find, llava};
 use crate::error::{Error, Result, at, input};
 use crate::files::write_atomically;
 use crate::texts::{Texts, Turn};
@@ -134,7 +134,38 @@ impl Chat {
     /// # Errors
     /// When a file is malformed, or there is no layout at all.
     pub fn open(folder: &Path, tokenizer: &Tokenizer) -> Result<Chat> {
-        let found = find(folder, tokenizer)?;
+        Chat::laid_out(folder, tokenizer, find(folder, tokenizer)?)
+    }
+
+    /// Lenslet's own layout.
+    ///
+    /// # Errors
+    /// When the vocabulary has no `<user>` and `<assistant>`.
+    pub fn own(tokenizer: &Tokenizer) -> Result<Chat> {
+        Ok(Chat {
+            layout: Layout::Own(roles(tokenizer)?),
+        })
+    }
+
+    /// The layout of a language model's folder, with `token` for every image, which the vocabulary has; LLaVA's where the
+    /// folder has none.
+    ///
+    /// # Errors
+    /// When a file is malformed, or the token is not in the vocabulary.
+    pub fn with_images(folder: &Path, tokenizer: &Tokenizer, token: &str) -> Result<Chat> {
+        let Some(id) = tokenizer.id(token) else {
+            return Err(Error::Tokenizer(format!("`{token}` is not in the vocabulary")));
+        };
+        let mut found = find(folder, tokenizer)?;
+        if found.template.is_none() && tokenizer.specials().roles.is_none() {
+            found.template = Some(llava(folder)?);
+            found.processor = true;
+        }
+        found.image_token = Some((token.into(), id));
+        Chat::laid_out(folder, tokenizer, found)
+    }
+
+    fn laid_out(folder: &Path, tokenizer: &Tokenizer, found: Found) -> Result<Chat> {
         let own = |template: &Template| template.source() == OWN;
         let layout = match (found.template, tokenizer.specials().roles) {
             (None, Some(roles)) => Layout::Own(roles),

@@ -5,7 +5,7 @@
 mod json;
 mod source;
 
-pub(crate) use source::find;
+pub(crate) use source::{Found, find, llava};
 
 use crate::error::{Result, at, input};
 use minijinja::syntax::SyntaxConfig;

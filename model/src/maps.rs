@@ -36,7 +36,7 @@ impl AttentionMaps {
 
 impl Vlm {
     /// Where the last token of `prompt` looks in one image: pixels (1, 3, size, size). Where images stand within texts, the
-    /// prompt holds the image's slots.
+    /// prompt has the token for it once.
     ///
     /// # Errors
     /// When there is not exactly one image, or no prompt.
@@ -48,11 +48,15 @@ impl Vlm {
             );
         }
         let visual = self.visual_tokens(g, pixels)?;
-        let turn = Turn {
+        let mut turn = Turn {
             ids: prompt.to_vec(),
             learn: vec![false; prompt.len()],
         };
-        let text = TextBatch::pack(&[vec![turn]], 0, 1)?;
+        if let Some(image) = self.config.image_token {
+            turn.expand(image, self.config.image_tokens());
+        }
+        let mut text = TextBatch::pack(&[vec![turn]], 0, 1)?;
+        text.images = vec![0];
         let joined = self.joined(g, &visual, &text)?;
         let blocks = self
             .decoder

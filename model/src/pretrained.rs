@@ -1,5 +1,6 @@
 //! A model's folder: everything needed to use it.
 
+use crate::chat::Chat;
 use crate::error::{Result, at, config};
 use crate::files::write_atomically;
 use crate::groups::GroupRule;
@@ -28,13 +29,20 @@ pub struct Pretrained {
     pub tokenizer: Tokenizer,
     /// What turns images into its input.
     pub processor: ImageProcessor,
+    /// How its conversations are laid out.
+    pub chat: Chat,
 }
 
 impl Pretrained {
     /// Writes a Hugging Face folder ([`crate::hf::save`]) with tokenizer, image processor and the ids that end an answer.
     /// Each file appears whole or not at all; the weights come last.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        save_folder(folder, &self.vlm, &self.params, &self.tokenizer, &self.processor)
+        save_folder(
+            folder,
+            &self.vlm,
+            &self.params,
+            (&self.tokenizer, &self.processor, &self.chat),
+        )
     }
 
     /// Reads a vision-language model's folder, ours or the reference's, to be used and not trained: its weights are kept
@@ -47,6 +55,7 @@ impl Pretrained {
         let processor: ImageProcessor = read_json(&folder.join("preprocessor_config.json"))?;
         processor.validate()?;
         let tokenizer = Tokenizer::open(folder)?;
+        let chat = Chat::open(folder, &tokenizer)?;
         if processor.size != vlm_config.vision.image_size {
             return config(
                 "vision.image_size",
@@ -79,6 +88,7 @@ impl Pretrained {
             params,
             tokenizer,
             processor,
+            chat,
         })
     }
 }
@@ -88,12 +98,20 @@ pub fn save_folder(
     folder: &Path,
     vlm: &Vlm,
     params: &Params,
-    tokenizer: &Tokenizer,
-    processor: &ImageProcessor,
+    (tokenizer, processor, chat): (&Tokenizer, &ImageProcessor, &Chat),
 ) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(at(folder))?;
     write_json(&folder.join("preprocessor_config.json"), processor)?;
     tokenizer.save(folder)?;
+    chat.save(folder)?;
+    if let (hf::Format::Transformers("LlavaForConditionalGeneration"), Some(id)) =
+        (hf::format(&vlm.config), vlm.config.image_token)
+    {
+        write_json(
+            &folder.join("processor_config.json"),
+            &llava_processor(vlm, tokenizer.token(id)),
+        )?;
+    }
     let specials = tokenizer.specials();
     let generation = json!({
         "bos_token_id": specials.bos,
@@ -102,6 +120,19 @@ pub fn save_folder(
     });
     write_json(&folder.join("generation_config.json"), &generation)?;
     hf::save(folder, &hf::Model::Vlm(vlm.clone()), params)
+}
+
+/// What `transformers` wants to know to put image slots into texts.
+fn llava_processor(vlm: &Vlm, image_token: Option<String>) -> serde_json::Value {
+    let vision = &vlm.config.vision;
+    let all = vlm.config.image_tokens() == vision.tokens();
+    json!({
+        "processor_class": "LlavaProcessor",
+        "image_token": image_token,
+        "patch_size": vision.patch_size,
+        "num_additional_image_tokens": vision.tokens() - vision.patches(),
+        "vision_feature_select_strategy": if all { "full" } else { "default" },
+    })
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {

@@ -198,6 +198,27 @@ impl Tokenizer {
         &self.names
     }
 
+    /// The same with one more special token, unless it is in the vocabulary already.
+    ///
+    /// # Errors
+    /// When the token is empty.
+    pub fn with_token(self, token: &str) -> Result<Tokenizer> {
+        if self.id(token).is_some() {
+            return Ok(self);
+        }
+        let mut inner = (*self.inner).clone();
+        let added = AddedToken::from(token, true).normalized(false);
+        inner.add_special_tokens([added]).map_err(refused)?;
+        let mut sources = self.sources;
+        folder::forget_vocabulary(&mut sources);
+        let ends = self.ends;
+        let found = Tokenizer::new(inner, self.names, ends, sources)?;
+        match found.id(token) {
+            Some(_) => Ok(found),
+            None => Err(Error::Tokenizer(format!("`{token}` cannot be added to the vocabulary"))),
+        }
+    }
+
     fn new(
         inner: tokenizers::Tokenizer,
         names: BTreeMap<&'static str, String>,

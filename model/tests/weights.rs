@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use engine::{DType, Device, Params};
 use model::weights::{TensorFile, load, save};
-use model::{ImageProcessor, Pretrained, Tokenizer, Vlm};
+use model::{Chat, ImageProcessor, Pretrained, Tokenizer, Vlm};
 use std::path::Path;
 
 fn values(params: &Params) -> Vec<Vec<f64>> {
@@ -212,11 +212,13 @@ fn pretrained() -> Pretrained {
         size: 8,
         ..ImageProcessor::default()
     };
+    let chat = Chat::own(&tokenizer).unwrap();
     Pretrained {
         vlm,
         params,
         tokenizer,
         processor,
+        chat,
     }
 }
 
@@ -241,7 +243,9 @@ fn a_folder_holds_all_it_takes() {
     assert_eq!(
         names,
         [
+            "chat_template.jinja",
             "config.json",
+            "generation_config.json",
             "model.safetensors",
             "preprocessor_config.json",
             "special_tokens_map.json",

@@ -17,3 +17,4 @@ pub mod report;
 pub mod run_folder;
 pub mod session;
 pub mod showcase;
+pub mod start;

@@ -48,8 +48,7 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
         folder.path(),
         &session.vlm,
         &session.params,
-        &prepare.tokenizer,
-        &prepare.processor,
+        (&prepare.tokenizer, &prepare.processor, &prepare.chat),
     )
     .context("the trained model cannot be saved")?;
     folder.keep();

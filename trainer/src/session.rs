@@ -9,9 +9,10 @@ use crate::phases::align::Align;
 use crate::phases::fit::{Step, fit};
 use crate::phases::instruct::Instruct;
 use crate::recipe::{self, Precision, Recipe, TokenizerKind, Training};
+use crate::start::{Start, grouping};
 use anyhow::{Context, Result};
 use engine::{DType, Device, Params};
-use model::{ImageProcessor, Pretrained, Tokenizer, Vlm, VlmConfig, set_groups};
+use model::{Chat, ImageProcessor, Pretrained, Tokenizer, Vlm, hf, set_groups};
 
 /// What a run trains on.
 pub enum Dataset {
@@ -48,22 +49,33 @@ pub struct Session {
     pub vlm: Vlm,
     /// Its weights.
     pub params: Params,
+    /// What it started from.
+    pub start: Start,
 }
 
 impl Session {
     /// Reads the data, makes the tokenizer and a freshly initialised model on `device`.
     pub fn new(mut recipe: Recipe, device: &Device) -> Result<Session> {
-        let processor = processor(&recipe);
+        let start = Start::find(&mut recipe)?;
+        let processor = start.processor()?.unwrap_or_else(|| processor(&recipe));
         let data = dataset(&recipe, &processor)?;
-        let tokenizer = tokenizer(&recipe, &data)?;
-        recipe.model.vocab_size = tokenizer.vocab_size();
-        let (vlm, params) = build(&recipe, device)?;
+        let (tokenizer, chat) = match start.language(&mut recipe)? {
+            Some(language) => language,
+            None => {
+                let tokenizer = tokenizer(&recipe, &data)?;
+                recipe.model.vocab_size = tokenizer.vocab_size();
+                let chat = Chat::own(&tokenizer)?;
+                (tokenizer, chat)
+            }
+        };
+        let (vlm, params) = build(&recipe, &start, device)?;
         Ok(Session {
+            prepare: Prepare::new(tokenizer, processor, chat, &recipe.model),
             recipe,
             data,
-            prepare: Prepare { tokenizer, processor },
             vlm,
             params,
+            start,
         })
     }
 
@@ -74,20 +86,22 @@ impl Session {
             params,
             tokenizer,
             processor,
+            chat,
         } = trained;
         let data = dataset(&recipe, &processor)?;
         Ok(Session {
+            prepare: Prepare::new(tokenizer, processor, chat, &vlm.config),
             recipe,
             data,
-            prepare: Prepare { tokenizer, processor },
             vlm,
             params,
+            start: Start::default(),
         })
     }
 
     /// The same model, untrained, on another device.
     pub fn model_on(&self, device: &Device) -> Result<(Vlm, Params)> {
-        build(&self.recipe, device)
+        build(&self.recipe, &self.start, device)
     }
 
     /// Trains one phase; a phase the recipe leaves out does nothing. `observe` sees every step.
@@ -101,6 +115,7 @@ impl Session {
             prepare,
             vlm,
             params,
+            ..
         } = self;
         train(recipe, data, prepare, vlm, params, phase, &training, observe)
     }
@@ -138,10 +153,17 @@ fn processor(recipe: &Recipe) -> ImageProcessor {
     }
 }
 
-fn build(recipe: &Recipe, device: &Device) -> Result<(Vlm, Params)> {
-    let config: &VlmConfig = &recipe.model;
+fn build(recipe: &Recipe, start: &Start, device: &Device) -> Result<(Vlm, Params)> {
     device.allow_tf32(recipe.run.dtype == Precision::Tf32);
-    Ok(Vlm::build(config, device, dtype(recipe.run.dtype), recipe.run.seed)?)
+    let (rules, weight_decay, muon) = grouping(recipe);
+    Ok(hf::assemble(
+        &recipe.model,
+        &start.parts,
+        device,
+        dtype(recipe.run.dtype),
+        recipe.run.seed,
+        (&rules, weight_decay, muon),
+    )?)
 }
 
 /// The model's type as the recipe names it.

@@ -9,7 +9,7 @@ use crate::session::{Dataset, Session};
 use anyhow::Result;
 use engine::{Graph, Params};
 use image::RgbImage;
-use model::{Vlm, prompt};
+use model::Vlm;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::path::PathBuf;
@@ -69,12 +69,12 @@ impl Showcase {
         let pixels = self
             .prepare
             .tensor(params, &self.prepare.pixels(self.items.iter().map(|i| &i.image))?)?;
-        let ids = |(i, item): (usize, &Item)| Ok((i, prompt::<&str>(tokenizer, &[], &item.question)?));
+        let ids = |(i, item): (usize, &Item)| Ok((i, self.prepare.prompt(&item.question)?));
         let prompts = self.items.iter().enumerate().map(ids).collect::<Result<Vec<_>>>()?;
         let room = vlm.config.decoder.max_position_embeddings - vlm.config.image_tokens();
         let longest = prompts.iter().map(|(_, ids)| ids.len()).max().unwrap_or(0);
         let max_new = self.max_tokens.min(room.saturating_sub(longest));
-        let answers = vlm.answer(params, &pixels, &prompts, max_new, &[tokenizer.specials().eos])?;
+        let answers = vlm.answer(params, &pixels, &prompts, max_new, tokenizer.ends())?;
         for (item, ids) in self.items.iter_mut().zip(&answers) {
             item.answer = tokenizer.decode(ids)?;
         }
@@ -133,7 +133,7 @@ impl Showcase {
         let pixels = self
             .prepare
             .tensor(&session.params, &self.prepare.pixels([&item.image])?)?;
-        let ids = prompt::<&str>(&self.prepare.tokenizer, &[], &item.question)?;
+        let ids = self.prepare.prompt(&item.question)?;
         let maps = session.vlm.attention_maps(&graph, &graph.input(pixels), &ids)?;
         let Some(grid) = maps.grid else { return Ok(None) };
         Ok(Some(side_by_side(&item.image, &maps.mean(), grid, grid)?))

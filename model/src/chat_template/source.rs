@@ -45,9 +45,7 @@ pub(crate) fn find(folder: &Path, tokenizer: &Tokenizer) -> Result<Found> {
     let (processor, images) = (fields("processor_config.json")?, fields("preprocessor_config.json")?);
     let template = match source(folder, &processor, &tokens)? {
         Some((source, file)) => Some(Template::new(source, &folder.join(file))?),
-        None if config.optional::<String>("model_type")?.as_deref() == Some("llava") => {
-            Some(Template::new(LLAVA.into(), &folder.join("chat_template.jinja"))?)
-        }
+        None if config.optional::<String>("model_type")?.as_deref() == Some("llava") => Some(llava(folder)?),
         None => None,
     };
     Ok(Found {
@@ -55,6 +53,11 @@ pub(crate) fn find(folder: &Path, tokenizer: &Tokenizer) -> Result<Found> {
         image_token: image_token(&config, &tokens, &processor, tokenizer)?,
         processor: !processor.is_empty() || images.has("processor_class") || tokens.has("processor_class"),
     })
+}
+
+/// LLaVA's documented layout, for the model in a folder.
+pub(crate) fn llava(folder: &Path) -> Result<Template> {
+    Template::new(LLAVA.into(), &folder.join("chat_template.jinja"))
 }
 
 /// The template and its file: a file of its own, else a field of the processor's or the tokenizer's configuration.

@@ -35,6 +35,11 @@ const PARTS: [&str; 7] = [
 /// The files that a tokenizer came from.
 pub(super) type Sources = BTreeMap<&'static str, Arc<Vec<u8>>>;
 
+/// Has the vocabulary written anew, as it is now.
+pub(super) fn forget_vocabulary(sources: &mut Sources) {
+    sources.remove(VOCABULARY);
+}
+
 /// The parts of the vocabularies that Lenslet makes.
 pub(super) fn own_parts() -> BTreeMap<&'static str, String> {
     let own = [

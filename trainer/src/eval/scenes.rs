@@ -9,7 +9,7 @@ use crate::data::{Pair, Prepare};
 use anyhow::Result;
 use engine::Params;
 use image::RgbImage;
-use model::{Vlm, prompt};
+use model::Vlm;
 use rand::Rng;
 use std::collections::BTreeMap;
 
@@ -141,13 +141,15 @@ impl SceneEval<'_> {
     /// after CHAIR (Rohrbach et al. 2018): mentioned things that are not there, per mention and per caption.
     fn captions(&self, prefix: &str, scenes: &[Scene], images: &[RgbImage]) -> Result<Figures> {
         let tokenizer = &self.prepare.tokenizer;
-        let question = prompt::<&str>(tokenizer, &[], "describe the image .")?;
-        let stop = [tokenizer.specials().eos];
+        let question = self.prepare.prompt("describe the image .")?;
         let mut ids = Vec::with_capacity(images.len());
         for batch in images.chunks(BATCH) {
             let prompts: Vec<_> = (0..batch.len()).map(|i| (i, question.clone())).collect();
             let pixels = self.prepare.tensor(self.params, &self.prepare.pixels(batch)?)?;
-            ids.extend(self.vlm.answer(self.params, &pixels, &prompts, CAPTION, &stop)?);
+            ids.extend(
+                self.vlm
+                    .answer(self.params, &pixels, &prompts, CAPTION, tokenizer.ends())?,
+            );
         }
         let (mut right, mut complete, mut named, mut absent, mut bad) = (0, 0, 0, 0, 0);
         for (scene, ids) in scenes.iter().zip(&ids) {
