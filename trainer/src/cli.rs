@@ -20,8 +20,10 @@ pub enum Verb {
     Demo(DemoArgs),
     /// Train as a recipe says.
     Train(TrainArgs),
-    /// Ask a trained model about an image.
+    /// Have a model answer once, about images or without any.
     Generate(GenerateArgs),
+    /// Talk with a model about images in the terminal.
+    Chat(ChatArgs),
     /// Measure a trained model.
     Eval(EvalArgs),
     /// Time the kernels on a device beside what it is capable of.
@@ -147,30 +149,99 @@ pub struct TrainArgs {
     pub dry_run: bool,
 }
 
-/// `lenslet generate`: ask a trained model about an image.
+/// `lenslet generate`: have a model answer once.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct GenerateArgs {
-    /// Run folder of the model.
-    #[arg(long, value_name = "RUN")]
-    pub model: PathBuf,
-    /// The image.
+    /// Folder of the model: a run's, one in Hugging Face's format, or `owner/name` in the hub's cache.
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// An image; may be repeated.
     #[arg(long, value_name = "FILE")]
-    pub image: PathBuf,
+    pub image: Vec<PathBuf>,
     /// What to ask.
     #[arg(long, value_name = "TEXT")]
     pub prompt: String,
+    /// What the model is told before, if its layout of conversations has a place for it.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Continue the prompt as it is, behind the images and without the model's layout of conversations.
+    #[arg(long)]
+    pub raw: bool,
+    /// How to answer.
+    #[command(flatten)]
+    pub answer: AnswerArgs,
+    /// The type weights are kept in.
+    #[arg(long, value_enum, default_value_t = WeightType::F32)]
+    pub dtype: WeightType,
+    /// Where to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// `lenslet chat`: talk with a model in the terminal.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct ChatArgs {
+    /// Folder of the model: a run's, one in Hugging Face's format, or `owner/name` in the hub's cache.
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// An image to start with; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub image: Vec<PathBuf>,
+    /// What the model is told before, if its layout of conversations has a place for it.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// How to answer.
+    #[command(flatten)]
+    pub answer: AnswerArgs,
+    /// The type weights are kept in.
+    #[arg(long, value_enum, default_value_t = WeightType::F32)]
+    pub dtype: WeightType,
+    /// Where to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// The type weights are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WeightType {
+    /// 32 bits.
+    F32,
+    /// 16 bits, with the range of f32.
+    Bf16,
+    /// 16 bits, more precise and of a smaller range.
+    F16,
+}
+
+/// How a model's answers are chosen and what ends them.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct AnswerArgs {
     /// Stop after so many tokens.
     #[arg(long, value_name = "N", default_value = "64", value_parser = at_least_one)]
     pub max_tokens: usize,
-    /// 0 takes the likeliest token, higher values dare more.
-    #[arg(long, default_value_t = 0.0, value_parser = temperature)]
-    pub temperature: f64,
+    /// 0 takes the likeliest token, higher values dare more; 1 where --top-k, --top-p or --min-p is given, otherwise 0.
+    #[arg(long, value_name = "T", value_parser = not_negative)]
+    pub temperature: Option<f64>,
     /// Draw among the K likeliest tokens only.
     #[arg(long, value_name = "K", value_parser = at_least_one)]
     pub top_k: Option<usize>,
     /// Draw among the likeliest tokens that together have probability P.
     #[arg(long, value_name = "P", value_parser = probability)]
     pub top_p: Option<f64>,
+    /// Draw among tokens at least P times as likely as the likeliest.
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub min_p: Option<f64>,
+    /// Above 1, tokens that occurred already become less likely.
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = above_zero)]
+    pub repetition_penalty: f64,
+    /// Follow so many answers at a time and give the likeliest as a whole.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = at_least_one)]
+    pub num_beams: usize,
+    /// With several beams: higher values favour long answers.
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true, value_parser = finite)]
+    pub length_penalty: f64,
+    /// End the answer before this text; may be repeated.
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub stop: Vec<String>,
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -209,18 +280,32 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-fn temperature(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value >= 0.0 && value.is_finite() => Ok(value),
-        _ => Err("expected a number, 0 or more".into()),
-    }
+fn number(text: &str, fits: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
+    let value = text
+        .parse::<f64>()
+        .ok()
+        .filter(|&value| value.is_finite() && fits(value));
+    value.ok_or_else(|| format!("expected {expected}"))
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    number(text, |_| true, "a number")
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    number(text, |value| value >= 0.0, "a number, 0 or more")
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    number(text, |value| value > 0.0, "a number above 0")
 }
 
 fn probability(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value > 0.0 && value <= 1.0 => Ok(value),
-        _ => Err("expected a number above 0 and at most 1".into()),
-    }
+    number(
+        text,
+        |value| value > 0.0 && value <= 1.0,
+        "a number above 0 and at most 1",
+    )
 }
 
 #[cfg(test)]
@@ -240,6 +325,7 @@ mod tests {
         Demo(DemoArgs),
         Train(TrainArgs),
         Generate(GenerateArgs),
+        Chat(ChatArgs),
         Eval(EvalArgs),
     }
 
@@ -271,18 +357,36 @@ mod tests {
             (train.set, train.dry_run, train.device),
             (vec!["a.b=1".into(), "c=2".into()], true, None)
         );
-        let line = "generate --model m --image i --prompt p --top-k 3 --top-p 0.5 --temperature 0.7 --max-tokens 9";
+        let line = "generate --model m --image i --image j --prompt p --top-k 3 --top-p 0.5 --min-p 0.1 --temperature 0.7 \
+                    --repetition-penalty 1.2 --length-penalty -1 --stop a --stop b --max-tokens 9 --dtype bf16";
         let AllVerbs::Generate(generate) = parse(line).unwrap() else {
             panic!()
         };
+        let answer = generate.answer;
         assert_eq!(
             (
-                generate.top_k,
-                generate.top_p,
-                generate.temperature,
-                generate.max_tokens
+                generate.image.len(),
+                generate.dtype,
+                answer.max_tokens,
+                answer.stop.len()
             ),
-            (Some(3), Some(0.5), 0.7, 9)
+            (2, WeightType::Bf16, 9, 2)
+        );
+        assert_eq!(
+            (answer.top_k, answer.top_p, answer.min_p, answer.temperature),
+            (Some(3), Some(0.5), Some(0.1), Some(0.7))
+        );
+        assert_eq!((answer.repetition_penalty, answer.length_penalty), (1.2, -1.0));
+        let AllVerbs::Chat(chat) = parse("chat --model org/m --num-beams 3 --device cuda:1").unwrap() else {
+            panic!()
+        };
+        assert_eq!(
+            (chat.model.as_str(), chat.image.len(), chat.answer.num_beams),
+            ("org/m", 0, 3)
+        );
+        assert_eq!(
+            (chat.answer.temperature, chat.compute.device.as_str()),
+            (None, "cuda:1")
         );
         let AllVerbs::Eval(eval) = parse("eval --model m --limit 10 --seed 4").unwrap() else {
             panic!()
@@ -303,6 +407,10 @@ mod tests {
             "generate --model m --image i --prompt p --temperature=-1",
             "generate --model m --image i --prompt p --temperature nan",
             "generate --model m --image i --prompt p --max-tokens 0",
+            "generate --model m --prompt p --min-p 0",
+            "generate --model m --prompt p --repetition-penalty 0",
+            "generate --model m --prompt p --length-penalty inf",
+            "chat --model m --num-beams 0",
             "eval --model m --limit 0",
         ] {
             assert_eq!(

@@ -194,7 +194,7 @@ impl<'m> Generator<'m> {
 
     fn search<'r>(&'r self, number: usize, request: &'r Request) -> Search<'r> {
         match request.settings.beams.num_beams {
-            0 | 1 => Search::Single(Single::new(number, request, self.tokenizer)),
+            0 | 1 => Search::Single(Box::new(Single::new(number, request, self.tokenizer))),
             _ => Search::Beam(BeamSearch::new(number, request, self.tokenizer)),
         }
     }

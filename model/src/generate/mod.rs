@@ -145,7 +145,7 @@ pub struct Answer {
 
 /// A way of choosing tokens, which follows one answer or several, each in a row of logits.
 enum Search<'r> {
-    Single(Single<'r>),
+    Single(Box<Single<'r>>),
     Beam(BeamSearch<'r>),
 }
 

@@ -1,56 +1,55 @@
-//! `lenslet generate`: ask a trained model about an image.
+//! `lenslet generate`: have a model answer once.
 
+use super::assistant::{Assistant, say};
 use crate::cli::GenerateArgs;
-use anyhow::{Context, Result};
-use engine::{DType, Device};
-use model::{Generation, Pretrained, Sampler, open_image, prompt};
-use std::io::Write;
-use std::ops::ControlFlow;
+use crate::compute;
+use anyhow::Result;
+use engine::Device;
+use model::{Generator, Message, Part, Prompt, Request, Role};
 
-pub(super) fn run(args: GenerateArgs) -> Result<()> {
-    let model = Pretrained::load(&args.model, &Device::cpu(), DType::F32)
-        .with_context(|| format!("{}: not the folder of a trained model", args.model.display()))?;
-    let image = open_image(&args.image)?;
-    let pixels = model
-        .processor
-        .batch(std::slice::from_ref(&image), &Device::cpu(), DType::F32)?;
-    let tokenizer = &model.tokenizer;
-    let ids = prompt::<&str>(tokenizer, &[], &args.prompt)?;
-    let sampler = Sampler {
-        temperature: args.temperature,
-        top_k: args.top_k.unwrap_or(0),
-        top_p: args.top_p.unwrap_or(1.0),
-        seed: args.seed,
-        ..Sampler::default()
+pub(super) fn run(args: &GenerateArgs) -> Result<()> {
+    let device = compute::open(&args.compute.device)?;
+    compute::with_threads(args.compute.threads, || answer(args, &device))
+}
+
+fn answer(args: &GenerateArgs, device: &Device) -> Result<()> {
+    let assistant = Assistant::open(&args.model, device, args.dtype)?;
+    let mut generator = assistant.generator();
+    for file in &args.image {
+        generator.see(&assistant.pixels(file)?)?;
+    }
+    let prompt = Prompt {
+        ids: match args.raw {
+            true => raw(args, &assistant, &generator)?,
+            false => assistant.chat()?.prompt(&assistant.tokenizer, &messages(args))?,
+        },
+        images: (0..args.image.len()).collect(),
     };
-    let room = model
-        .vlm
-        .config
-        .decoder
-        .max_position_embeddings
-        .saturating_sub(model.vlm.config.image_tokens() + ids.len());
-    let settings = Generation {
-        max_new: args.max_tokens.min(room),
-        stop: tokenizer.ends().to_vec(),
-        sampler,
-        ..Generation::default()
-    };
-    let mut stream = tokenizer.stream();
-    let mut out = std::io::stdout().lock();
-    let mut failed = None;
-    model.vlm.generate(&model.params, &pixels, &ids, &settings, |token| {
-        let written = stream.push(token).map_err(anyhow::Error::from).and_then(|new| {
-            write!(out, "{new}")?;
-            Ok(out.flush()?)
-        });
-        match written {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
+    let settings = assistant.settings(&args.answer, &generator, &prompt)?;
+    say(|listener| {
+        let answers = generator.run(&[Request { prompt, settings }], listener)?;
+        Ok(answers.into_iter().next().unwrap_or_default())
     })?;
-    writeln!(out, "{}", stream.finish()?)?;
-    failed.map_or(Ok(()), Err)
+    Ok(())
+}
+
+/// The images, then the text just as it is.
+fn raw(args: &GenerateArgs, assistant: &Assistant, generator: &Generator<'_>) -> Result<Vec<u32>> {
+    let image_tokens = generator
+        .image_token()
+        .into_iter()
+        .flat_map(|id| vec![id; args.image.len()]);
+    let text = assistant.tokenizer.tokenize(&args.prompt, true)?;
+    Ok(image_tokens.chain(text).collect())
+}
+
+fn messages(args: &GenerateArgs) -> Vec<Message> {
+    let system = args.system.iter().map(|text| Message::text(Role::System, text));
+    let mut content = vec![Part::Image; args.image.len()];
+    content.push(Part::Text(args.prompt.clone()));
+    let question = Message {
+        role: Role::User,
+        content,
+    };
+    system.chain([question]).collect()
 }

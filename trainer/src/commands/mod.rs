@@ -1,6 +1,8 @@
 //! What the verbs do, one file each.
 
+mod assistant;
 mod bench;
+mod chat;
 mod demo;
 mod env;
 mod eval;
@@ -19,7 +21,8 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Demo(args) => demo::run(args),
         Verb::Train(args) => train::run(args),
-        Verb::Generate(args) => generate::run(args),
+        Verb::Generate(args) => generate::run(&args),
+        Verb::Chat(args) => chat::run(&args),
         Verb::Eval(args) => eval::run(args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Kernels(verb) => kernels::run(verb),

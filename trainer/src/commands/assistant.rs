@@ -1,0 +1,131 @@
+//! A model from a folder, ready to answer.
+
+use crate::cli::{AnswerArgs, WeightType};
+use anyhow::{Context, Result, bail};
+use engine::{DType, Device, Params, Tensor};
+use model::hf::{self, Model};
+use model::{
+    Answer, Beams, Chat, Decoder, Generation, Generator, ImageProcessor, Listener, Pretrained, Prompt, Sampler,
+    Tokenizer, Vlm, open_image,
+};
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// A language model or a vision-language model with all that goes around it.
+pub(super) struct Assistant {
+    network: Network,
+    params: Params,
+    pub(super) tokenizer: Tokenizer,
+    folder: PathBuf,
+}
+
+enum Network {
+    Text(Decoder),
+    Vision(Vlm, ImageProcessor),
+}
+
+impl Assistant {
+    /// Reads a folder, or a model of the hub that is in its cache.
+    pub(super) fn open(name: &str, device: &Device, weights: WeightType) -> Result<Assistant> {
+        let folder = hf::resolve(name)?;
+        let failed = || format!("{}: not the folder of a trained model", folder.display());
+        let dtype = match weights {
+            WeightType::F32 => DType::F32,
+            WeightType::Bf16 => DType::BF16,
+            WeightType::F16 => DType::F16,
+        };
+        let (network, params, tokenizer) = match hf::vlm_config(&folder) {
+            Ok(_) => {
+                let whole = Pretrained::load(&folder, device, dtype).with_context(failed)?;
+                let network = Network::Vision(whole.vlm, whole.processor);
+                (network, whole.params, whole.tokenizer)
+            }
+            // Another kind of model, or a vision-language model's folder with a mistake, which is found again and said.
+            Err(_) => {
+                let (model, params) = hf::load(&folder, device, dtype, true).with_context(failed)?;
+                let Model::Decoder(decoder) = model else {
+                    bail!(
+                        "{}: holds a model that compares and writes nothing; expected a language model or a vision-language model",
+                        folder.display()
+                    );
+                };
+                (Network::Text(decoder), params, Tokenizer::open(&folder)?)
+            }
+        };
+        Ok(Assistant {
+            network,
+            params,
+            tokenizer,
+            folder,
+        })
+    }
+
+    /// How the model is talked to.
+    pub(super) fn chat(&self) -> Result<Chat> {
+        Ok(Chat::open(&self.folder, &self.tokenizer)?)
+    }
+
+    pub(super) fn generator(&self) -> Generator<'_> {
+        let generator = match &self.network {
+            Network::Text(decoder) => Generator::of_decoder(decoder, &self.params),
+            Network::Vision(vlm, _) => Generator::of_vlm(vlm, &self.params),
+        };
+        generator.with_tokenizer(&self.tokenizer)
+    }
+
+    /// An image as the model takes it: (1, 3, size, size).
+    pub(super) fn pixels(&self, file: &Path) -> Result<Tensor> {
+        let Network::Vision(_, processor) = &self.network else {
+            bail!("{} holds a language model, which sees no images", self.folder.display());
+        };
+        let image = open_image(file)?;
+        Ok(processor.batch(std::slice::from_ref(&image), self.params.device(), self.params.dtype())?)
+    }
+
+    /// What the command line says of answers, for one that follows `prompt`.
+    pub(super) fn settings(&self, args: &AnswerArgs, generator: &Generator<'_>, prompt: &Prompt) -> Result<Generation> {
+        let room = generator.room(prompt)?;
+        if room == 0 {
+            bail!("the prompt leaves no room for an answer: it is as long as the model's longest text");
+        }
+        let limited = args.top_k.is_some() || args.top_p.is_some() || args.min_p.is_some();
+        Ok(Generation {
+            max_new: args.max_tokens.min(room),
+            stop: self.tokenizer.ends().to_vec(),
+            stop_strings: args.stop.clone(),
+            sampler: Sampler {
+                temperature: args.temperature.unwrap_or(if limited { 1.0 } else { 0.0 }),
+                top_k: args.top_k.unwrap_or(0),
+                top_p: args.top_p.unwrap_or(1.0),
+                min_p: args.min_p.unwrap_or(0.0),
+                repetition_penalty: args.repetition_penalty,
+                seed: args.seed,
+            },
+            beams: Beams {
+                num_beams: args.num_beams,
+                length_penalty: args.length_penalty,
+            },
+        })
+    }
+}
+
+/// Writes an answer to standard output as it comes, then ends the line.
+pub(super) fn say(generate: impl FnOnce(Listener<'_>) -> model::Result<Answer>) -> Result<Answer> {
+    let mut out = std::io::stdout().lock();
+    let mut failed = None;
+    let answer = generate(
+        &mut |piece| match write!(out, "{}", piece.text).and_then(|()| out.flush()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        },
+    )?;
+    match failed {
+        None => writeln!(out)?,
+        Some(error) => return Err(error).context("the answer could not be written"),
+    }
+    Ok(answer)
+}
