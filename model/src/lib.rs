@@ -45,7 +45,7 @@ pub use error::{Error, Result};
 pub use files::write_atomically;
 pub use generate::{Answer, Beams, Finish, Generation, Generator, Kept, Listener, Piece, Prompt, Request};
 pub use groups::{GroupRule, set_groups};
-pub use image::{Fit, ImageProcessor, Resample, decode_image, open_image, resize};
+pub use image::{Fit, ImageProcessor, ProcessorType, Resample, Resize, Steps, decode_image, open_image, resize};
 pub use kv_cache::KvCache;
 pub use linear::{Linear, LinearSpec};
 pub use maps::AttentionMaps;

@@ -52,8 +52,7 @@ impl Pretrained {
     /// When a file is missing or malformed, the model is of another kind, or the files do not fit together.
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Pretrained> {
         let vlm_config = hf::vlm_config(folder)?;
-        let processor: ImageProcessor = read_json(&folder.join("preprocessor_config.json"))?;
-        processor.validate()?;
+        let processor = ImageProcessor::open(folder)?;
         let tokenizer = Tokenizer::open(folder)?;
         let chat = Chat::open(folder, &tokenizer)?;
         if processor.size != vlm_config.vision.image_size {
@@ -101,7 +100,7 @@ pub fn save_folder(
     (tokenizer, processor, chat): (&Tokenizer, &ImageProcessor, &Chat),
 ) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(at(folder))?;
-    write_json(&folder.join("preprocessor_config.json"), processor)?;
+    processor.save(folder)?;
     tokenizer.save(folder)?;
     chat.save(folder)?;
     if let (hf::Format::Transformers("LlavaForConditionalGeneration"), Some(id)) =
@@ -133,15 +132,6 @@ fn llava_processor(vlm: &Vlm, image_token: Option<String>) -> serde_json::Value 
         "num_additional_image_tokens": vision.tokens() - vision.patches(),
         "vision_feature_select_strategy": if all { "full" } else { "default" },
     })
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let length = std::fs::metadata(path).map_err(at(path))?.len();
-    if length > MAX_CONFIG {
-        return Err(at(path)(format!("{length} bytes, at most {MAX_CONFIG} are read")));
-    }
-    let bytes = std::fs::read(path).map_err(at(path))?;
-    serde_json::from_slice(&bytes).map_err(at(path))
 }
 
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {

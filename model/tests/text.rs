@@ -151,9 +151,9 @@ fn texts_for_the_qformer_have_their_marks() {
     let tokenizer = words();
     let (pad, eos, cls, dec) = (0, 2, 6, 7);
     let matching = Texts::for_matching(&tokenizer, &["a red circle", "a"]).unwrap();
-    assert_eq!(matching.ids, [cls, 8, 9, 11, cls, 8, pad, pad].map(|id| id as i32));
+    assert_eq!(matching.ids, [cls, 8, 9, 11, cls, 8, pad, pad]);
     assert_eq!(matching.lens, [4, 2]);
     let said = Texts::for_captioning(&tokenizer, &["a red", "a"]).unwrap();
-    assert_eq!(said.ids, [dec, 8, 9, eos, dec, 8, eos, pad].map(|id| id as i32));
+    assert_eq!(said.ids, [dec, 8, 9, eos, dec, 8, eos, pad]);
     assert_eq!(said.next_tokens(), [8, 9, 2, -100, 8, 2, -100, -100]);
 }

@@ -270,7 +270,11 @@ fn files_that_do_not_fit_together_are_errors() {
     bigger.save(folder.path()).unwrap();
     assert!(load().contains("vocab_size"));
     pretrained().save(folder.path()).unwrap();
-    std::fs::write(folder.path().join("preprocessor_config.json"), "{\"size\": 9}").unwrap();
+    let processor = ImageProcessor {
+        size: 9,
+        ..ImageProcessor::default()
+    };
+    processor.save(folder.path()).unwrap();
     assert!(load().contains("image_size"));
     std::fs::write(folder.path().join("preprocessor_config.json"), "{\"sise\": 9}").unwrap();
     assert!(load().contains("sise"));

@@ -8,14 +8,14 @@ use crate::phases::Phase;
 use crate::phases::fit::Step;
 use crate::progress::{Progress, duration};
 use crate::recipe::Recipe;
-use crate::report::loss_svg;
+use crate::report::{card, loss_svg};
 use crate::run_folder::RunFolder;
 use crate::session::{Dataset, Session};
 use crate::showcase::Showcase;
 use anyhow::{Context, Result};
 use engine::{Device, Params};
 use kernels::cpu::simd::isa;
-use model::{Vlm, save_folder};
+use model::{Vlm, hf, save_folder};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
@@ -44,6 +44,7 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
     folder.write("loss.svg", svg.as_bytes())?;
     showcase.write(&session, &folder)?;
     let prepare = &session.prepare;
+    folder.write("README.md", card::card(&session, &figures).as_bytes())?;
     save_folder(
         folder.path(),
         &session.vlm,
@@ -51,9 +52,25 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
         (&prepare.tokenizer, &prepare.processor, &prepare.chat),
     )
     .context("the trained model cannot be saved")?;
+    save_adapter(&session, &folder)?;
     folder.keep();
     conclude(&folder, estimate, begin, &showcase);
     Ok(())
+}
+
+/// Low-rank adapters on a pretrained language model, or on a whole pretrained model, as PEFT keeps them.
+fn save_adapter(session: &Session, folder: &RunFolder) -> Result<()> {
+    let (named, lora) = (&session.recipe.pretrained, &session.recipe.model.lora);
+    let base = match (&named.model, &named.decoder, hf::format(&session.vlm.config)) {
+        (Some(name), _, hf::Format::Transformers(_)) => hf::Base::Whole(name),
+        (None, Some(name), _) if lora.decoder.is_some() => hf::Base::Decoder(name),
+        _ => return Ok(()),
+    };
+    if lora == &Default::default() {
+        return Ok(());
+    }
+    let path = folder.file("adapter");
+    hf::save_adapter(&path, &session.vlm, &session.params, base).context("the adapter cannot be saved")
 }
 
 /// What a dry run shows: everything but the training.

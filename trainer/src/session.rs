@@ -3,7 +3,7 @@
 use crate::data::corpus::{Corpus, Files};
 use crate::data::llava::Select;
 use crate::data::scenes::{Scenes, vocabulary};
-use crate::data::{CorpusSource, Prepare, SceneSource, Source};
+use crate::data::{CorpusSource, Features, Prepare, SceneSource, Source};
 use crate::phases::Phase;
 use crate::phases::align::Align;
 use crate::phases::fit::{Step, fit};
@@ -109,6 +109,7 @@ impl Session {
         let Some(training) = phase.training(&self.recipe) else {
             return Ok(());
         };
+        let features = self.features(phase, &training)?;
         let Session {
             recipe,
             data,
@@ -117,7 +118,30 @@ impl Session {
             params,
             ..
         } = self;
-        train(recipe, data, prepare, vlm, params, phase, &training, observe)
+        train(
+            recipe,
+            data,
+            prepare,
+            vlm,
+            params,
+            features.as_ref(),
+            phase,
+            &training,
+            observe,
+        )
+    }
+
+    /// What a phase keeps of the images, if the recipe says that it does.
+    fn features(&mut self, phase: Phase, training: &Training) -> Result<Option<Features>> {
+        let wanted = self.recipe.phase2.as_ref().is_some_and(|phase2| phase2.cache_features);
+        match (&self.data, phase) {
+            (Dataset::Corpus { train, .. }, Phase::Instruct) if wanted => {
+                group(&mut self.params, training)?;
+                let features = Features::of(&self.vlm, &self.params, &self.prepare, &train.corpus)?;
+                Ok(Some(features))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Trains one phase of a model of this recipe with other settings.
@@ -132,7 +156,7 @@ impl Session {
         let Session {
             recipe, data, prepare, ..
         } = self;
-        train(recipe, data, prepare, vlm, params, phase, training, observe)
+        train(recipe, data, prepare, vlm, params, None, phase, training, observe)
     }
 }
 
@@ -180,16 +204,12 @@ fn train(
     prepare: &Prepare,
     vlm: &Vlm,
     params: &mut Params,
+    features: Option<&Features>,
     phase: Phase,
     training: &Training,
     observe: impl FnMut(&Step, &Params) -> Result<()>,
 ) -> Result<()> {
-    set_groups(
-        params,
-        &training.rules,
-        training.weight_decay,
-        training.muon_lr.map(|lr| lr / training.lr),
-    )?;
+    group(params, training)?;
     let (source, seed) = (data.source(), recipe.run.seed);
     let align = recipe.phase1.as_ref().map(|phase| Align {
         vlm,
@@ -207,11 +227,18 @@ fn train(
                 prepare,
                 phase,
                 align,
+                features,
             };
             fit(&instruct, params, training, seed ^ 2, observe)
         }
         _ => Ok(()),
     }
+}
+
+/// Groups the parameters as a phase trains them.
+fn group(params: &mut Params, training: &Training) -> Result<()> {
+    let muon = training.muon_lr.map(|lr| lr / training.lr);
+    Ok(set_groups(params, &training.rules, training.weight_decay, muon)?)
 }
 
 fn dataset(recipe: &Recipe, processor: &ImageProcessor) -> Result<Dataset> {

@@ -6,7 +6,7 @@ use crate::error::{Error, Result, at};
 use crate::lora::merged;
 use crate::pretrained::write_json;
 use crate::weights::{Entry, Source, write_shards};
-use engine::{DType, ParamId, Params, Shape, Tensor};
+use engine::{DType, ParamId, Params, Shape};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -99,9 +99,9 @@ fn stack<'p>(name: String, shape: Shape, params: &'p Params, lora: LoraConfigs, 
         name,
         dtype,
         shape,
-        parts: Box::new(move || {
-            let part = |&id: &ParamId| Ok(merged(&lora, params, id)?.cast(dtype)?);
-            ids.iter().map(part).collect::<Result<Vec<Tensor>>>()
+        parts: Box::new(move |out| {
+            ids.iter()
+                .try_for_each(|&id| out(&merged(&lora, params, id)?.cast(dtype)?))
         }),
     }
 }

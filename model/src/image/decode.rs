@@ -18,7 +18,10 @@ pub fn open_image(path: &Path) -> Result<RgbImage> {
     decode_image(&bytes).map_err(at(path))
 }
 
-/// Decodes a PNG, JPEG or WebP; transparency is composited on white.
+/// Decodes a PNG, JPEG or WebP; transparency is composited on white, and grey becomes three equal channels.
+///
+/// For opaque images of 8 bits this is what `transformers` makes of them (`do_convert_rgb`). It drops transparency instead,
+/// so that whatever colour lies behind it appears, and cuts 16-bit greys off at 255, which are scaled here.
 ///
 /// # Errors
 /// Another format; a truncated file; an image of more than 16,384 pixels a side or 256 MiB decoded, known from its

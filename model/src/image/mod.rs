@@ -1,33 +1,25 @@
 //! Images on their way into a model.
 
 mod decode;
+mod fit;
+mod preprocessor;
 mod resize;
 
 pub use decode::{decode_image, open_image};
+pub use fit::{Fit, Resize, Steps};
+pub use preprocessor::ProcessorType;
 pub use resize::{Resample, resize};
 
 use crate::error::{Result, config, input};
-use ::image::{RgbImage, imageops};
+use ::image::{Rgb, RgbImage};
 use engine::{DType, Device, Tensor};
-use serde::{Deserialize, Serialize};
 
 /// Largest side accepted, in pixels.
 const MAX_SIDE: u32 = 16_384;
+/// Largest side of a result, in pixels.
+const MAX_SIZE: usize = 4096;
 
-/// How an image of another aspect becomes square.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fit {
-    /// Both sides are resized on their own.
-    #[default]
-    Squash,
-    /// The longer side is resized to fit, the rest filled with the mean colour.
-    Pad,
-    /// The shorter side is resized to fit, the middle is kept.
-    Crop,
-}
-
-/// Turns images into what the encoder reads; serialised as `preprocessor_config.json`.
+/// Turns images into what the encoder reads, as `preprocessor_config.json` says.
 ///
 /// ```
 /// use model::ImageProcessor;
@@ -39,29 +31,37 @@ pub enum Fit {
 /// assert_eq!((pixels[0], pixels[16]), (1.0, -1.0)); // (x/255 − mean) / std with both 0.5
 /// # Ok::<(), model::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ImageProcessor {
     /// Side of the result in pixels.
     pub size: usize,
-    /// Mean per channel, of values in 0..1.
+    /// How an image comes to that size.
+    pub fit: Fit,
+    /// The resampling filter.
+    pub resample: Resample,
+    /// What a byte is multiplied by.
+    pub rescale_factor: f64,
+    /// Mean per channel, of rescaled values.
     pub image_mean: [f64; 3],
     /// Standard deviation per channel.
     pub image_std: [f64; 3],
-    /// The resampling filter.
-    pub resample: Resample,
-    /// How other aspects are handled.
-    pub fit: Fit,
+    /// The class of `transformers` that computes this; None for the one that fits.
+    pub image_processor_type: Option<ProcessorType>,
+    /// The class of `transformers` that puts images and texts together, where the file says so.
+    pub processor_class: Option<String>,
 }
 
 impl Default for ImageProcessor {
     fn default() -> ImageProcessor {
         ImageProcessor {
             size: 48,
+            fit: Fit::Squash,
+            resample: Resample::Bicubic,
+            rescale_factor: 1.0 / 255.0,
             image_mean: [0.5; 3],
             image_std: [0.5; 3],
-            resample: Resample::Bicubic,
-            fit: Fit::Squash,
+            image_processor_type: None,
+            processor_class: None,
         }
     }
 }
@@ -76,8 +76,23 @@ impl ImageProcessor {
 
     /// Checks every field.
     pub fn validate(&self) -> Result<()> {
-        if self.size == 0 || self.size > MAX_SIDE as usize {
-            return config("size", format!("{} is not in 1..={MAX_SIDE}", self.size));
+        let mut sides = vec![self.size];
+        if let Fit::Steps(steps) = self.fit {
+            if steps.size() != Some([self.size; 2]) {
+                let size = self.size;
+                return config("fit", format!("its steps do not make every image {size}×{size}"));
+            }
+            match steps.resize {
+                Some(Resize::ShortestEdge(side)) => sides.push(side),
+                Some(Resize::To { height, width }) => sides.extend([height, width]),
+                None => {}
+            }
+        }
+        if let Some(side) = sides.iter().find(|side| !(1..=MAX_SIZE).contains(*side)) {
+            return config("size", format!("{side} is not in 1..={MAX_SIZE}"));
+        }
+        if !(self.rescale_factor.is_finite() && self.rescale_factor > 0.0) {
+            return config("rescale_factor", "must be a finite number above 0");
         }
         if self.image_std.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
             return config("image_std", "must be finite numbers above 0");
@@ -102,11 +117,15 @@ impl ImageProcessor {
         Ok(bytes)
     }
 
-    /// What [`ImageProcessor::bytes`] gave as the encoder reads it: (batch, 3, size, size) in `dtype`.
+    /// What [`ImageProcessor::bytes`] gave as the encoder reads it, `(byte · rescale_factor − mean) / std`:
+    /// (batch, 3, size, size) in `dtype`.
     pub fn tensor(&self, bytes: &[u8], device: &Device, dtype: DType) -> Result<Tensor> {
         let shape = [bytes.len() / (3 * self.size * self.size), self.size, self.size, 3];
         let bytes = Tensor::from_slice(device, bytes, shape)?;
-        Ok(bytes.normalised(self.image_mean, self.image_std, dtype)?)
+        // The kernel divides by 255.
+        let scale = 255.0 * self.rescale_factor;
+        let [mean, std] = [self.image_mean, self.image_std].map(|values| values.map(|value| value / scale));
+        Ok(bytes.normalised(mean, std, dtype)?)
     }
 
     /// The image at its final size.
@@ -115,26 +134,15 @@ impl ImageProcessor {
         if width == 0 || height == 0 || width.max(height) > MAX_SIDE {
             return input("image", format!("{width}×{height}, sides must be in 1..={MAX_SIDE}"));
         }
-        let size = self.size as u32;
-        let (short, long) = (width.min(height), width.max(height));
-        // As Hugging Face's processors round: towards zero.
-        let scaled = |side: u32, base: u32| ((side as u64 * size as u64 / base as u64) as u32).max(1);
-        Ok(match self.fit {
-            Fit::Squash => resize(image, size, size, self.resample),
-            Fit::Crop => {
-                let (w, h) = (scaled(width, short), scaled(height, short));
-                let whole = resize(image, w, h, self.resample);
-                imageops::crop_imm(&whole, (w - size) / 2, (h - size) / 2, size, size).to_image()
-            }
+        let steps = match self.fit {
+            Fit::Squash => Steps::squash(self.size),
+            Fit::Crop => Steps::crop(self.size),
+            Fit::Steps(steps) => steps,
             Fit::Pad => {
-                let (w, h) = (scaled(width, long), scaled(height, long));
-                let whole = resize(image, w, h, self.resample);
                 let fill = self.image_mean.map(|m| (m * 255.0).round().clamp(0.0, 255.0) as u8);
-                let mut square = RgbImage::from_pixel(size, size, image::Rgb(fill));
-                let place = |side: u32| i64::from((size - side) / 2);
-                imageops::replace(&mut square, &whole, place(w), place(h));
-                square
+                return Ok(fit::padded(image, self.size as u32, Rgb(fill), self.resample));
             }
-        })
+        };
+        Ok(steps.apply(image, self.resample))
     }
 }

@@ -6,8 +6,7 @@ mod write;
 
 pub use checkpoint::{Checkpoint, Source};
 pub use read::{Stored, TensorFile};
-pub(crate) use write::PYTORCH;
-pub use write::{Entry, write_shards, write_tensors};
+pub use write::{Entry, PYTORCH, Parts, write_shards, write_tensors};
 
 use crate::error::Result;
 use engine::Params;

@@ -15,9 +15,12 @@ pub struct Entry<'p> {
     pub dtype: DType,
     /// Its sizes.
     pub shape: Shape,
-    /// Its numbers: tensors of that type that lie in the file one after another.
-    pub parts: Box<dyn Fn() -> Result<Vec<Tensor>> + 'p>,
+    /// Hands out its numbers: tensors of that type that lie in the file one after another.
+    pub parts: Parts<'p>,
 }
+
+/// What hands tensors to a file, one after another.
+pub type Parts<'p> = Box<dyn Fn(&mut dyn FnMut(&Tensor) -> Result<()>) -> Result<()> + 'p>;
 
 impl<'p> Entry<'p> {
     /// A tensor as it is.
@@ -26,7 +29,7 @@ impl<'p> Entry<'p> {
             name: name.into(),
             dtype: tensor.dtype(),
             shape: tensor.shape(),
-            parts: Box::new(move || Ok(vec![tensor.clone()])),
+            parts: Box::new(move |out| out(&tensor)),
         }
     }
 
@@ -68,7 +71,7 @@ pub fn write_shards(folder: &Path, entries: &[Entry<'_>], most: usize) -> Result
 }
 
 /// What `transformers` wants to find in a file's header.
-pub(crate) const PYTORCH: &[(&str, &str)] = &[("format", "pt")];
+pub const PYTORCH: &[(&str, &str)] = &[("format", "pt")];
 
 /// Writes tensors and free texts (`metadata`) as a safetensors file.
 pub fn write_tensors(path: &Path, entries: &[Entry<'_>], metadata: &[(&str, &str)]) -> Result<()> {
@@ -90,8 +93,16 @@ pub fn write_tensors(path: &Path, entries: &[Entry<'_>], metadata: &[(&str, &str
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         for entry in entries {
-            for part in (entry.parts)().map_err(std::io::Error::other)? {
-                out.write_all(&part.to_bytes().map_err(std::io::Error::other)?)?;
+            let mut written = 0;
+            let write = &mut |part: &Tensor| {
+                let bytes = part.to_bytes()?;
+                written += bytes.len();
+                out.write_all(&bytes).map_err(at(path))
+            };
+            (entry.parts)(write).map_err(std::io::Error::other)?;
+            if written != entry.bytes() {
+                let message = format!("tensor `{}`: {written} bytes of {}", entry.name, entry.bytes());
+                return Err(std::io::Error::other(message));
             }
         }
         out.flush()

@@ -51,6 +51,7 @@ impl Source for CorpusSource {
             .collect();
         Ok(Conversation {
             image: self.corpus.images[sample.image].clone(),
+            place: Some(sample.image),
             turns,
         })
     }

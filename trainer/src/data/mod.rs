@@ -3,6 +3,7 @@
 pub mod bad_records;
 pub mod corpus;
 mod corpus_source;
+mod features;
 pub mod images;
 pub mod llava;
 mod prepare;
@@ -10,6 +11,7 @@ pub mod scenes;
 mod source;
 
 pub use corpus_source::CorpusSource;
+pub use features::Features;
 pub use prepare::Prepare;
 pub use source::{Conversation, Pair, SceneSource, Source};
 

@@ -36,6 +36,8 @@ impl Pair {
 pub struct Conversation {
     /// The image.
     pub image: RgbImage,
+    /// Its place among the images of a data set on disk.
+    pub place: Option<usize>,
     /// Questions and answers.
     pub turns: Vec<(String, String)>,
 }
@@ -83,6 +85,7 @@ impl Source for SceneSource {
         let turns = turns.into_iter().map(|turn| (turn.question, turn.answer)).collect();
         Ok(Conversation {
             image: scene.render(self.scenes.image_size),
+            place: None,
             turns,
         })
     }

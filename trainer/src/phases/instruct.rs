@@ -3,7 +3,7 @@
 use super::Phase;
 use super::align::{self, Align};
 use super::fit::{Losses, Objective};
-use crate::data::{Prepare, Source};
+use crate::data::{Features, Prepare, Source};
 use crate::recipe::Phase2;
 use anyhow::Result;
 use engine::Graph;
@@ -21,14 +21,24 @@ pub struct Instruct<'a> {
     pub phase: &'a Phase2,
     /// Phase 1's objective, for the steps that `phase.align_every` gives it.
     pub align: Option<Align<'a>>,
+    /// What the image encoder says of the images, kept from before.
+    pub features: Option<&'a Features>,
+}
+
+/// What is seen of a batch's images.
+pub enum Images {
+    /// The images themselves, (batch, size, size, 3).
+    Pixels(Vec<u8>),
+    /// The encoder's output as it lies on disk, (batch, tokens, dim).
+    Features(Vec<u8>),
 }
 
 /// What one step is taken on.
 pub enum Batch {
     /// Images and conversations about them.
     Answers {
-        /// (batch, 3, size, size).
-        pixels: Vec<u8>,
+        /// What is seen.
+        images: Images,
         /// The conversations.
         text: TextBatch,
     },
@@ -55,10 +65,13 @@ impl Objective for Instruct<'_> {
         let conversations = indices
             .map(|i| self.source.conversation(i, progress))
             .collect::<Result<Vec<_>>>()?;
-        let pixels = self.prepare.pixels(conversations.iter().map(|c| &c.image))?;
+        let images = match self.features {
+            Some(features) => Images::Features(features.bytes(conversations.iter().map(|c| c.place))?),
+            None => Images::Pixels(self.prepare.pixels(conversations.iter().map(|c| &c.image))?),
+        };
         let rows: Vec<_> = conversations.into_iter().map(|c| c.turns).collect();
         Ok(Batch::Answers {
-            pixels,
+            images,
             text: self.prepare.text(&rows, self.phase.independent_turns)?,
         })
     }
@@ -78,13 +91,23 @@ impl Objective for Instruct<'_> {
     }
 
     fn losses(&self, graph: &Graph<'_>, batch: &Batch) -> Result<Losses> {
-        let (pixels, text) = match (batch, &self.align) {
-            (Batch::Answers { pixels, text }, _) => (pixels, text),
+        let (images, text) = match (batch, &self.align) {
+            (Batch::Answers { images, text }, _) => (images, text),
             (Batch::Align(batch), Some(align)) => return align.losses(graph, batch),
             (Batch::Align(_), None) => anyhow::bail!("a batch of pairs, but no phase 1"),
         };
-        let pixels = self.prepare.tensor(graph.params(), pixels)?;
-        let answer = self.vlm.loss(graph, &graph.input(pixels), text)?;
+        let visual = match (images, self.features) {
+            (Images::Features(bytes), Some(features)) => {
+                let features = graph.input(features.tensor(graph.params(), bytes)?);
+                self.vlm.adapt(graph, &features)?
+            }
+            (Images::Pixels(pixels), _) => {
+                let pixels = self.prepare.tensor(graph.params(), pixels)?;
+                self.vlm.visual_tokens(graph, &graph.input(pixels))?
+            }
+            (Images::Features(_), None) => anyhow::bail!("features, but none are kept"),
+        };
+        let answer = self.vlm.text_loss(graph, &visual, text)?;
         Ok(Losses {
             phase: Phase::Instruct,
             parts: Vec::new(),

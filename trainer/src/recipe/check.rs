@@ -195,6 +195,10 @@ fn phase2(phase: &Phase2, recipe: &Recipe) -> Result<(), Invalid> {
         divides("phase2.shards", phase.shards, align.batch_size)?;
         compares(align, phase.shards)?;
     }
+    if phase.cache_features && recipe.data.source == Source::Scenes {
+        let message = "needs `source = \"llava\"`; scenes are drawn anew each time";
+        return Err(Invalid::new("phase2.cache_features", message));
+    }
     range("phase2.turns", phase.turns, 1, 64)?;
     for (key, weights) in [
         ("questions_start", &phase.questions_start),

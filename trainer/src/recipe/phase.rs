@@ -125,6 +125,9 @@ phase! {
         /// Every so many steps one is taken on phase 1's losses and batch instead, so that the encoder goes on serving
         /// the Q-Former; 0: never. Default 0.
         align_every: usize = "Default::default",
+        /// Keep what the image encoder says of each image on disk and train without running it again; it must be frozen.
+        /// `data.source = "llava"` only. Default false.
+        cache_features: bool = "Default::default",
         /// Turns per conversation made from scenes. Default 4.
         turns: usize = "defaults::turns",
         /// Turns about one image do not see each other. Default false.
