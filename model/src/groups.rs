@@ -22,6 +22,13 @@ pub struct GroupRule {
     pub weight_decay: Option<f64>,
 }
 
+impl GroupRule {
+    /// Whether a parameter's name fits the pattern.
+    pub fn fits(&self, name: &str) -> bool {
+        fits(&self.pattern, name)
+    }
+}
+
 fn one() -> f64 {
     1.0
 }

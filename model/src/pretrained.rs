@@ -10,13 +10,9 @@ use crate::tokenizer::Tokenizer;
 use crate::vlm::Vlm;
 use engine::{DType, Device, Params};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
-
-/// Largest configuration file read, in bytes.
-const MAX_CONFIG: u64 = 1 << 20;
 
 /// A model with its weights, tokenizer and image processor.
 #[derive(Debug)]

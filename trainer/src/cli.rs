@@ -2,6 +2,7 @@
 
 use crate::bench::Grid;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use engine::DType;
 use std::path::PathBuf;
 
 /// Trains small vision-language models from raw pixels to answers.
@@ -24,6 +25,8 @@ pub enum Verb {
     Generate(GenerateArgs),
     /// Talk with a model about images in the terminal.
     Chat(ChatArgs),
+    /// Show what a model is made of and what it computes.
+    Inspect(InspectArgs),
     /// Measure a trained model.
     Eval(EvalArgs),
     /// Time the kernels on a device beside what it is capable of.
@@ -201,6 +204,32 @@ pub struct ChatArgs {
     pub compute: ComputeArgs,
 }
 
+/// `lenslet inspect`: a model's parts, and all it computes from an input.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct InspectArgs {
+    /// Folder of the model: a run's, one in Hugging Face's format, or `owner/name` in the hub's cache.
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// An image to compute from; may be repeated where the model takes several.
+    #[arg(long, value_name = "FILE")]
+    pub image: Vec<PathBuf>,
+    /// A text to compute from: a question where the model has conversations.
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// The same as ids.
+    #[arg(long, value_name = "ID", value_delimiter = ',', conflicts_with = "prompt")]
+    pub ids: Vec<u32>,
+    /// Write logits and all hidden states to this file, under the reference's names.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub out: Option<PathBuf>,
+    /// The type to compute in.
+    #[arg(long, value_enum, default_value_t = WeightType::F32)]
+    pub dtype: WeightType,
+    /// Where to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
 /// The type weights are kept in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WeightType {
@@ -210,6 +239,16 @@ pub enum WeightType {
     Bf16,
     /// 16 bits, more precise and of a smaller range.
     F16,
+}
+
+impl From<WeightType> for DType {
+    fn from(weights: WeightType) -> DType {
+        match weights {
+            WeightType::F32 => DType::F32,
+            WeightType::Bf16 => DType::BF16,
+            WeightType::F16 => DType::F16,
+        }
+    }
 }
 
 /// How a model's answers are chosen and what ends them.

@@ -2,7 +2,8 @@
 
 use engine::{DType, Device};
 use model::{
-    AdapterConfig, AdapterKind, DecoderConfig, ImageProcessor, Pretrained, Tokenizer, VisionConfig, Vlm, VlmConfig,
+    AdapterConfig, AdapterKind, Chat, DecoderConfig, ImageProcessor, Pretrained, Tokenizer, VisionConfig, Vlm,
+    VlmConfig,
 };
 use serde_json::Value;
 use std::fs;
@@ -75,11 +76,13 @@ fn vision_model() -> (TempDir, PathBuf) {
         size: 24,
         ..ImageProcessor::default()
     };
+    let chat = Chat::own(&tokenizer).expect("roles");
     let whole = Pretrained {
         vlm,
         params,
         tokenizer,
         processor,
+        chat,
     };
     whole.save(folder.path()).expect("saved");
     let image = folder.path().join("an image.png");

@@ -67,13 +67,6 @@ impl Default for ImageProcessor {
 }
 
 impl ImageProcessor {
-    /// Reads `preprocessor_config.json` in a folder.
-    pub fn open(folder: &std::path::Path) -> Result<ImageProcessor> {
-        let path = folder.join("preprocessor_config.json");
-        let bytes = crate::files::read_up_to(&path, 1 << 20)?;
-        serde_json::from_slice(&bytes).map_err(crate::error::at(&path))
-    }
-
     /// Checks every field.
     pub fn validate(&self) -> Result<()> {
         let mut sides = vec![self.size];

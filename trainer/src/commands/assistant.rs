@@ -2,7 +2,7 @@
 
 use crate::cli::{AnswerArgs, WeightType};
 use anyhow::{Context, Result, bail};
-use engine::{DType, Device, Params, Tensor};
+use engine::{Device, Params, Tensor};
 use model::hf::{self, Model};
 use model::{
     Answer, Beams, Chat, Decoder, Generation, Generator, ImageProcessor, Listener, Pretrained, Prompt, Sampler,
@@ -30,11 +30,7 @@ impl Assistant {
     pub(super) fn open(name: &str, device: &Device, weights: WeightType) -> Result<Assistant> {
         let folder = hf::resolve(name)?;
         let failed = || format!("{}: not the folder of a trained model", folder.display());
-        let dtype = match weights {
-            WeightType::F32 => DType::F32,
-            WeightType::Bf16 => DType::BF16,
-            WeightType::F16 => DType::F16,
-        };
+        let dtype = weights.into();
         let (network, params, tokenizer) = match hf::vlm_config(&folder) {
             Ok(_) => {
                 let whole = Pretrained::load(&folder, device, dtype).with_context(failed)?;

@@ -7,6 +7,7 @@ mod demo;
 mod env;
 mod eval;
 mod generate;
+mod inspect;
 mod kernels;
 mod train;
 
@@ -23,6 +24,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Train(args) => train::run(args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Chat(args) => chat::run(&args),
+        Verb::Inspect(args) => inspect::run(&args),
         Verb::Eval(args) => eval::run(args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Kernels(verb) => kernels::run(verb),

@@ -113,8 +113,8 @@ fn folder() -> Result<PathBuf> {
 /// A hash of all that features depend on: the encoder's configuration and weights, the type it computes in, the pixels.
 fn key(vlm: &Vlm, params: &Params, prepare: &Prepare, corpus: &Corpus) -> Result<String> {
     let mut hash = Sha256::new();
-    let settings = (&vlm.config.vision, &prepare.processor, params.dtype().to_string(), 1);
-    hash.update(serde_json::to_vec(&settings)?);
+    let settings = (&vlm.config.vision, &prepare.processor, params.dtype());
+    hash.update(format!("{settings:?}"));
     for id in params.ids().filter(|&id| params.name(id).starts_with("vision_model.")) {
         hash.update(params.name(id));
         hash.update(params.master(id).to_bytes()?);

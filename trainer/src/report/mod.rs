@@ -5,3 +5,4 @@ pub mod card;
 pub mod loss_svg;
 pub mod samples;
 pub mod table;
+pub mod tree;
