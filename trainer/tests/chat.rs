@@ -219,6 +219,57 @@ fn settings_reach_a_language_model() {
     assert_eq!(ask(&["--dtype", "bf16", "--threads", "1"]).lines().count(), 1);
 }
 
+/// LLaVA in the reference's format, with a vocabulary of ours in which `<image>` is its image token.
+fn llava() -> TempDir {
+    let folder = TempDir::new().expect("a folder");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/parity/llava");
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(source.join(name), folder.path().join(name)).expect("a copy");
+    }
+    let words = format!("{WORDS} user assistant : one four five six seven eight nine ten over under above");
+    let tokenizer = Tokenizer::word_level([words.as_str()]).expect("words");
+    assert_eq!(tokenizer.vocab_size(), 39);
+    tokenizer.save(folder.path()).expect("saved");
+    let path = folder.path().join("tokenizer.json");
+    let mut json: Value = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
+    let mut image = json["added_tokens"][0].clone();
+    (image["id"], image["content"]) = (39.into(), "<image>".into());
+    json["added_tokens"].as_array_mut().expect("a list").push(image);
+    fs::write(path, json.to_string()).expect("written");
+    let processor = r#"{"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 12},
+        "crop_size": {"height": 12, "width": 12}, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}"#;
+    fs::write(folder.path().join("preprocessor_config.json"), processor).expect("written");
+    folder
+}
+
+#[test]
+fn llava_sees_images_where_the_conversation_has_them() {
+    let (folder, (_other, image)) = (llava(), vision_model());
+    let (model, image) = (text(folder.path()), text(&image));
+    let lines = format!("what is it\n/image {image}\nand it\n/image {image}\n");
+    let chat = ["chat", "--model", model, "--image", image, "--max-tokens", "4"];
+    let (out, errors) = works(&chat, &lines);
+    assert_eq!(errors.matches("tokens/s]").count(), 2, "{errors}");
+    let generate = [
+        "generate",
+        "--model",
+        model,
+        "--image",
+        image,
+        "--max-tokens",
+        "4",
+        "--prompt",
+    ];
+    let once = works(&[&generate[..], &["what is it"]].concat(), "").0;
+    assert_eq!(out.lines().next(), once.lines().next());
+    // Two images in one question, and in front of a prompt as it is.
+    works(&[&generate[..], &["what is it", "--image", image]].concat(), "");
+    works(
+        &[&generate[..], &["what is it", "--image", image, "--raw"]].concat(),
+        "",
+    );
+}
+
 #[test]
 fn mistakes_are_explained() {
     let ((vision, image), language) = (vision_model(), language_model());

@@ -5,8 +5,8 @@ use anyhow::{Context, Result, bail};
 use engine::{Device, Params, Tensor};
 use model::hf::{self, Model};
 use model::{
-    Answer, Beams, Chat, Decoder, Generation, Generator, ImageProcessor, Listener, Pretrained, Prompt, Sampler,
-    Tokenizer, Vlm, open_image,
+    Answer, Beams, Chat, Decoder, Generation, Generator, ImageProcessor, Listener, Prompt, Sampler, Tokenizer, Vlm,
+    open_image,
 };
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -30,25 +30,16 @@ impl Assistant {
     pub(super) fn open(name: &str, device: &Device, weights: WeightType) -> Result<Assistant> {
         let folder = hf::resolve(name)?;
         let failed = || format!("{}: not the folder of a trained model", folder.display());
-        let dtype = weights.into();
-        let (network, params, tokenizer) = match hf::vlm_config(&folder) {
-            Ok(_) => {
-                let whole = Pretrained::load(&folder, device, dtype).with_context(failed)?;
-                let network = Network::Vision(whole.vlm, whole.processor);
-                (network, whole.params, whole.tokenizer)
-            }
-            // Another kind of model, or a vision-language model's folder with a mistake, which is found again and said.
-            Err(_) => {
-                let (model, params) = hf::load(&folder, device, dtype, true).with_context(failed)?;
-                let Model::Decoder(decoder) = model else {
-                    bail!(
-                        "{}: holds a model that compares and writes nothing; expected a language model or a vision-language model",
-                        folder.display()
-                    );
-                };
-                (Network::Text(decoder), params, Tokenizer::open(&folder)?)
+        let (model, params) = hf::load(&folder, device, weights.into(), true).with_context(failed)?;
+        let network = match model {
+            Model::Decoder(decoder) => Network::Text(decoder),
+            Model::Vlm(vlm) => Network::Vision(vlm, ImageProcessor::open(&folder)?),
+            Model::Dual(_) | Model::Retrieval(..) => {
+                let message = "holds a model that compares and writes nothing; expected one with a language model";
+                bail!("{}: {message}", folder.display());
             }
         };
+        let tokenizer = Tokenizer::open(&folder)?;
         Ok(Assistant {
             network,
             params,

@@ -112,7 +112,10 @@ impl<'a> Conversation<'a> {
         match word {
             "" => {}
             "/image" => self.show(file(word, rest)?)?,
-            "/reset" => self.reset(),
+            "/reset" => {
+                self.reset();
+                eprintln!("{}", dimmed("everything is forgotten"));
+            }
             "/save" => self.save(file(word, rest)?)?,
             "/help" => eprintln!("{HELP}"),
             "/quit" => return Ok(false),
@@ -126,6 +129,10 @@ impl<'a> Conversation<'a> {
         self.generator.see(&self.assistant.pixels(file)?)?;
         self.images.push(file.to_path_buf());
         self.waiting += 1;
+        eprintln!(
+            "{}",
+            dimmed(&format!("image {}: {}", self.images.len(), file.display()))
+        );
         Ok(())
     }
 
