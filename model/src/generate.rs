@@ -44,7 +44,7 @@ impl Vlm {
         let mut rows = Rows::start(self, params, pixels, vec![Row::new(0, prompt)], settings.max_new)?;
         let mut answer = Vec::new();
         while answer.len() < settings.max_new {
-            let token = draws.draw(&rows.logits[0]);
+            let token = draws.draw(&rows.logits);
             if settings.stop.contains(&token) {
                 break;
             }
@@ -107,7 +107,7 @@ impl Vlm {
         // Which answer each row of the cache is about; rows leave when their answer ends.
         let mut open: Vec<usize> = (0..prompts.len()).collect();
         for step in 0..max_new {
-            let tokens: Vec<u32> = rows.logits.iter().map(|logits| likeliest(logits)).collect();
+            let tokens: Vec<u32> = rows.logits.chunks(rows.vocab).map(likeliest).collect();
             let going: Vec<usize> = (0..open.len()).filter(|&r| !stop.contains(&tokens[r])).collect();
             for &r in &going {
                 answers[open[r]].push(tokens[r]);
@@ -148,8 +148,9 @@ struct Rows<'v> {
     segments: Vec<Vec<i32>>,
     /// Per row: the position of the next token.
     next: Vec<i32>,
-    /// Per row: logits of the next token.
-    logits: Vec<Vec<f64>>,
+    /// Row after row: logits of the next token, one for each of `vocab` ids.
+    logits: Vec<f64>,
+    vocab: usize,
 }
 
 impl<'v> Rows<'v> {
@@ -184,6 +185,7 @@ impl<'v> Rows<'v> {
             segments: vec![vec![0; slots]; rows.len()],
             next: vec![first; rows.len()],
             logits: Vec::new(),
+            vocab: 0,
         };
         let prompts: Vec<&[u32]> = rows.iter().map(|row| row.prompt).collect();
         started.feed(&prompts)?;
@@ -224,8 +226,7 @@ impl<'v> Rows<'v> {
         let flat = ops::reshape(&out, [size, decoder.config().hidden_size])?;
         let ends = ops::embedding(&flat, &Tensor::from_slice(device, &last, [batch])?)?;
         let logits = decoder.logits(&g, &ends)?;
-        let vocab = logits.shape().last();
-        self.logits = logits.tensor().to_f64()?.chunks(vocab).map(<[f64]>::to_vec).collect();
+        (self.logits, self.vocab) = (logits.tensor().to_f64()?, logits.shape().last());
         Ok(())
     }
 
