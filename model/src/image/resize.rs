@@ -128,10 +128,14 @@ impl<'i> Canvas<'i> {
     }
 
     fn pixel(&self, x: u32, y: u32) -> Rgb<u8> {
-        let inside = |at: u32, from: u32| at.checked_sub(from);
-        let found = inside(x, self.at[0]).zip(inside(y, self.at[1]));
-        let found = found.and_then(|(x, y)| self.image.get_pixel_checked(x, y));
-        *found.unwrap_or(&self.background)
+        let [left, top] = self.at;
+        if x < left || y < top {
+            return self.background;
+        }
+        match self.image.get_pixel_checked(x - left, y - top) {
+            Some(pixel) => *pixel,
+            None => self.background,
+        }
     }
 
     /// Columns and rows of what the canvas is when it is resized to `size`; nothing else of that is computed.
