@@ -191,6 +191,8 @@ fn shapes() -> Vec<(usize, usize, usize)> {
         (2100, 49, 33),
         (7, 1000, 256),
         (1, 700, 300),
+        (4, 500, 700),
+        (6, 90, 1500),
     ];
     for size in [
         1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 65, 97, 129, 130,
@@ -246,7 +248,14 @@ fn every_epilogue(dtype: DType, c_type: DType) {
         all.push(full);
     }
     for fused in all {
-        for (m, n, k) in [(9, 50, 20), (70, 64, 300), (33, 17, 1), (20, 30, 2048)] {
+        for (m, n, k) in [
+            (1, 50, 20),
+            (7, 40, 33),
+            (9, 50, 20),
+            (70, 64, 300),
+            (33, 17, 1),
+            (20, 30, 2048),
+        ] {
             for batch in [1, 3] {
                 for layout in LAYOUTS {
                     check(
@@ -291,6 +300,8 @@ fn same_for_any_threads(dtype: DType, c_type: DType) {
         (96, 130, 4000, 1),
         (70, 64, 50, 9),
         (40, 2000, 300, 1),
+        (1, 3000, 300, 1),
+        (6, 1000, 500, 2),
     ] {
         for layout in LAYOUTS {
             let run = |threads| {

@@ -276,6 +276,7 @@ fn files_that_do_not_fit_together_are_errors() {
     };
     processor.save(folder.path()).unwrap();
     assert!(load().contains("image_size"));
-    std::fs::write(folder.path().join("preprocessor_config.json"), "{\"sise\": 9}").unwrap();
+    let misspelt = r#"{"image_processor_type": "CLIPImageProcessor", "sise": 9}"#;
+    std::fs::write(folder.path().join("preprocessor_config.json"), misspelt).unwrap();
     assert!(load().contains("sise"));
 }

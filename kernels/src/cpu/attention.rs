@@ -4,6 +4,7 @@
 //! see. Scratch is in the accumulator's type, with rows padded to whole registers.
 
 mod backward;
+mod few;
 mod forward;
 mod rows;
 mod scratch;

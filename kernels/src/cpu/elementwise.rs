@@ -1,7 +1,7 @@
 //! Element by element on the CPU.
 
 use crate::cpu::lanes::{Place, lanes};
-use crate::cpu::parallel::{CHUNK, chunk_rows, for_chunks};
+use crate::cpu::parallel::{CHUNK, chunk_rows, for_chunks, with_scratch};
 use crate::cpu::simd::{Real, simd};
 use crate::{DType, Element, Stored, View, ViewMut};
 use half::slice::HalfFloatSliceExt;
@@ -85,6 +85,21 @@ simd! {
             at.store(y, x);
         });
     }
+}
+
+/// Calls `f` with `N` slices of equal length widened to the accumulator: once here instead of once per row
+/// that needs them.
+pub(crate) fn widened<T: Element, const N: usize>(x: [&[T]; N], f: impl FnOnce([&[T::Acc]; N])) {
+    if T::DTYPE == T::Acc::DTYPE {
+        return f(x.map(bytemuck::cast_slice));
+    }
+    let len = x[0].len();
+    with_scratch::<T::Acc, _>(N * len, |wide| {
+        for (x, wide) in x.iter().zip(wide.chunks_exact_mut(len.max(1))) {
+            convert_chunk(x, wide);
+        }
+        f(std::array::from_fn(|i| &wide[i * len..][..len]));
+    });
 }
 
 /// A floating-point type that converts to and from single precision, many elements at a time.

@@ -3,12 +3,12 @@
 //! RMS norm is layer norm without a mean and a bias, so both share their rows' code, told apart by `CENTER`. A row is read
 //! from memory once; further passes over it find it in the first-level cache.
 
-use crate::cpu::elementwise::convert_chunk;
+use crate::Element;
+use crate::cpu::elementwise::widened;
 use crate::cpu::lanes::{Place, lanes};
 use crate::cpu::parallel::{chunk_rows, for_chunks, with_scratch};
 use crate::cpu::reduce::sum_axis;
 use crate::cpu::simd::{Lanes, Real, simd};
-use crate::{Element, Stored};
 use num_traits::{Float, One, Zero};
 
 /// Fewest rows per chunk in the derivatives: each chunk leaves partial sums of the size of a row or two.
@@ -39,20 +39,6 @@ pub(crate) fn rms_norm<T: Element>(x: &[T], w: &[T], y: &mut [T], rstd: &mut [T:
         for_chunks(x.len().div_ceil(per * w.len()), parts, |_, (x, y, rstd)| {
             rms_norm_rows(x, w, y, rstd, T::Acc::of(eps));
         });
-    });
-}
-
-/// Calls `f` with `N` slices of equal length widened to the accumulator: once here instead of once per row.
-fn widened<T: Element, const N: usize>(x: [&[T]; N], f: impl FnOnce([&[T::Acc]; N])) {
-    if T::DTYPE == T::Acc::DTYPE {
-        return f(x.map(bytemuck::cast_slice));
-    }
-    let len = x[0].len();
-    with_scratch::<T::Acc, _>(N * len, |wide| {
-        for (x, wide) in x.iter().zip(wide.chunks_exact_mut(len)) {
-            convert_chunk(x, wide);
-        }
-        f(std::array::from_fn(|i| &wide[i * len..][..len]));
     });
 }
 

@@ -253,7 +253,11 @@ fn the_number_of_threads_changes_no_bit() {
         dropout: 0.1,
         ..Case::new((61, 61), (6, 2), 24, Mask::Causal)
     };
-    for case in [grouped, Case::new((257, 257), (2, 2), 64, Mask::Full)] {
+    let decoding = Case {
+        batch: 3,
+        ..Case::new((1, 700), (6, 2), 64, Mask::Causal)
+    };
+    for case in [grouped, decoding, Case::new((257, 257), (2, 2), 64, Mask::Full)] {
         let [q, k, v, dout] = inputs(&case);
         let run_with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -1,6 +1,6 @@
 //! Configuration of what connects encoder and decoder.
 
-use super::{HiddenAct, above_zero, config, divides, positive, probability};
+use super::{HiddenAct, above_zero, blocks, config, divides, positive, probability};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +67,7 @@ impl QFormerConfig {
     pub(crate) fn validate(&self, image_width: usize) -> Result<()> {
         positive("qformer.num_query_tokens", self.num_query_tokens)?;
         positive("qformer.hidden_size", self.hidden_size)?;
-        positive("qformer.num_hidden_layers", self.num_hidden_layers)?;
+        blocks("qformer.num_hidden_layers", self.num_hidden_layers)?;
         positive("qformer.intermediate_size", self.intermediate_size)?;
         positive("qformer.cross_attention_frequency", self.cross_attention_frequency)?;
         positive("qformer.max_position_embeddings", self.max_position_embeddings)?;

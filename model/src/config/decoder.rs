@@ -1,6 +1,6 @@
 //! The language model's configuration.
 
-use super::{HiddenAct, above_zero, config, divides, positive, probability};
+use super::{HiddenAct, above_zero, blocks, config, divides, positive, probability};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
@@ -174,7 +174,7 @@ impl DecoderConfig {
 
     pub(crate) fn validate(&self) -> Result<()> {
         positive("decoder.hidden_size", self.hidden_size)?;
-        positive("decoder.num_hidden_layers", self.num_hidden_layers)?;
+        blocks("decoder.num_hidden_layers", self.num_hidden_layers)?;
         positive("decoder.intermediate_size", self.intermediate_size)?;
         positive("decoder.max_position_embeddings", self.max_position_embeddings)?;
         let heads = self.num_attention_heads;

@@ -1,6 +1,6 @@
 //! Configuration of a dual encoder: a tower for images and one for texts.
 
-use super::{HiddenAct, VisionConfig, above_zero, config, divides, positive};
+use super::{HiddenAct, VisionConfig, above_zero, blocks, config, divides, positive};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
@@ -65,12 +65,12 @@ impl DualConfig {
             ("text.vocab_size", text.vocab_size),
             ("text.hidden_size", text.hidden_size),
             ("text.intermediate_size", text.intermediate_size),
-            ("text.num_hidden_layers", text.num_hidden_layers),
             ("text.max_position_embeddings", text.max_position_embeddings),
             ("projection_dim", self.projection_dim),
         ] {
             positive(field, value)?;
         }
+        blocks("text.num_hidden_layers", text.num_hidden_layers)?;
         divides(
             "text.num_attention_heads",
             text.num_attention_heads,

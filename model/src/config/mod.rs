@@ -121,6 +121,17 @@ fn positive(field: &str, value: usize) -> Result<()> {
     Ok(())
 }
 
+/// The most blocks of any part, so that a file cannot ask for more than there is memory for.
+const MAX_BLOCKS: usize = 4096;
+
+/// Fails unless there are 1 to [`MAX_BLOCKS`] blocks.
+fn blocks(field: &str, value: usize) -> Result<()> {
+    if !(1..=MAX_BLOCKS).contains(&value) {
+        return config(field, format!("{value} is not in 1..={MAX_BLOCKS}"));
+    }
+    Ok(())
+}
+
 /// Fails unless `divisor` divides `value`.
 fn divides(field: &str, divisor: usize, value: usize, what: &str) -> Result<()> {
     if divisor == 0 || !value.is_multiple_of(divisor) {

@@ -1,6 +1,6 @@
 //! The image encoder's configuration.
 
-use super::{above_zero, config, divides, positive, probability};
+use super::{above_zero, blocks, config, divides, positive, probability};
 use crate::error::Result;
 use engine::Activation;
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,9 @@ impl Default for VisionConfig {
     }
 }
 
+/// Largest side of an image in pixels.
+const MAX_SIDE: usize = 16_384;
+
 impl VisionConfig {
     /// Side of what a token sees, in pixels.
     pub fn window(&self) -> usize {
@@ -139,7 +142,12 @@ impl VisionConfig {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        positive("vision.image_size", self.image_size)?;
+        if !(1..=MAX_SIDE).contains(&self.image_size) {
+            return config(
+                "vision.image_size",
+                format!("{} is not in 1..={MAX_SIDE}", self.image_size),
+            );
+        }
         divides(
             "vision.patch_size",
             self.patch_size,
@@ -153,7 +161,7 @@ impl VisionConfig {
             positive("vision.patch_hidden", hidden)?;
         }
         positive("vision.hidden_size", self.hidden_size)?;
-        positive("vision.num_hidden_layers", self.num_hidden_layers)?;
+        blocks("vision.num_hidden_layers", self.num_hidden_layers)?;
         positive("vision.intermediate_size", self.intermediate_size)?;
         let heads = self.num_attention_heads;
         divides(

@@ -59,9 +59,10 @@ pub fn load(folder: &Path, device: &Device, dtype: DType, frozen: bool) -> Resul
         frozen,
         ..GroupSpec::default()
     };
+    let plan = checkpoint.plan(&builder.entries(), source, |_| true)?;
     let comes = |name: &str| source(name) != Source::Initial;
     let mut params = builder.build_around(device, dtype, 0, (vec![group], |_, _| 0), comes)?;
-    checkpoint.load(&mut params, source, |_| true)?;
+    plan.load(&mut params)?;
     Ok((model, params))
 }
 

@@ -7,8 +7,8 @@ use crate::Vlm;
 use crate::config::{DecoderConfig, DualKind, VisionConfig, VlmConfig};
 use crate::error::Result;
 use crate::groups::{GroupRule, groups};
-use crate::weights::{Checkpoint, Source};
-use engine::{DType, Device, ParamBuilder, Params};
+use crate::weights::{Checkpoint, Plan, Source};
+use engine::{DType, Device, ParamBuilder, Params, Shape};
 use std::path::{Path, PathBuf};
 
 /// Which part of a vision-language model a folder gives.
@@ -107,11 +107,15 @@ pub fn assemble(
         .map(|(part, folder)| Origin::open(*part, folder))
         .collect::<Result<_>>()?;
     let comes = |name: &str| sources.iter().any(|origin| origin.source(name) != Source::Initial);
-    let (groups, place) = groups(&builder.entries(), rules, weight_decay, muon)?;
+    let entries = builder.entries();
+    let plans: Vec<Plan<'_>> = sources
+        .iter()
+        .map(|origin| origin.plan(&entries))
+        .collect::<Result<_>>()?;
+    let (groups, place) = groups(&entries, rules, weight_decay, muon)?;
     let mut params = builder.build_around(device, dtype, seed, (groups, place), comes)?;
-    for origin in &sources {
-        let folder = Checkpoint::open(&origin.folder)?;
-        folder.load(&mut params, |name| origin.source(name), |name| origin.holds(name))?;
+    for plan in plans {
+        plan.load(&mut params)?;
     }
     Ok((vlm, params))
 }
@@ -122,7 +126,7 @@ fn open(folder: &Path) -> Result<Fields> {
 
 /// A folder and what of it is taken.
 struct Origin {
-    folder: PathBuf,
+    checkpoint: Checkpoint,
     part: Part,
     layout: Layout,
     /// The folder holds a language model alone.
@@ -133,7 +137,7 @@ impl Origin {
     fn open(part: Part, folder: &Path) -> Result<Origin> {
         let kind: String = open(folder)?.need("model_type")?;
         Ok(Origin {
-            folder: folder.to_path_buf(),
+            checkpoint: Checkpoint::open(folder)?,
             part,
             layout: match kind.as_str() {
                 "llava" => Layout::Llava,
@@ -142,6 +146,11 @@ impl Origin {
             },
             text_only: decoder::TYPES.contains(&kind.as_str()),
         })
+    }
+
+    fn plan(&self, entries: &[(String, Shape)]) -> Result<Plan<'_>> {
+        self.checkpoint
+            .plan(entries, |name| self.source(name), |name| self.holds(name))
     }
 
     /// Where a parameter of the whole model lies in the folder.

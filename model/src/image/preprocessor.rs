@@ -67,6 +67,15 @@ impl ProcessorType {
         }
     }
 
+    /// The one that fits.
+    fn of(steps: &Steps) -> ProcessorType {
+        match steps {
+            Steps { pad: Some(_), .. } => ProcessorType::Llava,
+            Steps { crop: Some(_), .. } => ProcessorType::Clip,
+            _ => ProcessorType::Siglip,
+        }
+    }
+
     fn read(fields: &Fields) -> Result<ProcessorType> {
         const FIELD: &str = "image_processor_type";
         // Older files name a class that these replaced.
@@ -177,7 +186,7 @@ impl ImageProcessor {
             rescale_factor: if fields.or("do_rescale", true)? { rescale } else { 1.0 },
             image_mean: if normalize { mean } else { [0.0; 3] },
             image_std: if normalize { std } else { [1.0; 3] },
-            image_processor_type: Some(class),
+            image_processor_type: Some(class).filter(|class| *class != ProcessorType::of(&steps)),
             processor_class: fields.optional("processor_class")?,
         };
         fields.ignore(&WITHOUT_EFFECT);
@@ -207,11 +216,7 @@ impl ImageProcessor {
                 ..Steps::squash(self.size)
             },
         };
-        let class = self.image_processor_type.unwrap_or(match steps {
-            Steps { pad: Some(_), .. } => ProcessorType::Llava,
-            Steps { crop: Some(_), .. } => ProcessorType::Clip,
-            _ => ProcessorType::Siglip,
-        });
+        let class = self.image_processor_type.unwrap_or(ProcessorType::of(&steps));
         let mut file = json!({
             "image_processor_type": class.name(),
             "do_convert_rgb": true,

@@ -1,7 +1,7 @@
 //! A model's tensors in one file or several, and how they become its parameters.
 
 use super::read::{Stored, TensorFile};
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, at, input};
 use engine::{ParamId, Params, Shape, Var, ops};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -142,28 +142,28 @@ impl Checkpoint {
         }
     }
 
-    /// Writes every parameter from its source, straight from the mapped files. Sizes of 1 do not count: a vector (dim) may
-    /// be stored as (1, 1, dim). `belongs` says which tensors of the files are of the part of a model that is read.
+    /// Finds every parameter's numbers, before room is made for any: `entries` are names and shapes, `belongs` says which
+    /// tensors of the files are of the part of a model that is read. Sizes of 1 do not count: a vector (dim) may be stored as
+    /// (1, 1, dim).
     ///
     /// # Errors
-    /// When a parameter's tensor is missing or has another shape, or a tensor that belongs is left over; nothing is changed
-    /// then.
-    pub fn load(
+    /// When a parameter's tensor is missing or has another shape, or a tensor that belongs is left over.
+    pub fn plan(
         &self,
-        params: &mut Params,
+        entries: &[(String, Shape)],
         source: impl Fn(&str) -> Source,
         belongs: impl Fn(&str) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Plan<'_>> {
         let mut used = BTreeSet::new();
-        let mut loads: Vec<(ParamId, Stored<'_>)> = Vec::new();
-        for id in params.ids() {
-            let (names, part, parts, grown) = match source(params.name(id)) {
+        let mut loads = Vec::new();
+        for (parameter, shape) in entries {
+            let (names, part, parts, grown) = match source(parameter) {
                 Source::Initial => continue,
                 Source::Tensor(names) => (names, 0, 1, false),
                 Source::Grown(names) => (names, 0, 1, true),
                 Source::Rows(names, part, parts) => (names, part, parts, false),
             };
-            let mut shape = params.shape(id);
+            let mut shape = *shape;
             let Some(name) = names.iter().find(|name| self.contains(name)) else {
                 let needed = stacked(shape, parts);
                 return Err(self.bad(
@@ -174,22 +174,13 @@ impl Checkpoint {
             if let (true, Some(&rows)) = (grown, self.stored(name)?.shape.first()) {
                 shape = with_rows(shape, rows.min(shape[0]));
             }
-            loads.push((id, self.part(name, shape, part, parts)?));
+            loads.push((parameter.clone(), self.part(name, shape, part, parts)?));
             used.insert(name.clone());
         }
         for name in self.names().filter(|name| !used.contains(*name) && belongs(name)) {
             self.check_unused(name, &used)?;
         }
-        for (id, found) in loads {
-            params.load_rows(id, 0, found.bytes, found.dtype)?;
-            let rows = found.shape.first().copied().unwrap_or(1);
-            if params.shape(id).first().is_some_and(|&all| all > rows)
-                && matches!(source(params.name(id)), Source::Grown(_))
-            {
-                fill_with_mean(params, id, rows)?;
-            }
-        }
-        Ok(())
+        Ok(Plan { loads })
     }
 
     /// The rows of tensor `name` that make up a parameter of this shape.
@@ -233,6 +224,33 @@ impl Checkpoint {
             tensor: name.to_string(),
             message,
         }
+    }
+}
+
+/// Where the numbers of a model's parameters lie.
+#[derive(Debug)]
+pub struct Plan<'c> {
+    loads: Vec<(String, Stored<'c>)>,
+}
+
+impl Plan<'_> {
+    /// Writes the parameters, straight from the mapped files.
+    ///
+    /// # Errors
+    /// When `params` are others than those it was made for, or a device fails.
+    pub fn load(self, params: &mut Params) -> Result<()> {
+        for (name, found) in self.loads {
+            let Some(id) = params.find(&name) else {
+                return input("parameters", format!("have no `{name}`"));
+            };
+            params.load_rows(id, 0, found.bytes, found.dtype)?;
+            let known = found.bytes.len() / found.dtype.size();
+            let (all, row) = (params.shape(id).elements(), params.shape(id).last());
+            if known < all {
+                fill_with_mean(params, id, known / row.max(1))?;
+            }
+        }
+        Ok(())
     }
 }
 

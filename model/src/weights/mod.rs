@@ -4,7 +4,7 @@ mod checkpoint;
 mod read;
 mod write;
 
-pub use checkpoint::{Checkpoint, Source};
+pub use checkpoint::{Checkpoint, Plan, Source};
 pub use read::{Stored, TensorFile};
 pub use write::{Entry, PYTORCH, Parts, write_shards, write_tensors};
 
@@ -37,5 +37,9 @@ pub fn load(path: &Path, params: &mut Params, prefix: &str) -> Result<()> {
         Some(rest) => Source::named([rest]),
         None => Source::Initial,
     };
-    checkpoint.load(params, named, |_| true)
+    let entries: Vec<_> = params
+        .ids()
+        .map(|id| (params.name(id).to_string(), params.shape(id)))
+        .collect();
+    checkpoint.plan(&entries, named, |_| true)?.load(params)
 }

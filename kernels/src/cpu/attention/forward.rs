@@ -3,7 +3,7 @@
 use super::rows::{Shared, drop_row, pack, pack_transposed, softmax, unpack};
 use super::sequence::Sequence;
 use super::tile::{Left, Size, product};
-use super::{Plan, rows, scratch};
+use super::{Plan, few, rows, scratch};
 use crate::Element;
 use crate::attention::Attention;
 use crate::cpu::simd::{MAX_LANES, Real};
@@ -20,6 +20,18 @@ const ENOUGH_TASKS: usize = 32;
 pub(crate) fn forward<T: Element>(p: &Attention, q: &[T], k: &[T], v: &[T], out: &mut [T], lse: &mut [T::Acc]) {
     let plan = Plan::new(p, QUERIES);
     let (out, lse) = (Shared::new(out), Shared::new(lse));
+    let heads = |batch| Heads {
+        p,
+        plan,
+        sequence: Sequence::new(p, batch),
+        batch,
+        inputs: [q, k, v],
+        out: &out,
+        lse: &lse,
+    };
+    if few::fits(p) {
+        return few::forward(p, heads);
+    }
     let together = if p.batch * p.kv_heads < ENOUGH_TASKS {
         1
     } else {
@@ -27,15 +39,7 @@ pub(crate) fn forward<T: Element>(p: &Attention, q: &[T], k: &[T], v: &[T], out:
     };
     (0..p.batch * p.q_heads / together).into_par_iter().for_each(|task| {
         let (batch, head) = (task * together / p.q_heads, task * together % p.q_heads);
-        let heads = Heads {
-            p,
-            plan,
-            sequence: Sequence::new(p, batch),
-            batch,
-            inputs: [q, k, v],
-            out: &out,
-            lse: &lse,
-        };
+        let heads = heads(batch);
         let Plan { block, width, keys, .. } = plan;
         let sizes = [p.head_dim * keys, p.k_len * width, block * width, block * keys, block];
         scratch::with(sizes, |[keys, values, queries, scores, inverse]| {
@@ -50,14 +54,14 @@ pub(crate) fn forward<T: Element>(p: &Attention, q: &[T], k: &[T], v: &[T], out:
 }
 
 /// Query heads of one sequence that share keys.
-struct Heads<'a, T: Element> {
-    p: &'a Attention<'a>,
-    plan: Plan,
-    sequence: Sequence<'a>,
-    batch: usize,
-    inputs: [&'a [T]; 3],
-    out: &'a Shared<'a, T>,
-    lse: &'a Shared<'a, T::Acc>,
+pub(super) struct Heads<'a, T: Element> {
+    pub(super) p: &'a Attention<'a>,
+    pub(super) plan: Plan,
+    pub(super) sequence: Sequence<'a>,
+    pub(super) batch: usize,
+    pub(super) inputs: [&'a [T]; 3],
+    pub(super) out: &'a Shared<'a, T>,
+    pub(super) lse: &'a Shared<'a, T::Acc>,
 }
 
 impl<T: Element> Heads<'_, T> {
@@ -113,7 +117,7 @@ impl<T: Element> Heads<'_, T> {
     }
 
     /// Zeros for the queries that do not count.
-    fn clear(&self, head: usize, rows: rows::Head) {
+    pub(super) fn clear(&self, head: usize, rows: rows::Head) {
         for query in self.sequence.queries..self.p.q_len {
             // SAFETY: rows belong to heads, and heads to tasks.
             unsafe {

@@ -9,6 +9,7 @@ mod block;
 mod code;
 mod epilogue;
 mod format;
+mod gemv;
 mod pack;
 mod plan;
 mod scratch;
@@ -109,6 +110,9 @@ fn job<'a, T: Element, C>(
 
 /// One product, split as its plan says.
 fn run<T: Element, C: Element<Acc = T::Acc>>(code: &Code<T, C>, job: &Job<T, C>) {
+    if gemv::fits(job) {
+        return gemv::multiply(job);
+    }
     let plan = Plan::new(code.tile, job.m, job.n, job.k, job.a.order == Order::Across);
     let parts = plan.parts(job.m, 0..job.n, 0..job.k);
     if parts[0].rows.len() == job.m || (code.reads_in_place)(job.b, job.m) {

@@ -1,0 +1,269 @@
+//! Training from pretrained parts, from outside: a frozen image encoder, a new projector, a language model with adapters.
+
+use engine::{DType, Device, Params};
+use model::hf::{self, Model};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+fn lenslet(arguments: &[&str], cache: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lenslet"));
+    command.args(arguments).env("LENSLET_CACHE", cache);
+    command.output().expect("the binary starts")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/fixtures/parity")
+        .join(name)
+}
+
+/// Copies a fixture's model into a folder of its own.
+fn model(name: &str, folder: &Path) {
+    fs::create_dir_all(folder).expect("a folder");
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(fixture(name).join(file), folder.join(file)).expect("a copy");
+    }
+}
+
+fn write(path: PathBuf, value: &Value) {
+    fs::write(path, value.to_string()).expect("written");
+}
+
+/// An image encoder with its processor, a language model with a foreign tokenizer of 41 ids, six images and a recipe.
+fn parts() -> TempDir {
+    let root = TempDir::new().expect("a folder");
+    let (vision, decoder) = (root.path().join("vision"), root.path().join("decoder"));
+    model("clip-quick-gelu", &vision);
+    let processor = json!({
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": true, "size": { "shortest_edge": 12 }, "resample": 3,
+        "do_center_crop": true, "crop_size": { "height": 12, "width": 12 },
+        "do_rescale": true, "rescale_factor": 1.0 / 255.0, "do_normalize": true,
+        "image_mean": [0.48, 0.45, 0.40], "image_std": [0.26, 0.26, 0.27], "do_convert_rgb": true,
+    });
+    write(vision.join("preprocessor_config.json"), &processor);
+    model("llama2-full-heads", &decoder);
+    tokenizer(&decoder);
+    let records: Vec<Value> = (0..6u8).map(|i| sample(root.path(), i)).collect();
+    write(root.path().join("data.json"), &records.into());
+    let recipe = "[run]\nname = \"parts\"\n[data]\nsource = \"llava\"\npath = \"ROOT/data.json\"\nimages = \"ROOT\"\n\
+        [pretrained]\nvision = \"ROOT/vision\"\ndecoder = \"ROOT/decoder\"\n[model.adapter]\npositions = false\n\
+        [model.lora.decoder]\nr = 2\ntarget_modules = [\"q_proj\", \"v_proj\"]\n\
+        [phase2]\nsteps = 4\nbatch_size = 3\nlr = 1e-2\n\
+        rules = [{ match = \"*lora_*\" }, { match = \"multi_modal_projector.*\" }, { match = \"*\", freeze = true }]\n\
+        [eval]\nsamples = 2\nattention = 1\nmax_tokens = 4\n";
+    let recipe = recipe.replace("ROOT", text(root.path()));
+    fs::write(root.path().join("recipe.toml"), recipe).expect("written");
+    root
+}
+
+/// Words of a vocabulary that fills the language model's table: a token for images needs a row more.
+fn tokenizer(folder: &Path) {
+    let mut words: Vec<String> = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "user",
+        ":",
+        "assistant",
+        "what",
+        "is",
+        "it",
+        "red",
+        "blue",
+    ]
+    .map(String::from)
+    .to_vec();
+    words.extend((words.len()..41).map(|i| format!("word{i}")));
+    let vocabulary: serde_json::Map<String, Value> = words
+        .iter()
+        .enumerate()
+        .map(|(i, word)| (word.clone(), i.into()))
+        .collect();
+    let special = |id: u32, token: &str| {
+        json!({ "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+                "special": true })
+    };
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
+        "normalizer": { "type": "Lowercase" }, "pre_tokenizer": { "type": "BertPreTokenizer" },
+        "post_processor": null, "decoder": null,
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>" },
+    });
+    write(folder.join("tokenizer.json"), &tokenizer);
+    let config = json!({ "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>" });
+    write(folder.join("tokenizer_config.json"), &config);
+}
+
+/// An image of one colour, or the other, and what is said of it.
+fn sample(root: &Path, i: u8) -> Value {
+    let (name, red) = (format!("{i}.png"), i % 2 == 0);
+    let colour = if red { [200 + i, 20, 20] } else { [20, 20, 200 + i] };
+    let image = image::RgbImage::from_fn(20, 14, |x, _| image::Rgb(colour.map(|c| c + x as u8)));
+    image.save(root.join(&name)).expect("an image");
+    json!({ "id": i.to_string(), "image": name, "conversations": [
+        { "from": "human", "value": "<image>\nwhat is it" },
+        { "from": "gpt", "value": if red { "red" } else { "blue" } },
+    ] })
+}
+
+fn train(root: &Path, out: &str, more: &[&str]) -> String {
+    let (recipe, out) = (root.join("recipe.toml"), root.join(out));
+    let mut arguments = vec!["train", "--recipe", text(&recipe), "--out", text(&out)];
+    for setting in more {
+        arguments.extend(["--set", setting]);
+    }
+    let output = lenslet(&arguments, &root.join("cache"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn load(folder: &Path) -> (Model, Params) {
+    hf::load(folder, &Device::cpu(), DType::F32, true).expect("a model")
+}
+
+fn losses(run: &Path) -> Vec<f64> {
+    let log = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
+    let loss = |line: &str| {
+        serde_json::from_str::<Value>(line).expect("JSON")["loss"]
+            .as_f64()
+            .expect("a loss")
+    };
+    log.lines().map(loss).collect()
+}
+
+#[test]
+fn frozen_parts_stay_and_the_rest_is_a_llava_with_its_adapter_beside_it() {
+    let root = parts();
+    train(root.path(), "run", &[]);
+    let run = root.path().join("run");
+    let json = |name: &str| -> Value { serde_json::from_slice(&fs::read(run.join(name)).expect(name)).expect(name) };
+    let config = json("config.json");
+    assert_eq!(config["architectures"][0], "LlavaForConditionalGeneration");
+    assert_eq!(
+        (&config["image_token_index"], &config["text_config"]["vocab_size"]),
+        (&41.into(), &42.into())
+    );
+    assert_eq!(
+        json("adapter/adapter_config.json")["base_model_name_or_path"],
+        text(&root.path().join("decoder"))
+    );
+    assert!(
+        fs::read_to_string(run.join("README.md"))
+            .expect("a card")
+            .contains("library_name: transformers")
+    );
+
+    let (trained, (_, vision), (_, decoder)) = (
+        load(&run).1,
+        load(&fixture("clip-quick-gelu")),
+        load(&fixture("llama2-full-heads")),
+    );
+    let value = |params: &Params, name: &str| params.master(params.find(name).expect(name)).to_f64().expect(name);
+    let frozen = "vision_model.encoder.layers.0.mlp.fc1.weight";
+    assert_eq!(value(&trained, frozen), value(&vision, frozen));
+    let same = "model.layers.1.mlp.up_proj.weight";
+    assert_eq!(
+        value(&trained, &format!("language_model.{same}")),
+        value(&decoder, same)
+    );
+    let adapted = "model.layers.0.self_attn.q_proj.weight";
+    assert_ne!(
+        value(&trained, &format!("language_model.{adapted}")),
+        value(&decoder, adapted)
+    );
+    // The token for images is new: its row is the mean of the others.
+    let (new, old) = (
+        value(&trained, "language_model.model.embed_tokens.weight"),
+        value(&decoder, "model.embed_tokens.weight"),
+    );
+    assert_eq!(new[..old.len()], old[..]);
+    let mean = (0..41).map(|row| old[row * 16]).sum::<f64>() / 41.0;
+    assert!((new[old.len()] - mean).abs() < 1e-6);
+
+    let image = root.path().join("0.png");
+    let asked = [
+        "generate",
+        "--model",
+        text(&run),
+        "--image",
+        text(&image),
+        "--prompt",
+        "what is it",
+        "--max-tokens",
+        "3",
+    ];
+    let answer = lenslet(&asked, &root.path().join("cache"));
+    assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+    let seen = lenslet(&["inspect", "--model", text(&run)], &root.path().join("cache"));
+    let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
+    let line = |part: &str| {
+        seen.lines()
+            .find(|line| line.trim_start().starts_with(part))
+            .expect(part)
+            .to_string()
+    };
+    assert!(
+        line("vision_model").ends_with("frozen") && line("multi_modal_projector").ends_with("trained"),
+        "{seen}"
+    );
+}
+
+#[test]
+fn kept_features_change_no_loss_and_are_used_again() {
+    let root = parts();
+    train(root.path(), "plain", &[]);
+    let first = train(root.path(), "kept", &["phase2.cache_features=true"]);
+    let again = train(root.path(), "again", &["phase2.cache_features=true"]);
+    assert!(first.contains("features    6 images") && !again.contains("features    6 images"));
+    let of = |run: &str| losses(&root.path().join(run));
+    assert_eq!(of("plain").len(), 4);
+    assert_eq!((of("plain"), of("plain")), (of("kept"), of("again")));
+}
+
+#[test]
+fn what_does_not_go_together_is_said() {
+    let root = parts();
+    let recipe = root.path().join("recipe.toml");
+    for (setting, naming) in [
+        (
+            "pretrained.vision=owner/absent",
+            vec!["pretrained.vision", "hf download owner/absent"],
+        ),
+        (
+            "model.vision.hidden_size=32",
+            vec!["[model.vision]", "leave the table out"],
+        ),
+        ("phase2.rules=[]", vec!["vision_model.", "is trained", "freeze"]),
+        ("pretrained.model=x", vec!["pretrained.model", "leave out"]),
+        ("tokenizer.kind=bpe", vec!["tokenizer", "leave out"]),
+    ] {
+        let out = root.path().join("out");
+        let arguments = [
+            "train",
+            "--recipe",
+            text(&recipe),
+            "--out",
+            text(&out),
+            "--set",
+            "phase2.cache_features=true",
+            "--set",
+            setting,
+        ];
+        let output = lenslet(&arguments, &root.path().join("cache"));
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{setting}: {errors}");
+        for part in naming {
+            assert!(errors.contains(part), "{setting}: `{part}` is not in {errors}");
+        }
+    }
+}
