@@ -114,7 +114,7 @@ pub fn save_folder(
         "pad_token_id": specials.pad,
     });
     write_json(&folder.join("generation_config.json"), &generation)?;
-    hf::save(folder, &hf::Model::Vlm(vlm.clone()), params)
+    hf::save(folder, &hf::Model::Vlm(Box::new(vlm.clone())), params)
 }
 
 /// What `transformers` wants to know to put image slots into texts.

@@ -82,8 +82,8 @@ fn adapter(case: &Path, out: &Path, whole: bool) -> Result<()> {
     let rules = [rule("*lora_*", false), rule("*", true)];
     let parts: [(Part, PathBuf); 1] = [(Part::Whole, case.to_path_buf())];
     let (vlm, mut params) = hf::assemble(&config, &parts, &Device::cpu(), DType::F32, 0, (&rules, 0.0, None))?;
-    let decoder = Model::Decoder(vlm.decoder.clone());
-    let model = Model::Vlm(vlm);
+    let decoder = Model::Decoder(Box::new(vlm.decoder.clone()));
+    let model = Model::Vlm(Box::new(vlm));
     train(case, &model, &mut params)?;
     std::fs::create_dir_all(out).expect("a folder");
     match &model {

@@ -181,7 +181,7 @@ fn models_the_reference_has_no_class_for_say_why() {
     };
     assert!(why.contains("image_token"), "{why}");
     let folder = TempDir::new().unwrap();
-    hf::save(folder.path(), &Model::Vlm(vlm), &params).unwrap();
+    hf::save(folder.path(), &Model::Vlm(Box::new(vlm)), &params).unwrap();
     let (Model::Vlm(read), again) = hf::load(folder.path(), &Device::cpu(), DType::F32, true).unwrap() else {
         panic!()
     };

@@ -37,8 +37,7 @@ struct Verdict {
 
 impl Verdict {
     fn judge(&mut self, name: &str, error: f64, allowed: f64) {
-        // Written so that NaN is wrong.
-        if !(error <= allowed) {
+        if error.is_nan() || error > allowed {
             let line = format!("{}: {name} is {error:.1e} off, {allowed:.1e} allowed", self.case);
             self.wrong.push(line);
         }

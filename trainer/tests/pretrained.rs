@@ -105,7 +105,7 @@ fn tokenizer(folder: &Path) {
 
 /// An image of one colour, or the other, and what is said of it.
 fn sample(root: &Path, i: u8) -> Value {
-    let (name, red) = (format!("{i}.png"), i % 2 == 0);
+    let (name, red) = (format!("{i}.png"), i.is_multiple_of(2));
     let colour = if red { [200 + i, 20, 20] } else { [20, 20, 200 + i] };
     let image = image::RgbImage::from_fn(20, 14, |x, _| image::Rgb(colour.map(|c| c + x as u8)));
     image.save(root.join(&name)).expect("an image");

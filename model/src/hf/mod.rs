@@ -22,7 +22,7 @@ pub use parts::{Part, assemble, decoder_config, vision_config, vlm_config};
 pub use save::{Format, format, save};
 pub use trace::{Inputs, Trace};
 
-use crate::config::DualKind;
+use crate::config::{DualKind, VlmConfig};
 use crate::error::Result;
 use crate::weights::{Checkpoint, Source};
 use crate::{Decoder, DualEncoder, QFormer, Vit, Vlm};
@@ -34,13 +34,13 @@ use std::path::Path;
 #[derive(Debug, Clone)]
 pub enum Model {
     /// Llama, Mistral, Qwen2: text only.
-    Decoder(Decoder),
+    Decoder(Box<Decoder>),
     /// CLIP, SigLIP.
-    Dual(DualEncoder),
+    Dual(Box<DualEncoder>),
     /// LLaVA, BLIP-2 with its language model.
-    Vlm(Vlm),
+    Vlm(Box<Vlm>),
     /// BLIP-2's first stage, which compares and matches: image encoder and Q-Former.
-    Retrieval(Vit, QFormer),
+    Retrieval(Box<Vit>, Box<QFormer>),
 }
 
 /// Reads the model in `folder` onto a device, in a floating-point type whatever the files' is. `frozen`: without room for
@@ -74,7 +74,7 @@ fn build(builder: &mut ParamBuilder, fields: Fields, checkpoint: &Checkpoint) ->
             let (config, vocab_size) = decoder::read(fields, text)?;
             config.validate()?;
             let model = Decoder::new(builder, &config, vocab_size, None)?;
-            (Model::Decoder(model), Layout::Same)
+            (Model::Decoder(Box::new(model)), Layout::Same)
         }
         "clip" | "siglip" => {
             let family = if kind == "clip" {
@@ -84,22 +84,26 @@ fn build(builder: &mut ParamBuilder, fields: Fields, checkpoint: &Checkpoint) ->
             };
             let config = towers::dual(fields, family)?;
             config.validate()?;
-            (Model::Dual(DualEncoder::new(builder, &config)?), Layout::Dual)
+            (Model::Dual(Box::new(DualEncoder::new(builder, &config)?)), Layout::Dual)
         }
-        "llava" => (Model::Vlm(Vlm::new(builder, &vlm::llava(fields)?)?), Layout::Llava),
-        own::TYPE => (Model::Vlm(Vlm::new(builder, &own::read(fields)?)?), Layout::Same),
+        "llava" => (whole(builder, &vlm::llava(fields)?)?, Layout::Llava),
+        own::TYPE => (whole(builder, &own::read(fields)?)?, Layout::Same),
         "blip-2" if checkpoint.contains("itm_head.weight") => {
             let (vision, qformer, vocab_size) = vlm::blip2_retrieval(fields)?;
             vision.validate()?;
             qformer.validate(vision.hidden_size)?;
             let vit = Vit::new(builder, &vision, None)?;
             let qformer = QFormer::new(builder, &qformer, &vision, vocab_size, None)?;
-            (Model::Retrieval(vit, qformer), Layout::Blip2)
+            (Model::Retrieval(Box::new(vit), Box::new(qformer)), Layout::Blip2)
         }
-        "blip-2" => (Model::Vlm(Vlm::new(builder, &vlm::blip2(fields)?)?), Layout::Blip2),
+        "blip-2" => (whole(builder, &vlm::blip2(fields)?)?, Layout::Blip2),
         other => {
             let known = "llama, mistral, qwen2, clip, siglip, llava, blip-2 and lenslet are";
             return fields.bad("model_type", format!("`{other}` is not supported; {known}"));
         }
     })
+}
+
+fn whole(builder: &mut ParamBuilder, config: &VlmConfig) -> Result<Model> {
+    Ok(Model::Vlm(Box::new(Vlm::new(builder, config)?)))
 }

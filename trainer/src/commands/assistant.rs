@@ -21,7 +21,7 @@ pub(super) struct Assistant {
 }
 
 enum Network {
-    Text(Decoder),
+    Text(Box<Decoder>),
     Vision(Box<Vlm>, ImageProcessor),
 }
 
@@ -33,7 +33,7 @@ impl Assistant {
         let (model, params) = hf::load(&folder, device, weights.into(), true).with_context(failed)?;
         let network = match model {
             Model::Decoder(decoder) => Network::Text(decoder),
-            Model::Vlm(vlm) => Network::Vision(Box::new(vlm), ImageProcessor::open(&folder)?),
+            Model::Vlm(vlm) => Network::Vision(vlm, ImageProcessor::open(&folder)?),
             Model::Dual(_) | Model::Retrieval(..) => {
                 let message = "holds a model that compares and writes nothing; expected one with a language model";
                 bail!("{}: {message}", folder.display());
