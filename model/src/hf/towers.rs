@@ -54,6 +54,7 @@ pub(super) fn vision(fields: Fields, kind: DualKind, head: bool) -> Result<Visio
 
 /// BLIP-2's image encoder.
 pub(super) fn blip2_vision(fields: Fields) -> Result<VisionConfig> {
+    fields.only("num_channels", 3)?;
     fields.only("attention_dropout", 0.0)?;
     fields.only("qkv_bias", true)?;
     let config = VisionConfig {
