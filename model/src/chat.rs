@@ -158,7 +158,7 @@ impl Chat {
         };
         let mut found = find(folder, tokenizer)?;
         if found.template.is_none() && tokenizer.specials().roles.is_none() {
-            found.template = Some(llava(folder)?);
+            found.template = Some(llava(folder, token)?);
             found.processor = true;
         }
         found.image_token = Some((token.into(), id));

@@ -46,6 +46,12 @@ pub fn merged(lora: &LoraConfigs, params: &Params, id: ParamId) -> Result<Tensor
     }
 }
 
+/// Whether the layer of a parameter has an adapter.
+pub fn adapts(lora: &LoraConfigs, name: &str) -> bool {
+    let layer = name.strip_suffix(".weight");
+    layer.is_some_and(|layer| adapter(lora, layer).is_some_and(|config| config.targets(layer)))
+}
+
 /// Restores what [`merge`] changed, bit for bit.
 pub fn unmerge(merged: Merged, params: &mut Params) -> Result<()> {
     for (id, value) in merged.originals {

@@ -90,9 +90,15 @@ pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
         println!("{:<12}one step in {every} is taken on phase 1's losses and batch", "");
     }
     let conversation = session.data.source().conversation(0, 0.0)?;
-    println!("one sample:");
-    for (question, answer) in conversation.turns {
-        println!("  <user> {question} <assistant> [{answer} <eos>]   (the loss is on what stands in brackets)");
+    println!("one sample, with what is learned in brackets:");
+    let separate = session
+        .recipe
+        .phase2
+        .as_ref()
+        .is_some_and(|phase| phase.independent_turns);
+    let size = if separate { 1 } else { conversation.turns.len().max(1) };
+    for turns in conversation.turns.chunks(size) {
+        println!("  {}", session.prepare.shown(turns)?);
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ ASSISTANT:{% generation %}
 {{ ' ' }}{% for part in message.content %}{{ part.text }}{% endfor %}
 {{ eos_token }}{% endgeneration %}
 {% else %}
-{% for part in message.content %}{{ part.text if part.type == 'text' else image_token ~ '\\n' }}{% endfor %}
+{% for part in message.content %}{{ part.text if part.type == 'text' else IMAGE ~ '\\n' }}{% endfor %}
 {{ ' ' }}
 {%- endif %}
 {% endfor %}
@@ -43,21 +43,25 @@ pub(crate) fn find(folder: &Path, tokenizer: &Tokenizer) -> Result<Found> {
     let fields = |name: &str| Fields::open_if_there(&folder.join(name));
     let (config, tokens) = (fields("config.json")?, fields("tokenizer_config.json")?);
     let (processor, images) = (fields("processor_config.json")?, fields("preprocessor_config.json")?);
-    let template = match source(folder, &processor, &tokens)? {
-        Some((source, file)) => Some(Template::new(source, &folder.join(file))?),
-        None if config.optional::<String>("model_type")?.as_deref() == Some("llava") => Some(llava(folder)?),
-        None => None,
+    let image_token = image_token(&config, &tokens, &processor, tokenizer)?;
+    let is_llava = config.optional::<String>("model_type")?.as_deref() == Some("llava");
+    let template = match (source(folder, &processor, &tokens)?, &image_token) {
+        (Some((source, file)), _) => Some(Template::new(source, &folder.join(file))?),
+        (None, Some((token, _))) if is_llava => Some(llava(folder, token)?),
+        (None, _) => None,
     };
     Ok(Found {
         template,
-        image_token: image_token(&config, &tokens, &processor, tokenizer)?,
+        image_token,
         processor: !processor.is_empty() || images.has("processor_class") || tokens.has("processor_class"),
     })
 }
 
-/// LLaVA's documented layout, for the model in a folder.
-pub(crate) fn llava(folder: &Path) -> Result<Template> {
-    Template::new(LLAVA.into(), &folder.join("chat_template.jinja"))
+/// LLaVA's documented layout, for the model in a folder, with `image` for every image: as text, for other libraries that read
+/// the template have no variable for it.
+pub(crate) fn llava(folder: &Path, image: &str) -> Result<Template> {
+    let source = LLAVA.replace("IMAGE", &Value::from(image).to_string());
+    Template::new(source, &folder.join("chat_template.jinja"))
 }
 
 /// The template and its file: a file of its own, else a field of the processor's or the tokenizer's configuration.

@@ -2,13 +2,14 @@
 
 use crate::cli::InspectArgs;
 use crate::compute;
+use crate::phases::Phase;
 use crate::recipe::Recipe;
 use crate::report::tree;
 use anyhow::{Context, Result, bail};
 use engine::{Device, Graph, Params, Tensor};
 use model::hf::{self, Inputs, Model, Trace};
 use model::weights::{Entry, write_tensors};
-use model::{Chat, GroupRule, ImageProcessor, Message, Part, Role, Texts, Tokenizer, Turn, open_image};
+use model::{Chat, ImageProcessor, Message, Part, Role, Texts, Tokenizer, Turn, lora, open_image};
 use std::path::{Path, PathBuf};
 
 /// Likeliest next tokens shown.
@@ -22,8 +23,10 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
 fn look(args: &InspectArgs, device: &Device) -> Result<()> {
     let folder = hf::resolve(&args.model)?;
     let (model, params) = hf::load(&folder, device, args.dtype.into(), true)?;
-    let rules = rules(&folder)?;
-    println!("{}", tree::tree(kind(&model), &params, rules.as_deref()));
+    let run = run_of(&folder)?;
+    let frozen = run.as_ref().map(|recipe| |name: &str| is_frozen(recipe, name));
+    let frozen = frozen.as_ref().map(|frozen| frozen as &dyn Fn(&str) -> bool);
+    println!("{}", tree::tree(kind(&model), &params, frozen));
     if args.image.is_empty() && args.prompt.is_none() && args.ids.is_empty() {
         if args.out.is_some() {
             bail!("--out writes what a model computes: give it an input by --image, --prompt or --ids");
@@ -53,18 +56,25 @@ fn kind(model: &Model) -> &'static str {
     }
 }
 
-/// How the folder's run trained the parts of its model last; none where it is no run's.
-fn rules(folder: &Path) -> Result<Option<Vec<GroupRule>>> {
+/// The recipe of the run that a folder belongs to.
+fn run_of(folder: &Path) -> Result<Option<Recipe>> {
     let path = folder.join("recipe.resolved.toml");
-    if !path.is_file() {
-        return Ok(None);
+    match path.is_file() {
+        true => Ok(Some(Recipe::load(&path, &[])?)),
+        false => Ok(None),
     }
-    let recipe = Recipe::load(&path, &[])?;
-    let (phase1, phase2) = (
-        recipe.phase1.map(|phase| phase.rules),
-        recipe.phase2.map(|phase| phase.rules),
-    );
-    Ok(phase2.or(phase1))
+}
+
+/// Whether a run left a parameter as it was: frozen in every phase, and without an adapter that is folded into it.
+fn is_frozen(recipe: &Recipe, name: &str) -> bool {
+    let froze = |phase: Phase| {
+        let rules = phase.training(recipe).map_or(Vec::new(), |training| training.rules);
+        rules
+            .iter()
+            .find(|rule| rule.fits(name))
+            .is_some_and(|rule| rule.freeze)
+    };
+    Phase::of(recipe).all(froze) && !lora::adapts(&recipe.model.lora, name)
 }
 
 fn inputs(

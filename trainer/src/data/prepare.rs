@@ -70,6 +70,25 @@ impl Prepare {
         Ok(self.chat.prompt(&self.tokenizer, &[asked(question, true)])?)
     }
 
+    /// A conversation as the model reads it, with what it learns in brackets and an image's slots as one.
+    pub fn shown(&self, exchanges: &[(String, String)]) -> Result<String> {
+        let turn = self.turn(exchanges)?;
+        let image = self.image.map(|(token, _)| token);
+        let kind = |i: usize| (turn.learn[i], Some(turn.ids[i]) == image);
+        let places: Vec<usize> = (0..turn.ids.len()).collect();
+        let mut text = String::new();
+        for run in places.chunk_by(|&a, &b| kind(a) == kind(b)) {
+            let ids = &turn.ids[run[0]..=run[run.len() - 1]];
+            text += &match kind(run[0]) {
+                (_, true) => format!("{} × {}", self.tokenizer.token(ids[0]).unwrap_or_default(), ids.len()),
+                (true, _) => format!("[{}]", self.tokenizer.decode_with_specials(ids)?),
+                _ => self.tokenizer.decode_with_specials(ids)?,
+            };
+            text.push(' ');
+        }
+        Ok(text.trim_end().to_string())
+    }
+
     /// A conversation about one image.
     fn turn(&self, exchanges: &[(String, String)]) -> Result<Turn> {
         let both = |(i, (question, answer)): (usize, &(String, String))| {

@@ -1,7 +1,6 @@
 //! A model as a tree: modules, shapes, sizes, and what of it is trained.
 
 use engine::Params;
-use model::GroupRule;
 use std::collections::BTreeMap;
 
 /// Parameters below a part of their names, in the order they were made.
@@ -33,6 +32,14 @@ impl Node {
         below.fold(own, |(all, frozen), (a, f)| (all + a, frozen + f))
     }
 
+    /// The node, or the only one below it in its place, under both names.
+    fn only(&self, name: &str) -> (String, &Node) {
+        match (&self.children[..], &self.leaf) {
+            ([(inner, node)], None) if inner.parse::<usize>().is_err() => node.only(&format!("{name}.{inner}")),
+            _ => (name.to_string(), self),
+        }
+    }
+
     /// What is below, names and shapes, to tell blocks that are alike.
     fn signature(&self) -> String {
         let shape = self.leaf.as_ref().map_or("", |(shape, ..)| shape);
@@ -44,23 +51,19 @@ impl Node {
     }
 }
 
-/// The tree of a model; blocks that are alike are shown once. `rules` say what a run froze; without any nothing is said.
-pub fn tree(kind: &str, params: &Params, rules: Option<&[GroupRule]>) -> String {
+/// The tree of a model; blocks that are alike are shown once. `frozen` says by their names which parameters a run left as
+/// they were; without it nothing is said.
+pub fn tree(kind: &str, params: &Params, frozen: Option<&dyn Fn(&str) -> bool>) -> String {
     let mut root = Node::default();
     for id in params.ids() {
         let name = params.name(id);
-        let frozen = rules.is_some_and(|rules| {
-            rules
-                .iter()
-                .find(|rule| rule.fits(name))
-                .is_some_and(|rule| rule.freeze)
-        });
         let node = name.split('.').fold(&mut root, |node, part| node.child(part));
         let shape = params.shape(id);
-        node.leaf = Some((shape.to_string(), shape.elements(), frozen));
+        let is_frozen = frozen.is_some_and(|frozen| frozen(name));
+        node.leaf = Some((shape.to_string(), shape.elements(), is_frozen));
     }
-    let mut lines = vec![line(0, kind, &root, rules.is_some())];
-    below(&root, 1, rules.is_some(), &mut lines);
+    let mut lines = vec![line(0, kind, &root, frozen.is_some())];
+    below(&root, 1, frozen.is_some(), &mut lines);
     lines.join("\n")
 }
 
@@ -74,7 +77,8 @@ fn below(node: &Node, depth: usize, says_frozen: bool, lines: &mut Vec<String>) 
             alike += 1;
         } else {
             shown = numbered.then_some((name, signature));
-            lines.push(line(depth, name, child, says_frozen));
+            let (name, child) = child.only(name);
+            lines.push(line(depth, &name, child, says_frozen));
             below(child, depth + 1, says_frozen, lines);
         }
         let next_is_alike = node.children.get(i + 1).is_some_and(|(next, child)| {
