@@ -14,11 +14,11 @@ use crate::cpu::simd::{Lanes, MAX_LANES, simd};
 use num_traits::Zero;
 use std::ops::Range;
 
-/// Most rows of `a`.
-const FEW: usize = 8;
-/// Rows of `a` multiplied at once: their sums and those of [`side_by_side`] columns fit the registers of AVX2.
+/// Most rows of `a`: with more, packing `b` begins to pay.
+const FEW: usize = 16;
+/// Rows of `a` multiplied at once, with two rows of `b`: their sums fit the registers of AVX2.
 const ROWS: usize = 4;
-/// Elements of `b` per task: some 10 µs of reading from memory.
+/// Elements of `b` per task: some 20 µs of reading from memory.
 const TASK: usize = 1 << 16;
 
 /// Whether [`multiply`] takes the product.
