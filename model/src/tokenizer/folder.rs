@@ -117,6 +117,8 @@ impl Tokenizer {
         let mut config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": false,
+            // Without it `transformers` also gives token types, which no language model takes.
+            "model_input_names": ["input_ids", "attention_mask"],
         });
         for (part, token) in &self.names {
             config[part] = json!(token);

@@ -10,6 +10,7 @@ use engine::{Device, Graph, Params, Tensor};
 use model::hf::{self, Inputs, Model, Trace};
 use model::weights::{Entry, write_tensors};
 use model::{Chat, ImageProcessor, Message, Part, Role, Texts, Tokenizer, Turn, lora, open_image};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// Likeliest next tokens shown.
@@ -26,7 +27,7 @@ fn look(args: &InspectArgs, device: &Device) -> Result<()> {
     let run = run_of(&folder)?;
     let frozen = run.as_ref().map(|recipe| |name: &str| is_frozen(recipe, name));
     let frozen = frozen.as_ref().map(|frozen| frozen as &dyn Fn(&str) -> bool);
-    println!("{}", tree::tree(kind(&model), &params, frozen));
+    show(&tree::tree(kind(&model), &params, frozen))?;
     if args.image.is_empty() && args.prompt.is_none() && args.ids.is_empty() {
         if args.out.is_some() {
             bail!("--out writes what a model computes: give it an input by --image, --prompt or --ids");
@@ -38,12 +39,20 @@ fn look(args: &InspectArgs, device: &Device) -> Result<()> {
     let graph = Graph::inference(&params);
     let trace = model.trace(&graph, &inputs)?;
     for (name, x) in &trace {
-        println!("{}", summary(name, x.tensor())?);
+        show(&summary(name, x.tensor())?)?;
     }
     next_tokens(&trace, tokenizer.ok().as_ref())?;
     match &args.out {
         Some(out) => write(out, &trace, &inputs, &params),
         None => Ok(()),
+    }
+}
+
+/// Prints lines; a reader that has seen enough (`| head`) ends the command without a word.
+fn show(lines: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{lines}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        written => Ok(written?),
     }
 }
 
@@ -162,7 +171,7 @@ fn next_tokens(trace: &Trace, tokenizer: Option<&Tokenizer>) -> Result<()> {
     let sum: f64 = last.iter().map(|x| (x - most).exp()).sum();
     let mut order: Vec<usize> = (0..vocab).collect();
     order.sort_by(|&a, &b| last[b].total_cmp(&last[a]));
-    println!("next:");
+    show("next:")?;
     for &id in order.iter().take(SHOWN) {
         let token = tokenizer
             .and_then(|tokenizer| tokenizer.token(id as u32))
@@ -186,6 +195,5 @@ fn write(out: &Path, trace: &Trace, inputs: &Inputs, params: &Params) -> Result<
         entries.push(Entry::new("input_ids", ids));
     }
     write_tensors(out, &entries, &[]).context("--out")?;
-    println!("{} tensors in {}", entries.len(), out.display());
-    Ok(())
+    show(&format!("{} tensors in {}", entries.len(), out.display()))
 }
