@@ -176,7 +176,8 @@ fn next_tokens(trace: &Trace, tokenizer: Option<&Tokenizer>) -> Result<()> {
         let token = tokenizer
             .and_then(|tokenizer| tokenizer.token(id as u32))
             .unwrap_or_default();
-        println!("  {:6.2} %  {id:6}  {token}", 100.0 * (last[id] - most).exp() / sum);
+        let share = 100.0 * (last[id] - most).exp() / sum;
+        show(&format!("  {share:6.2} %  {id:6}  {token}"))?;
     }
     Ok(())
 }
