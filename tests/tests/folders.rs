@@ -196,3 +196,59 @@ fn models_the_reference_has_no_class_for_say_why() {
         );
     }
 }
+
+/// The dotted paths of all fields, tables' own among them.
+fn paths(value: &Value, prefix: &str) -> Vec<String> {
+    let Value::Object(map) = value else { return Vec::new() };
+    let one = |(key, value): (&String, &Value)| {
+        let path = format!("{prefix}/{key}");
+        let below = paths(value, &path);
+        std::iter::once(path).chain(below).collect::<Vec<_>>()
+    };
+    map.iter().flat_map(one).collect()
+}
+
+/// Every field of every family's configuration, set to values that are too small, too large or of another type: reading
+/// answers with a model or an error, never with a panic or by taking all memory.
+#[test]
+fn no_value_of_a_field_makes_reading_panic() {
+    let values = [
+        json!(null),
+        json!(0),
+        json!(1),
+        json!(3),
+        json!(-1),
+        json!(u64::MAX),
+        json!(1u64 << 40),
+        json!(1e300),
+        json!("x"),
+        json!(true),
+        json!([7]),
+        json!({ "a": 1 }),
+    ];
+    let (mut read, mut refused) = (0, 0);
+    for case in cases() {
+        let name = case.file_name().unwrap().to_str().unwrap().to_string();
+        if !case.join("model.safetensors").is_file() {
+            continue;
+        }
+        let original = std::fs::read(case.join("config.json")).unwrap();
+        let original: Value = serde_json::from_slice(&original).unwrap();
+        let altered = Altered::new(&name);
+        for path in paths(&original, "") {
+            for value in &values {
+                let mut config = original.clone();
+                *config.pointer_mut(&path).unwrap() = value.clone();
+                std::fs::write(altered.folder.path().join("config.json"), config.to_string()).unwrap();
+                match hf::load(altered.folder.path(), &Device::cpu(), DType::F32, true) {
+                    Ok(_) => read += 1,
+                    Err(error) => {
+                        refused += 1;
+                        assert!(error.to_string().len() > 20, "{path} = {value}: {error}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(read > 100 && refused > 1000, "{read} read, {refused} refused");
+}

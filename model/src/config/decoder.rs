@@ -179,6 +179,7 @@ impl DecoderConfig {
         positive("decoder.max_position_embeddings", self.max_position_embeddings)?;
         let heads = self.num_attention_heads;
         positive("decoder.num_attention_heads", heads)?;
+        positive("decoder.head_dim", self.head_dim.unwrap_or(1))?;
         if self.head_dim.is_none() {
             divides(
                 "decoder.num_attention_heads",

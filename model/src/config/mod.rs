@@ -113,12 +113,16 @@ impl VlmConfig {
     }
 }
 
-/// Fails when `value` is 0.
+/// The largest size of anything, far above any model's, so that products of sizes can be counted.
+const MAX_SIZE: usize = 1 << 24;
+
+/// Fails when `value` is 0, or above [`MAX_SIZE`].
 fn positive(field: &str, value: usize) -> Result<()> {
-    if value == 0 {
-        return config(field, "must be at least 1");
+    match value {
+        0 => config(field, "must be at least 1"),
+        1..=MAX_SIZE => Ok(()),
+        _ => config(field, format!("{value} is more than {MAX_SIZE}")),
     }
-    Ok(())
 }
 
 /// The most blocks of any part, so that a file cannot ask for more than there is memory for.

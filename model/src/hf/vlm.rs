@@ -56,6 +56,7 @@ pub(super) fn llava(fields: Fields) -> Result<VlmConfig> {
         image_token: Some(image_token(&fields, Some(32_000))?),
         lora: Default::default(),
     };
+    config.validate()?;
     let slots = config.image_tokens();
     if let Some(said) = fields
         .optional::<usize>("image_seq_length")?
