@@ -1,6 +1,10 @@
 //! Answers are the reference's, token by token: tests/fixtures/generation.py made what is expected. A cache, a batch and a
 //! beam change none of them.
 
+#[allow(unreachable_pub)]
+#[path = "../../model/tests/common/data.rs"]
+mod data;
+
 use engine::ops::{self, Attend};
 use engine::{DType, Device, Graph, Params, Tensor};
 use model::hf::{self, Model};
@@ -287,25 +291,6 @@ fn samplers_keep_the_references_tokens() {
     }
 }
 
-/// The folder of a real data set below `LENSLET_DATA`, else `../shared/data`. None, said aloud, where it is absent; with `CI`
-/// set that is a failure.
-fn data(name: &str) -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let folder = std::env::var_os("LENSLET_DATA")
-        .map_or(beside, PathBuf::from)
-        .join(name);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    let message = format!(
-        "{} is absent; set LENSLET_DATA to the folder that holds `{name}`",
-        folder.display()
-    );
-    assert!(std::env::var_os("CI").is_none(), "{message}");
-    eprintln!("not run: {message}");
-    None
-}
-
 #[derive(Deserialize)]
 struct Golden {
     greedy_ids: Vec<u32>,
@@ -313,7 +298,9 @@ struct Golden {
 
 #[test]
 fn a_trained_llama_tells_its_golden_story() {
-    let Some(folder) = data("stories260K") else { return };
+    let Some(folder) = data::folder("stories260K") else {
+        return;
+    };
     let golden: Golden = serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
     assert_eq!((golden.greedy_ids.len(), golden.greedy_ids[0]), (257, 1));
     let (model, params) = hf::load(&folder, &Device::cpu(), DType::F32, true).unwrap();
