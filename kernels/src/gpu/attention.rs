@@ -84,6 +84,7 @@ impl Tiles {
             (_, DType::F32, 65..) => 16,
             (_, _, 65..) if self.segments => 16,
             (_, DType::F32, _) | (_, _, 65..) => 32,
+            _ if self.window && self.segments && self.dropout => 32,
             _ => 64,
         }
     }
