@@ -25,6 +25,8 @@ pub struct AdamW {
     /// Seed by which the weights that AdamW steps are rounded to bf16 at random, up or down by chances that keep the mean;
     /// None: to nearest.
     pub stochastic: Option<u64>,
+    /// Decay of the running average of the weights; None: none is kept.
+    pub average: Option<f64>,
 }
 
 impl Default for AdamW {
@@ -35,6 +37,7 @@ impl Default for AdamW {
             eps: 1e-8,
             clip: Some(1.0),
             stochastic: None,
+            average: None,
         }
     }
 }
@@ -54,11 +57,15 @@ pub struct Optimizer {
     gradients: Vec<Tensor>,
     first: Tensor,
     second: Tensor,
+    /// The running average of the weights, at full precision.
+    average: Option<Tensor>,
+    /// The 16-bit weights while those of the average are in their place.
+    aside: Option<Tensor>,
     steps: u64,
 }
 
 impl Optimizer {
-    /// Zeroed state for the trainable parameters.
+    /// Zeroed state for the trainable parameters; a running average starts from their values.
     pub fn new(params: &Params, settings: AdamW) -> Result<Optimizer> {
         let zeros = || {
             Tensor::zeros(
@@ -72,6 +79,8 @@ impl Optimizer {
             gradients: vec![zeros()?],
             first: zeros()?,
             second: zeros()?,
+            average: settings.average.map(|_| params.arenas().0.copy()).transpose()?,
+            aside: None,
             steps: 0,
         })
     }
@@ -121,7 +130,102 @@ impl Optimizer {
         }
         self.steps += 1;
         elementwise::fill(&mut self.gradients[0].view_mut()?, 0.0)?;
+        self.follow(params)?;
         Ok(StepReport { grad_norm })
+    }
+
+    /// Moves the running average towards the weights: `a += (1 - decay) (w - a)`.
+    fn follow(&mut self, params: &Params) -> Result<()> {
+        if let (Some(average), Some(decay)) = (&mut self.average, self.settings.average) {
+            let mut way = params.arenas().0.copy()?;
+            elementwise::axpy(average.view(), &mut way.view_mut()?, -1.0)?;
+            elementwise::axpy(way.view(), &mut average.view_mut()?, 1.0 - decay)?;
+        }
+        Ok(())
+    }
+
+    /// Exchanges the weights and their running average, where one is kept; a second time brings the weights back.
+    ///
+    /// # Errors
+    /// When a graph still uses the parameters.
+    pub fn swap_average(&mut self, params: &mut Params) -> Result<()> {
+        let Some(average) = &mut self.average else {
+            return Ok(());
+        };
+        let (master, low) = params.arenas_mut();
+        std::mem::swap(master, average);
+        if let Some(low) = low {
+            match self.aside.take() {
+                Some(own) => *low = own,
+                None => self.aside = Some(std::mem::replace(low, master.cast(low.dtype())?)),
+            }
+        }
+        Ok(())
+    }
+
+    /// All numbers that the next step depends on, by name and parameter (`exp_avg.<name>`), sharing the arenas: master
+    /// weights, moments, the running average, and the rounded weights where chance had a part in them. With the number of
+    /// steps and the same groups, [`Optimizer::restore`] goes on from them as if nothing had been between.
+    pub fn state(&self, params: &Params) -> Vec<(String, Tensor)> {
+        let (master, low) = params.arenas();
+        let arenas = [
+            ("master", Some(master)),
+            ("rounded", low.filter(|_| self.settings.stochastic.is_some())),
+            ("exp_avg", Some(&self.first)),
+            ("exp_avg_sq", Some(&self.second)),
+            ("average", self.average.as_ref()),
+        ];
+        let mut state = Vec::new();
+        for (kind, arena) in arenas.into_iter().filter_map(|(kind, arena)| Some((kind, arena?))) {
+            let part =
+                |(name, shape, start): (&str, Shape, usize)| (format!("{kind}.{name}"), arena.slice_flat(start, shape));
+            state.extend(params.trainable_places().map(part));
+        }
+        state
+    }
+
+    /// Goes on after `steps` steps from the numbers that [`Optimizer::state`] named.
+    ///
+    /// # Errors
+    /// Those of `value`, and when it gives another shape; the state is void then.
+    pub fn restore(&mut self, params: &mut Params, steps: u64, value: impl Fn(&str) -> Result<Tensor>) -> Result<()> {
+        let places: Vec<(String, Shape, usize)> = params
+            .trainable_places()
+            .map(|(name, shape, start)| (name.to_string(), shape, start))
+            .collect();
+        let random = self.settings.stochastic.is_some();
+        let (master, low) = params.arenas_mut();
+        let fill = |kind: &str, arena: &mut Tensor| -> Result<()> {
+            for (name, shape, start) in &places {
+                let value = value(&format!("{kind}.{name}"))?;
+                if value.shape() != *shape {
+                    let message = format!("{kind} of shape {}, expected {shape}", value.shape());
+                    return Err(Error::Param {
+                        name: name.clone(),
+                        message,
+                    });
+                }
+                elementwise::cast(
+                    value.view(),
+                    &mut arena.range_mut("optimiser state", *start, shape.elements())?,
+                )?;
+            }
+            Ok(())
+        };
+        fill("master", master)?;
+        fill("exp_avg", &mut self.first)?;
+        fill("exp_avg_sq", &mut self.second)?;
+        if let Some(average) = &mut self.average {
+            fill("average", average)?;
+        }
+        if let Some(low) = low {
+            match random {
+                true => fill("rounded", low)?,
+                false => elementwise::cast(master.view(), &mut low.view_mut()?)?,
+            }
+        }
+        self.steps = steps;
+        Ok(())
     }
 
     /// Every group by its rule; nothing changes where `grad_scale` is NaN.
@@ -235,8 +339,8 @@ impl Optimizer {
     }
 
     fn first_bad(&self, params: &Params) -> Result<String> {
-        for (name, range) in params.trainable_entries() {
-            let part = self.gradients[0].slice_flat(range.start, [range.len()].into());
+        for (name, shape, start) in params.trainable_places() {
+            let part = self.gradients[0].slice_flat(start, shape);
             if !sum_squares(part.view())?.item()?.is_finite() {
                 return Ok(name.to_string());
             }

@@ -429,12 +429,15 @@ impl Params {
         ranges.filter(|(_, r)| range.contains(&r.start)).collect()
     }
 
-    /// Trainable parameters with their ranges of the arena.
-    pub(crate) fn trainable_entries(&self) -> impl Iterator<Item = (&str, std::ops::Range<usize>)> {
-        self.entries
-            .iter()
-            .filter(|e| !self.groups[e.group].frozen)
-            .map(|e| (e.name.as_str(), e.offset..e.offset + e.shape.elements()))
+    /// Trainable parameters with their shapes and where they start in the arena.
+    pub(crate) fn trainable_places(&self) -> impl Iterator<Item = (&str, Shape, usize)> {
+        let trained = self.entries.iter().filter(|e| !self.groups[e.group].frozen);
+        trained.map(|e| (e.name.as_str(), e.shape, e.offset))
+    }
+
+    /// Master weights and, in bf16, the copy the model computes with.
+    pub(crate) fn arenas(&self) -> (&Tensor, Option<&Tensor>) {
+        (&self.master, self.low.as_ref())
     }
 
     /// The arenas the optimiser writes: master weights and, in bf16, the copy the model computes with.

@@ -132,9 +132,12 @@ pub struct DemoArgs {
 /// `lenslet train`: run a recipe.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct TrainArgs {
-    /// The recipe.
-    #[arg(long, value_name = "FILE")]
-    pub recipe: PathBuf,
+    /// The recipe; with --resume and --out, that of the run where left out.
+    #[arg(long, value_name = "FILE", required_unless_present = "resume")]
+    pub recipe: Option<PathBuf>,
+    /// Go on with a run that was stopped or died: from its `latest` whole checkpoint, or from the one of this number.
+    #[arg(long, value_name = "WHERE", conflicts_with = "dry_run")]
+    pub resume: Option<String>,
     /// Change a value of the recipe, as in `--set phase1.lr=1e-3`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,

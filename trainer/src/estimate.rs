@@ -2,6 +2,7 @@
 
 use crate::memory;
 use crate::phases::Phase;
+use crate::phases::fit::Next;
 use crate::pipeline::evaluate;
 use crate::recipe::Training;
 use crate::session::Session;
@@ -30,7 +31,7 @@ pub fn peak(session: &Session, device: &Device) -> Result<u64> {
                 shards: 1,
                 ..training
             };
-            session.train_model(&vlm, &mut params, phase, &few, |_, _| Ok(()))?;
+            session.train_model(&vlm, &mut params, phase, &few, |_, _, _| Ok(Next::Go))?;
         }
     }
     evaluate(session, &vlm, &params)?;

@@ -1,12 +1,15 @@
 //! Trains small vision-language models from raw pixels to answers: recipe, data, run folder, report, command line.
 
 pub mod bench;
+pub mod checkpoint;
 pub mod cli;
 pub mod commands;
 pub mod compute;
+pub mod course;
 pub mod data;
 pub mod estimate;
 pub mod eval;
+pub mod interrupt;
 pub mod memory;
 pub mod metrics;
 pub mod phases;

@@ -1,11 +1,16 @@
 //! The binary `lenslet`.
 
 use clap::Parser;
+use lenslet::interrupt;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match lenslet::commands::run(lenslet::cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<interrupt::Stopped>() => {
+            eprintln!("{error}");
+            ExitCode::from(interrupt::STATUS)
+        }
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -44,6 +44,23 @@ impl MetricsLog {
         Ok(MetricsLog(LineLog::open(path)?))
     }
 
+    /// Forgets the lines behind the first `bytes`: they belong to steps that were lost.
+    ///
+    /// # Errors
+    /// When the file is shorter.
+    pub fn cut(&mut self, bytes: u64) -> Result<()> {
+        self.0.cut(bytes)
+    }
+
+    /// Brings all lines to the disk and returns the file's length in bytes.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn settle(&self) -> Result<u64> {
+        self.0.sync()?;
+        self.0.bytes()
+    }
+
     /// Appends one line.
     ///
     /// # Errors

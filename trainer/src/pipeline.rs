@@ -1,50 +1,110 @@
 //! A whole run: from a recipe to a trained, measured and illustrated model in its folder.
 
+use crate::course::Course;
 use crate::estimate;
 use crate::eval::{Figures, corpus, scenes::SceneEval, table};
+use crate::interrupt;
 use crate::memory;
-use crate::metrics::{MetricsLog, StepMetrics, read};
+use crate::metrics::read;
 use crate::phases::Phase;
-use crate::phases::fit::Step;
-use crate::progress::{Progress, duration};
+use crate::progress::duration;
 use crate::recipe::Recipe;
 use crate::report::{card, loss_svg};
-use crate::run_folder::RunFolder;
+use crate::run_folder::{RECIPE, RunFolder};
 use crate::session::{Dataset, Session};
 use crate::showcase::Showcase;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use engine::{Device, Params};
 use kernels::cpu::simd::isa;
 use model::{Vlm, hf, save_folder};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-/// Trains as `recipe` says on `device` and leaves everything in the new folder `out`.
+/// Where a run begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// At the start, in a new folder.
+    New,
+    /// At the newest whole checkpoint in its folder; at the start where there is none.
+    Latest,
+    /// At the checkpoint of this number.
+    At(usize),
+}
+
+/// Trains as `recipe` says on `device` and leaves everything in the folder `out`.
 ///
 /// # Errors
-/// Whatever goes wrong; a folder in which nothing is complete is removed.
-pub fn run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
-    let begin = Instant::now();
-    let mut folder = RunFolder::create(out)?;
+/// Whatever goes wrong; a new folder in which nothing is complete is removed. [`crate::interrupt::Stopped`] when a signal
+/// asked to stop.
+pub fn run(recipe: Recipe, device: &Device, out: &Path, begin: Begin) -> Result<()> {
+    let started = Instant::now();
+    interrupt::listen()?;
+    let mut folder = match begin {
+        Begin::New => RunFolder::create(out)?,
+        Begin::Latest | Begin::At(_) => RunFolder::reopen(out)?,
+    };
     let mut session = Session::new(recipe, device)?;
-    folder.write("recipe.resolved.toml", session.recipe.to_toml().as_bytes())?;
+    settle_recipe(&folder, &session.recipe)?;
     let estimate = introduce(&session, device)?;
     let mut showcase = Showcase::new(&session)?;
-    showcase.ask(&session.vlm, &session.params, "before training")?;
-    for phase in Phase::of(&session.recipe) {
-        train(&mut session, phase, &folder, &mut showcase)?;
+    let mut course = Course::start(&mut folder, session.recipe.checkpoints.keep)?;
+    match begin {
+        Begin::New => {}
+        Begin::Latest => course.go_on(None)?,
+        Begin::At(number) => course.go_on(Some(number))?,
     }
-    let figures = evaluate(&session, &session.vlm, &session.params)?;
+    if !course.goes_on() {
+        showcase.ask(&session.vlm, &session.params, "before training")?;
+    }
+    for phase in Phase::of(&session.recipe) {
+        course.phase(&mut session, phase, &mut showcase)?;
+    }
+    conclude(&session, &mut folder, &mut showcase)?;
+    farewell(&folder, estimate, started, &showcase);
+    Ok(())
+}
+
+/// Writes the recipe into a new folder; in one that is gone on with it must be the same.
+fn settle_recipe(folder: &RunFolder, recipe: &Recipe) -> Result<()> {
+    let path = folder.file(RECIPE);
+    if !path.exists() {
+        return folder.write(RECIPE, recipe.to_toml().as_bytes());
+    }
+    let stored = Recipe::load(&path, &[])?;
+    // Where and with how many threads it computes is free to change.
+    let plain = |recipe: &Recipe| {
+        let mut recipe = recipe.clone();
+        (recipe.run.device, recipe.run.threads) = (String::new(), None);
+        recipe.to_toml()
+    };
+    let (stored, given) = (plain(&stored), plain(recipe));
+    let differs = stored.lines().zip(given.lines()).find(|(a, b)| a != b);
+    if let Some((stored, given)) = differs {
+        bail!(
+            "{}: this run has `{stored}`, the recipe given `{given}`; a run is gone on with as it was begun",
+            path.display()
+        );
+    }
+    ensure!(
+        stored == given,
+        "{}: the recipe given is another than this run's; a run is gone on with as it was begun",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Evaluates the trained model and leaves figures, pictures and the model itself in the folder.
+fn conclude(session: &Session, folder: &mut RunFolder, showcase: &mut Showcase) -> Result<()> {
+    let figures = evaluate(session, &session.vlm, &session.params)?;
     showcase.ask(&session.vlm, &session.params, "after training")?;
     println!("\n{}", table::table(&figures));
     let json = serde_json::to_string_pretty(&figures).context("eval.json")?;
     folder.write("eval.json", json.as_bytes())?;
     let svg = loss_svg::svg(&read(&folder.file("metrics.jsonl"))?, &["itc", "itm", "itg"])?;
     folder.write("loss.svg", svg.as_bytes())?;
-    showcase.write(&session, &folder)?;
+    showcase.write(session, folder)?;
     let prepare = &session.prepare;
-    folder.write("README.md", card::card(&session, &figures).as_bytes())?;
+    folder.write("README.md", card::card(session, &figures).as_bytes())?;
     save_folder(
         folder.path(),
         &session.vlm,
@@ -52,9 +112,8 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
         (&prepare.tokenizer, &prepare.processor, &prepare.chat),
     )
     .context("the trained model cannot be saved")?;
-    save_adapter(&session, &folder)?;
+    save_adapter(session, folder)?;
     folder.keep();
-    conclude(&folder, estimate, begin, &showcase);
     Ok(())
 }
 
@@ -163,50 +222,7 @@ fn introduce(session: &Session, device: &Device) -> Result<u64> {
     Ok(estimate)
 }
 
-fn train(session: &mut Session, phase: Phase, folder: &RunFolder, showcase: &mut Showcase) -> Result<()> {
-    let steps_of = |phase: Phase| phase.training(&session.recipe).map_or(0, |t| t.steps);
-    let (steps, before) = (steps_of(phase), steps_of(Phase::Align));
-    let mut log = MetricsLog::open(&folder.file("metrics.jsonl"))?;
-    let mut progress = Progress::new(phase.name(), steps);
-    let mut tokens = 0;
-    let vlm = session.vlm.clone();
-    session.train(phase, |step, params| {
-        tokens += step.accuracy.map_or(0, |(_, all)| all as u64);
-        let own = step.phase == phase;
-        log.append(&metrics(step, if own { 0 } else { before }, tokens))?;
-        progress.step(own.then_some(step.loss), step.samples);
-        if phase == Phase::Instruct && step.step == steps / 2 {
-            showcase.ask(&vlm, params, "halfway")?;
-        }
-        Ok(())
-    })?;
-    progress.finish();
-    Ok(())
-}
-
-/// A step as it is logged, behind `before` steps of its phase.
-fn metrics(step: &Step, before: usize, num_tokens: u64) -> StepMetrics {
-    let (seconds, waited) = step.seconds;
-    let mut parts: BTreeMap<String, f64> = step
-        .parts
-        .iter()
-        .map(|(name, value)| (name.to_string(), *value))
-        .collect();
-    parts.insert("data_wait_share".into(), waited / seconds.max(1e-9));
-    StepMetrics {
-        phase: step.phase.name().into(),
-        step: before + step.step,
-        loss: step.loss,
-        lr: step.lr,
-        grad_norm: step.grad_norm,
-        samples_per_s: step.samples as f64 / seconds.max(1e-9),
-        mean_token_accuracy: step.accuracy.map(|(right, all)| right as f64 / all.max(1) as f64),
-        num_tokens,
-        parts,
-    }
-}
-
-fn conclude(folder: &RunFolder, estimate: u64, begin: Instant, showcase: &Showcase) {
+fn farewell(folder: &RunFolder, estimate: u64, begin: Instant, showcase: &Showcase) {
     let path = folder.path().display();
     if let Some(memory) = memory::resident() {
         let off = 100.0 * (memory.peak as f64 / estimate as f64 - 1.0);

@@ -13,6 +13,8 @@ const SMOOTHING: f64 = 0.1;
 pub struct Progress {
     phase: String,
     steps: usize,
+    /// Steps taken before this process.
+    before: usize,
     done: usize,
     samples: usize,
     loss: Option<f64>,
@@ -30,16 +32,24 @@ enum Output {
 }
 
 impl Progress {
-    /// Progress over `steps` steps of `phase`, on standard error.
-    pub fn new(phase: &str, steps: usize) -> Progress {
+    /// Progress over `steps` steps of `phase`, of which `before` were taken before, on standard error.
+    pub fn new(phase: &str, steps: usize, before: usize) -> Progress {
         if !std::io::stderr().is_terminal() {
-            return Progress::lines(phase, steps, Box::new(std::io::stderr()), EVERY);
+            let mut progress = Progress::lines(phase, steps, Box::new(std::io::stderr()), EVERY);
+            (progress.before, progress.done) = (before, before);
+            return progress;
         }
         let bar = ProgressBar::new(steps as u64);
         let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len}  {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_prefix(phase.to_string());
-        Progress::with(phase, steps, Output::Bar(bar))
+        bar.set_position(before as u64);
+        let progress = Progress::with(phase, steps, Output::Bar(bar));
+        Progress {
+            before,
+            done: before,
+            ..progress
+        }
     }
 
     /// Progress as plain lines on `out`, at most one per `every`.
@@ -52,6 +62,7 @@ impl Progress {
         Progress {
             phase: phase.into(),
             steps,
+            before: 0,
             done: 0,
             samples: 0,
             loss: None,
@@ -90,7 +101,7 @@ impl Progress {
         let line = format!(
             "{}: {} steps in {time}, loss {loss:.3}, {:.0} samples/s",
             self.phase,
-            self.done,
+            self.done - self.before,
             self.speed()
         );
         match &mut self.output {
@@ -114,7 +125,7 @@ impl Progress {
         let left = self
             .started
             .elapsed()
-            .mul_f64(self.steps.saturating_sub(self.done) as f64 / self.done.max(1) as f64);
+            .mul_f64(self.steps.saturating_sub(self.done) as f64 / (self.done - self.before).max(1) as f64);
         format!("loss {loss:.3}  {:.0} samples/s  ETA {}", self.speed(), duration(left))
     }
 }

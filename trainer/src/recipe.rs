@@ -55,6 +55,9 @@ pub struct Recipe {
     /// Instruction tuning; None: not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase2: Option<Phase2>,
+    /// What is kept on the way, to go on from.
+    #[serde(default)]
+    pub checkpoints: Checkpoints,
     /// What is measured and shown at the end.
     #[serde(default)]
     pub eval: Eval,
@@ -189,6 +192,22 @@ pub enum TokenizerKind {
     Bpe,
     /// Read from a `tokenizer.json`.
     File,
+}
+
+/// What is kept on the way, to go on from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoints {
+    /// Steps from one checkpoint to the next, counted over all phases; 0: only at the end of a phase and when stopped.
+    pub every: usize,
+    /// How many of the newest stay.
+    pub keep: usize,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Checkpoints {
+        Checkpoints { every: 500, keep: 2 }
+    }
 }
 
 /// What is measured and shown at the end.

@@ -1,20 +1,27 @@
 //! The folder of one run: made once, every file in it whole or absent.
 
 use crate::memory;
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result, bail, ensure};
 use model::write_atomically;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// A new run folder. Dropped before [`RunFolder::keep`], it is removed with all that is in it: a run that failed early
-/// leaves nothing behind and its name free.
+/// The recipe with every default spelled out: what makes a folder a run's.
+pub const RECIPE: &str = "recipe.resolved.toml";
+/// What a process that trains here holds.
+const LOCK: &str = ".lock";
+
+/// A run's folder. A new one that is dropped before [`RunFolder::keep`] is removed with all that is in it: a run that
+/// failed early leaves nothing behind and its name free.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
     /// The outermost folder made for this run; nothing above it is touched when the run is removed.
     made: PathBuf,
     keep: bool,
+    /// Locked while this process trains; the system unlocks it whichever way the process ends.
+    _lock: File,
 }
 
 impl RunFolder {
@@ -34,8 +41,8 @@ impl RunFolder {
         match fs::create_dir(path) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
-                "{folder} exists already, and a run never overwrites another; choose another folder with --out or \
-                 another run.name, or remove it"
+                "{folder} exists already, and a run never overwrites another; go on with it by --resume latest, choose \
+                 another folder with --out or another run.name, or remove it"
             ),
             Err(error) => return Err(Error::new(error).context(format!("{folder}: cannot be made"))),
         }
@@ -43,7 +50,33 @@ impl RunFolder {
             path: path.to_owned(),
             made,
             keep: false,
+            _lock: lock(path)?,
         })
+    }
+
+    /// The folder of a run that is gone on with; a new one where there is none.
+    ///
+    /// # Errors
+    /// When it is no run's, another process trains in it, or it cannot be made.
+    pub fn reopen(path: &Path) -> Result<RunFolder> {
+        if !path.exists() {
+            return RunFolder::create(path);
+        }
+        let folder = RunFolder {
+            path: path.to_owned(),
+            made: path.to_owned(),
+            keep: true,
+            _lock: lock(path)?,
+        };
+        let others = fs::read_dir(path)?.flatten().any(|entry| {
+            let name = entry.file_name();
+            // A run that was killed at once has come no further than its lock or a file half written.
+            !name.to_string_lossy().starts_with('.')
+        });
+        if others && !folder.file(RECIPE).exists() {
+            bail!("{}: not a run's folder: it has no {RECIPE}", path.display());
+        }
+        Ok(folder)
     }
 
     /// Where it is.
@@ -85,6 +118,18 @@ impl Drop for RunFolder {
             }
             above = parent;
         }
+    }
+}
+
+/// Locks a run's folder for this process.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK);
+    let file = File::create(&path).with_context(|| format!("{}: cannot be made", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("{}: another process is training in this folder", folder.display()),
+        // Some network disks cannot lock; a run there is as safe as it was before there was a lock.
+        Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
@@ -136,6 +181,36 @@ impl LineLog {
         })
     }
 
+    /// Cuts off all that lies behind the first `bytes`.
+    ///
+    /// # Errors
+    /// When the file is shorter, or cannot be cut.
+    pub fn cut(&mut self, bytes: u64) -> Result<()> {
+        let length = self.bytes()?;
+        let path = self.path.display();
+        ensure!(length >= bytes, "{path}: {length} bytes, {bytes} were written");
+        self.file
+            .set_len(bytes)
+            .with_context(|| format!("{path}: cannot be cut"))
+    }
+
+    /// Its length.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn bytes(&self) -> Result<u64> {
+        let about = self.file.metadata().with_context(|| self.path.display().to_string())?;
+        Ok(about.len())
+    }
+
+    /// Brings what was appended to the disk.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|error| explain(error, &self.path, 0))
+    }
+
     /// Appends `line` and a line break in one write.
     ///
     /// # Errors
@@ -185,6 +260,21 @@ mod tests {
         folder.keep();
         drop(folder);
         assert_eq!(fs::read(path.join("attention/a.png")).unwrap(), b"png");
+        let text = RunFolder::reopen(&path).unwrap_err().to_string();
+        assert!(
+            text.contains("not a run's folder: it has no recipe.resolved.toml"),
+            "{text}"
+        );
+        fs::write(path.join(RECIPE), "").unwrap();
+
+        let again = RunFolder::reopen(&path).unwrap();
+        let text = RunFolder::reopen(&path).unwrap_err().to_string();
+        assert!(text.ends_with("another process is training in this folder"), "{text}");
+        drop(again);
+        assert!(
+            path.join("attention/a.png").exists(),
+            "what was there before is not removed"
+        );
 
         drop(RunFolder::create(&root.path().join("runs/today/second")).unwrap());
         assert!(path.exists() && !root.path().join("runs/today/second").exists());
@@ -221,8 +311,19 @@ mod tests {
         let mut log = LineLog::open(&path).unwrap();
         log.append("one").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "one\n");
-        LineLog::open(&path).unwrap().append("two").unwrap();
+        let mut again = LineLog::open(&path).unwrap();
+        again.append("two").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        again.cut(4).unwrap();
+        again.append("three").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\nthree\n");
+        assert!(
+            again
+                .cut(100)
+                .unwrap_err()
+                .to_string()
+                .ends_with("10 bytes, 100 were written")
+        );
     }
 
     #[cfg(target_os = "linux")]

@@ -1,18 +1,20 @@
 //! From a recipe to everything a run needs: data, tokenizer, image processor, model.
 
+use crate::checkpoint::{Place, read_numbers};
 use crate::data::corpus::{Corpus, Files};
 use crate::data::llava::Select;
 use crate::data::scenes::{Scenes, vocabulary};
 use crate::data::{CorpusSource, Features, Prepare, SceneSource, Source};
 use crate::phases::Phase;
 use crate::phases::align::Align;
-use crate::phases::fit::{Step, fit};
+use crate::phases::fit::{Next, Step, fit, optimizer};
 use crate::phases::instruct::Instruct;
 use crate::recipe::{self, Precision, Recipe, TokenizerKind, Training};
 use crate::start::{Start, grouping};
 use anyhow::{Context, Result};
-use engine::{DType, Device, Params};
+use engine::{DType, Device, Optimizer, Params};
 use model::{Chat, ImageProcessor, Pretrained, Tokenizer, Vlm, hf, set_groups};
+use std::path::Path;
 
 /// What a run trains on.
 pub enum Dataset {
@@ -104,12 +106,24 @@ impl Session {
         build(&self.recipe, &self.start, device)
     }
 
-    /// Trains one phase; a phase the recipe leaves out does nothing. `observe` sees every step.
-    pub fn train(&mut self, phase: Phase, observe: impl FnMut(&Step, &Params) -> Result<()>) -> Result<()> {
+    /// Trains one phase, from its start or from a checkpoint in it, to its end or until `observe`, which sees every step,
+    /// says to stop. A phase the recipe leaves out does nothing. A phase that is over leaves the running average of the
+    /// weights in their place, where one was kept.
+    pub fn train(
+        &mut self,
+        phase: Phase,
+        from: Option<(&Path, &Place)>,
+        observe: impl FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Next>,
+    ) -> Result<Next> {
         let Some(training) = phase.training(&self.recipe) else {
-            return Ok(());
+            return Ok(Next::Go);
         };
-        let features = self.features(phase, &training)?;
+        group(&mut self.params, &training)?;
+        let mut optimizer = optimizer(&self.params, &training, seed_of(phase, &self.recipe))?;
+        if let Some((folder, place)) = from {
+            read_numbers(folder, &self.recipe, place, &mut self.params, &mut optimizer)?;
+        }
+        let features = self.features(phase)?;
         let Session {
             recipe,
             data,
@@ -118,25 +132,28 @@ impl Session {
             params,
             ..
         } = self;
-        train(
+        let model = (&*vlm, &mut *params, &mut optimizer);
+        let next = train(
             recipe,
             data,
             prepare,
-            vlm,
-            params,
+            model,
             features.as_ref(),
             phase,
             &training,
             observe,
-        )
+        )?;
+        if next == Next::Go {
+            optimizer.swap_average(params)?;
+        }
+        Ok(next)
     }
 
     /// What a phase keeps of the images, if the recipe says that it does.
-    fn features(&mut self, phase: Phase, training: &Training) -> Result<Option<Features>> {
+    fn features(&self, phase: Phase) -> Result<Option<Features>> {
         let wanted = self.recipe.phase2.as_ref().is_some_and(|phase2| phase2.cache_features);
         match (&self.data, phase) {
             (Dataset::Corpus { train, .. }, Phase::Instruct) if wanted => {
-                group(&mut self.params, training)?;
                 let features = Features::of(&self.vlm, &self.params, &self.prepare, &train.corpus)?;
                 Ok(Some(features))
             }
@@ -151,12 +168,15 @@ impl Session {
         params: &mut Params,
         phase: Phase,
         training: &Training,
-        observe: impl FnMut(&Step, &Params) -> Result<()>,
-    ) -> Result<()> {
+        observe: impl FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Next>,
+    ) -> Result<Next> {
         let Session {
             recipe, data, prepare, ..
         } = self;
-        train(recipe, data, prepare, vlm, params, None, phase, training, observe)
+        group(params, training)?;
+        let mut optimizer = optimizer(params, training, seed_of(phase, recipe))?;
+        let model = (vlm, params, &mut optimizer);
+        train(recipe, data, prepare, model, None, phase, training, observe)
     }
 }
 
@@ -198,28 +218,36 @@ pub fn dtype(precision: Precision) -> DType {
     }
 }
 
+/// The phases draw from different seeds.
+fn seed_of(phase: Phase, recipe: &Recipe) -> u64 {
+    recipe.run.seed
+        ^ match phase {
+            Phase::Align => 1,
+            Phase::Instruct => 2,
+        }
+}
+
 fn train(
     recipe: &Recipe,
     data: &Dataset,
     prepare: &Prepare,
-    vlm: &Vlm,
-    params: &mut Params,
+    (vlm, params, optimizer): (&Vlm, &mut Params, &mut Optimizer),
     features: Option<&Features>,
     phase: Phase,
     training: &Training,
-    observe: impl FnMut(&Step, &Params) -> Result<()>,
-) -> Result<()> {
-    group(params, training)?;
-    let (source, seed) = (data.source(), recipe.run.seed);
+    observe: impl FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Next>,
+) -> Result<Next> {
+    let source = data.source();
     let align = recipe.phase1.as_ref().map(|phase| Align {
         vlm,
         source,
         prepare,
         phase,
-        seed,
+        seed: recipe.run.seed,
     });
+    let seed = seed_of(phase, recipe);
     match (phase, align, &recipe.phase2) {
-        (Phase::Align, Some(align), _) => fit(&align, params, training, seed ^ 1, observe),
+        (Phase::Align, Some(align), _) => fit(&align, params, optimizer, training, seed, observe),
         (Phase::Instruct, align, Some(phase)) => {
             let instruct = Instruct {
                 vlm,
@@ -229,9 +257,9 @@ fn train(
                 align,
                 features,
             };
-            fit(&instruct, params, training, seed ^ 2, observe)
+            fit(&instruct, params, optimizer, training, seed, observe)
         }
-        _ => Ok(()),
+        _ => Ok(Next::Go),
     }
 }
 

@@ -3,7 +3,7 @@
 use engine::Device;
 use kernels::gpu::Emulation;
 use lenslet::phases::Phase;
-use lenslet::phases::fit::Step;
+use lenslet::phases::fit::{Next, Step};
 use lenslet::recipe::Recipe;
 use lenslet::session::Session;
 use std::path::Path;
@@ -55,9 +55,9 @@ fn steps(device: &Device, precision: &str) -> Vec<Step> {
     let mut session = Session::new(recipe, device).expect("a session");
     let mut steps = Vec::new();
     for phase in [Phase::Align, Phase::Instruct] {
-        let seen = session.train(phase, |step, _| {
+        let seen = session.train(phase, None, |step, _, _| {
             steps.push(step.clone());
-            Ok(())
+            Ok(Next::Go)
         });
         seen.expect("trained");
     }
@@ -111,13 +111,13 @@ fn only_what_is_logged_comes_back_to_the_host() {
     let mut session = Session::new(recipe, &device).expect("a session");
     for phase in [Phase::Align, Phase::Instruct] {
         let mut before = device.downloads();
-        let seen = session.train(phase, |step, _| {
+        let seen = session.train(phase, None, |step, _, _| {
             let here = device.downloads();
             // The norm and the loss; then the loss's three parts, or the predictions.
             let expected = 2 + if step.phase == Phase::Align { 3 } else { 1 };
             assert_eq!(here - before, expected, "{step:?}");
             before = here;
-            Ok(())
+            Ok(Next::Go)
         });
         seen.expect("trained");
     }

@@ -1,8 +1,9 @@
 //! How a step is made of parts: shards and accumulation change where sums are taken, not what is learned.
 
-use engine::Device;
+use anyhow::Result;
+use engine::{DType, Device, Graph, Init, ParamBuilder, Tensor, Var, ops};
 use lenslet::phases::Phase;
-use lenslet::phases::fit::Step;
+use lenslet::phases::fit::{Losses, Next, Objective, Step, fit, optimizer};
 use lenslet::recipe::Recipe;
 use lenslet::session::Session;
 use std::path::Path;
@@ -53,9 +54,9 @@ fn steps(overrides: &[&str]) -> Vec<Step> {
     let recipe = Recipe::parse(RECIPE, Path::new("parts.toml"), &overrides).expect("a recipe");
     let mut session = Session::new(recipe, &Device::cpu()).expect("a session");
     let mut steps = Vec::new();
-    let seen = session.train(Phase::Instruct, |step, _| {
+    let seen = session.train(Phase::Instruct, None, |step, _, _| {
         steps.push(step.clone());
-        Ok(())
+        Ok(Next::Go)
     });
     seen.expect("trained");
     steps
@@ -94,4 +95,51 @@ fn every_so_many_steps_of_phase_2_are_phase_1s() {
             Phase::Instruct => assert!(names.is_empty() && step.accuracy.is_some()),
         }
     }
+}
+
+/// A loss that is infinite at the third batch, while its gradient is 1 throughout.
+struct Infinite;
+
+impl Objective for Infinite {
+    type Batch = u64;
+
+    fn batch(&self, index: u64, _: usize, _: f64) -> Result<u64> {
+        Ok(index)
+    }
+
+    fn losses(&self, graph: &Graph<'_>, &index: &u64) -> Result<Losses> {
+        let far = if index == 2 { f64::INFINITY } else { 0.0 };
+        let far = Var::constant(Tensor::full(graph.params().device(), DType::F32, [1], far)?);
+        let weight = graph.param(graph.params().find("weight").expect("a parameter"));
+        let total = ops::add(&ops::sum(&weight)?, &ops::sum(&far)?)?;
+        Ok(Losses {
+            phase: Phase::Instruct,
+            parts: vec![("far", far.tensor().clone())],
+            predictions: None,
+            total,
+        })
+    }
+}
+
+#[test]
+fn an_infinite_loss_stops_before_the_step_though_its_gradient_is_finite() {
+    let mut builder = ParamBuilder::new();
+    builder.add("weight", [3], Init::Ones).expect("a name");
+    let mut params = builder.build(&Device::cpu(), DType::F32, 0).expect("parameters");
+    let recipe = Recipe::parse(RECIPE, Path::new("parts.toml"), &[]).expect("a recipe");
+    let training = Phase::Instruct.training(&recipe).expect("a phase");
+    let mut optimizer = optimizer(&params, &training, 0).expect("an optimiser");
+    let mut weights = Vec::new();
+    let stopped = fit(&Infinite, &mut params, &mut optimizer, &training, 0, |_, params, _| {
+        weights = params.master(params.find("weight").expect("a parameter")).to_f64()?;
+        Ok(Next::Go)
+    });
+    let text = format!("{:#}", stopped.expect_err("an infinite loss"));
+    assert!(text.starts_with("step 3: far is inf, loss is inf: "), "{text}");
+    let id = params.find("weight").expect("a parameter");
+    assert_eq!(
+        params.master(id).to_f64().expect("numbers"),
+        weights,
+        "as the second step left it"
+    );
 }

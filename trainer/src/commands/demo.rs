@@ -1,8 +1,9 @@
 //! `lenslet demo`: the whole road on built-in scenes, in about three minutes.
 
 use crate::cli::DemoArgs;
+use crate::compute;
+use crate::pipeline::{self, Begin};
 use crate::recipe::Recipe;
-use crate::{compute, pipeline};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -18,5 +19,7 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
         recipe.limit_steps(most);
     }
     let out = args.out.unwrap_or_else(|| PathBuf::from("runs/demo"));
-    compute::with_threads(args.compute.threads, || pipeline::run(recipe, &device, &out))
+    compute::with_threads(args.compute.threads, || {
+        pipeline::run(recipe, &device, &out, Begin::New)
+    })
 }

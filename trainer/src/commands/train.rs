@@ -1,22 +1,39 @@
-//! `lenslet train`: a recipe of one's own.
+//! `lenslet train`: a recipe of one's own, from the start or from where it stopped.
 
 use crate::cli::TrainArgs;
+use crate::compute;
+use crate::pipeline::{self, Begin};
 use crate::recipe::Recipe;
-use crate::{compute, pipeline};
-use anyhow::Result;
+use crate::run_folder::RECIPE;
+use anyhow::{Context, Result};
 use std::path::Path;
 
 pub(super) fn run(args: TrainArgs) -> Result<()> {
-    let mut recipe = Recipe::load(&args.recipe, &args.set)?;
+    let mut recipe = match (&args.recipe, &args.out) {
+        (Some(file), _) => Recipe::load(file, &args.set)?,
+        (None, Some(out)) => Recipe::load(&out.join(RECIPE), &args.set)?,
+        (None, None) => {
+            anyhow::bail!("which run? --resume needs its folder, --out DIR, or the recipe it was begun with")
+        }
+    };
     if let Some(device) = args.device {
         recipe.run.device = device;
     }
+    let begin = match args.resume.as_deref() {
+        None => Begin::New,
+        Some("latest") => Begin::Latest,
+        Some(number) => Begin::At(
+            number
+                .parse()
+                .with_context(|| format!("--resume {number}: expected `latest` or a checkpoint's number"))?,
+        ),
+    };
     let device = compute::open_for_training(&recipe.run.device, !args.no_graph)?;
     compute::with_threads(recipe.run.threads, || {
         if args.dry_run {
             return pipeline::dry_run(recipe, &device);
         }
         let out = args.out.unwrap_or_else(|| Path::new("runs").join(&recipe.run.name));
-        pipeline::run(recipe, &device, &out)
+        pipeline::run(recipe, &device, &out, begin)
     })
 }

@@ -1,16 +1,25 @@
 //! The training loop both phases share: batches made ahead, forward, backward, step, one report per step.
 
 use super::Phase;
+use super::ahead::ahead;
 use crate::recipe::{self, Training};
-use anyhow::{Context, Result};
-use engine::{AdamW, Curve, Graph, Kind, Optimizer, Params, Schedule, Tensor, Var};
+use anyhow::{Context, Error, Result};
+use engine::{AdamW, Curve, Graph, Kind, Optimizer, Params, Schedule, Tensor, Var, ops};
 use model::IGNORE;
 use rayon::prelude::*;
-use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-/// Batches made ahead of the step.
+/// Steps whose batches are made ahead.
 const AHEAD: usize = 2;
+
+/// Whether training goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// With the next step, if there is one.
+    Go,
+    /// Not for now.
+    Stop,
+}
 
 /// What a phase trains on and for.
 pub trait Objective: Sync {
@@ -66,37 +75,40 @@ pub struct Step {
     pub seconds: (f64, f64),
 }
 
-/// Trains for `training.steps` steps. `observe` sees each step and may look at the parameters.
+/// The optimiser that [`fit`] begins a phase with, over the parameters as they are grouped now.
 ///
 /// # Errors
-/// Those of data, of the model, and a gradient that is not finite, before anything is changed by it.
+/// When there is no memory for its state.
+pub fn optimizer(params: &Params, training: &Training, seed: u64) -> Result<Optimizer> {
+    Ok(Optimizer::new(params, adamw(training, seed))?)
+}
+
+/// Trains from the step that `optimizer` has come to up to `training.steps`. `observe` sees each step, with the weights and
+/// the optimiser as the step left them, and says whether to go on. What a step does depends on the seed, its number and
+/// what the steps before left, and on nothing else.
+///
+/// # Errors
+/// Those of data, of the model, and a loss or gradient that is not finite, before anything is changed by it.
 pub fn fit<O: Objective>(
     objective: &O,
     params: &mut Params,
+    optimizer: &mut Optimizer,
     training: &Training,
     seed: u64,
-    mut observe: impl FnMut(&Step, &Params) -> Result<()>,
-) -> Result<()> {
-    let mut optimizer = Optimizer::new(params, adamw(training, seed))?;
+    mut observe: impl FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Next>,
+) -> Result<Next> {
     let schedule = schedule(training);
     let (shards, parts) = (training.shards, training.accumulate * training.shards);
     let size = training.batch_size / shards;
-    std::thread::scope(|scope| {
-        let (sender, batches) = sync_channel(AHEAD * parts);
-        scope.spawn(move || {
-            for index in 0..(training.steps * parts) as u64 {
-                let progress = index as f64 / (training.steps * parts) as f64;
-                // The loop below hung up: it failed, and says why itself.
-                if sender.send(objective.batch(index, size, progress)).is_err() {
-                    return;
-                }
-            }
-        });
-        for step in 0..training.steps {
+    let first = optimizer.steps() as usize;
+    let batch = |index: usize| {
+        let progress = index as f64 / (training.steps * parts) as f64;
+        objective.batch(index as u64, size, progress)
+    };
+    ahead(first * parts..training.steps * parts, AHEAD * parts, batch, |batches| {
+        for step in first..training.steps {
             let begin = Instant::now();
-            let batches: Vec<O::Batch> = (0..parts)
-                .map(|_| batches.recv().context("the thread that makes batches ended early")?)
-                .collect::<Result<_>>()?;
+            let batches: Vec<O::Batch> = batches.take(parts).collect::<Result<_>>()?;
             let waited = begin.elapsed().as_secs_f64();
             let graph = |part: usize| {
                 let seed = seed ^ ((step * parts + part) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -104,9 +116,8 @@ pub fn fit<O: Objective>(
             };
             let losses = learn(objective, &batches, optimizer.separate_gradients(shards)?, graph)?;
             let lr = schedule.at(step);
-            let report = optimizer
-                .step(params, lr)
-                .with_context(|| format!("step {}", step + 1))?;
+            let report = optimizer.step(params, lr);
+            let report = report.map_err(|error| refused(error, &losses).context(format!("step {}", step + 1)))?;
             // Read only now: before, the device would have had to wait for the host in the midst of the step.
             let sum = Sum::read(objective, &batches, losses)?;
             let done = Step {
@@ -120,10 +131,30 @@ pub fn fit<O: Objective>(
                 samples: training.batch_size * training.accumulate,
                 seconds: (begin.elapsed().as_secs_f64(), waited),
             };
-            observe(&done, params)?;
+            if observe(&done, params, optimizer)? == Next::Stop {
+                return Ok(Next::Stop);
+            }
         }
-        Ok(())
+        Ok(Next::Go)
     })
+}
+
+/// A step that was not taken: names the losses that are not finite, if it was they.
+fn refused(error: engine::Error, losses: &[Learned]) -> Error {
+    let mut found: Vec<String> = Vec::new();
+    for part in losses {
+        for (name, loss) in part.parts.iter().map(|(n, l)| (*n, l)).chain([("loss", &part.total)]) {
+            match loss.item() {
+                Ok(value) if !value.is_finite() => found.push(format!("{name} is {value}")),
+                _ => {}
+            }
+        }
+    }
+    found.dedup();
+    match found.is_empty() {
+        true => Error::new(error),
+        false => Error::new(error).context(found.join(", ")),
+    }
 }
 
 /// Forward and backward on all parts of a step, as many side by side as there are arenas for their gradients.
@@ -173,7 +204,11 @@ fn learn_part<O: Objective>(
     gradients: &mut Tensor,
 ) -> Result<Learned> {
     let losses = objective.losses(graph, batch)?;
-    graph.backward(&engine::ops::scale(&losses.total, share)?, gradients)?;
+    // share + 0 x loss: a loss that is not finite makes every gradient so, and the step is not taken.
+    let total = &losses.total;
+    let share_of = Tensor::full(total.tensor().device(), total.tensor().dtype(), total.shape(), share)?;
+    let weight = ops::add(&ops::scale(&total.detach(), 0.0)?, &Var::constant(share_of))?;
+    graph.backward(&ops::mul(total, &weight)?, gradients)?;
     Ok(Learned {
         share,
         phase: losses.phase,
@@ -234,6 +269,7 @@ fn adamw(training: &Training, seed: u64) -> AdamW {
         eps: training.eps,
         clip: (training.clip > 0.0).then_some(training.clip),
         stochastic: training.stochastic_rounding.then_some(seed),
+        average: (training.ema > 0.0).then_some(training.ema),
     }
 }
 

@@ -1,17 +1,21 @@
 //! The two training phases and the loop they share.
 
+mod ahead;
 pub mod align;
 pub mod fit;
 pub mod instruct;
 
 use crate::recipe::{Phase1, Phase2, Recipe, Training};
+use serde::{Deserialize, Serialize};
 
 /// A phase of training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Contrastive learning, matching and captioning.
+    #[serde(rename = "phase1")]
     Align,
     /// Instruction tuning.
+    #[serde(rename = "phase2")]
     Instruct,
 }
 

@@ -27,6 +27,8 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
     if let Some(phase) = &recipe.phase2 {
         phase2(phase, recipe)?;
     }
+    range("checkpoints.every", recipe.checkpoints.every, 0, usize::MAX)?;
+    range("checkpoints.keep", recipe.checkpoints.keep, 1, 10_000)?;
     range("eval.samples", recipe.eval.samples, 0, 10_000)?;
     range("eval.attention", recipe.eval.attention, 0, recipe.eval.samples)?;
     range("eval.limit", recipe.eval.limit, 0, 10_000_000)?;
@@ -227,6 +229,7 @@ fn training(table: &str, training: &Training) -> Result<(), Invalid> {
     below_one(key("beta2"), training.beta2)?;
     range(key("eps"), training.eps, 1e-20, 1.0)?;
     range(key("clip"), training.clip, 0.0, 1e6)?;
+    below_one(key("ema"), training.ema)?;
     for (index, rule) in training.rules.iter().enumerate() {
         let key = |name: &str| format!("{table}.rules.{index}.{name}");
         if rule.pattern.is_empty() {

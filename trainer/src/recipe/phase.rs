@@ -64,6 +64,10 @@ macro_rules! phase {
             /// The gradients' largest norm; 0: not clipped. Default 1.
             #[serde(default = "defaults::clip")]
             pub clip: f64,
+            /// Decay of the running average of the weights (EMA), which is what is measured and kept in their place; 0: none.
+            /// Default 0.
+            #[serde(default)]
+            pub ema: f64,
             /// Round the bf16 copy of weights that AdamW steps up or down at random, by chances that keep the mean. Default
             /// false: to nearest.
             #[serde(default)]
@@ -95,6 +99,7 @@ macro_rules! phase {
                     beta2: self.beta2,
                     eps: self.eps,
                     clip: self.clip,
+                    ema: self.ema,
                     stochastic_rounding: self.stochastic_rounding,
                     recompute: self.recompute,
                     rules: self.rules.clone(),
@@ -172,6 +177,8 @@ pub struct Training {
     pub eps: f64,
     /// The gradients' largest norm; 0: not clipped.
     pub clip: f64,
+    /// Decay of the running average of the weights; 0: none.
+    pub ema: f64,
     /// Round the bf16 copy of weights that AdamW steps at random.
     pub stochastic_rounding: bool,
     /// Recompute activations in the backward pass.

@@ -1,0 +1,202 @@
+//! A phase in the course of a run: steps are logged and shown, checkpoints made, signals heeded.
+
+use crate::checkpoint::{Checkpoint, Checkpoints, Place, write_numbers};
+use crate::interrupt;
+use crate::metrics::{MetricsLog, StepMetrics};
+use crate::phases::Phase;
+use crate::phases::fit::{Next, Step};
+use crate::progress::Progress;
+use crate::run_folder::{RECIPE, RunFolder, write_whole};
+use crate::session::Session;
+use crate::showcase::Showcase;
+use anyhow::{Context, Result};
+use engine::{Optimizer, Params};
+use model::{Vlm, save_folder};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What accompanies a run's phases.
+pub struct Course<'r> {
+    folder: &'r mut RunFolder,
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    /// Where the run that is gone on with was.
+    from: Option<(Checkpoint, Place)>,
+}
+
+impl<'r> Course<'r> {
+    /// The course of a run from its start.
+    ///
+    /// # Errors
+    /// When the log of metrics cannot be opened.
+    pub fn start(folder: &'r mut RunFolder, keep: usize) -> Result<Course<'r>> {
+        Ok(Course {
+            checkpoints: Checkpoints::of(folder.path(), keep),
+            log: MetricsLog::open(&folder.file("metrics.jsonl"))?,
+            from: None,
+            folder,
+        })
+    }
+
+    /// Goes on from checkpoint `number`, or the newest that is whole; from the start where there is none yet. What came
+    /// after it is forgotten.
+    ///
+    /// # Errors
+    /// When that checkpoint is not there or not whole, or is of another version.
+    pub fn go_on(&mut self, number: Option<usize>) -> Result<()> {
+        let found = match number {
+            Some(number) => Some(self.checkpoints.at(number)?),
+            None => {
+                let (found, damaged) = self.checkpoints.newest()?;
+                damaged.iter().for_each(|why| eprintln!("passed over: {why}"));
+                found
+            }
+        };
+        let place = found.as_ref().map(|found| Place::read(&found.path)).transpose()?;
+        self.log.cut(place.as_ref().map_or(0, |place| place.metrics_bytes))?;
+        self.checkpoints.tidy(found.as_ref().map_or(0, |found| found.number))?;
+        match &found {
+            Some(found) => println!("goes on from {}", found.path.display()),
+            None => println!("no checkpoint yet: begins at the start"),
+        }
+        self.from = found.zip(place);
+        Ok(())
+    }
+
+    /// Whether it goes on from a checkpoint.
+    pub fn goes_on(&self) -> bool {
+        self.from.is_some()
+    }
+
+    /// Trains a phase; one that was over before does nothing.
+    ///
+    /// # Errors
+    /// Those of training, with the checkpoint to go on from; [`interrupt::Stopped`] when a signal asked to stop.
+    pub fn phase(&mut self, session: &mut Session, phase: Phase, showcase: &mut Showcase) -> Result<()> {
+        let from = match &self.from {
+            Some((_, place)) if later(place.phase, phase) => return Ok(()),
+            Some((found, place)) if place.phase == phase => Some((found.path.clone(), place.clone())),
+            _ => None,
+        };
+        let next = self.train(session, phase, from, showcase).map_err(|error| {
+            let last = self.checkpoints.newest().ok().and_then(|(found, _)| found);
+            let advice = match last {
+                Some(last) => format!("{} is the last good checkpoint", last.path.display()),
+                None => "there is no checkpoint yet".to_string(),
+            };
+            error.context(format!("{} stopped; {advice}", phase.name()))
+        })?;
+        match next {
+            Next::Go => Ok(()),
+            Next::Stop => {
+                let path = self.folder.path().display();
+                let message = format!("stopped as asked; go on with `lenslet train --resume latest --out {path}`");
+                Err(interrupt::Stopped(message).into())
+            }
+        }
+    }
+
+    fn train(
+        &mut self,
+        session: &mut Session,
+        phase: Phase,
+        from: Option<(std::path::PathBuf, Place)>,
+        showcase: &mut Showcase,
+    ) -> Result<Next> {
+        let steps_of = |phase: Phase| phase.training(&session.recipe).map_or(0, |t| t.steps);
+        let (steps, first) = (steps_of(phase), steps_of(Phase::Align));
+        let before = if phase == Phase::Align { 0 } else { first };
+        let every = session.recipe.checkpoints.every;
+        let place = from.as_ref().map(|(_, place)| place.clone());
+        let mut place = place.unwrap_or_else(|| Place::start(phase, 0));
+        let mut progress = Progress::new(phase.name(), steps, place.step);
+        let keeper = Keeper::of(session, phase);
+        let from = from.as_ref().map(|(path, place)| (path.as_path(), place));
+        let (log, checkpoints, folder) = (&mut self.log, &self.checkpoints, &mut *self.folder);
+        let next = session.train(phase, from, |step, params, optimizer| {
+            place.num_tokens += step.accuracy.map_or(0, |(_, all)| all as u64);
+            let own = step.phase == phase;
+            log.append(&metrics(step, if own { 0 } else { first }, place.num_tokens))?;
+            progress.step(own.then_some(step.loss), step.samples);
+            place.step = step.step;
+            if phase == Phase::Instruct && step.step == steps / 2 {
+                showcase.ask(&keeper.vlm, params, "halfway")?;
+            }
+            let (done, asked) = (step.step == steps, interrupt::asked());
+            let number = before + step.step;
+            if done || asked || number.checked_rem(every) == Some(0) {
+                place.metrics_bytes = log.settle()?;
+                let precious = place.best.map(|best| best.checkpoint);
+                checkpoints.save(number, precious, |path| keeper.write(path, &place, params, optimizer))?;
+                folder.keep();
+            }
+            Ok(if asked { Next::Stop } else { Next::Go })
+        })?;
+        progress.finish();
+        Ok(next)
+    }
+}
+
+/// Whether phase `a` comes after `b`.
+fn later(a: Phase, b: Phase) -> bool {
+    let place = |phase| Phase::ALL.iter().position(|&other| other == phase);
+    place(a) > place(b)
+}
+
+/// What a checkpoint is written from, beside what changes with each step.
+struct Keeper {
+    recipe: crate::recipe::Recipe,
+    phase: Phase,
+    prepare: crate::data::Prepare,
+    vlm: Vlm,
+}
+
+impl Keeper {
+    fn of(session: &Session, phase: Phase) -> Keeper {
+        Keeper {
+            recipe: session.recipe.clone(),
+            phase,
+            prepare: session.prepare.clone(),
+            vlm: session.vlm.clone(),
+        }
+    }
+
+    /// Fills a checkpoint's folder. The model in it has the running average of the weights where one is kept.
+    fn write(&self, folder: &Path, place: &Place, params: &mut Params, optimizer: &mut Optimizer) -> Result<()> {
+        place.write(folder)?;
+        write_whole(&folder.join(RECIPE), self.recipe.to_toml().as_bytes())?;
+        write_numbers(folder, &self.recipe, self.phase, params, optimizer)?;
+        optimizer.swap_average(params)?;
+        let Keeper { prepare, vlm, .. } = self;
+        let saved = save_folder(
+            folder,
+            vlm,
+            params,
+            (&prepare.tokenizer, &prepare.processor, &prepare.chat),
+        );
+        optimizer.swap_average(params)?;
+        saved.context("the model cannot be saved")
+    }
+}
+
+/// A step as it is logged, behind `before` steps of its phase.
+fn metrics(step: &Step, before: usize, num_tokens: u64) -> StepMetrics {
+    let (seconds, waited) = step.seconds;
+    let mut parts: BTreeMap<String, f64> = step
+        .parts
+        .iter()
+        .map(|(name, value)| (name.to_string(), *value))
+        .collect();
+    parts.insert("data_wait_share".into(), waited / seconds.max(1e-9));
+    StepMetrics {
+        phase: step.phase.name().into(),
+        step: before + step.step,
+        loss: step.loss,
+        lr: step.lr,
+        grad_norm: step.grad_norm,
+        samples_per_s: step.samples as f64 / seconds.max(1e-9),
+        mean_token_accuracy: step.accuracy.map(|(right, all)| right as f64 / all.max(1) as f64),
+        num_tokens,
+        parts,
+    }
+}

@@ -1,0 +1,242 @@
+//! A run that is killed, stopped, out of disk or damaged goes on from its checkpoints, and ends as one left in peace.
+#![cfg(unix)]
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// `train` of the tiny recipe into `out`, from where it stopped.
+fn command(out: &Path, more: &[&str]) -> Command {
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recipes/tiny.toml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lenslet"));
+    command.arg("train").arg("--recipe").arg(recipe).arg("--out").arg(out);
+    command
+        .args(["--resume", "latest"])
+        .args(more.iter().flat_map(|one| ["--set", one]));
+    command
+}
+
+fn start(out: &Path, more: &[&str]) -> Child {
+    let mut command = command(out, more);
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts")
+}
+
+fn finish(out: &Path, more: &[&str]) -> Output {
+    let output = command(out, more).output().expect("the binary starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// The weights and what does not depend on the clock of every step.
+fn outcome(run: &Path) -> (Vec<u8>, Vec<Vec<String>>) {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics.jsonl");
+    let step = |line: &str| {
+        let value: Value = serde_json::from_str(line).expect("JSON");
+        let keys = ["phase", "step", "loss", "lr", "grad_norm", "num_tokens"];
+        keys.map(|key| value[key].to_string()).to_vec()
+    };
+    let weights = fs::read(run.join("model.safetensors")).expect("the model");
+    (weights, text.lines().map(step).collect())
+}
+
+fn checkpoints(run: &Path) -> Vec<usize> {
+    let names = fs::read_dir(run).into_iter().flatten().flatten();
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok();
+    let mut numbers: Vec<usize> = names.filter_map(number).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// Waits until the run has a checkpoint of at least this number.
+fn wait_for(run: &Path, number: usize) {
+    let begin = Instant::now();
+    while checkpoints(run).last().is_none_or(|&last| last < number) {
+        assert!(begin.elapsed() < Duration::from_secs(120), "no checkpoint {number}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", name, &child.id().to_string()])
+        .status();
+    assert!(sent.expect("kill").success());
+}
+
+/// A run left in peace, and where others may be.
+fn peace(more: &[&str]) -> (TempDir, PathBuf) {
+    let root = tempfile::tempdir().expect("a folder");
+    let run = root.path().join("peace");
+    finish(&run, more);
+    (root, run)
+}
+
+#[test]
+fn a_killed_run_ends_as_one_left_in_peace() {
+    for more in [
+        &[][..],
+        &["run.dtype=bf16", "phase1.stochastic_rounding=true", "run.threads=1"],
+    ] {
+        let (root, peace) = peace(more);
+        let run = root.path().join("killed");
+        // In the midst of either phase, just after a checkpoint, and once before there is any.
+        for (number, after) in [(0, 5), (3, 0), (12, 3), (21, 1), (36, 7)] {
+            let mut child = start(&run, more);
+            if number > 0 {
+                wait_for(&run, number);
+            }
+            std::thread::sleep(Duration::from_millis(after));
+            child.kill().expect("SIGKILL");
+            child.wait().expect("an end");
+        }
+        finish(&run, more);
+        assert!(outcome(&run) == outcome(&peace), "{more:?}: the killed run differs");
+    }
+}
+
+#[test]
+fn a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on() {
+    let (root, peace) = peace(&[]);
+    let run = root.path().join("stopped");
+    for (name, number) in [("INT", 3), ("TERM", 24)] {
+        let child = command(&run, &[])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary");
+        wait_for(&run, number);
+        signal(&child, name);
+        let output = child.wait_with_output().expect("an end");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            // The signal came when the last step was over.
+            continue;
+        }
+        assert_eq!(output.status.code(), Some(130), "{errors}");
+        assert!(
+            errors.contains("go on with `lenslet train --resume latest --out"),
+            "{errors}"
+        );
+        let last = *checkpoints(&run).last().expect("a checkpoint");
+        let lines = outcome_lines(&run);
+        assert_eq!(lines, last, "the last step is in the last checkpoint");
+    }
+    let text = String::from_utf8(finish(&run, &[]).stdout).expect("UTF-8");
+    assert!(text.contains("goes on from"), "{text}");
+    assert!(outcome(&run) == outcome(&peace));
+}
+
+fn outcome_lines(run: &Path) -> usize {
+    fs::read_to_string(run.join("metrics.jsonl"))
+        .expect("metrics.jsonl")
+        .lines()
+        .count()
+}
+
+#[test]
+fn damaged_checkpoints_are_passed_over_and_named() {
+    let (root, peace) = peace(&["checkpoints.keep=100"]);
+    let run = root.path().join("damaged");
+    let mut child = start(&run, &["checkpoints.keep=100"]);
+    wait_for(&run, 24);
+    child.kill().expect("SIGKILL");
+    child.wait().expect("an end");
+    let numbers = checkpoints(&run);
+    let [.., before, last] = numbers[..] else {
+        panic!("{numbers:?}")
+    };
+    let file = run.join(format!("checkpoint-{last}/optimizer.safetensors"));
+    let mut bytes = fs::read(&file).expect("the state");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).expect("written");
+    let output = finish(&run, &["checkpoints.keep=100"]);
+    let (said, warned) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(warned.contains(&format!("passed over: {}", file.display())), "{warned}");
+    assert!(said.contains(&format!("checkpoint-{before}\n")), "{said}");
+    assert!(outcome(&run) == outcome(&peace));
+}
+
+#[test]
+fn a_full_disk_leaves_the_last_checkpoint_whole() {
+    let (root, peace) = peace(&[]);
+    let run = root.path().join("full");
+    let mut child = start(&run, &[]);
+    wait_for(&run, 6);
+    child.kill().expect("SIGKILL");
+    child.wait().expect("an end");
+    let before = checkpoints(&run);
+    // 100 blocks of 512 bytes are fewer than the optimiser's state takes.
+    let limited = Command::new("sh")
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -f 100; exec \"$@\"",
+            "sh",
+            env!("CARGO_BIN_EXE_lenslet"),
+        ])
+        .args(["train", "--resume", "latest", "--out"])
+        .arg(&run)
+        .output()
+        .expect("a shell");
+    let errors = String::from_utf8_lossy(&limited.stderr);
+    assert_eq!(limited.status.code(), Some(1), "{errors}");
+    let newest = before.last().expect("a checkpoint");
+    for part in [
+        "was not made",
+        "optimizer.safetensors",
+        &format!("checkpoint-{newest} is the last good"),
+    ] {
+        assert!(errors.contains(part), "`{part}` is not in {errors}");
+    }
+    assert_eq!(checkpoints(&run), before);
+    finish(&run, &[]);
+    assert!(outcome(&run) == outcome(&peace));
+}
+
+#[test]
+fn what_is_not_finite_stops_the_run_before_the_step() {
+    let root = tempfile::tempdir().expect("a folder");
+    let run = root.path().join("wild");
+    let output = command(&run, &["phase2.lr=1000", "phase2.clip=0"])
+        .output()
+        .expect("the binary starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    for part in [
+        "phase2 stopped",
+        "is the last good checkpoint: step ",
+        "is not finite",
+        "not taken",
+    ] {
+        assert!(errors.contains(part), "`{part}` is not in {errors}");
+    }
+    let text = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics.jsonl");
+    assert!(
+        !text.contains("null") && !text.contains("NaN"),
+        "steps that were taken are finite: {text}"
+    );
+}
+
+#[test]
+fn a_run_is_gone_on_with_as_it_was_begun() {
+    let (_root, peace) = peace(&[]);
+    let refused = command(&peace, &["phase2.lr=0.5"]).output().expect("the binary starts");
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        errors.contains("this run has `lr = 0.001`, the recipe given `lr = 0.5`"),
+        "{errors}"
+    );
+    let before = outcome(&peace);
+    finish(&peace, &["run.threads=1"]);
+    assert!(outcome(&peace) == before, "a run that is over is only measured again");
+}
