@@ -6,6 +6,7 @@ Without a GPU it runs with --device cpu, or --device emulated --grid tiny, again
 """
 
 import argparse
+import concurrent.futures
 import datetime
 import json
 import os
@@ -25,14 +26,13 @@ RECIPES = pathlib.Path(__file__).parent.parent / "recipes"
 
 def run(command, log, timeout):
     """Runs a check; returns its exit status and the last line it printed."""
-    log.write(f"\n$ {' '.join(command)}\n")
     begin = time.perf_counter()
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout)
         output, status = done.stdout, done.returncode
     except subprocess.TimeoutExpired as late:
         output, status = (late.stdout or b"").decode(errors="replace") + f"\nstopped after {timeout} s", 124
-    log.write(output)
+    log.write(f"\n$ {' '.join(command)}\n{output}")
     log.flush()
     lines = [line for line in output.splitlines() if line.strip()]
     seconds = round(time.perf_counter() - begin, 1)
@@ -41,13 +41,9 @@ def run(command, log, timeout):
 
 def checks(args, log):
     """Correctness comes before timing: yields what each check found."""
-    on = ["--device", args.device]
-    test = [args.lenslet, "kernels", "test", *on]
-    yield run([*test, "--grid", "full" if args.grid == "full" else "small"], log, 600)
-    sanitizer = shutil.which("compute-sanitizer")
-    if args.device.startswith("cuda") and sanitizer:
-        for tool in ("memcheck", "racecheck"):
-            yield run([sanitizer, "--tool", tool, "--error-exitcode", "9", *test], log, 600)
+    # Most of a check's time is the compiler's and the oracle's, on one core: the table is shared out.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(lambda command: run(command, log, args.timeout), kernel_tests(args))
     if args.device != "cpu":
         yield golden(args)
     steps = {"full": 100, "small": 10, "tiny": 2}[args.grid]
@@ -55,6 +51,19 @@ def checks(args, log):
     yield from train(args, "demo", both, log)
     if args.grid == "full":
         yield from train(args, "large", [], log)
+
+
+def kernel_tests(args):
+    """The table of ops against plain loops, and its small end again under the sanitizer's tools, where there are any."""
+    test = [args.lenslet, "kernels", "test", "--device", args.device]
+    parts = [["--part", f"{part}/{os.cpu_count()}"] for part in range(os.cpu_count())]
+    for part in parts:
+        yield [*test, "--grid", "full" if args.grid == "full" else "small", *part]
+    sanitizer = shutil.which("compute-sanitizer")
+    if args.device.startswith("cuda") and sanitizer and not args.no_sanitizer:
+        for tool in ("memcheck", "racecheck"):
+            for part in parts:
+                yield [sanitizer, "--tool", tool, "--error-exitcode", "9", *test, *part]
 
 
 def golden(args):
@@ -77,7 +86,7 @@ def train(args, recipe, settings, log):
             out = pathlib.Path(folder) / recipe
             command = [args.lenslet, "train", "--recipe", os.path.relpath(RECIPES / f"{recipe}.toml")]
             command += ["--device", args.device, *graph, *(word for one in settings for word in ("--set", one))]
-            done = run([*command, "--out", str(out)], log, 600) | {"command": " ".join(command[1:])}
+            done = run([*command, "--out", str(out)], log, args.timeout) | {"command": " ".join(command[1:])}
             if done["status"] == 0:
                 lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
                 losses.append([line["loss"] for line in lines])
@@ -151,6 +160,8 @@ def main():
     parser.add_argument("--commit", default="unknown", help="the commit the binary was built from")
     parser.add_argument("--out", default="gauntlet", help="folder for results.json, results.md, golden.txt and log.txt")
     parser.add_argument("--skip-checks", action="store_true")
+    parser.add_argument("--no-sanitizer", action="store_true", help="leave out compute-sanitizer, which takes longest")
+    parser.add_argument("--timeout", type=int, default=600, help="of a check, in seconds")
     parser.add_argument("--only", help="time this family alone")
     args = parser.parse_args()
     out = pathlib.Path(args.out)

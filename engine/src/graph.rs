@@ -72,6 +72,12 @@ impl<'p> Graph<'p> {
         self
     }
 
+    /// The same pass without a record for gradients: what is kept of it is its result.
+    pub fn without_gradients(mut self) -> Graph<'p> {
+        self.tape = None;
+        self
+    }
+
     /// The parameters.
     pub fn params(&self) -> &'p Params {
         self.params

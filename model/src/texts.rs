@@ -35,6 +35,21 @@ impl Texts {
         }
     }
 
+    /// Several batches as one, all padded to the longest of them.
+    pub fn join<'t>(batches: impl Iterator<Item = &'t Texts>) -> Texts {
+        let row = |batch: &Texts, i: usize| {
+            let start = i * batch.tokens;
+            batch.ids[start..start + batch.lens[i] as usize]
+                .iter()
+                .map(|&id| id as u32)
+                .collect()
+        };
+        let rows: Vec<Vec<u32>> = batches
+            .flat_map(|batch| (0..batch.batch).map(move |i| row(batch, i)))
+            .collect();
+        Texts::pad(&rows, 0)
+    }
+
     /// The next token at every place, [`IGNORE`] at each text's last and in the padding: targets for captioning.
     pub fn next_tokens(&self) -> Vec<i32> {
         let next = |i: usize| {

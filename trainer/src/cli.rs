@@ -96,6 +96,9 @@ pub struct KernelsTestArgs {
     /// How many shapes.
     #[arg(long, value_enum, default_value_t = TestGrid::Small)]
     pub grid: TestGrid,
+    /// Every N-th case from the I-th on, to share the work among processes.
+    #[arg(long, value_name = "I/N", value_parser = part)]
+    pub part: Option<(usize, usize)>,
     /// Kernel families or ops; all where left out.
     pub families: Vec<String>,
 }
@@ -322,6 +325,14 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+fn part(text: &str) -> Result<(usize, usize), String> {
+    let numbers = text
+        .split_once('/')
+        .and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    let inside = numbers.filter(|&(i, n): &(usize, usize)| i < n);
+    inside.ok_or_else(|| "expected I/N with I from 0 to N - 1, as in 0/4".into())
+}
+
 fn number(text: &str, fits: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
     let value = text
         .parse::<f64>()
@@ -369,6 +380,7 @@ mod tests {
         Generate(GenerateArgs),
         Chat(ChatArgs),
         Eval(EvalArgs),
+        Test(KernelsTestArgs),
     }
 
     fn parse(line: &str) -> Result<AllVerbs, clap::Error> {
@@ -454,6 +466,8 @@ mod tests {
             "generate --model m --prompt p --length-penalty inf",
             "chat --model m --num-beams 0",
             "eval --model m --limit 0",
+            "test --part 4/4",
+            "test --part 1",
         ] {
             assert_eq!(
                 parse(line).expect_err(line).kind(),

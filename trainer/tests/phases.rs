@@ -50,11 +50,15 @@ independent_turns = true
 
 /// The steps of phase 2 alone.
 fn steps(overrides: &[&str]) -> Vec<Step> {
+    steps_of(Phase::Instruct, overrides)
+}
+
+fn steps_of(phase: Phase, overrides: &[&str]) -> Vec<Step> {
     let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
     let recipe = Recipe::parse(RECIPE, Path::new("parts.toml"), &overrides).expect("a recipe");
     let mut session = Session::new(recipe, &Device::cpu()).expect("a session");
     let mut steps = Vec::new();
-    let seen = session.train(Phase::Instruct, None, |step, _, _| {
+    let seen = session.train(phase, None, |step, _, _| {
         steps.push(step.clone());
         Ok(Next::Go)
     });
@@ -82,6 +86,39 @@ fn a_batch_in_shards_or_accumulated_parts_is_the_same_batch() {
     }
 }
 
+/// What is contrasted, and what wrong pairs are drawn from, is all that one step sees of a shard.
+#[test]
+fn accumulated_parts_are_contrasted_as_one_batch() {
+    let settings = ["phase1.steps=3", "phase1.itm_hardness=2.0", "model.qformer.dropout=0.0"];
+    for (whole, cut) in [
+        (
+            ["phase1.batch_size=8", "phase1.shards=1"],
+            ["phase1.batch_size=4", "phase1.accumulate=2"],
+        ),
+        (
+            ["phase1.batch_size=8", "phase1.shards=1"],
+            ["phase1.batch_size=2", "phase1.accumulate=4"],
+        ),
+        (
+            ["phase1.batch_size=8", "phase1.shards=2"],
+            ["phase1.batch_size=4", "phase1.accumulate=2"],
+        ),
+    ] {
+        let shards = whole[1];
+        let run = |parts: &[&str]| steps_of(Phase::Align, &[&settings[..], parts, &[shards]].concat());
+        for (a, b) in run(&whole).iter().zip(&run(&cut)) {
+            // As above; the third step sees what two steps made of it.
+            assert!(
+                (a.grad_norm / b.grad_norm - 1.0).abs() < 1e-3,
+                "{whole:?} {cut:?}: {a:?} {b:?}"
+            );
+            for ((name, x), (_, y)) in a.parts.iter().zip(&b.parts) {
+                assert!((x / y - 1.0).abs() < 1e-4, "{whole:?} {cut:?}, {name}: {a:?} {b:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_so_many_steps_of_phase_2_are_phase_1s() {
     let steps = steps(&["phase2.align_every=2", "phase2.shards=2"]);
@@ -102,12 +139,13 @@ struct Infinite;
 
 impl Objective for Infinite {
     type Batch = u64;
+    type Together = ();
 
     fn batch(&self, index: u64, _: usize, _: f64) -> Result<u64> {
         Ok(index)
     }
 
-    fn losses(&self, graph: &Graph<'_>, &index: &u64) -> Result<Losses> {
+    fn losses(&self, graph: &Graph<'_>, &index: &u64, _: Option<(&(), usize)>) -> Result<Losses> {
         let far = if index == 2 { f64::INFINITY } else { 0.0 };
         let far = Var::constant(Tensor::full(graph.params().device(), DType::F32, [1], far)?);
         let weight = graph.param(graph.params().find("weight").expect("a parameter"));

@@ -26,12 +26,12 @@ pub(super) fn run(verb: KernelsVerb) -> Result<()> {
 
 fn list() -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{:<14}{:<26}{:>7}  specialised to", "family", "source", "threads")?;
+    writeln!(out, "{:<20}{:<38}{:>7}  specialised to", "family", "source", "threads")?;
     for Specialisation { module, threads } in specialisations() {
         let source = format!("kernels/cuda/{}", module.file());
         writeln!(
             out,
-            "{:<14}{source:<26}{threads:>7}  {}",
+            "{:<20}{source:<38}{threads:>7}  {}",
             module.family(),
             module.specialised_to()
         )?;
@@ -101,6 +101,8 @@ fn test(args: &KernelsTestArgs) -> Result<()> {
     if let Some(unknown) = args.families.iter().find(|name| !known(name)) {
         bail!("`{unknown}` is no kernel family and no op; `lenslet kernels list` names the families");
     }
+    let (part, parts) = args.part.unwrap_or((0, 1));
+    let mut number = 0;
     let mut counts = Counts::default();
     let mut out = std::io::stdout().lock();
     for row in &table {
@@ -109,6 +111,10 @@ fn test(args: &KernelsTestArgs) -> Result<()> {
         }
         counts.skipped += usize::from(row.cases.is_empty());
         for case in &row.cases {
+            number += 1;
+            if number % parts != part {
+                continue;
+            }
             for dtype in [DType::F32, DType::BF16] {
                 let wrong = follows_oracle(case, &device, dtype)
                     .unwrap_or_else(|error| vec![format!("{}: {error}", case.name)]);

@@ -4,12 +4,14 @@
 //! (ITG), weighted in the recipe.
 
 use super::Phase;
+use super::contrast::Contrast;
 use super::fit::{Losses, Objective};
 use crate::data::{Pair, Prepare, Source};
 use crate::recipe::Phase1;
 use anyhow::{Context, Result};
-use engine::{Graph, Pairs, Tensor, Var, ops};
-use model::{QFormer, Texts, Vlm};
+use engine::{Graph, Pairs, Params, Tensor, Var, ops};
+use image::RgbImage;
+use model::{IGNORE, QFormer, Texts, Vlm};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -37,85 +39,239 @@ pub struct Batch {
     texts: Texts,
     /// `[DEC] caption [EOS]`.
     captions: Texts,
-    /// (batch, batch): 1 where caption j would be true of image i, else 0.
-    truth: Vec<u8>,
+    /// What the images show and are said to show; their pixels are above.
+    pairs: Vec<Pair>,
     /// Factor on the similarity that wrong pairs are drawn by; 0 draws evenly.
     hard: f64,
     index: u64,
 }
 
+/// Parts of a step that are contrasted with each other, as one batch would be.
+pub struct Group {
+    contrast: Contrast,
+    /// The texts of all parts.
+    texts: Texts,
+    /// Pairs to be told apart, for each part those of its images.
+    matching: Vec<[Vec<i32>; 3]>,
+    /// Tokens of each part's captions.
+    words: Vec<usize>,
+}
+
 impl Objective for Align<'_> {
     type Batch = Batch;
+    type Together = Vec<Group>;
 
     fn batch(&self, index: u64, size: usize, progress: f64) -> Result<Batch> {
         let size = size as u64;
-        let pairs = (index * size..(index + 1) * size)
+        let mut pairs = (index * size..(index + 1) * size)
             .map(|i| self.source.pair(i))
             .collect::<Result<Vec<Pair>>>()?;
         let captions: Vec<&str> = pairs.iter().map(|p| p.caption.as_str()).collect();
         let tokenizer = &self.prepare.tokenizer;
         let hard = self.phase.itm_hardness * ((progress - EASY) / (1.0 - EASY)).max(0.0);
+        let (texts, captions) = (
+            Texts::for_matching(tokenizer, &captions)?,
+            Texts::for_captioning(tokenizer, &captions)?,
+        );
+        let pixels = self.prepare.pixels(pairs.iter().map(|p| &p.image))?;
+        pairs.iter_mut().for_each(|pair| pair.image = RgbImage::default());
         Ok(Batch {
-            pixels: self.prepare.pixels(pairs.iter().map(|p| &p.image))?,
-            texts: Texts::for_matching(tokenizer, &captions)?,
-            captions: Texts::for_captioning(tokenizer, &captions)?,
-            truth: pairs
-                .iter()
-                .flat_map(|a| captions.iter().map(|b| u8::from(a.could_say(b))))
-                .collect(),
+            pixels,
+            texts,
+            captions,
+            pairs,
             hard,
             index,
         })
     }
 
-    fn losses(&self, graph: &Graph<'_>, batch: &Batch) -> Result<Losses> {
-        let qformer = self
-            .vlm
-            .qformer
-            .as_ref()
-            .context("phase 1 needs [model.qformer] in the recipe")?;
-        let pixels = self.prepare.tensor(graph.params(), &batch.pixels)?;
-        let image = self.vlm.vision.forward(graph, &graph.input(pixels))?;
-        let image_features = qformer.itc_features(graph, &image)?;
-        let text_features = qformer.text_features(graph, &batch.texts)?;
-        let itc = ops::clip_loss(&image_features, &text_features, &qformer.logit_scale(graph)?)?;
-        let mut weighted = vec![("itc", itc, self.phase.itc)];
-        if self.phase.itm > 0.0 {
-            let pairs = self.pairs(qformer, graph, &image_features, &text_features, batch)?;
-            let matching = qformer.itm_loss(graph, &image, &batch.texts, &pairs)?;
-            weighted.push(("itm", matching.loss, self.phase.itm));
-        }
-        if self.phase.itg > 0.0 {
-            let caption = qformer.caption_loss(graph, &image, &batch.captions, &batch.captions.next_tokens())?;
-            weighted.push(("itg", caption.loss, self.phase.itg));
-        }
-        let parts = weighted
-            .iter()
-            .map(|(name, loss, _)| (*name, loss.tensor().clone()))
-            .collect();
+    fn together<'p>(&self, parts: &[Batch], graph: &dyn Fn(usize) -> Graph<'p>) -> Result<Option<Vec<Group>>> {
+        self.groups(&parts.iter().collect::<Vec<_>>(), self.phase.accumulate, graph)
+    }
+
+    fn losses(&self, graph: &Graph<'_>, batch: &Batch, together: Option<(&Vec<Group>, usize)>) -> Result<Losses> {
+        let (image, features) = self.features(graph, batch)?;
+        let mut weighted = match together {
+            None => self.alone(graph, batch, &image, &features)?,
+            Some((groups, number)) => {
+                let members = groups.first().map_or(1, |group| group.words.len());
+                self.among(
+                    graph,
+                    batch,
+                    &image,
+                    &features,
+                    &groups[number / members],
+                    number % members,
+                )?
+            }
+        };
+        weighted.retain(|(_, _, weight)| *weight > 0.0);
+        let parts = weighted.iter().map(|(name, loss, _)| (*name, loss.tensor().clone()));
         Ok(Losses {
             phase: Phase::Align,
+            parts: parts.collect(),
             total: sum(&weighted)?,
-            parts,
             predictions: None,
         })
     }
 }
 
+/// Losses with their weights.
+type Weighted = Vec<(&'static str, Var, f64)>;
+
 impl Align<'_> {
-    /// Each true pair, each image with a hard wrong caption, each caption with a hard wrong image.
-    fn pairs(&self, qformer: &QFormer, graph: &Graph<'_>, image: &Var, text: &Var, batch: &Batch) -> Result<Pairs> {
-        let (device, n) = (graph.params().device(), batch.texts.batch);
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ batch.index.wrapping_mul(0x2545_f491_4f6c_dd1d));
+    fn qformer(&self) -> Result<&QFormer> {
+        let qformer = self.vlm.qformer.as_ref();
+        qformer.context("phase 1 needs [model.qformer] in the recipe")
+    }
+
+    /// The encoder's tokens, and the vectors of images and texts that are contrasted.
+    fn features(&self, graph: &Graph<'_>, batch: &Batch) -> Result<(Var, [Var; 2])> {
+        let qformer = self.qformer()?;
+        let pixels = self.prepare.tensor(graph.params(), &batch.pixels)?;
+        let image = self.vlm.vision.forward(graph, &graph.input(pixels))?;
+        let features = [
+            qformer.itc_features(graph, &image)?,
+            qformer.text_features(graph, &batch.texts)?,
+        ];
+        Ok((image, features))
+    }
+
+    /// The losses of a part that knows of no other.
+    fn alone(&self, graph: &Graph<'_>, batch: &Batch, image: &Var, features: &[Var; 2]) -> Result<Weighted> {
+        let (qformer, phase) = (self.qformer()?, self.phase);
+        let scale = qformer.logit_scale(graph)?;
+        let mut weighted = vec![("itc", ops::clip_loss(&features[0], &features[1], &scale)?, phase.itc)];
+        if phase.itm > 0.0 {
+            let pairs = self.pairs(graph.params(), features, scale.tensor(), &[batch])?;
+            let matching = qformer.itm_loss(graph, image, &batch.texts, &pairs)?;
+            weighted.push(("itm", matching.loss, phase.itm));
+        }
+        if phase.itg > 0.0 {
+            let caption = qformer.caption_loss(graph, image, &batch.captions, &batch.captions.next_tokens())?;
+            weighted.push(("itg", caption.loss, phase.itg));
+        }
+        Ok(weighted)
+    }
+
+    /// The losses of a part of a group, of which the mean over the group's parts is that of the group as one batch.
+    fn among(
+        &self,
+        graph: &Graph<'_>,
+        batch: &Batch,
+        image: &Var,
+        features: &[Var; 2],
+        group: &Group,
+        number: usize,
+    ) -> Result<Weighted> {
+        let (qformer, phase) = (self.qformer()?, self.phase);
+        let share = |mine: usize, all: usize| (mine * group.words.len()) as f64 / all.max(1) as f64;
+        let scale = qformer.logit_scale(graph)?;
+        let itc = group.contrast.part(number, [&features[0], &features[1]], &[scale])?;
+        let mut weighted = vec![("itc", itc, phase.itc)];
+        if phase.itm > 0.0 {
+            let mine = &group.matching[number];
+            let list = |numbers: &Vec<i32>| Tensor::from_slice(graph.params().device(), numbers, [numbers.len()]);
+            let pairs = Pairs {
+                images: list(&mine[0])?,
+                texts: list(&mine[1])?,
+                labels: list(&mine[2])?,
+            };
+            let matching = qformer.itm_loss(graph, image, &group.texts, &pairs)?;
+            let share = share(mine[0].len(), 3 * group.texts.batch);
+            weighted.push(("itm", ops::scale(&matching.loss, share)?, phase.itm));
+        }
+        if phase.itg > 0.0 {
+            let caption = qformer.caption_loss(graph, image, &batch.captions, &batch.captions.next_tokens())?;
+            let share = share(group.words[number], group.words.iter().sum());
+            weighted.push(("itg", ops::scale(&caption.loss, share)?, phase.itg));
+        }
+        Ok(weighted)
+    }
+
+    /// Every `members` parts one after another as a group, after a first pass over them; none where each is alone.
+    pub(super) fn groups<'p>(
+        &self,
+        parts: &[&Batch],
+        members: usize,
+        graph: &dyn Fn(usize) -> Graph<'p>,
+    ) -> Result<Option<Vec<Group>>> {
+        if members == 1 {
+            return Ok(None);
+        }
+        let group = |(number, parts): (usize, &[&Batch])| self.group(parts, &|i| graph(number * members + i));
+        parts
+            .chunks(members)
+            .enumerate()
+            .map(group)
+            .collect::<Result<_>>()
+            .map(Some)
+    }
+
+    fn group<'p>(&self, parts: &[&Batch], graph: &dyn Fn(usize) -> Graph<'p>) -> Result<Group> {
+        let (mut features, mut scale) = (Vec::with_capacity(parts.len()), None);
+        for (i, part) in parts.iter().enumerate() {
+            let graph = graph(i).without_gradients();
+            let [image, text] = self.features(&graph, part)?.1;
+            features.push([image.tensor().clone(), text.tensor().clone()]);
+            scale = Some((self.qformer()?.logit_scale(&graph)?.tensor().clone(), graph.params()));
+        }
+        let (scale, params) = scale.context("no parts")?;
+        let contrast = Contrast::of(&features, std::slice::from_ref(&scale), |image, text, others| {
+            Ok(ops::clip_loss(image, text, &others[0])?)
+        })?;
+        let matching = match self.phase.itm > 0.0 {
+            true => divided(&self.pairs(params, &contrast.features(), &scale, parts)?, parts)?,
+            false => Vec::new(),
+        };
+        let words = |part: &&Batch| part.captions.next_tokens().iter().filter(|&&t| t != IGNORE).count();
+        Ok(Group {
+            contrast,
+            texts: Texts::join(parts.iter().map(|part| &part.texts)),
+            matching,
+            words: parts.iter().map(words).collect(),
+        })
+    }
+
+    /// Each true pair, each image with a hard wrong caption, each caption with a hard wrong image, of all parts together.
+    fn pairs(&self, params: &Params, features: &[Var; 2], log_scale: &Tensor, parts: &[&Batch]) -> Result<Pairs> {
+        let (device, all) = (params.device(), || parts.iter().flat_map(|part| &part.pairs));
+        let n = all().count();
+        let truth: Vec<u8> = all()
+            .flat_map(|a| all().map(|b| u8::from(a.could_say(&b.caption))))
+            .collect();
+        // Parts of one batch draw what the batch would have drawn.
+        let index = parts[0].index / parts.len() as u64;
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ index.wrapping_mul(0x2545_f491_4f6c_dd1d));
         let uniform: Vec<f64> = (0..2 * n).map(|_| rng.random()).collect();
         Ok(Pairs::draw(
-            &scores(image, text)?,
-            qformer.logit_scale(graph)?.tensor(),
-            batch.hard,
-            &Tensor::from_slice(device, &batch.truth, [n, n])?,
+            &scores(&features[0], &features[1])?,
+            log_scale,
+            parts[0].hard,
+            &Tensor::from_slice(device, &truth, [n, n])?,
             &Tensor::from_slice(device, &uniform, [2 * n])?,
         )?)
     }
+}
+
+/// Pairs of a group by the part that their image is in: images counted within it, texts within the group, labels.
+fn divided(pairs: &Pairs, parts: &[&Batch]) -> Result<Vec<[Vec<i32>; 3]>> {
+    let read = |list: &Tensor| list.to_vec::<i32>();
+    let (images, texts, labels) = (read(&pairs.images)?, read(&pairs.texts)?, read(&pairs.labels)?);
+    let mut divided = Vec::with_capacity(parts.len());
+    let mut start = 0;
+    for part in parts {
+        let end = start + part.pairs.len() as i32;
+        let mine = (0..images.len()).filter(|&i| (start..end).contains(&images[i]));
+        let mine: Vec<usize> = mine.collect();
+        divided.push([
+            mine.iter().map(|&i| images[i] - start).collect(),
+            mine.iter().map(|&i| texts[i]).collect(),
+            mine.iter().map(|&i| labels[i]).collect(),
+        ]);
+        start = end;
+    }
+    Ok(divided)
 }
 
 /// Of each of an image's vectors (n, queries, dim) with each text (m, dim): (n, queries, m).

@@ -25,6 +25,8 @@ pub enum Next {
 pub trait Objective: Sync {
     /// Part of a step's batch, on the host.
     type Batch: Send + Sync;
+    /// What a step's parts know of each other.
+    type Together: Sync;
     /// The `index`-th part of `size` images, counted over the whole phase, the same whenever it is asked for; `progress`
     /// runs from 0 to 1.
     fn batch(&self, index: u64, size: usize, progress: f64) -> Result<Self::Batch>;
@@ -36,8 +38,18 @@ pub trait Objective: Sync {
     fn targets<'b>(&self, _: &'b Self::Batch) -> &'b [i32] {
         &[]
     }
-    /// The part's losses.
-    fn losses(&self, graph: &Graph<'_>, batch: &Self::Batch) -> Result<Losses>;
+    /// What a step's parts have to know of each other before any of them learns, from a first pass over all; `graph` is the
+    /// pass that a part will learn by. None: each part is learned for itself.
+    fn together<'p>(&self, _: &[Self::Batch], _: &dyn Fn(usize) -> Graph<'p>) -> Result<Option<Self::Together>> {
+        Ok(None)
+    }
+    /// The losses of a part, the `number`-th of its step.
+    fn losses(
+        &self,
+        graph: &Graph<'_>,
+        batch: &Self::Batch,
+        together: Option<(&Self::Together, usize)>,
+    ) -> Result<Losses>;
 }
 
 /// The losses of one batch.
@@ -164,6 +176,7 @@ fn learn<'p, O: Objective>(
     arenas: &mut [Tensor],
     graph: impl Fn(usize) -> Graph<'p> + Sync,
 ) -> Result<Vec<Learned>> {
+    let together = objective.together(parts, &graph)?;
     let whole: f64 = parts.iter().map(|part| objective.weight(part)).sum();
     let mut learned = Vec::with_capacity(parts.len());
     // A GPU's work comes in the same order each step.
@@ -175,7 +188,8 @@ fn learn<'p, O: Objective>(
         let first = round * arenas.len();
         let shard = |(i, (batch, gradients)): (usize, (&O::Batch, &mut Tensor))| {
             let share = objective.weight(batch) / whole.max(f64::MIN_POSITIVE);
-            learn_part(objective, &graph(first + i), batch, share, gradients)
+            let together = together.as_ref().map(|all| (all, first + i));
+            learn_part(objective, &graph(first + i), (batch, together), share, gradients)
         };
         let pairs = shards.par_iter().zip(&mut *arenas).enumerate();
         let done: Vec<Result<Learned>> = pairs.with_min_len(least).map(shard).collect();
@@ -199,11 +213,11 @@ struct Learned {
 fn learn_part<O: Objective>(
     objective: &O,
     graph: &Graph<'_>,
-    batch: &O::Batch,
+    (batch, together): (&O::Batch, Option<(&O::Together, usize)>),
     share: f64,
     gradients: &mut Tensor,
 ) -> Result<Learned> {
-    let losses = objective.losses(graph, batch)?;
+    let losses = objective.losses(graph, batch, together)?;
     // share + 0 x loss: a loss that is not finite makes every gradient so, and the step is not taken.
     let total = &losses.total;
     let share_of = Tensor::full(total.tensor().device(), total.tensor().dtype(), total.shape(), share)?;

@@ -48,6 +48,7 @@ pub enum Batch {
 
 impl Objective for Instruct<'_> {
     type Batch = Batch;
+    type Together = Vec<align::Group>;
 
     fn batch(&self, index: u64, size: usize, progress: f64) -> Result<Batch> {
         let shards = self.phase.batch_size / size;
@@ -90,10 +91,27 @@ impl Objective for Instruct<'_> {
         }
     }
 
-    fn losses(&self, graph: &Graph<'_>, batch: &Batch) -> Result<Losses> {
+    fn together<'p>(&self, parts: &[Batch], graph: &dyn Fn(usize) -> Graph<'p>) -> Result<Option<Vec<align::Group>>> {
+        let pairs = parts.iter().map_while(|part| match part {
+            Batch::Align(batch) => Some(batch),
+            Batch::Answers { .. } => None,
+        });
+        let pairs: Vec<&align::Batch> = pairs.collect();
+        match &self.align {
+            Some(align) if !pairs.is_empty() => align.groups(&pairs, self.phase.accumulate, graph),
+            _ => Ok(None),
+        }
+    }
+
+    fn losses(
+        &self,
+        graph: &Graph<'_>,
+        batch: &Batch,
+        together: Option<(&Vec<align::Group>, usize)>,
+    ) -> Result<Losses> {
         let (images, text) = match (batch, &self.align) {
             (Batch::Answers { images, text }, _) => (images, text),
-            (Batch::Align(batch), Some(align)) => return align.losses(graph, batch),
+            (Batch::Align(batch), Some(align)) => return align.losses(graph, batch, together),
             (Batch::Align(_), None) => anyhow::bail!("a batch of pairs, but no phase 1"),
         };
         let visual = match (images, self.features) {

@@ -2,6 +2,7 @@
 
 mod ahead;
 pub mod align;
+mod contrast;
 pub mod fit;
 pub mod instruct;
 
