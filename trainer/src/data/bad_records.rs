@@ -4,14 +4,14 @@ use anyhow::{Result, ensure};
 use std::path::PathBuf;
 
 /// Bad records that are named; the others are only counted.
-const NAMED: usize = 5;
+pub(super) const NAMED: usize = 5;
 
-/// A record that cannot be used. Printed as `file:line: record `id`: field: what is wrong`.
+/// A record that cannot be used. Printed as `file:line: record `id`: field: what is wrong`, without what is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadRecord {
-    /// The file of conversations.
+    /// The file of records, or their folder.
     pub file: PathBuf,
-    /// Its line, counted from 1.
+    /// Its line, counted from 1; 0 where there are no lines.
     pub line: usize,
     /// The record's `id`, where it could be read.
     pub id: Option<String>,
@@ -23,7 +23,11 @@ pub struct BadRecord {
 
 impl std::fmt::Display for BadRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        write!(f, "{}", self.file.display())?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        f.write_str(": ")?;
         if let Some(id) = &self.id {
             write!(f, "record `{id}`: ")?;
         }
