@@ -153,7 +153,7 @@ impl Corpus {
         late.bad.add(bad);
         let all = BadRecords {
             count: late.bad.count + self.bad.count,
-            first: late.bad.first.clone(),
+            ..late.bad.clone()
         };
         all.check(self.samples.len() + self.bad.count, self.max_bad)
     }

@@ -13,6 +13,7 @@ pub mod record;
 pub mod scenes;
 pub mod shards;
 mod source;
+pub mod survey;
 
 pub use corpus_source::CorpusSource;
 pub use features::Features;

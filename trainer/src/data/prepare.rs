@@ -272,3 +272,7 @@ fn pack(mut laid: Vec<Laid>, room: usize) -> Vec<Vec<Laid>> {
     }
     rows.into_iter().map(|(_, row)| row).collect()
 }
+
+#[cfg(test)]
+#[path = "prepare_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! Tar archives whose members are read where they lie, nothing unpacked: their headers are read once, the data between
 //! them passed over.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
@@ -101,11 +101,19 @@ fn index(path: &Path, mut add: impl FnMut(String, u64, u64)) -> Result<()> {
         inner: BufReader::new(file),
         read: &read,
     });
-    let damaged = |at: u64| format!("{}: no tar archive at byte {at} of {length}", path.display());
+    let damaged = |at: u64, error: Error| {
+        // Some of tar's messages repeat a whole header.
+        let why: String = error.to_string().chars().take(80).collect();
+        anyhow!(
+            "{}: no tar archive at byte {at} of {length}: {}",
+            path.display(),
+            why.escape_debug()
+        )
+    };
     // Where the last member's data end.
     let mut end = 0;
-    for entry in archive.entries_with_seek().with_context(|| damaged(0))? {
-        let entry = entry.with_context(|| damaged(end))?;
+    for entry in archive.entries_with_seek().map_err(|error| damaged(0, error))? {
+        let entry = entry.map_err(|error| damaged(end, error))?;
         read.set(0);
         let (at, size) = (entry.raw_file_position(), entry.size());
         let name = String::from_utf8(entry.path_bytes().into_owned());
@@ -193,7 +201,7 @@ fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
     let text = pattern.to_string_lossy();
     let mut paths = Vec::new();
     for part in text.split("::") {
-        braces(part, &mut paths).map_err(|message| anyhow::anyhow!("{text}: {message}"))?;
+        braces(part, &mut paths).map_err(|message| anyhow!("{text}: {message}"))?;
     }
     Ok(paths)
 }

@@ -1,0 +1,106 @@
+//! `lenslet data`: looks through data sets and keeps the good part of them.
+
+use crate::cli::{CheckArgs, DataArgs, DataVerb};
+use crate::compute;
+use crate::data::corpus::Files;
+use crate::data::formats::{Ask, Format};
+use crate::data::record::Select;
+use crate::data::survey::Survey;
+use crate::recipe::{Recipe, TokenizerKind};
+use anyhow::{Context, Result, bail, ensure};
+use model::{Tokenizer, hf, write_atomically};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+pub(super) fn run(verb: &DataVerb) -> Result<()> {
+    match verb {
+        DataVerb::Check(args) => compute::with_threads(args.threads, || check(args)),
+    }
+}
+
+fn check(args: &CheckArgs) -> Result<()> {
+    let recipe = recipe(&args.data)?;
+    let mut files = files(&args.data, recipe.as_ref())?;
+    files.max_bad = args.max_bad.unwrap_or(files.max_bad);
+    let tokenizer = tokenizer(args.tokenizer.as_deref(), recipe.as_ref())?;
+    let survey = Survey::of(&files, tokenizer.as_ref())?;
+    println!("{}: {}", files.path.display(), survey.table());
+    if let Some(path) = &args.json {
+        let json = serde_json::to_string_pretty(&survey).context("--json")?;
+        write_atomically(path, |file| writeln!(file, "{json}")).with_context(|| path.display().to_string())?;
+    }
+    ensure!(
+        !survey.is_bad(files.max_bad),
+        "{}: {} of {} records are broken, more than {} %",
+        files.path.display(),
+        survey.broken,
+        survey.usable + survey.broken,
+        100.0 * files.max_bad
+    );
+    Ok(())
+}
+
+fn recipe(args: &DataArgs) -> Result<Option<Recipe>> {
+    let Some(path) = &args.recipe else { return Ok(None) };
+    Ok(Some(Recipe::load(path, &args.set)?))
+}
+
+/// The data set that the recipe trains on, or that the arguments name.
+fn files<'a>(args: &'a DataArgs, recipe: Option<&'a Recipe>) -> Result<Files<'a>> {
+    if let Some(data) = recipe.map(|recipe| &recipe.data) {
+        let found = data.source.format().zip(data.path.as_deref());
+        let (format, path) = found.context("data.source: scenes are drawn, there is nothing to read")?;
+        return Ok(Files {
+            select: data.select(data.train_split.as_deref(), data.max_samples),
+            several: true,
+            ..data.files(format, path)
+        });
+    }
+    let (Some(format), Some(path)) = (args.source, &args.path) else {
+        bail!("--recipe, or --source and --path, say which data set");
+    };
+    let images = images(format, args.images.as_ref())?;
+    Ok(Files {
+        format,
+        path,
+        images,
+        select: Select {
+            field: args.split_field.clone().unwrap_or_else(|| Select::default().field),
+            split: args.split.clone(),
+            limit: None,
+        },
+        ask: Ask::default(),
+        max_bad: 0.01,
+        keep: None,
+        several: true,
+    })
+}
+
+fn images(format: Format, images: Option<&PathBuf>) -> Result<Option<&Path>> {
+    let name = format.name();
+    match (format.has_images(), images) {
+        (true, None) => {
+            bail!("--source {name} needs --images, the folder or archive that its image names are relative to")
+        }
+        (false, Some(_)) => bail!("--images: --source {name} has its images in --path"),
+        (_, images) => Ok(images.map(PathBuf::as_path)),
+    }
+}
+
+/// The tokenizer named, or the one the recipe reads.
+fn tokenizer(named: Option<&str>, recipe: Option<&Recipe>) -> Result<Option<Tokenizer>> {
+    if let Some(name) = named {
+        let path = Path::new(name);
+        return Ok(Some(match path.is_file() {
+            true => Tokenizer::load(path)?,
+            false => Tokenizer::open(&hf::resolve(name)?)?,
+        }));
+    }
+    let Some(recipe) = recipe else { return Ok(None) };
+    let (settings, parts) = (&recipe.tokenizer, &recipe.pretrained);
+    match (settings.kind, &settings.path, parts.text()) {
+        (_, _, Some(name)) => Ok(Some(Tokenizer::open(&hf::resolve(name)?)?)),
+        (TokenizerKind::File, Some(path), _) => Ok(Some(Tokenizer::load(path)?)),
+        _ => Ok(None),
+    }
+}
