@@ -1,6 +1,7 @@
 //! The command line: one verb each, kebab-case flags.
 
 use crate::bench::Grid;
+use crate::data::filter::likeness::MAX_HAMMING;
 use crate::data::formats::Format;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::DType;
@@ -47,6 +48,8 @@ pub enum Verb {
 pub enum DataVerb {
     /// Read everything once, images too: counts, sizes, lengths, broken and double items. Fails where too much is broken.
     Check(CheckArgs),
+    /// Write the good part of a data set to a new file, with a page that shows what was left out and why.
+    Filter(FilterArgs),
 }
 
 /// Which data set.
@@ -93,6 +96,47 @@ pub struct CheckArgs {
     /// Threads; one per core where left out.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub threads: Option<usize>,
+}
+
+/// `lenslet data filter`: keep the good part of a data set. Broken images always go; the rest as asked.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct FilterArgs {
+    /// Which data set.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// The records kept: JSON lines in the input's format, LLaVA's where that is none.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub out: PathBuf,
+    /// The page of what was left out; `report.html` beside `--out` where left out.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// A CLIP or SigLIP that tells how well image and text go together: a folder, or `owner/name` in the hub's cache.
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Keep what has at least this cosine of image and text.
+    #[arg(long, value_name = "X", requires = "model", allow_negative_numbers = true, value_parser = finite)]
+    pub min_similarity: Option<f64>,
+    /// Keep this share of what else remains, the best by similarity.
+    #[arg(long, value_name = "SHARE", requires = "model", value_parser = probability)]
+    pub keep_share: Option<f64>,
+    /// Leave out images that look like one before: their 64-bit hashes differ in at most N bits (0 to 16).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_HAMMING)))]
+    pub max_hamming: Option<u32>,
+    /// Leave out texts that share at least this part of all their words with one before.
+    #[arg(long, value_name = "SHARE", value_parser = probability)]
+    pub max_overlap: Option<f64>,
+    /// Leave out what says fewer words.
+    #[arg(long, value_name = "N")]
+    pub min_words: Option<usize>,
+    /// Leave out what says more words.
+    #[arg(long, value_name = "N")]
+    pub max_words: Option<usize>,
+    /// Leave out what has a smaller share of words that carry content and are no repetition (English).
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub min_density: Option<f64>,
+    /// Where to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 /// `lenslet bench`: time the kernels.

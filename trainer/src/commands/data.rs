@@ -1,12 +1,14 @@
 //! `lenslet data`: looks through data sets and keeps the good part of them.
 
-use crate::cli::{CheckArgs, DataArgs, DataVerb};
+use crate::cli::{CheckArgs, DataArgs, DataVerb, FilterArgs};
 use crate::compute;
 use crate::data::corpus::Files;
+use crate::data::filter::{self, Criteria, Judge, Judged, Kept, Reason, write};
 use crate::data::formats::{Ask, Format};
 use crate::data::record::Select;
 use crate::data::survey::Survey;
 use crate::recipe::{Recipe, TokenizerKind};
+use crate::report::table::Table;
 use anyhow::{Context, Result, bail, ensure};
 use model::{Tokenizer, hf, write_atomically};
 use std::io::Write;
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 pub(super) fn run(verb: &DataVerb) -> Result<()> {
     match verb {
         DataVerb::Check(args) => compute::with_threads(args.threads, || check(args)),
+        DataVerb::Filter(args) => compute::with_threads(args.compute.threads, || filter(args)),
     }
 }
 
@@ -38,6 +41,80 @@ fn check(args: &CheckArgs) -> Result<()> {
         100.0 * files.max_bad
     );
     Ok(())
+}
+
+fn filter(args: &FilterArgs) -> Result<()> {
+    let recipe = recipe(&args.data)?;
+    let files = files(&args.data, recipe.as_ref())?;
+    let report = args
+        .report
+        .clone()
+        .unwrap_or_else(|| args.out.with_file_name("report.html"));
+    for out in [&args.out, &report] {
+        let same = |input: &Path| {
+            std::fs::canonicalize(input)
+                .ok()
+                .is_some_and(|input| std::fs::canonicalize(out).ok() == Some(input))
+        };
+        let input = [Some(files.path), files.images].into_iter().flatten().any(same);
+        ensure!(!input, "{}: is the input, which stays as it is", out.display());
+    }
+    ensure!(
+        args.out != report,
+        "{}: given for the records and for the page",
+        report.display()
+    );
+    let criteria = Criteria {
+        min_words: args.min_words,
+        max_words: args.max_words,
+        min_density: args.min_density,
+        max_hamming: args.max_hamming,
+        max_overlap: args.max_overlap,
+        min_similarity: args.min_similarity,
+        keep_share: args.keep_share,
+    };
+    ensure!(
+        args.model.is_none() || args.min_similarity.is_some() || args.keep_share.is_some(),
+        "--model compares images with texts: say what to keep by --min-similarity or --keep-share"
+    );
+    let judge = match &args.model {
+        Some(name) => Some(Judge::open(&hf::resolve(name)?, &compute::open(&args.compute.device)?)?),
+        None => None,
+    };
+    let judged = Judged::of(&files, &criteria, judge.as_ref())?;
+    let kept = write(&judged, &args.out)?;
+    filter::report(&judged, &criteria, &report)?;
+    show(&judged, kept, args, &files);
+    println!("what went and why, with pictures: {}", report.display());
+    Ok(())
+}
+
+/// What went, and how to train on what is kept.
+fn show(judged: &Judged, kept: Kept, args: &FilterArgs, files: &Files<'_>) {
+    let mut table = Table::new(["left out", "records"]);
+    let unread = judged.found.bad.count;
+    if unread > 0 {
+        table.row(["record cannot be read".to_string(), unread.to_string()]);
+    }
+    for reason in Reason::ALL {
+        table.row([reason.name().to_string(), judged.count(reason).to_string()]);
+    }
+    println!("{table}");
+    println!(
+        "kept {} of {} records; to train on them:\n",
+        kept.records,
+        judged.verdicts.len() + unread
+    );
+    println!("[data]\nsource = \"{}\"\npath = {:?}", kept.format.name(), args.out);
+    let images = files.images.unwrap_or(files.path);
+    // Images of shards are named by their shard, those of a folder by their place in it.
+    let shards = files.format == Format::Webdataset && images.is_dir();
+    let images = if shards {
+        images.join("*.tar")
+    } else {
+        images.to_owned()
+    };
+    println!("images = {images:?}\n");
 }
 
 fn recipe(args: &DataArgs) -> Result<Option<Recipe>> {

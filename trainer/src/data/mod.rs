@@ -4,6 +4,7 @@ pub mod bad_records;
 pub mod corpus;
 mod corpus_source;
 mod features;
+pub mod filter;
 pub mod formats;
 pub mod images;
 pub mod order;

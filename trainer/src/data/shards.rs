@@ -34,7 +34,7 @@ pub struct Shards {
 
 impl Shards {
     /// The archives of `pattern`: one file, several joined by `::`, ranges and choices in braces
-    /// (`shard-{000..003}.tar`, `{a,b}.tar`), or a folder, whose `.tar` files are taken in alphabetical order. `seen` is
+    /// (`shard-{000..003}.tar`, `{a,b}.tar`), or a folder or its `*.tar`, taken in alphabetical order. `seen` is
     /// shown each member's name, `shard-000.tar/cat.jpg`, in order.
     ///
     /// # Errors
@@ -185,16 +185,21 @@ pub(super) fn is_pattern(path: &Path) -> bool {
 
 /// The archives a pattern stands for; see [`Shards::open`].
 fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
-    if pattern.is_dir() {
-        let about = || format!("{}: cannot be read", pattern.display());
+    let all = pattern.file_name().is_some_and(|name| name == "*.tar");
+    let folder = match all {
+        true => pattern.parent().unwrap_or(Path::new("")),
+        false => pattern,
+    };
+    if all || folder.is_dir() {
+        let about = || format!("{}: cannot be read", folder.display());
         let mut paths = Vec::new();
-        for entry in std::fs::read_dir(pattern).with_context(about)? {
+        for entry in std::fs::read_dir(folder).with_context(about)? {
             let path = entry.with_context(about)?.path();
             if path.extension().is_some_and(|ending| ending == "tar") {
                 paths.push(path);
             }
         }
-        ensure!(!paths.is_empty(), "{}: no .tar files in this folder", pattern.display());
+        ensure!(!paths.is_empty(), "{}: no .tar files in this folder", folder.display());
         paths.sort();
         return Ok(paths);
     }

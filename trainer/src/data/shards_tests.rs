@@ -40,7 +40,7 @@ fn members_of_all_shards_come_in_order_with_long_names_too() {
         ("0.tar/empty.txt".into(), Vec::new()),
         ("1.tar/a.txt".into(), vec![7; 5000]),
     ];
-    for pattern in ["{0..1}.tar", "{0,1}.tar", ""] {
+    for pattern in ["{0..1}.tar", "{0,1}.tar", "", "*.tar"] {
         assert_eq!(open(&[&first, &second], pattern).unwrap(), expected, "{pattern}");
     }
 }
