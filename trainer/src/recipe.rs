@@ -174,19 +174,16 @@ impl Data {
 
     /// The data set of `path`, with what this table says of its images, questions and bad records.
     pub fn files<'a>(&'a self, format: Format, path: &'a Path) -> Files<'a> {
-        let usual = Ask::default();
+        let usual = Files::new(format, path, self.images.as_deref());
         Files {
-            format,
-            path,
-            images: self.images.as_deref(),
             select: self.select(None, None),
             ask: Ask {
-                question: self.question.clone().unwrap_or(usual.question),
-                templates: self.templates.clone().unwrap_or(usual.templates),
+                question: self.question.clone().unwrap_or(usual.ask.question),
+                templates: self.templates.clone().unwrap_or(usual.ask.templates),
             },
-            max_bad: self.max_bad.unwrap_or(0.01),
+            max_bad: self.max_bad.unwrap_or(usual.max_bad),
             keep: self.keep,
-            several: false,
+            ..usual
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::cli::{CheckArgs, DataArgs, DataVerb, FilterArgs};
 use crate::compute;
 use crate::data::corpus::Files;
 use crate::data::filter::{self, Criteria, Judge, Judged, Kept, Reason, write};
-use crate::data::formats::{Ask, Format};
+use crate::data::formats::Format;
 use crate::data::record::Select;
 use crate::data::survey::Survey;
 use crate::recipe::{Recipe, TokenizerKind};
@@ -51,6 +51,9 @@ fn filter(args: &FilterArgs) -> Result<()> {
         .clone()
         .unwrap_or_else(|| args.out.with_file_name("report.html"));
     for out in [&args.out, &report] {
+        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let there = folder.is_none_or(Path::is_dir);
+        ensure!(there, "{}: its folder is not there; make it first", out.display());
         let same = |input: &Path| {
             std::fs::canonicalize(input)
                 .ok()
@@ -129,7 +132,6 @@ fn files<'a>(args: &'a DataArgs, recipe: Option<&'a Recipe>) -> Result<Files<'a>
         let (format, path) = found.context("data.source: scenes are drawn, there is nothing to read")?;
         return Ok(Files {
             select: data.select(data.train_split.as_deref(), data.max_samples),
-            several: true,
             ..data.files(format, path)
         });
     }
@@ -138,18 +140,12 @@ fn files<'a>(args: &'a DataArgs, recipe: Option<&'a Recipe>) -> Result<Files<'a>
     };
     let images = images(format, args.images.as_ref())?;
     Ok(Files {
-        format,
-        path,
-        images,
         select: Select {
             field: args.split_field.clone().unwrap_or_else(|| Select::default().field),
             split: args.split.clone(),
             limit: None,
         },
-        ask: Ask::default(),
-        max_bad: 0.01,
-        keep: None,
-        several: true,
+        ..Files::new(format, path, images)
     })
 }
 

@@ -90,6 +90,22 @@ pub struct Files<'a> {
     pub several: bool,
 }
 
+impl<'a> Files<'a> {
+    /// All records of a set, as they are used where nothing else is said.
+    pub fn new(format: Format, path: &'a Path, images: Option<&'a Path>) -> Files<'a> {
+        Files {
+            format,
+            path,
+            images,
+            select: Select::default(),
+            ask: Ask::default(),
+            max_bad: 0.01,
+            keep: None,
+            several: false,
+        }
+    }
+}
+
 impl Corpus {
     /// Reads the records, and brings every image they name to the processor's size, at once or whenever it is asked for.
     ///

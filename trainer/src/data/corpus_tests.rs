@@ -5,17 +5,11 @@ use std::fmt::Write;
 
 fn files<'a>(conversations: &'a Path, images: &'a Path, split: Option<&str>) -> Files<'a> {
     Files {
-        format: Format::Llava,
-        path: conversations,
-        images: Some(images),
         select: Select {
             split: split.map(String::from),
             ..Select::default()
         },
-        ask: Ask::default(),
-        max_bad: 0.01,
-        keep: None,
-        several: false,
+        ..Files::new(Format::Llava, conversations, Some(images))
     }
 }
 

@@ -1,22 +1,11 @@
 use super::*;
-use crate::data::formats::{Ask, Format};
-use crate::data::record::Select;
+use crate::data::formats::Format;
 use crate::data::test_data;
 use std::fs;
 use std::path::Path;
 
 fn survey(format: Format, path: &Path, images: Option<&Path>) -> Survey {
-    let files = Files {
-        format,
-        path,
-        images,
-        select: Select::default(),
-        ask: Ask::default(),
-        max_bad: 0.01,
-        keep: None,
-        several: true,
-    };
-    Survey::of(&files, None).unwrap()
+    Survey::of(&Files::new(format, path, images), None).unwrap()
 }
 
 fn spread(survey: &Survey, name: &str) -> Spread {

@@ -2,7 +2,6 @@ use super::*;
 use crate::data::formats::Ask;
 use crate::data::record::Select;
 use std::fs;
-use std::path::Path;
 use tempfile::TempDir;
 
 /// Ten records: three of one image, one of its copy, one broken, short, long, thin and repeated texts.
@@ -44,19 +43,6 @@ fn set() -> TempDir {
     folder
 }
 
-fn files<'a>(format: Format, path: &'a Path, images: Option<&'a Path>) -> Files<'a> {
-    Files {
-        format,
-        path,
-        images,
-        select: Select::default(),
-        ask: Ask::default(),
-        max_bad: 0.01,
-        keep: None,
-        several: true,
-    }
-}
-
 const STRICT: Criteria = Criteria {
     min_words: Some(5),
     max_words: Some(12),
@@ -71,7 +57,12 @@ const STRICT: Criteria = Criteria {
 fn each_record_goes_for_the_first_reason_that_holds_and_the_rest_stays_as_it_was() {
     let folder = set();
     let path = folder.path().join("d.json");
-    let judged = Judged::of(&files(Format::Completion, &path, Some(folder.path())), &STRICT, None).unwrap();
+    let judged = Judged::of(
+        &Files::new(Format::Completion, &path, Some(folder.path())),
+        &STRICT,
+        None,
+    )
+    .unwrap();
     let reasons: Vec<Option<(Reason, Option<usize>)>> = judged
         .verdicts
         .iter()
@@ -127,7 +118,7 @@ fn without_criteria_only_what_is_broken_goes() {
     let folder = set();
     let path = folder.path().join("d.json");
     let judged = Judged::of(
-        &files(Format::Completion, &path, Some(folder.path())),
+        &Files::new(Format::Completion, &path, Some(folder.path())),
         &Criteria::default(),
         None,
     )
@@ -143,7 +134,7 @@ fn what_is_no_json_by_lines_is_kept_as_llava_or_coco() {
     fs::copy(folder.path().join("a.png"), class.join("1.png")).unwrap();
     let root = folder.path().join("classes");
     let out = folder.path().join("kept.jsonl");
-    let judged = Judged::of(&files(Format::Folder, &root, None), &Criteria::default(), None).unwrap();
+    let judged = Judged::of(&Files::new(Format::Folder, &root, None), &Criteria::default(), None).unwrap();
     assert_eq!(write(&judged, &out).unwrap().format, Format::Llava);
     let (found, source) = Format::Llava
         .open(&out, Some(&root), &Select::default(), &Ask::default())
@@ -160,7 +151,7 @@ fn what_is_no_json_by_lines_is_kept_as_llava_or_coco() {
     let path = folder.path().join("coco.json");
     fs::write(&path, published).unwrap();
     let judged = Judged::of(
-        &files(Format::Coco, &path, Some(folder.path())),
+        &Files::new(Format::Coco, &path, Some(folder.path())),
         &Criteria::default(),
         None,
     )
@@ -185,7 +176,12 @@ fn short_answers_are_judged_with_their_questions() {
         max_overlap: Some(0.9),
         ..Criteria::default()
     };
-    let judged = Judged::of(&files(Format::Completion, &path, Some(folder.path())), &strict, None).unwrap();
+    let judged = Judged::of(
+        &Files::new(Format::Completion, &path, Some(folder.path())),
+        &strict,
+        None,
+    )
+    .unwrap();
     assert_eq!(judged.texts, ["is it red ? yes", "is it blue ? yes"]);
     assert_eq!(judged.kept().count(), 2);
 }
