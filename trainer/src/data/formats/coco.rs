@@ -5,7 +5,7 @@ use super::fault::{Fault, fault, kind};
 use super::json::{self, Object};
 use crate::data::bad_records::BadRecord;
 use crate::data::record::{Content, Found, Record, Select};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -13,6 +13,9 @@ use std::path::Path;
 
 /// The most captions of one image.
 const MAX_CAPTIONS: usize = 1000;
+
+/// The largest published file in bytes, ten times COCO's own: it is held as a whole.
+const MAX_PUBLISHED: usize = 1 << 30;
 
 /// The published file; whatever else it holds is passed over.
 #[derive(Deserialize)]
@@ -83,6 +86,12 @@ fn caption_text(value: Option<&Value>, field: &str) -> Result<String, Fault> {
 /// COCO's own file: captions are gathered under their images, whose order is kept.
 fn published(bytes: &[u8], file: &Path, select: &Select, question: &str) -> Result<Found> {
     let start = json::first(bytes).unwrap_or(0);
+    ensure!(
+        bytes.len() <= MAX_PUBLISHED,
+        "{}: {} bytes are more than the {MAX_PUBLISHED} that one object may have; write JSON lines of `file` and `captions`",
+        file.display(),
+        bytes.len()
+    );
     let Published { images, annotations } = match serde_json::from_slice(&bytes[start..]) {
         Ok(published) => published,
         Err(error) => bail!(
