@@ -15,12 +15,20 @@ pub fn alignment(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus
     let Some(qformer) = &vlm.qformer else {
         return Ok(Figures::new());
     };
-    let pair = |sample: &Sample| Pair {
-        image: heldout.images[sample.image].clone(),
-        caption: sample.turns[0].answer.clone(),
-        scene: None,
+    let pair = |sample: &Sample| {
+        Ok(Pair {
+            image: heldout.picture(sample)?,
+            caption: sample.turns[0].answer.clone(),
+            others: sample.captions.clone(),
+            scene: None,
+        })
     };
-    let pairs: Vec<Pair> = heldout.samples.iter().take(count).map(pair).collect();
+    let pairs = heldout
+        .samples
+        .iter()
+        .take(count)
+        .map(pair)
+        .collect::<Result<Vec<_>>>()?;
     retrieval(vlm, qformer, params, prepare, &pairs)
 }
 
@@ -28,13 +36,13 @@ pub fn alignment(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus
 pub fn instruction(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus, count: usize) -> Result<Figures> {
     let samples = &heldout.samples[..heldout.samples.len().min(count)];
     let turns = |s: &Sample| vec![(s.turns[0].question.clone(), s.turns[0].answer.clone())];
-    let seen: Vec<Asked> = samples
-        .iter()
-        .map(|s| Asked {
-            image: heldout.images[s.image].clone(),
+    let asked = |s: &Sample| {
+        Ok(Asked {
+            image: heldout.picture(s)?,
             turns: turns(s),
         })
-        .collect();
+    };
+    let seen = samples.iter().map(asked).collect::<Result<Vec<_>>>()?;
     let blank: Vec<Asked> = samples
         .iter()
         .map(|s| Asked {

@@ -45,6 +45,7 @@ impl SceneEval<'_> {
             Pair {
                 image: scene.render(self.scenes.image_size),
                 caption: scene.any_caption(&mut rng).to_string(),
+                others: Vec::new(),
                 scene: Some(scene.clone()),
             }
         };
