@@ -2,7 +2,8 @@
 
 use super::Figures;
 use super::answers::{Asked, answers};
-use super::retrieval::retrieval;
+use super::comparing::{comparer, retrieval};
+use super::pictures::blank;
 use crate::data::corpus::{Corpus, Sample};
 use crate::data::{Pair, Prepare};
 use anyhow::Result;
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 
 /// Retrieval between the images and their first answers, read as captions. Empty without a Q-Former.
 pub fn alignment(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus, count: usize) -> Result<Figures> {
-    let Some(qformer) = &vlm.qformer else {
+    let Some(comparer) = comparer(vlm, params, prepare) else {
         return Ok(Figures::new());
     };
     let pair = |sample: &Sample| Pair {
@@ -21,7 +22,7 @@ pub fn alignment(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus
         scene: None,
     };
     let pairs: Vec<Pair> = heldout.samples.iter().take(count).map(pair).collect();
-    retrieval(vlm, qformer, params, prepare, &pairs)
+    retrieval(&comparer, &pairs)
 }
 
 /// The share of first questions answered word for word, of the most frequent answer, and of a blank image.
@@ -35,10 +36,10 @@ pub fn instruction(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corp
             turns: turns(s),
         })
         .collect();
-    let blank: Vec<Asked> = samples
+    let unseen: Vec<Asked> = samples
         .iter()
         .map(|s| Asked {
-            image: prepare.blank(),
+            image: blank(&prepare.processor),
             turns: turns(s),
         })
         .collect();
@@ -55,7 +56,7 @@ pub fn instruction(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corp
         ("answers.majority".into(), majority),
         (
             "control.blank.answers.exact".into(),
-            exact(&answers(vlm, params, prepare, &blank)?, &blank, prepare)?,
+            exact(&answers(vlm, params, prepare, &unseen)?, &unseen, prepare)?,
         ),
     ]))
 }

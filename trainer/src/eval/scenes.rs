@@ -1,7 +1,9 @@
 //! The held-out table on the built-in scenes: every ability beside chance and a blank image.
 
 use super::answers::{Asked, answers};
-use super::retrieval::{matches, retrieval};
+use super::comparing::{comparer, retrieval};
+use super::metrics::chair::Chair;
+use super::pictures::blank;
 use super::{Figures, YesNo};
 use crate::data::scenes::{Negatives, QuestionKind, Relation, Scene, Scenes, Split, Turn};
 use crate::data::scenes::{balanced_questions, evaluation, hallucinated, is_true, mentions};
@@ -36,7 +38,7 @@ pub struct SceneEval<'a> {
 impl SceneEval<'_> {
     /// Matching and retrieval by the Q-Former: what phase 1 teaches. Empty without a Q-Former.
     pub fn alignment(&self) -> Result<Figures> {
-        let Some(qformer) = &self.vlm.qformer else {
+        let Some(comparer) = comparer(self.vlm, self.params, self.prepare) else {
             return Ok(Figures::new());
         };
         let scenes = self.drawn(Split::HeldOut);
@@ -49,7 +51,7 @@ impl SceneEval<'_> {
             }
         };
         let pairs: Vec<Pair> = scenes.iter().enumerate().map(pair).collect();
-        let mut figures = retrieval(self.vlm, qformer, self.params, self.prepare, &pairs)?;
+        let mut figures = retrieval(&comparer, &pairs)?;
         let (mut random, mut hard) = (YesNo::default(), YesNo::default());
         let (mut asked, mut kinds) = (Vec::new(), Vec::new());
         for (i, (scene, pair)) in scenes.iter().zip(&pairs).enumerate() {
@@ -59,7 +61,8 @@ impl SceneEval<'_> {
             asked.push((&pair.image, scene.altered_caption(&mut rng).to_string()));
             kinds.extend([0, 1, 2]);
         }
-        let found = matches(self.vlm, qformer, self.params, self.prepare, &asked)?;
+        let asked: Vec<(&RgbImage, &str)> = asked.iter().map(|(image, text)| (*image, text.as_str())).collect();
+        let found = comparer.matches(&asked)?;
         for (kind, yes) in kinds.into_iter().zip(found) {
             let answer = if yes { "yes" } else { "no" };
             match kind {
@@ -82,7 +85,7 @@ impl SceneEval<'_> {
         let questions: Vec<Vec<Turn>> = scenes.iter().enumerate().map(|(i, s)| self.questions(s, i)).collect();
         let images: Vec<RgbImage> = scenes.iter().map(|s| s.render(self.scenes.image_size)).collect();
         let mut figures = self.short_answers("", &images, &questions)?;
-        let blank = vec![self.prepare.blank(); images.len()];
+        let blank = vec![blank(&self.prepare.processor); images.len()];
         figures.extend(self.short_answers("control.blank.", &blank, &questions)?);
         figures.extend(self.captions("", &scenes, &images)?);
         figures.extend(self.unseen()?);
@@ -151,23 +154,21 @@ impl SceneEval<'_> {
                     .answer(self.params, &pixels, &prompts, CAPTION, tokenizer.ends())?,
             );
         }
-        let (mut right, mut complete, mut named, mut absent, mut bad) = (0, 0, 0, 0, 0);
+        let (mut right, mut complete, mut chair) = (0, 0, Chair::default());
         for (scene, ids) in scenes.iter().zip(&ids) {
             let text = tokenizer.decode(ids)?;
             let (all, wrong) = (mentions(&text), hallucinated(&text, scene));
             let truth = is_true(&text, scene);
             right += usize::from(truth);
             complete += usize::from(truth && all.len() == scene.objects.len());
-            named += all.len();
-            absent += wrong.len();
-            bad += usize::from(!wrong.is_empty());
+            chair.add(all.len(), wrong.len());
         }
         let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
         let rows = [
             ("caption.truth", share(right, scenes.len())),
             ("caption.complete", share(complete, scenes.len())),
-            ("chair.mention", share(absent, named)),
-            ("chair.caption", share(bad, scenes.len())),
+            ("chair.mention", chair.of_mentions()),
+            ("chair.caption", chair.of_captions()),
         ];
         Ok(rows.map(|(key, value)| (format!("{prefix}{key}"), value)).into())
     }

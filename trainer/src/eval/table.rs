@@ -4,11 +4,13 @@ use super::Figures;
 use crate::report::table::Table;
 
 /// Rows of the table: a name, the figure's key, and what guessing reaches, if that is known.
-const ROWS: [(&str, &str, Option<f64>); 30] = [
+const ROWS: [(&str, &str, Option<f64>); 32] = [
     ("image -> text R@1", "retrieval.image_to_text.r1", None),
     ("image -> text R@5", "retrieval.image_to_text.r5", None),
+    ("image -> text R@10", "retrieval.image_to_text.r10", None),
     ("text -> image R@1", "retrieval.text_to_image.r1", None),
     ("text -> image R@5", "retrieval.text_to_image.r5", None),
+    ("text -> image R@10", "retrieval.text_to_image.r10", None),
     ("matching, random negatives", "matching.random.accuracy", Some(0.5)),
     ("matching, hard negatives", "matching.hard.accuracy", Some(0.5)),
     ("existence", "existence.accuracy", Some(0.5)),

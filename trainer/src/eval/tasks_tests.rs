@@ -1,0 +1,1 @@
+//! Readers of benchmarks: what they understand, and that nothing makes them panic.
