@@ -5,7 +5,7 @@ pub const COCO: &str = "\
 person, man, woman, boy, girl, child, kid, baby, toddler, infant, lady, guy, gentleman, adult, teenager, crowd, player, \
 batter, pitcher, catcher, umpire, skier, snowboarder, surfer, skateboarder, skater, cyclist, biker, rider, passenger, \
 driver, chef, cook, waiter, waitress, worker, officer, policeman, police officer, fireman, soldier, farmer, tourist, \
-pedestrian, spectator, student, teacher, bride, groom, mother, father, son, daughter, brother, sister, friend, couple, \
+pedestrian, spectator, student, teacher, bride, groom, mother, father, son, daughter, brother, sister, friend, \
 family, someone
 bicycle, bike, mountain bike
 car, automobile, taxi, cab, suv, sedan, minivan, van, convertible, police car
@@ -20,7 +20,7 @@ fire hydrant, hydrant
 stop sign
 parking meter
 bench, park bench
-bird, pigeon, seagull, gull, duck, goose, parrot, owl, swan, crow, flamingo, chicken, hen, rooster, eagle, sparrow, pelican, \
+bird, pigeon, seagull, gull, duck, goose, parrot, owl, swan, crow, flamingo, hen, rooster, eagle, sparrow, pelican, \
 parakeet, heron, penguin
 cat, kitten, kitty
 dog, puppy, hound, poodle, terrier, bulldog, retriever
@@ -42,7 +42,7 @@ snowboard, snow board
 sports ball, ball, baseball, soccer ball, tennis ball, football, basketball, volleyball
 kite
 baseball bat, bat
-baseball glove, glove, mitt, catcher mitt
+baseball glove, mitt, catcher mitt
 skateboard, skate board
 surfboard, surf board, longboard
 tennis racket, racket, racquet, tennis racquet

@@ -77,19 +77,21 @@ impl Measure {
     }
 
     /// Its 95 % interval: Wilson's for a share of independent items that are right or wrong, else a bootstrap over clusters.
+    /// Where no resample differs that tells nothing of the spread: a share then has Wilson's of as many items as clusters,
+    /// other figures have none.
     pub fn interval(&self, seed: u64) -> Option<Interval> {
-        let share_of_whole = std::ptr::fn_addr_eq(self.formula, share as Formula)
-            && self.clusters.len() == self.items
-            && self
-                .clusters
-                .values()
-                .all(|sums| sums[1] == 1.0 && (sums[0] == 0.0 || sums[0] == 1.0));
-        if share_of_whole {
-            let right: f64 = self.clusters.values().map(|sums| sums[0]).sum();
-            return wilson(right, self.items as f64);
+        let is_share = std::ptr::fn_addr_eq(self.formula, share as Formula);
+        let binary = |sums: &Vec<f64>| sums[1] == 1.0 && (sums[0] == 0.0 || sums[0] == 1.0);
+        let clusters = self.clusters.len() as f64;
+        if is_share && self.clusters.len() == self.items && self.clusters.values().all(binary) {
+            return wilson(self.value() * clusters, clusters);
         }
-        let clusters: Vec<Vec<f64>> = self.clusters.values().cloned().collect();
-        bootstrap(&clusters, seed, self.formula)
+        let sums: Vec<Vec<f64>> = self.clusters.values().cloned().collect();
+        match bootstrap(&sums, seed, self.formula)? {
+            Interval { low, high } if low < high => Some(Interval { low, high }),
+            _ if is_share && (0.0..=1.0).contains(&self.value()) => wilson(self.value() * clusters, clusters),
+            _ => None,
+        }
     }
 }
 
@@ -113,6 +115,12 @@ mod tests {
     fn clusters_and_parts_are_resampled() {
         let clustered = Measure::mean("x", [(0, 1.0), (0, 1.0), (1, 0.0), (1, 0.0)]);
         assert_eq!(clustered.interval(0), Some(Interval { low: 0.0, high: 1.0 }));
+        let never = Measure::mean("x", [(0, 0.0), (0, 0.0), (1, 0.0), (1, 0.0)]);
+        assert_eq!(
+            never.interval(0),
+            wilson(0.0, 2.0),
+            "nothing right in two clusters is not surely nothing"
+        );
         let parts = Measure::mean("x", (0..50).map(|i| (i, 0.3 + 0.4 * (i % 2) as f64)));
         let interval = parts.interval(0).unwrap();
         assert!(interval.low > 0.4 && interval.high < 0.6 && interval.low < 0.5 && interval.high > 0.5);
