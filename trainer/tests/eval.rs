@@ -149,7 +149,7 @@ impl Benchmarks {
                  \"relation\": \"{relation}\"}}\n",
                 i % 2
             );
-            let people = vec!["\"two\""; 10].join(", ");
+            let people = ["\"two\""; 10].join(", ");
             vqa += &format!("{{\"image\": \"{i}.png\", \"question\": \"How many?\", \"answers\": [{people}]}}\n");
             lines += &format!(
                 "{{\"file\": \"{i}.png\", \"captions\": [\"a dog {i}\", \"the red dog\"], \

@@ -2,7 +2,7 @@
 
 use super::metrics::retrieval::Scored;
 use crate::data::{Pair, Prepare};
-use crate::eval::Figures;
+use crate::eval::{Figures, figures};
 use crate::phases::align::similarity;
 use anyhow::{Context, Result, bail};
 use engine::{DType, Graph, Params, Tensor, Var};
@@ -263,11 +263,7 @@ pub fn retrieval(comparer: &Comparer<'_>, pairs: &[Pair]) -> Result<Figures> {
         scores: comparer.scores(&images, &comparer.texts(&captions)?)?,
         image_of: (0..pairs.len()).collect(),
     };
-    let measures = scored.measures(&[1, 5, 10]);
-    Ok(measures
-        .iter()
-        .map(|m| (format!("retrieval.{}", m.name), m.value()))
-        .collect())
+    Ok(figures("retrieval.", &scored.measures(&[1, 5, 10])))
 }
 
 /// A run's model as one that compares; None without a Q-Former that takes texts.

@@ -1,9 +1,10 @@
 //! Measuring on conversations from disk that were kept out of training.
 
-use super::Figures;
 use super::answers::{Asked, answers};
 use super::comparing::{comparer, retrieval};
+use super::metrics::Measure;
 use super::pictures::blank;
+use super::{Figures, figures};
 use crate::data::corpus::{Corpus, Sample};
 use crate::data::{Pair, Prepare};
 use anyhow::Result;
@@ -48,25 +49,25 @@ pub fn instruction(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corp
         *frequency.entry(asked.turns[0].1.as_str()).or_default() += 1;
     }
     let majority = frequency.values().copied().max().unwrap_or(0) as f64 / samples.len().max(1) as f64;
-    Ok(Figures::from([
-        (
-            "answers.exact".into(),
-            exact(&answers(vlm, params, prepare, &seen)?, &seen, prepare)?,
-        ),
-        ("answers.majority".into(), majority),
-        (
-            "control.blank.answers.exact".into(),
-            exact(&answers(vlm, params, prepare, &unseen)?, &unseen, prepare)?,
-        ),
-    ]))
+    let exact = |prefix, asked: &[Asked]| -> Result<Figures> {
+        let right = exact(&answers(vlm, params, prepare, asked)?, asked, prepare)?;
+        let scores = samples
+            .iter()
+            .zip(right)
+            .map(|(sample, right)| (sample.image, f64::from(u8::from(right))));
+        Ok(figures(prefix, &[Measure::mean("answers.exact", scores)]))
+    };
+    let mut found = exact("", &seen)?;
+    found.extend(exact("control.blank.", &unseen)?);
+    found.insert("answers.majority".into(), majority);
+    Ok(found)
 }
 
-/// Compares as the tokenizer sees it: case and spacing that it drops do not count.
-fn exact(said: &[Vec<String>], asked: &[Asked], prepare: &Prepare) -> Result<f64> {
-    let mut right = 0;
-    for (said, asked) in said.iter().zip(asked) {
+/// Which answers are the expected ones, as the tokenizer sees it: case and spacing that it drops do not count.
+fn exact(said: &[Vec<String>], asked: &[Asked], prepare: &Prepare) -> Result<Vec<bool>> {
+    let right = |(said, asked): (&Vec<String>, &Asked)| {
         let ids = prepare.tokenizer.encode(&asked.turns[0].1)?;
-        right += usize::from(said[0] == prepare.tokenizer.decode(&ids)?);
-    }
-    Ok(right as f64 / asked.len().max(1) as f64)
+        Ok(said[0] == prepare.tokenizer.decode(&ids)?)
+    };
+    said.iter().zip(asked).map(right).collect()
 }

@@ -19,9 +19,24 @@ pub mod subject;
 pub mod table;
 pub mod tasks;
 
-pub use metrics::YesNo;
-
+use metrics::Measure;
 use std::collections::BTreeMap;
 
-/// Figures by flat name, such as `existence.adversarial.f1`: shares from 0 to 1.
+/// Figures by flat name, such as `existence.adversarial.f1`: shares from 0 to 1. The ends of their 95 % intervals are
+/// `interval.existence.adversarial.f1.low` and `.high`, what is left of them with a blank image
+/// `control.blank.existence.adversarial.f1`.
 pub type Figures = BTreeMap<String, f64>;
+
+/// Measures as figures, with their intervals unless they are controls.
+pub fn figures(prefix: &str, measures: &[Measure]) -> Figures {
+    let mut figures = Figures::new();
+    for measure in measures {
+        let key = format!("{prefix}{}", measure.name);
+        if let Some(interval) = measure.interval(0).filter(|_| !prefix.starts_with("control.")) {
+            figures.insert(format!("interval.{key}.low"), interval.low);
+            figures.insert(format!("interval.{key}.high"), interval.high);
+        }
+        figures.insert(key, measure.value());
+    }
+    figures
+}

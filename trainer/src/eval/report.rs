@@ -2,6 +2,7 @@
 
 use super::runner::{Figure, Outcome};
 use super::subject::Ability;
+use super::table::{interval, percent};
 use crate::report::table::Table;
 use crate::run_folder::write_whole;
 use anyhow::{Context, Result, bail};
@@ -24,22 +25,14 @@ pub fn table(outcome: &Outcome) -> Table {
         "guess",
         "items",
     ]);
-    let number = |value: Option<f64>| match value {
-        Some(value) if value.is_finite() => format!("{:.1}", 100.0 * value),
-        _ => "-".into(),
-    };
     for figure in &outcome.figures {
-        let interval = match (figure.low, figure.high) {
-            (Some(low), Some(high)) => format!("{} to {}", number(Some(low)), number(Some(high))),
-            _ => "-".into(),
-        };
         table.row([
             figure.name.clone(),
-            number(Some(figure.value)),
-            interval,
-            number(figure.blank),
-            number(figure.text_only.or(figure.shuffled)),
-            number(figure.guess),
+            percent(Some(figure.value)),
+            interval(figure.low.zip(figure.high)),
+            percent(figure.blank),
+            percent(figure.text_only.or(figure.shuffled)),
+            percent(figure.guess),
             figure.items.to_string(),
         ]);
     }

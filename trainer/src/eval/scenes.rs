@@ -1,10 +1,11 @@
 //! The held-out table on the built-in scenes: every ability beside chance and a blank image.
 
+use super::Figures;
 use super::answers::{Asked, answers};
 use super::comparing::{comparer, retrieval};
-use super::metrics::chair::Chair;
+use super::metrics::chair::{self, Mentions};
+use super::metrics::{Measure, yes_no};
 use super::pictures::blank;
-use super::{Figures, YesNo};
 use crate::data::scenes::{Negatives, QuestionKind, Relation, Scene, Scenes, Split, Turn};
 use crate::data::scenes::{balanced_questions, evaluation, hallucinated, is_true, mentions};
 use crate::data::{Pair, Prepare};
@@ -52,30 +53,22 @@ impl SceneEval<'_> {
         };
         let pairs: Vec<Pair> = scenes.iter().enumerate().map(pair).collect();
         let mut figures = retrieval(&comparer, &pairs)?;
-        let (mut random, mut hard) = (YesNo::default(), YesNo::default());
-        let (mut asked, mut kinds) = (Vec::new(), Vec::new());
+        let mut asked = Vec::new();
         for (i, (scene, pair)) in scenes.iter().zip(&pairs).enumerate() {
             let mut rng = self.scenes.text_rng(Split::HeldOut, i as u64, 8);
             asked.push((&pair.image, pair.caption.clone()));
             asked.push((&pair.image, random_negative(&scenes, i, &mut rng)));
             asked.push((&pair.image, scene.altered_caption(&mut rng).to_string()));
-            kinds.extend([0, 1, 2]);
         }
         let asked: Vec<(&RgbImage, &str)> = asked.iter().map(|(image, text)| (*image, text.as_str())).collect();
         let found = comparer.matches(&asked)?;
-        for (kind, yes) in kinds.into_iter().zip(found) {
-            let answer = if yes { "yes" } else { "no" };
-            match kind {
-                0 => {
-                    random.add(true, answer);
-                    hard.add(true, answer);
-                }
-                1 => random.add(false, answer),
-                _ => hard.add(false, answer),
-            }
+        let said = |yes: bool| if yes { "yes" } else { "no" };
+        for (name, place) in [("matching.random.", 1), ("matching.hard.", 2)] {
+            let scenes = found.chunks(3).enumerate();
+            let both = |(i, found): (usize, &[bool])| [(i, true, said(found[0])), (i, false, said(found[place]))];
+            let rows: Vec<_> = scenes.flat_map(both).collect();
+            figures.extend(super::figures(name, &yes_no::measures("", &rows)));
         }
-        random.figures("matching.random", &mut figures);
-        hard.figures("matching.hard", &mut figures);
         Ok(figures)
     }
 
@@ -132,9 +125,9 @@ impl SceneEval<'_> {
             .collect();
         let said = answers(self.vlm, self.params, self.prepare, &asked)?;
         let mut tally = Tally::default();
-        for (turns, said) in questions.iter().zip(&said) {
+        for (scene, (turns, said)) in questions.iter().zip(&said).enumerate() {
             for (turn, said) in turns.iter().zip(said) {
-                tally.add(turn, said);
+                tally.add(scene, turn, said);
             }
         }
         Ok(tally.figures(prefix))
@@ -154,24 +147,36 @@ impl SceneEval<'_> {
                     .answer(self.params, &pixels, &prompts, CAPTION, tokenizer.ends())?,
             );
         }
-        let (mut right, mut complete, mut chair) = (0, 0, Chair::default());
-        for (scene, ids) in scenes.iter().zip(&ids) {
+        let (mut right, mut complete, mut named) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, (scene, ids)) in scenes.iter().zip(&ids).enumerate() {
             let text = tokenizer.decode(ids)?;
-            let (all, wrong) = (mentions(&text), hallucinated(&text, scene));
-            let truth = is_true(&text, scene);
-            right += usize::from(truth);
-            complete += usize::from(truth && all.len() == scene.objects.len());
-            chair.add(all.len(), wrong.len());
+            let (all, truth) = (mentions(&text), is_true(&text, scene));
+            right.push((i, score(truth)));
+            complete.push((i, score(truth && all.len() == scene.objects.len())));
+            named.push(Mentions {
+                cluster: i,
+                named: all.len(),
+                absent: hallucinated(&text, scene).len(),
+                ..Mentions::default()
+            });
         }
-        let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
-        let rows = [
-            ("caption.truth", share(right, scenes.len())),
-            ("caption.complete", share(complete, scenes.len())),
-            ("chair.mention", chair.of_mentions()),
-            ("chair.caption", chair.of_captions()),
+        let mut measures = vec![
+            Measure::mean("caption.truth", right),
+            Measure::mean("caption.complete", complete),
         ];
-        Ok(rows.map(|(key, value)| (format!("{prefix}{key}"), value)).into())
+        for (mut measure, name) in chair::measures(&named)
+            .into_iter()
+            .zip(["chair.mention", "chair.caption"])
+        {
+            measure.name = name.into();
+            measures.push(measure);
+        }
+        Ok(super::figures(prefix, &measures))
     }
+}
+
+fn score(right: bool) -> f64 {
+    f64::from(u8::from(right))
 }
 
 /// A caption of another scene that is false of scene `index`; should twenty of them not be, its own altered.
@@ -181,28 +186,29 @@ fn random_negative(scenes: &[Scene], index: usize, rng: &mut impl Rng) -> String
     wrong.unwrap_or_else(|| scenes[index].altered_caption(rng)).to_string()
 }
 
-/// Answers counted by kind.
+/// Answers by kind, each with its scene.
 #[derive(Default)]
-struct Tally {
-    yes_no: BTreeMap<String, YesNo>,
-    exact: BTreeMap<&'static str, (usize, usize)>,
+struct Tally<'t> {
+    yes_no: BTreeMap<String, Vec<(usize, bool, &'t str)>>,
+    exact: BTreeMap<&'static str, Vec<(usize, f64)>>,
 }
 
-impl Tally {
-    fn add(&mut self, turn: &Turn, said: &str) {
+impl<'t> Tally<'t> {
+    fn add(&mut self, scene: usize, turn: &Turn, said: &'t str) {
         let names = match turn.kind {
             QuestionKind::Existence(negatives) => {
                 vec!["existence".into(), format!("existence.{}", negative(negatives))]
             }
             QuestionKind::Spatial(relation) => vec!["spatial".into(), format!("spatial.{}", relation_key(relation))],
-            other => return self.add_exact(other, turn.answer == said),
+            other => return self.add_exact(scene, other, turn.answer == said),
         };
         for name in names {
-            self.yes_no.entry(name).or_default().add(turn.answer == "yes", said);
+            let rows = self.yes_no.entry(name).or_default();
+            rows.push((scene, turn.answer == "yes", said));
         }
     }
 
-    fn add_exact(&mut self, kind: QuestionKind, right: bool) {
+    fn add_exact(&mut self, scene: usize, kind: QuestionKind, right: bool) {
         let name = match kind {
             QuestionKind::Count => "count",
             QuestionKind::Colour => "colour",
@@ -212,20 +218,17 @@ impl Tally {
             QuestionKind::Which => "which",
             _ => return,
         };
-        let (good, all) = self.exact.entry(name).or_default();
-        *good += usize::from(right);
-        *all += 1;
+        self.exact.entry(name).or_default().push((scene, score(right)));
     }
 
-    fn figures(&self, prefix: &str) -> Figures {
-        let mut figures = Figures::new();
-        for (name, counts) in &self.yes_no {
-            counts.figures(&format!("{prefix}{name}"), &mut figures);
-        }
-        for (name, (right, all)) in &self.exact {
-            figures.insert(format!("{prefix}{name}.accuracy"), *right as f64 / *all as f64);
-        }
-        figures
+    fn figures(self, prefix: &str) -> Figures {
+        let yes_no = self
+            .yes_no
+            .iter()
+            .flat_map(|(name, rows)| yes_no::measures(&format!("{name}."), rows));
+        let exact = self.exact.into_iter();
+        let exact = exact.map(|(name, scores)| Measure::mean(format!("{name}.accuracy"), scores));
+        super::figures(prefix, &yes_no.chain(exact).collect::<Vec<_>>())
     }
 }
 

@@ -94,8 +94,11 @@ fn push_word(word: &str, words: &mut Vec<String>) {
     }
 }
 
-/// Single letters with a point behind each, as in `a.m.` and `u.s.`
+/// Single letters with a point behind each, as in `a.m.` and `u.s.`, and titles.
 fn is_abbreviation(word: &str) -> bool {
+    if matches!(word, "st." | "mr." | "mrs." | "ms." | "dr." | "jr.") {
+        return true;
+    }
     let letters: Vec<&str> = word.split_terminator('.').collect();
     word.ends_with('.') && letters.len() > 1 && letters.iter().all(|part| part.len() == 1)
 }

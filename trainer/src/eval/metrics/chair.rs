@@ -104,56 +104,49 @@ fn singulars(phrase: &str) -> Vec<String> {
     found
 }
 
-/// Captions with what they mention.
+/// What one caption mentions, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Chair {
-    /// Objects mentioned.
+pub struct Mentions {
+    /// The caption's cluster.
+    pub cluster: usize,
+    /// Objects mentioned, as often as they are.
     pub named: usize,
     /// Of these, objects that are not there.
     pub absent: usize,
-    /// Captions.
-    pub captions: usize,
-    /// Of these, captions that mention something that is not there.
-    pub false_captions: usize,
+    /// Objects that are there.
+    pub there: usize,
+    /// Of these, objects that are mentioned.
+    pub seen: usize,
 }
 
-impl Chair {
-    /// Counts a caption that mentions `named` objects, of which `absent` are not there.
-    pub fn add(&mut self, named: usize, absent: usize) {
-        self.named += named;
-        self.absent += absent;
-        self.captions += 1;
-        self.false_captions += usize::from(absent > 0);
-    }
-
-    /// Of all mentions, those of objects that are not there (CHAIRi).
-    pub fn of_mentions(&self) -> f64 {
-        share(&[self.absent as f64, self.named as f64])
-    }
-
-    /// Of all captions, those that mention such an object (CHAIRs).
-    pub fn of_captions(&self) -> f64 {
-        share(&[self.false_captions as f64, self.captions as f64])
+impl Mentions {
+    /// Of a caption that mentions `named` about an image with the objects `there`.
+    pub fn count(cluster: usize, named: &[&str], there: &BTreeSet<String>) -> Mentions {
+        Mentions {
+            cluster,
+            named: named.len(),
+            absent: named.iter().filter(|name| !there.contains(**name)).count(),
+            there: there.len(),
+            seen: there.iter().filter(|object| named.contains(&object.as_str())).count(),
+        }
     }
 }
 
-/// CHAIRi, CHAIRs, and recall, the share of the objects there that a caption mentions, without which silence would be best.
-/// Each caption has its cluster, the objects it mentions and those that are there.
-pub fn measures(captions: &[(usize, Vec<&str>, &BTreeSet<String>)]) -> Vec<Measure> {
-    let row = |(cluster, named, there): &(usize, Vec<&str>, &BTreeSet<String>)| {
-        let mut one = Chair::default();
-        one.add(named.len(), named.iter().filter(|name| !there.contains(**name)).count());
-        let seen = there.iter().filter(|object| named.contains(&object.as_str())).count();
-        let counts = [one.absent, one.named, one.false_captions, 1, seen, there.len()];
-        (*cluster, counts.map(|n| n as f64).to_vec())
+/// `chair_i`, the share of mentions that are of objects not there; `chair_s`, the share of captions with such a mention; and
+/// `recall`, the share of the objects there that are mentioned, without which silence would be best.
+pub fn measures(captions: &[Mentions]) -> Vec<Measure> {
+    let of = |name: &str, part: fn(&Mentions) -> (usize, usize)| {
+        let row = |caption: &Mentions| {
+            let (some, all) = part(caption);
+            (caption.cluster, vec![some as f64, all as f64])
+        };
+        Measure::new(name, share, captions.iter().map(row))
     };
-    let formulas: [(&str, super::Formula); 3] = [
-        ("chair_i", |n| share(&n[..2])),
-        ("chair_s", |n| share(&n[2..4])),
-        ("recall", |n| share(&n[4..])),
-    ];
-    let measure = |(name, formula): (&str, super::Formula)| Measure::new(name, formula, captions.iter().map(row));
-    formulas.into_iter().map(measure).collect()
+    vec![
+        of("chair_i", |caption| (caption.absent, caption.named)),
+        of("chair_s", |caption| (usize::from(caption.absent > 0), 1)),
+        of("recall", |caption| (caption.seen, caption.there)),
+    ]
 }
 
 #[cfg(test)]
@@ -203,18 +196,14 @@ mod tests {
     #[test]
     fn hallucinations_count_by_mention_and_by_caption() {
         let there: BTreeSet<String> = ["dog", "car"].map(String::from).into();
-        let captions = [
-            (0, vec!["dog", "cat", "cat"], &there),
-            (1, vec!["dog"], &there),
-            (2, vec![], &there),
-        ];
-        let values: Vec<f64> = measures(&captions).iter().map(Measure::value).collect();
+        let captions = [(0, vec!["dog", "cat", "cat"]), (1, vec!["dog"]), (2, vec![])];
+        let counts = captions.map(|(cluster, named)| Mentions::count(cluster, &named, &there));
+        let values: Vec<f64> = measures(&counts).iter().map(Measure::value).collect();
         assert_eq!(values, [0.5, 1.0 / 3.0, 2.0 / 6.0]);
-        let mut counts = Chair::default();
-        for (_, named, _) in &captions {
-            counts.add(named.len(), named.iter().filter(|name| **name == "cat").count());
-        }
-        assert_eq!((counts.of_mentions(), counts.of_captions()), (0.5, 1.0 / 3.0));
-        assert_eq!(Chair::default().of_mentions(), 0.0);
+        assert_eq!(
+            measures(&[Mentions::default()])[0].value(),
+            0.0,
+            "silence says nothing wrong"
+        );
     }
 }

@@ -14,4 +14,3 @@ pub mod yes_no;
 
 pub use interval::Interval;
 pub use measure::{Formula, Measure, share};
-pub use yes_no::YesNo;

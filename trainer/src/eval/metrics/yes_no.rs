@@ -2,24 +2,20 @@
 
 use super::Measure;
 use super::measure::share;
-use crate::eval::Figures;
 
-/// Right answers to yes-or-no questions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct YesNo {
-    /// Yes, rightly.
-    pub true_yes: usize,
-    /// Yes, wrongly.
-    pub false_yes: usize,
-    /// No, rightly.
-    pub true_no: usize,
+/// Answers counted.
+#[derive(Debug, Clone, Copy, Default)]
+struct YesNo {
+    true_yes: usize,
+    false_yes: usize,
+    true_no: usize,
     /// Anything but yes, wrongly.
-    pub missed: usize,
+    missed: usize,
 }
 
 impl YesNo {
-    /// Counts one answer.
-    pub fn add(&mut self, expected_yes: bool, answered: &str) {
+    /// One more; what is neither yes nor no is wrong.
+    fn add(&mut self, expected_yes: bool, answered: &str) {
         match (expected_yes, answered) {
             (true, "yes") => self.true_yes += 1,
             (true, _) => self.missed += 1,
@@ -28,27 +24,10 @@ impl YesNo {
         }
     }
 
-    /// Accuracy, precision and recall of yes, F1 and the share answered yes, as POPE reports them.
-    pub fn figures(&self, name: &str, into: &mut Figures) {
-        let sums = self.row();
-        if sums.iter().sum::<f64>() > 0.0 {
-            into.extend(FORMULAS.map(|(key, formula)| (format!("{name}.{key}"), formula(&sums))));
-        }
-    }
-
     fn row(&self) -> Vec<f64> {
         [self.true_yes, self.false_yes, self.true_no, self.missed]
             .map(|n| n as f64)
             .to_vec()
-    }
-}
-
-impl std::ops::AddAssign for YesNo {
-    fn add_assign(&mut self, other: YesNo) {
-        self.true_yes += other.true_yes;
-        self.false_yes += other.false_yes;
-        self.true_no += other.true_no;
-        self.missed += other.missed;
     }
 }
 
@@ -124,35 +103,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_popes() {
-        let mut counts = YesNo::default();
-        for (yes, answer) in [
-            (true, "yes"),
-            (true, "yes"),
-            (true, "no"),
-            (false, "yes"),
-            (false, "no"),
-            (false, "no"),
-        ] {
-            counts.add(yes, answer);
-        }
-        let mut figures = Figures::new();
-        counts.figures("x", &mut figures);
-        assert_eq!(figures["x.accuracy"], 4.0 / 6.0);
-        assert_eq!(figures["x.precision"], 2.0 / 3.0);
-        assert_eq!(figures["x.recall"], 2.0 / 3.0);
-        assert!((figures["x.f1"] - 2.0 / 3.0).abs() < 1e-12);
-        assert_eq!(figures["x.yes_share"], 0.5);
-    }
-
-    #[test]
     fn an_answer_that_is_neither_is_wrong_both_ways() {
-        let mut counts = YesNo::default();
-        counts.add(true, "red");
-        counts.add(false, "red");
-        let mut figures = Figures::new();
-        counts.figures("x", &mut figures);
-        assert_eq!(figures["x.accuracy"], 0.0);
+        let measures = measures("x.", &[(0, true, "red"), (1, false, "red"), (2, true, "yes")]);
+        let values: Vec<(&str, f64)> = measures.iter().map(|m| (m.name.as_str(), m.value())).collect();
+        assert_eq!(values[0], ("x.accuracy", 1.0 / 3.0));
+        assert_eq!((values[1].1, values[2].1, values[4].1), (0.5, 0.5, 2.0 / 3.0));
+        assert_eq!(measures[0].guess, Some(2.0 / 3.0), "always yes");
     }
 
     #[test]

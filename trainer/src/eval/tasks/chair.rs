@@ -3,7 +3,7 @@
 use super::caption::{ANSWER, items};
 use super::captioned::{self, Captioned};
 use super::{Found, Item, Setup, Source, Task, View};
-use crate::eval::metrics::chair::{Objects, measures};
+use crate::eval::metrics::chair::{Mentions, Objects, measures};
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
 
@@ -48,15 +48,11 @@ impl Task for ChairTask {
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
         let rows = answers.iter().zip(&self.there).enumerate();
-        let rows: Vec<_> = rows
-            .map(|(i, (answer, there))| (i, self.objects.mentions(answer), there))
-            .collect();
-        let truth = |(_, named, there): &(usize, Vec<&str>, &BTreeSet<String>)| {
-            super::score(named.iter().all(|name| there.contains(*name)))
-        };
+        let rows = rows.map(|(i, (answer, there))| Mentions::count(i, &self.objects.mentions(answer), there));
+        let rows: Vec<Mentions> = rows.collect();
         Ok(Found {
             measures: measures(&rows),
-            scores: rows.iter().map(truth).collect(),
+            scores: rows.iter().map(|caption| super::score(caption.absent == 0)).collect(),
             answers,
         })
     }
