@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
+#[allow(unreachable_pub)]
+#[path = "../../model/tests/common/data.rs"]
+mod data;
+
 const WORDS: &str = "is there a dog cat in the image ? this statement true of picture false answer or . yes no describe one \
                      sentence red two under how many what";
 /// The tokenizer of models with 31 ids, eight of which are special tokens.
@@ -461,4 +465,56 @@ fn a_damaged_image_is_named() {
         said.contains("3.png") && said.contains("not a PNG, JPEG or WebP"),
         "{said}"
     );
+}
+
+#[test]
+fn real_files_are_read() {
+    let model = vision_model();
+    let short = ["--limit", "3", "--max-tokens", "4", "--no-controls"];
+    if let Some(nlvr) = data::folder("nlvr") {
+        let (data, images) = (nlvr.join("dev.json"), nlvr.join("dev-images.zip"));
+        let arguments = [
+            "--tasks",
+            "nlvr",
+            "--data",
+            &format!("nlvr={}", text(&data)),
+            "--images",
+            text(&images),
+        ];
+        let (_, results, out) = evaluate(model.path(), &arguments.map(String::from), &short);
+        assert_eq!(results["results"]["nlvr"]["accuracy"]["items"], 18);
+        let llava = fs::read_to_string(nlvr.join("dev-llava.jsonl")).expect("conversations");
+        let asked = &samples(&out, "nlvr")[0]["question"].to_string();
+        assert!(
+            llava.contains(asked.trim_matches('"')),
+            "asked as models are trained to be: {asked}"
+        );
+    }
+    if let Some(coco) = data::folder("coco_cc") {
+        let (lines, vsr) = (coco.join("coco_cc.jsonl"), coco.join("vsr_overlap.jsonl"));
+        let mut arguments = vec!["--tasks".to_string(), "vsr,caption,chair,retrieval,matching".into()];
+        arguments.extend([
+            "--data".into(),
+            format!("vsr={}", text(&vsr)),
+            "--images".into(),
+            text(&coco.join("images")).into(),
+        ]);
+        for task in ["caption", "chair", "retrieval", "matching"] {
+            arguments.extend(["--data".into(), format!("{task}={}", text(&lines))]);
+        }
+        let (_, results, _) = evaluate(model.path(), &arguments, &short);
+        let items = |task: &str, figure: &str| results["results"][task][figure]["items"].clone();
+        assert_eq!(
+            (
+                items("caption", "bleu4"),
+                items("chair", "recall"),
+                items("vsr", "accuracy")
+            ),
+            (3.into(), 3.into(), 3.into())
+        );
+        assert_eq!(
+            (items("retrieval", "text_to_image.r1"), items("matching", "f1")),
+            (15.into(), 6.into())
+        );
+    }
 }

@@ -5,7 +5,7 @@ use crate::data::{Pair, Prepare};
 use crate::eval::{Figures, figures};
 use crate::phases::align::similarity;
 use anyhow::{Context, Result, bail};
-use engine::{DType, Graph, Params, Tensor, Var};
+use engine::{Graph, Params, Tensor, Var};
 use image::RgbImage;
 use model::{DualEncoder, DualKind, ImageProcessor, QFormer, Texts, Tokenizer, Vit, Vlm};
 
@@ -30,7 +30,7 @@ enum Kind<'m> {
 /// Vectors of images or texts, one after another.
 #[derive(Debug, Clone, Default)]
 pub struct Features {
-    values: Vec<f64>,
+    values: Vec<f32>,
     /// What one of them is: (queries, dim) or (dim).
     shape: Vec<usize>,
 }
@@ -52,7 +52,8 @@ impl Features {
 
     fn extend(&mut self, batch: &Var) -> Result<()> {
         self.shape = batch.shape()[1..].to_vec();
-        self.values.extend(batch.tensor().to_f64()?);
+        self.values
+            .extend(batch.tensor().to_f64()?.into_iter().map(|x| x as f32));
         Ok(())
     }
 
@@ -69,13 +70,13 @@ impl Features {
     /// The mean of every `size` in a row, each brought to unit length before: an ensemble of prompts (Radford et al. 2021).
     pub fn means(&self, size: usize) -> Features {
         let width = self.width();
-        let unit = |vector: &[f64]| {
-            let norm = vector.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-12);
-            vector.iter().map(|x| x / norm).collect::<Vec<f64>>()
+        let unit = |vector: &[f32]| {
+            let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+            vector.iter().map(|x| x / norm).collect::<Vec<f32>>()
         };
-        let mean = |group: &[f64]| {
-            let units: Vec<Vec<f64>> = group.chunks(width).map(unit).collect();
-            let sum: Vec<f64> = (0..width).map(|i| units.iter().map(|u| u[i]).sum()).collect();
+        let mean = |group: &[f32]| {
+            let units: Vec<Vec<f32>> = group.chunks(width).map(unit).collect();
+            let sum: Vec<f32> = (0..width).map(|i| units.iter().map(|u| u[i]).sum()).collect();
             unit(&sum)
         };
         Features {
@@ -88,7 +89,7 @@ impl Features {
         let width = self.width();
         let shape: Vec<usize> = [to - from].into_iter().chain(self.shape.iter().copied()).collect();
         let values = Tensor::from_slice(params.device(), &self.values[from * width..to * width], &shape[..])?;
-        Ok(Var::constant(values.cast(DType::F32)?))
+        Ok(Var::constant(values))
     }
 }
 

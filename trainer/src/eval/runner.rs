@@ -208,7 +208,8 @@ fn look(subject: &Subject, ready: &Ready, settings: &Settings, view: View) -> Re
     let shown = match view {
         View::Seen => task.clone(),
         View::Blank => format!("{task}, blank"),
-        View::Without => format!("{task}, without"),
+        View::Without if ready.name.needs() == Ability::Answer => format!("{task}, text only"),
+        View::Without => format!("{task}, shuffled"),
     };
     let progress = RefCell::new((0, None::<Progress>));
     let found = ready.task.measure(

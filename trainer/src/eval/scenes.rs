@@ -81,6 +81,7 @@ impl SceneEval<'_> {
         let blank = vec![blank(&self.prepare.processor); images.len()];
         figures.extend(self.short_answers("control.blank.", &blank, &questions)?);
         figures.extend(self.captions("", &scenes, &images)?);
+        figures.extend(self.captions("control.blank.", &scenes, &blank[..1])?);
         figures.extend(self.unseen()?);
         Ok(figures)
     }
@@ -134,7 +135,8 @@ impl SceneEval<'_> {
     }
 
     /// Captions the model writes itself: the share that is wholly true, that names every object, and hallucination
-    /// after CHAIR (Rohrbach et al. 2018): mentioned things that are not there, per mention and per caption.
+    /// after CHAIR (Rohrbach et al. 2018): mentioned things that are not there, per mention and per caption. A single image
+    /// serves all scenes.
     fn captions(&self, prefix: &str, scenes: &[Scene], images: &[RgbImage]) -> Result<Figures> {
         let tokenizer = &self.prepare.tokenizer;
         let question = self.prepare.prompt("describe the image .")?;
@@ -148,7 +150,7 @@ impl SceneEval<'_> {
             );
         }
         let (mut right, mut complete, mut named) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, (scene, ids)) in scenes.iter().zip(&ids).enumerate() {
+        for (i, (scene, ids)) in scenes.iter().zip(ids.iter().cycle()).enumerate() {
             let text = tokenizer.decode(ids)?;
             let (all, truth) = (mentions(&text), is_true(&text, scene));
             right.push((i, score(truth)));
