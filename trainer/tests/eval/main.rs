@@ -341,3 +341,47 @@ fn real_files_are_read() {
         );
     }
 }
+
+/// Twelve images of one colour or the other, conversations and questions about them, and a recipe that learns the colours.
+fn colours(root: &Path) {
+    let (mut conversations, mut questions) = (Vec::new(), String::new());
+    for i in 0..12u8 {
+        let (name, red) = (format!("{i}.png"), i % 2 == 0);
+        let colour = if red { [200 + i, 20, 20] } else { [20, 20, 200 + i] };
+        image::RgbImage::from_pixel(20, 14, image::Rgb(colour))
+            .save(root.join(&name))
+            .expect("an image");
+        let answer = if red { "red" } else { "blue" };
+        conversations.push(
+            serde_json::json!({ "id": i.to_string(), "image": name, "conversations": [
+            { "from": "human", "value": "<image>\nwhat is it" }, { "from": "gpt", "value": answer },
+        ] }),
+        );
+        let line = serde_json::json!({ "image": name, "question": "what is it", "answer": format!("{answer}.") });
+        questions += &format!("{line}\n");
+    }
+    fs::write(root.join("data.json"), Value::from(conversations).to_string()).expect("written");
+    fs::write(root.join("vqa.jsonl"), questions).expect("written");
+    let recipe = "[run]\nname = \"colours\"\n[data]\nsource = \"llava\"\npath = \"ROOT/data.json\"\nimages = \"ROOT\"\n\
+        [model.vision]\nimage_size = 12\npatch_size = 6\nhidden_size = 16\nnum_hidden_layers = 1\nnum_attention_heads = 2\n\
+        [model.adapter]\nkind = \"mlp\"\n[model.decoder]\nhidden_size = 16\nnum_hidden_layers = 1\n\
+        num_attention_heads = 2\nnum_key_value_heads = 2\nintermediate_size = 32\n\
+        [phase2]\nsteps = 120\nbatch_size = 6\nlr = 1e-2\n[eval]\nsamples = 1\nattention = 0\n";
+    fs::write(root.join("recipe.toml"), recipe.replace("ROOT", text(root))).expect("written");
+}
+
+#[test]
+fn what_sees_exceeds_its_controls() {
+    let root = TempDir::new().expect("a folder");
+    colours(root.path());
+    let (recipe, run) = (root.path().join("recipe.toml"), root.path().join("run"));
+    works(&["train", "--recipe", text(&recipe), "--out", text(&run)]);
+    let vqa = format!("vqa={}", text(&root.path().join("vqa.jsonl")));
+    let arguments = ["--tasks", "vqa", "--data", &vqa, "--images", text(root.path())];
+    let (_, results, _) = evaluate(&run, &arguments.map(String::from), &[]);
+    let exact = &results["results"]["vqa"]["exact"];
+    for (key, expected) in [("value", 1.0), ("blank", 0.5), ("text_only", 0.5), ("guess", 0.5)] {
+        assert_eq!(exact[key], expected, "{key} of {exact}");
+    }
+    assert!(exact["low"].as_f64().is_some_and(|low| low > 0.7), "{exact}");
+}
