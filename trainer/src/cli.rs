@@ -1,6 +1,8 @@
 //! The command line: one verb each, kebab-case flags.
 
 use crate::bench::Grid;
+use crate::data::filter::likeness::MAX_HAMMING;
+use crate::data::formats::Format;
 use crate::eval::tasks::Name as Task;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::DType;
@@ -30,6 +32,9 @@ pub enum Verb {
     Inspect(InspectArgs),
     /// Measure a trained model.
     Eval(EvalArgs),
+    /// Look through a data set, or keep the good part of it.
+    #[command(subcommand)]
+    Data(DataVerb),
     /// Time the kernels on a device beside what it is capable of.
     Bench(BenchArgs),
     /// List the CUDA kernels, compile them, or test them against plain f64 loops.
@@ -37,6 +42,102 @@ pub enum Verb {
     Kernels(KernelsVerb),
     /// Print version, processor, memory and what was found of CUDA.
     Env,
+}
+
+/// `lenslet data`: what is in a data set.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum DataVerb {
+    /// Read everything once, images too: counts, sizes, lengths, broken and double items. Fails where too much is broken.
+    Check(CheckArgs),
+    /// Write the good part of a data set to a new file, with a page that shows what was left out and why.
+    Filter(FilterArgs),
+}
+
+/// Which data set.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct DataArgs {
+    /// A recipe: the data set it trains on.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "path", "images", "split", "split_field"])]
+    pub recipe: Option<PathBuf>,
+    /// Change a value of the recipe, as in `--set data.max_bad=0.1`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", requires = "recipe")]
+    pub set: Vec<String>,
+    /// How the data set is kept, in place of a recipe.
+    #[arg(long, value_enum, requires = "path")]
+    pub source: Option<Format>,
+    /// The records: a file, the folder of classes, or tar shards (`shard-{000..003}.tar`).
+    #[arg(long, requires = "source")]
+    pub path: Option<PathBuf>,
+    /// The folder, zip or tar of images, where they do not come with the records.
+    #[arg(long, requires = "source")]
+    pub images: Option<PathBuf>,
+    /// Only records of this split.
+    #[arg(long, requires = "source")]
+    pub split: Option<String>,
+    /// The field that names a record's split; `split` where left out.
+    #[arg(long, value_name = "FIELD", requires = "split")]
+    pub split_field: Option<String>,
+}
+
+/// `lenslet data check`: read a data set once.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct CheckArgs {
+    /// Which data set.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Count tokens, too: a tokenizer.json, a model's folder, or `owner/name` in the hub's cache.
+    #[arg(long, value_name = "MODEL")]
+    pub tokenizer: Option<String>,
+    /// The share of broken records above which the check fails; the recipe's, or 0.01, where left out.
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub max_bad: Option<f64>,
+    /// Write the figures to this file, too.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Threads; one per core where left out.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub threads: Option<usize>,
+}
+
+/// `lenslet data filter`: keep the good part of a data set. Broken images always go; the rest as asked.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct FilterArgs {
+    /// Which data set.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// The records kept: JSON lines in the input's format, LLaVA's where that is none.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub out: PathBuf,
+    /// The page of what was left out; `report.html` beside `--out` where left out.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// A CLIP or SigLIP that tells how well image and text go together: a folder, or `owner/name` in the hub's cache.
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Keep what has at least this cosine of image and text.
+    #[arg(long, value_name = "X", requires = "model", allow_negative_numbers = true, value_parser = finite)]
+    pub min_similarity: Option<f64>,
+    /// Keep this share of what else remains, the best by similarity.
+    #[arg(long, value_name = "SHARE", requires = "model", value_parser = probability)]
+    pub keep_share: Option<f64>,
+    /// Leave out images that look like one before: their 64-bit hashes differ in at most N bits (0 to 16).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_HAMMING)))]
+    pub max_hamming: Option<u32>,
+    /// Leave out texts that share at least this part of all their words with one before.
+    #[arg(long, value_name = "SHARE", value_parser = probability)]
+    pub max_overlap: Option<f64>,
+    /// Leave out what says fewer words.
+    #[arg(long, value_name = "N")]
+    pub min_words: Option<usize>,
+    /// Leave out what says more words.
+    #[arg(long, value_name = "N")]
+    pub max_words: Option<usize>,
+    /// Leave out what has a smaller share of words that carry content and are no repetition (English).
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub min_density: Option<f64>,
+    /// Where to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 /// `lenslet bench`: time the kernels.
@@ -371,6 +472,10 @@ fn not_negative(text: &str) -> Result<f64, String> {
 
 fn above_zero(text: &str) -> Result<f64, String> {
     number(text, |value| value > 0.0, "a number above 0")
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    number(text, |value| (0.0..=1.0).contains(&value), "a number from 0 to 1")
 }
 
 fn probability(text: &str) -> Result<f64, String> {

@@ -98,7 +98,7 @@ pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
         .is_some_and(|phase| phase.independent_turns);
     let size = if separate { 1 } else { conversation.turns.len().max(1) };
     for turns in conversation.turns.chunks(size) {
-        println!("  {}", session.prepare.shown(turns)?);
+        println!("  {}", session.prepare.shown(conversation.system.as_deref(), turns)?);
     }
     Ok(())
 }

@@ -27,6 +27,9 @@ pub use error::RecipeError;
 pub use phase::{Curve, Phase1, Phase2, Training};
 pub use pretrained::Pretrained;
 
+use crate::data::corpus::Files;
+use crate::data::formats::{Ask, Format};
+use crate::data::record::Select;
 use crate::data::scenes::World;
 use model::{Fit, VlmConfig};
 use serde::{Deserialize, Serialize};
@@ -109,13 +112,14 @@ pub struct Data {
     /// How rich the scenes are; None: `full`. `source = "scenes"` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub world: Option<World>,
-    /// LLaVA conversations, a JSON array or JSON lines.
+    /// The records: a file of JSON, the folder of classes, or tar shards (`shard-{000..003}.tar`, `a.tar::b.tar`, a folder).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// The folder or `.zip` (stored entries) that the records' `image` names are relative to.
+    /// The folder, `.zip` (stored entries) or `.tar` that the records' image names are relative to; not for folders of
+    /// classes and tar shards, which hold them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<PathBuf>,
-    /// Conversations to evaluate on; None: those of `path` that `heldout_split` selects, if given.
+    /// Records to evaluate on; None: those of `path` that `heldout_split` selects, if given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heldout_path: Option<PathBuf>,
     /// Images of `heldout_path`; None: `images`.
@@ -136,9 +140,52 @@ pub struct Data {
     /// The share of bad records above which loading fails; None: 0.01.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bad: Option<f64>,
+    /// What is asked about images that come with captions or classes only; None: `Describe the image.`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
+    /// What is said of an image of a class, `{}` standing for it; one is drawn for every pass. `source = "folder"` only;
+    /// None: `a photo of a {}.`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub templates: Option<Vec<String>>,
+    /// Keep all images in memory, decoded; None: where they take at most a quarter of what is free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<bool>,
+    /// The longest conversation in tokens, its image slots included where they stand within the text; the rest is cut off.
+    /// Rows of `phase2.packing` are filled up to it. None: not cut; packed rows are as long as the decoder can take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+    /// Phase 2's batches are of conversations of similar length, which saves padding. Default false.
+    #[serde(default)]
+    pub group_by_length: bool,
     /// How an image that is not square becomes square. Default `squash`.
     #[serde(default)]
     pub fit: Fit,
+}
+
+impl Data {
+    /// The records of `split`, at most `limit`.
+    pub fn select(&self, split: Option<&str>, limit: Option<usize>) -> Select {
+        Select {
+            field: self.split_field.clone().unwrap_or_else(|| Select::default().field),
+            split: split.map(String::from),
+            limit,
+        }
+    }
+
+    /// The data set of `path`, with what this table says of its images, questions and bad records.
+    pub fn files<'a>(&'a self, format: Format, path: &'a Path) -> Files<'a> {
+        let usual = Files::new(format, path, self.images.as_deref());
+        Files {
+            select: self.select(None, None),
+            ask: Ask {
+                question: self.question.clone().unwrap_or(usual.ask.question),
+                templates: self.templates.clone().unwrap_or(usual.ask.templates),
+            },
+            max_bad: self.max_bad.unwrap_or(usual.max_bad),
+            keep: self.keep,
+            ..usual
+        }
+    }
 }
 
 /// Where samples come from.
@@ -147,8 +194,33 @@ pub struct Data {
 pub enum Source {
     /// The built-in scenes: coloured shapes drawn on the fly, nothing on disk.
     Scenes,
-    /// LLaVA conversations about images on disk.
+    /// LLaVA conversations: `conversations`.
     Llava,
+    /// Conversations as in TRL: `messages` with roles.
+    Messages,
+    /// Questions and answers as in TRL: `prompt` and `completion`.
+    Completion,
+    /// COCO's captions.
+    Coco,
+    /// A folder of images for each class.
+    Folder,
+    /// Tar shards, read in place.
+    Webdataset,
+}
+
+impl Source {
+    /// How the data set is kept; none where nothing is on disk.
+    pub fn format(self) -> Option<Format> {
+        match self {
+            Source::Scenes => None,
+            Source::Llava => Some(Format::Llava),
+            Source::Messages => Some(Format::Messages),
+            Source::Completion => Some(Format::Completion),
+            Source::Coco => Some(Format::Coco),
+            Source::Folder => Some(Format::Folder),
+            Source::Webdataset => Some(Format::Webdataset),
+        }
+    }
 }
 
 /// How text becomes ids.

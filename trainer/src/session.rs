@@ -1,7 +1,7 @@
 //! From a recipe to everything a run needs: data, tokenizer, image processor, model.
 
-use crate::data::corpus::{Corpus, Files};
-use crate::data::llava::Select;
+use crate::data::corpus::{Corpus, Files, Sample};
+use crate::data::formats::Format;
 use crate::data::scenes::{Scenes, vocabulary};
 use crate::data::{CorpusSource, Features, Prepare, SceneSource, Source};
 use crate::phases::Phase;
@@ -10,9 +10,10 @@ use crate::phases::fit::{Step, fit};
 use crate::phases::instruct::Instruct;
 use crate::recipe::{self, Precision, Recipe, TokenizerKind, Training};
 use crate::start::{Start, grouping};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use engine::{DType, Device, Params};
-use model::{Chat, ImageProcessor, Pretrained, Tokenizer, Vlm, hf, set_groups};
+use model::{Chat, ImageProcessor, Pretrained, Tokenizer, Vlm, VlmConfig, hf, set_groups};
+use std::path::PathBuf;
 
 /// What a run trains on.
 pub enum Dataset {
@@ -21,7 +22,7 @@ pub enum Dataset {
     /// Conversations from disk, and those kept for evaluation.
     Corpus {
         /// To train on.
-        train: CorpusSource,
+        train: Box<CorpusSource>,
         /// To evaluate on.
         heldout: Option<Corpus>,
     },
@@ -32,7 +33,7 @@ impl Dataset {
     pub fn source(&self) -> &dyn Source {
         match self {
             Dataset::Scenes(source) => source,
-            Dataset::Corpus { train, .. } => train,
+            Dataset::Corpus { train, .. } => train.as_ref(),
         }
     }
 }
@@ -70,7 +71,7 @@ impl Session {
         };
         let (vlm, params) = build(&recipe, &start, device)?;
         Ok(Session {
-            prepare: Prepare::new(tokenizer, processor, chat, &recipe.model),
+            prepare: prepare(&recipe, tokenizer, processor, chat, &recipe.model),
             recipe,
             data,
             vlm,
@@ -90,7 +91,7 @@ impl Session {
         } = trained;
         let data = dataset(&recipe, &processor)?;
         Ok(Session {
-            prepare: Prepare::new(tokenizer, processor, chat, &vlm.config),
+            prepare: prepare(&recipe, tokenizer, processor, chat, &vlm.config),
             recipe,
             data,
             vlm,
@@ -160,6 +161,19 @@ impl Session {
     }
 }
 
+fn prepare(
+    recipe: &Recipe,
+    tokenizer: Tokenizer,
+    processor: ImageProcessor,
+    chat: Chat,
+    config: &VlmConfig,
+) -> Prepare {
+    Prepare {
+        max_tokens: recipe.data.max_tokens,
+        ..Prepare::new(tokenizer, processor, chat, config)
+    }
+}
+
 /// Scenes are dark: their own mean and deviation spread them over the range the encoder is sensitive to.
 fn processor(recipe: &Recipe) -> ImageProcessor {
     let plain = ImageProcessor {
@@ -173,7 +187,7 @@ fn processor(recipe: &Recipe) -> ImageProcessor {
             image_std: [0.25; 3],
             ..plain
         },
-        recipe::Source::Llava => plain,
+        _ => plain,
     }
 }
 
@@ -241,10 +255,17 @@ fn group(params: &mut Params, training: &Training) -> Result<()> {
     Ok(set_groups(params, &training.rules, training.weight_decay, muon)?)
 }
 
+/// Whether the model takes images within the text.
+fn weaves(recipe: &Recipe) -> bool {
+    recipe.model.image_token.is_some() || recipe.pretrained.decoder.is_some()
+}
+
 fn dataset(recipe: &Recipe, processor: &ImageProcessor) -> Result<Dataset> {
-    match recipe.data.source {
-        recipe::Source::Scenes => Ok(scenes(recipe, processor)),
-        recipe::Source::Llava => corpus(recipe, processor),
+    let packing = recipe.phase2.as_ref().is_some_and(|phase| phase.packing);
+    ensure!(!packing || weaves(recipe), "{}", Prepare::NO_PACKING);
+    match recipe.data.source.format() {
+        None => Ok(scenes(recipe, processor)),
+        Some(format) => corpus(recipe, format, processor),
     }
 }
 
@@ -265,39 +286,33 @@ fn scenes(recipe: &Recipe, processor: &ImageProcessor) -> Dataset {
     })
 }
 
-fn corpus(recipe: &Recipe, processor: &ImageProcessor) -> Result<Dataset> {
+fn corpus(recipe: &Recipe, format: Format, processor: &ImageProcessor) -> Result<Dataset> {
     let data = &recipe.data;
-    let (path, images) = data
-        .path
-        .as_ref()
-        .zip(data.images.as_ref())
-        .context("data.path and data.images are needed")?;
-    let load = |conversations, images, split: &Option<String>, limit| {
+    let phase = recipe.phase2.as_ref();
+    let several = weaves(recipe) && recipe.phase1.is_none() && !phase.is_some_and(|phase| phase.independent_turns);
+    let path = data.path.as_ref().context("data.path is needed")?;
+    let load = |path, images: &Option<PathBuf>, split: &Option<String>, limit, several| {
         let files = Files {
-            conversations,
-            images,
-            select: Select {
-                field: data.split_field.clone().unwrap_or_else(|| Select::default().field),
-                split: split.clone(),
-                limit,
-            },
-            max_bad: data.max_bad.unwrap_or(0.01),
+            images: images.as_deref(),
+            select: data.select(split.as_deref(), limit),
+            several,
+            ..data.files(format, path)
         };
         Corpus::load(&files, processor)
     };
-    let train = load(path, images, &data.train_split, data.max_samples)?;
+    let train = load(path, &data.images, &data.train_split, data.max_samples, several)?;
     let heldout = match (&data.heldout_path, &data.heldout_split) {
         (None, None) => None,
         (other, split) => {
-            let images = other.as_ref().and(data.heldout_images.as_ref()).unwrap_or(images);
-            Some(load(other.as_ref().unwrap_or(path), images, split, None)?)
+            let own = other.as_ref().and(data.heldout_images.as_ref()).is_some();
+            let images = if own { &data.heldout_images } else { &data.images };
+            // Questions are asked of one image.
+            Some(load(other.as_ref().unwrap_or(path), images, split, None, false)?)
         }
     };
+    let group = phase.filter(|_| data.group_by_length).map(|phase| phase.batch_size);
     Ok(Dataset::Corpus {
-        train: CorpusSource {
-            corpus: train,
-            seed: recipe.run.seed,
-        },
+        train: Box::new(CorpusSource::new(train, recipe.run.seed, group)),
         heldout,
     })
 }
@@ -323,8 +338,7 @@ fn tokenizer(recipe: &Recipe, data: &Dataset) -> Result<Tokenizer> {
     let Dataset::Corpus { train, .. } = data else {
         return Ok(Tokenizer::word_level(vocabulary())?);
     };
-    let turns = train.corpus.samples.iter().flat_map(|sample| &sample.turns);
-    let texts = turns.flat_map(|turn| [turn.question.as_str(), turn.answer.as_str()]);
+    let texts = train.corpus.samples.iter().flat_map(Sample::texts);
     Ok(match settings.kind {
         TokenizerKind::Bpe => Tokenizer::train_bpe(texts, settings.size)?,
         _ => Tokenizer::word_level(frequent_words(texts, settings.size).iter().map(String::as_str))?,

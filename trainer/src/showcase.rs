@@ -45,13 +45,16 @@ impl Showcase {
             }
             Dataset::Corpus { train, heldout } => {
                 let corpus = heldout.as_ref().unwrap_or(&train.corpus);
-                let item = |sample: &crate::data::corpus::Sample| Item {
-                    image: corpus.images[sample.image].clone(),
-                    question: sample.turns[0].question.clone(),
-                    expected: sample.turns[0].answer.clone(),
-                    answer: String::new(),
+                let item = |sample: &crate::data::corpus::Sample| {
+                    Ok(Item {
+                        image: corpus.picture(sample)?,
+                        question: sample.turns[0].question.clone(),
+                        expected: sample.turns[0].answer.clone(),
+                        answer: String::new(),
+                    })
                 };
-                corpus.samples.iter().take(eval.samples).map(item).collect()
+                let single = corpus.samples.iter().filter(|sample| sample.images.len() == 1);
+                single.take(eval.samples).map(item).collect::<Result<_>>()?
             }
         };
         let prepare = session.prepare.clone();

@@ -231,6 +231,24 @@ fn kept_features_change_no_loss_and_are_used_again() {
 }
 
 #[test]
+fn packed_batches_and_those_of_similar_length_learn() {
+    let root = parts();
+    train(root.path(), "plain", &[]);
+    train(root.path(), "packed", &["phase2.packing=true", "data.max_tokens=60"]);
+    let packed_and_kept = ["phase2.packing=true", "phase2.cache_features=true", "data.keep=false"];
+    train(root.path(), "kept", &packed_and_kept);
+    let of = |run: &str| losses(&root.path().join(run));
+    for run in ["packed", "kept"] {
+        for (plain, packed) in of("plain").iter().zip(of(run)) {
+            assert!((plain / packed - 1.0).abs() < 1e-4, "{run}: {plain} {packed}");
+        }
+        assert_eq!(of(run).len(), 4);
+    }
+    train(root.path(), "grouped", &["data.group_by_length=true"]);
+    assert_eq!(of("grouped").len(), 4);
+}
+
+#[test]
 fn what_does_not_go_together_is_said() {
     let root = parts();
     let recipe = root.path().join("recipe.toml");

@@ -3,6 +3,7 @@
 mod assistant;
 mod bench;
 mod chat;
+mod data;
 mod demo;
 mod env;
 mod eval;
@@ -26,6 +27,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Chat(args) => chat::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Eval(args) => eval::run(&args),
+        Verb::Data(verb) => data::run(&verb),
         Verb::Bench(args) => bench::run(&args),
         Verb::Kernels(verb) => kernels::run(verb),
         Verb::Env => env::run(),

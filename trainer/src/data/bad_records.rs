@@ -1,17 +1,22 @@
 //! Records of a data set that cannot be used: counted, the first few named, and too many refused.
 
 use anyhow::{Result, ensure};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Bad records that are named; the others are only counted.
-const NAMED: usize = 5;
+pub(super) const NAMED: usize = 5;
+/// Kinds that are told apart; further ones are one.
+const KINDS: usize = 40;
+/// Characters of a fault that its kind goes by.
+const LONGEST: usize = 120;
 
-/// A record that cannot be used. Printed as `file:line: record `id`: field: what is wrong`.
+/// A record that cannot be used. Printed as `file:line: record `id`: field: what is wrong`, without what is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadRecord {
-    /// The file of conversations.
+    /// The file of records, or their folder.
     pub file: PathBuf,
-    /// Its line, counted from 1.
+    /// Its line, counted from 1; 0 where there are no lines.
     pub line: usize,
     /// The record's `id`, where it could be read.
     pub id: Option<String>,
@@ -23,7 +28,11 @@ pub struct BadRecord {
 
 impl std::fmt::Display for BadRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        write!(f, "{}", self.file.display())?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        f.write_str(": ")?;
         if let Some(id) = &self.id {
             write!(f, "record `{id}`: ")?;
         }
@@ -34,6 +43,25 @@ impl std::fmt::Display for BadRecord {
     }
 }
 
+impl BadRecord {
+    /// Field and message without what is of this record only: numbers, quotations, paths.
+    fn kind(&self) -> String {
+        let message = self.message.rsplit(": ").next().unwrap_or_default();
+        let field = if self.field.is_empty() { "record" } else { &self.field };
+        let (mut kind, mut quoted, mut digits) = (String::new(), false, false);
+        for c in format!("{field}: {message}").chars().take(LONGEST) {
+            if c == '`' {
+                quoted = !quoted;
+                kind += if quoted { "`…" } else { "`" };
+            } else if !(quoted || digits && c.is_ascii_digit()) {
+                kind.push(if c.is_ascii_digit() { 'N' } else { c });
+            }
+            digits = c.is_ascii_digit();
+        }
+        kind
+    }
+}
+
 /// Bad records: all counted, the first few named.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BadRecords {
@@ -41,12 +69,19 @@ pub struct BadRecords {
     pub count: usize,
     /// The first few.
     pub first: Vec<BadRecord>,
+    /// How many there are of each kind.
+    pub kinds: BTreeMap<String, usize>,
 }
 
 impl BadRecords {
     /// Counts one more.
     pub fn add(&mut self, record: BadRecord) {
         self.count += 1;
+        let mut kind = record.kind();
+        if self.kinds.len() >= KINDS && !self.kinds.contains_key(&kind) {
+            kind = "of other kinds".into();
+        }
+        *self.kinds.entry(kind).or_default() += 1;
         if self.first.len() < NAMED {
             self.first.push(record);
         }

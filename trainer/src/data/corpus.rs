@@ -1,94 +1,190 @@
-//! Conversations with their images in memory: what the training loops draw from.
+//! Records with their images: what the training loops draw from.
 
 use super::bad_records::{BadRecord, BadRecords};
-use super::images::ImageSource;
-use super::llava::{self, Record, Select, Turn};
-use crate::memory;
-use anyhow::{Context, Result, ensure};
+use super::formats::{Ask, Format};
+use super::pictures::{Named, Pictures, decode, keeps};
+use super::record::{Found, Record, Select, Turn};
+use anyhow::{Context, Error, Result, ensure};
 use image::RgbImage;
 use model::ImageProcessor;
-use rayon::prelude::*;
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-/// One conversation and the index of its image.
+/// One record and the places of its images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// The record's id.
     pub id: String,
-    /// Index into [`Corpus::images`]; records may share an image.
-    pub image: usize,
+    /// Its line in the file; 0 where there are none.
+    pub line: usize,
+    /// Places in [`Corpus::images`]; at least one. Records may share an image.
+    pub images: Vec<usize>,
+    /// What the model is told before.
+    pub system: Option<String>,
     /// At least one.
     pub turns: Vec<Turn>,
+    /// All answers to the only turn that are as good as its own; empty where there is but one.
+    pub captions: Vec<String>,
+    /// What the image shows, where it was sorted by that.
+    pub class: Option<String>,
 }
 
-/// A data set, decoded and resized once.
+impl Sample {
+    /// Everything asked and said, one text after another.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let turns = self.turns.iter().flat_map(|turn| [&turn.question, &turn.answer]);
+        let texts = self.system.iter().chain(turns).chain(self.captions.iter().skip(1));
+        texts.map(String::as_str)
+    }
+
+    /// Characters asked and said: what its length in tokens goes by.
+    pub fn length(&self) -> usize {
+        let turns = self.turns.iter().map(|turn| turn.question.len() + turn.answer.len());
+        turns.sum()
+    }
+}
+
+/// A data set.
 #[derive(Debug)]
 pub struct Corpus {
-    /// Every usable conversation, in the file's order.
+    /// Every usable record, in the set's order.
     pub samples: Vec<Sample>,
-    /// The images, each `(side, side)`, 8 bits a channel.
-    pub images: Vec<RgbImage>,
+    /// The images.
+    pub images: Pictures,
     /// Records left out because they have no image.
     pub text_only: usize,
     /// Records left out because they are broken.
     pub bad: BadRecords,
+    /// Where the records are.
+    path: PathBuf,
+    max_bad: f64,
+    late: Mutex<Late>,
+}
+
+/// Images found to be broken when they were asked for.
+#[derive(Debug, Default)]
+struct Late {
+    places: BTreeSet<usize>,
+    bad: BadRecords,
 }
 
 /// Where a data set is and what of it is wanted.
 #[derive(Debug, Clone)]
 pub struct Files<'a> {
-    /// The conversations.
-    pub conversations: &'a Path,
-    /// The folder or zip of images.
-    pub images: &'a Path,
+    /// How it is kept.
+    pub format: Format,
+    /// The records.
+    pub path: &'a Path,
+    /// The folder or archive of images; None where they come with the records.
+    pub images: Option<&'a Path>,
     /// Which records.
     pub select: Select,
+    /// What is asked about images that come with captions only.
+    pub ask: Ask,
     /// The share of bad records above which loading fails.
     pub max_bad: f64,
+    /// Whether images are kept in memory; None: where they take little of it.
+    pub keep: Option<bool>,
+    /// Whether a record may have several images, and have them anywhere in its questions.
+    pub several: bool,
+}
+
+impl<'a> Files<'a> {
+    /// All records of a set, as they are used where nothing else is said.
+    pub fn new(format: Format, path: &'a Path, images: Option<&'a Path>) -> Files<'a> {
+        Files {
+            format,
+            path,
+            images,
+            select: Select::default(),
+            ask: Ask::default(),
+            max_bad: 0.01,
+            keep: None,
+            several: false,
+        }
+    }
 }
 
 impl Corpus {
-    /// Reads conversations, then decodes every image they name and brings it to the processor's size.
+    /// Reads the records, and brings every image they name to the processor's size, at once or whenever it is asked for.
     ///
     /// # Errors
     /// A file that cannot be read, too many bad records, no usable record, or images that do not fit in memory.
     pub fn load(files: &Files<'_>, processor: &ImageProcessor) -> Result<Corpus> {
-        let source = ImageSource::open(files.images)?;
-        let found = llava::read(files.conversations, &files.select)?;
-        let mut index = HashMap::new();
-        let mut names = Vec::new();
-        for record in &found.records {
-            index.entry(record.image.as_str()).or_insert_with(|| {
-                names.push(record.image.as_str());
-                names.len() - 1
-            });
+        let (mut found, source) = files.format.open(files.path, files.images, &files.select, &files.ask)?;
+        if !files.several {
+            refuse_several(&mut found, files.path);
         }
-        check_memory(names.len(), processor.size).with_context(|| files.images.display().to_string())?;
-        let decoded: Vec<Result<RgbImage, String>> = names
-            .par_iter()
-            .map(|name| {
-                let square = source.load(name).and_then(|image| Ok(processor.square(&image)?));
-                square.map_err(|error| format!("{error:#}"))
-            })
-            .collect();
-        let corpus = assemble(files.conversations, &found.records, &index, decoded, found.bad.clone());
+        let (names, index) = names(&found.records);
+        let keep = keeps(files.keep, names.len(), processor.size).with_context(|| files.path.display().to_string())?;
+        let images = match keep {
+            true => decode(&source, processor, &names),
+            false => Vec::new(),
+        };
         let records = found.records.len() + found.bad.count;
+        let mut corpus = assemble(files, found, &index, images);
+        if !keep {
+            corpus.images = Pictures::Named(Box::new(Named {
+                names,
+                source,
+                processor: processor.clone(),
+            }));
+        }
         corpus.bad.check(records, files.max_bad)?;
-        ensure!(
-            !corpus.samples.is_empty(),
-            "{}: not one usable record",
-            files.conversations.display()
-        );
-        Ok(Corpus {
-            text_only: found.text_only,
-            ..corpus
-        })
+        let name = files.path.display();
+        ensure!(!corpus.samples.is_empty(), "{name}: not one usable record");
+        Ok(corpus)
+    }
+
+    /// The images of a sample.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn pictures(&self, sample: &Sample) -> Result<Vec<RgbImage>> {
+        sample.images.iter().map(|&place| self.images.get(place)).collect()
+    }
+
+    /// A sample's first image.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn picture(&self, sample: &Sample) -> Result<RgbImage> {
+        self.images.get(sample.images.first().copied().unwrap_or(usize::MAX))
+    }
+
+    /// Counts a sample whose images cannot be read, and names it on the terminal if it is among the first.
+    ///
+    /// # Errors
+    /// When too many are broken.
+    pub(super) fn add_broken(&self, sample: &Sample, error: &Error) -> Result<()> {
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        if sample.images.iter().all(|place| !late.places.insert(*place)) {
+            return Ok(());
+        }
+        let bad = bad_image(&self.path, sample.line, &sample.id, format!("{error:#}"));
+        if late.bad.first.len() < super::bad_records::NAMED {
+            eprintln!("left out: {bad}");
+        }
+        late.bad.add(bad);
+        let all = BadRecords {
+            count: late.bad.count + self.bad.count,
+            ..late.bad.clone()
+        };
+        all.check(self.samples.len() + self.bad.count, self.max_bad)
+    }
+
+    /// Images found to be broken when they were asked for: another sample took the place of theirs.
+    pub fn broken(&self) -> BadRecords {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner).bad.clone()
     }
 
     /// One line on what was read and what was left out, and the first bad records if there are any.
     pub fn summary(&self) -> String {
         let mut text = format!("{} conversations, {} images", self.samples.len(), self.images.len());
+        if matches!(self.images, Pictures::Named(_)) {
+            text += " decoded when needed";
+        }
         if self.text_only > 0 {
             text += &format!(", {} without an image left out", self.text_only);
         }
@@ -99,59 +195,94 @@ impl Corpus {
     }
 }
 
-/// Joins records with their decoded images; a record whose image failed is a bad one.
+/// The distinct names of images, in order, and the place of each.
+fn names(records: &[Record]) -> (Vec<String>, HashMap<String, usize>) {
+    let (mut names, mut index) = (Vec::new(), HashMap::new());
+    for name in records.iter().flat_map(|record| &record.content.images) {
+        if !index.contains_key(name) {
+            index.insert(name.clone(), names.len());
+            names.push(name.clone());
+        }
+    }
+    (names, index)
+}
+
+/// Counts records with several images, or with one that stands in a later question, as bad.
+fn refuse_several(found: &mut Found, file: &Path) {
+    let bad = &mut found.bad;
+    found.records.retain(|record| {
+        let content = &record.content;
+        let marked = content
+            .turns
+            .iter()
+            .any(|turn| turn.question.contains(super::record::MARK));
+        if content.images.len() == 1 && !marked {
+            return true;
+        }
+        let message = match content.images.len() {
+            1 => "stands in a later question; this run takes it in front of the first one only".into(),
+            count => format!("{count} images; this run takes one"),
+        };
+        let why = "several, anywhere in a conversation, take a model with an image token, no [phase1] and no \
+                   phase2.independent_turns";
+        bad.add(bad_image(file, record.line, &record.id, format!("{message} ({why})")));
+        false
+    });
+}
+
+fn bad_image(file: &Path, line: usize, id: &str, message: String) -> BadRecord {
+    BadRecord {
+        file: file.to_owned(),
+        line,
+        id: Some(id.to_owned()),
+        field: "image".into(),
+        message,
+    }
+}
+
+/// Joins records with their images; a record with one that failed is a bad one. `decoded` is empty where none are yet.
 fn assemble(
-    file: &Path,
-    records: &[Record],
-    index: &HashMap<&str, usize>,
+    files: &Files<'_>,
+    found: Found,
+    index: &HashMap<String, usize>,
     decoded: Vec<Result<RgbImage, String>>,
-    mut bad: BadRecords,
 ) -> Corpus {
-    let mut images = Vec::new();
+    let mut kept = Vec::new();
     let places: Vec<Result<usize, String>> = decoded
         .into_iter()
         .map(|image| {
-            images.push(image?);
-            Ok(images.len() - 1)
+            kept.push(image?);
+            Ok(kept.len() - 1)
         })
         .collect();
-    let mut samples = Vec::new();
-    for record in records {
-        match &places[index[record.image.as_str()]] {
-            Ok(image) => samples.push(Sample {
-                id: record.id.clone(),
-                image: *image,
-                turns: record.turns.clone(),
+    let (mut samples, mut bad) = (Vec::new(), found.bad);
+    for Record { line, id, content, .. } in found.records {
+        let place = |name: &String| {
+            let place = index.get(name).copied().unwrap_or(usize::MAX);
+            places.get(place).cloned().unwrap_or(Ok(place))
+        };
+        match content.images.iter().map(place).collect() {
+            Ok(images) => samples.push(Sample {
+                id,
+                line,
+                images,
+                system: content.system,
+                turns: content.turns,
+                captions: content.captions,
+                class: content.class,
             }),
-            Err(message) => bad.add(BadRecord {
-                file: file.to_owned(),
-                line: record.line,
-                id: Some(record.id.clone()),
-                field: "image".into(),
-                message: message.clone(),
-            }),
+            Err(message) => bad.add(bad_image(files.path, line, &id, message)),
         }
     }
     Corpus {
         samples,
-        images,
-        text_only: 0,
+        images: Pictures::Kept(kept),
+        text_only: found.text_only,
         bad,
+        path: files.path.to_owned(),
+        max_bad: files.max_bad,
+        late: Mutex::default(),
     }
-}
-
-/// Fails when `count` images of `side` would take more than the memory that is free.
-fn check_memory(count: usize, side: usize) -> Result<()> {
-    let need = (count * side * side * 3) as u64;
-    let free = memory::available().unwrap_or(u64::MAX);
-    ensure!(
-        need < free,
-        "{count} images at {side} x {side} take {}, but only {} is free; a smaller model.vision.image_size or \
-         data.max_samples needs less",
-        memory::size(need),
-        memory::size(free)
-    );
-    Ok(())
 }
 
 #[cfg(test)]

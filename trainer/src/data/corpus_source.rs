@@ -1,57 +1,92 @@
-//! Conversations on disk as a training source.
+//! A data set on disk as a training source.
 
 use super::corpus::{Corpus, Sample};
+use super::order::{Order, Place, rng};
 use super::source::{Conversation, Pair, Source};
-use anyhow::{Context, Result};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
+use anyhow::{Context, Result, bail};
+use image::RgbImage;
+use rand::RngExt;
 
 /// A corpus, shuffled anew for every pass over it.
 pub struct CorpusSource {
-    /// The conversations and their images.
+    /// The records and their images.
     pub corpus: Corpus,
-    /// Drives the order.
-    pub seed: u64,
+    seed: u64,
+    order: Order,
+    /// Conversations come in batches of so many of similar length.
+    group: Option<usize>,
 }
 
 impl CorpusSource {
-    /// The sample at place `index` of an endless sequence of shuffled passes.
-    fn sample(&self, index: u64) -> Result<&Sample> {
-        let count = self.corpus.samples.len();
-        let (pass, place) = (index / count.max(1) as u64, index as usize % count.max(1));
-        let mut order: Vec<usize> = (0..count).collect();
-        order.shuffle(&mut ChaCha8Rng::seed_from_u64(
-            self.seed ^ pass.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        ));
-        order
-            .get(place)
-            .map(|&i| &self.corpus.samples[i])
-            .context("the data set is empty")
+    /// In the order that `seed` gives; `group`: conversations in batches of so many that are of similar length.
+    pub fn new(corpus: Corpus, seed: u64, group: Option<usize>) -> CorpusSource {
+        CorpusSource {
+            order: Order::new(corpus.samples.len(), seed),
+            corpus,
+            seed,
+            group,
+        }
     }
+
+    /// The sample at a place, or where its images are broken the next good one of the file.
+    fn show(&self, place: Option<Place>) -> Result<Shown<'_>> {
+        let Place { pass, sample } = place.context("the data set is empty")?;
+        let samples = &self.corpus.samples;
+        for number in (sample..samples.len()).chain(0..sample) {
+            let sample = &samples[number];
+            match self.corpus.pictures(sample) {
+                Ok(images) => {
+                    let turns = self.turns(sample, number, pass);
+                    return Ok(Shown { sample, images, turns });
+                }
+                Err(error) => self.corpus.add_broken(sample, &error)?,
+            }
+        }
+        bail!("not one image of the data set can be read")
+    }
+
+    /// Questions and answers; one answer is drawn for each pass where there are several.
+    fn turns(&self, sample: &Sample, number: usize, pass: u64) -> Vec<(String, String)> {
+        let turns = sample.turns.iter();
+        let mut turns: Vec<_> = turns.map(|turn| (turn.question.clone(), turn.answer.clone())).collect();
+        if let (Some(turn), false) = (turns.first_mut(), sample.captions.is_empty()) {
+            let drawn = rng(self.seed ^ pass, number as u64 + 1).random_range(0..sample.captions.len());
+            turn.1.clone_from(&sample.captions[drawn]);
+        }
+        turns
+    }
+}
+
+/// A sample as it is seen in one pass.
+struct Shown<'a> {
+    sample: &'a Sample,
+    images: Vec<RgbImage>,
+    turns: Vec<(String, String)>,
 }
 
 impl Source for CorpusSource {
     fn pair(&self, index: u64) -> Result<Pair> {
-        let sample = self.sample(index)?;
-        let caption = sample.turns.first().map(|turn| turn.answer.clone()).unwrap_or_default();
+        let Shown { sample, images, turns } = self.show(self.order.at(index))?;
         Ok(Pair {
-            image: self.corpus.images[sample.image].clone(),
-            caption,
+            others: sample.captions.clone(),
+            image: images.into_iter().next().context("a record without an image")?,
+            caption: turns.into_iter().next().map(|(_, answer)| answer).unwrap_or_default(),
             scene: None,
         })
     }
 
     fn conversation(&self, index: u64, _: f64) -> Result<Conversation> {
-        let sample = self.sample(index)?;
-        let turns = sample
-            .turns
-            .iter()
-            .map(|turn| (turn.question.clone(), turn.answer.clone()))
-            .collect();
+        let place = match self.group {
+            Some(batch) => self
+                .order
+                .grouped(index, batch, |sample| self.corpus.samples[sample].length()),
+            None => self.order.at(index),
+        };
+        let Shown { sample, images, turns } = self.show(place)?;
         Ok(Conversation {
-            image: self.corpus.images[sample.image].clone(),
-            place: Some(sample.image),
+            images,
+            places: sample.images.clone(),
+            system: sample.system.clone(),
             turns,
         })
     }

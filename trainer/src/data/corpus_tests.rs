@@ -1,16 +1,15 @@
 use super::*;
-use crate::data::test_data;
+use crate::data::{CorpusSource, Pair, Source, test_data};
+use rayon::prelude::*;
 use std::fmt::Write;
 
 fn files<'a>(conversations: &'a Path, images: &'a Path, split: Option<&str>) -> Files<'a> {
     Files {
-        conversations,
-        images,
         select: Select {
             split: split.map(String::from),
             ..Select::default()
         },
-        max_bad: 0.01,
+        ..Files::new(Format::Llava, conversations, Some(images))
     }
 }
 
@@ -53,7 +52,7 @@ fn missing_and_cut_off_images_are_bad_records_and_the_others_keep_theirs() {
     );
     for sample in &corpus.samples {
         let number: u8 = sample.id[1..].parse().unwrap();
-        assert_eq!(corpus.images[sample.image].get_pixel(3, 3).0, [number, 0, 0]);
+        assert_eq!(corpus.picture(sample).unwrap().get_pixel(3, 3).0, [number, 0, 0]);
     }
     let summary = corpus.summary();
     assert!(
@@ -74,12 +73,86 @@ fn missing_and_cut_off_images_are_bad_records_and_the_others_keep_theirs() {
 }
 
 #[test]
-fn images_that_do_not_fit_in_memory_are_refused_with_the_need() {
-    let message = check_memory(1 << 20, 4096).unwrap_err().to_string();
+fn images_decoded_when_asked_for_are_the_same_and_broken_ones_give_way_to_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    write_set(folder.path(), 200, 3, 8);
+    let path = folder.path().join("d.jsonl");
+    let late = Files {
+        keep: Some(false),
+        ..files(&path, folder.path(), None)
+    };
+    let [now, later] = [files(&path, folder.path(), None), late.clone()].map(|files| {
+        let corpus = Corpus::load(&files, &square(4)).unwrap();
+        CorpusSource::new(corpus, 3, None)
+    });
+    assert_eq!((now.corpus.samples.len(), later.corpus.samples.len()), (198, 200));
+    let red = |source: &CorpusSource, i: u64| source.conversation(i, 0.0).unwrap().images[0].get_pixel(0, 0).0[0];
+    let ids: Vec<u8> = (0..400).into_par_iter().map(|i| red(&later, i)).collect();
+    let count = |id: u8| ids.iter().filter(|found| **found == id).count();
+    // Two passes: records 4 and 9 stand in for 3 and 8.
+    assert_eq!([count(3), count(8), count(4), count(9), count(5)], [0, 0, 4, 4, 2]);
+    assert!((0..400).rev().all(|i| red(&later, i) == ids[i as usize]));
+    let broken = later.corpus.broken();
+    assert_eq!(broken.count, 2, "{}", broken.list());
+    assert!(broken.list().contains("record `r8`: image: "), "{}", broken.list());
+    for place in 0..200 {
+        if let (Ok(image), false) = (later.corpus.images.get(place), [3, 8].contains(&place)) {
+            assert_eq!(
+                image,
+                now.corpus
+                    .images
+                    .get(place - usize::from(place > 3) - usize::from(place > 8))
+                    .unwrap()
+            );
+        }
+    }
+
+    let strict = Files { max_bad: 0.005, ..late };
+    let strict = CorpusSource::new(Corpus::load(&strict, &square(4)).unwrap(), 3, None);
+    let message = (0..200).find_map(|i| strict.pair(i).err()).unwrap().to_string();
+    assert!(message.starts_with("2 of 200 records are bad"), "{message}");
+}
+
+#[test]
+fn one_of_several_captions_is_drawn_for_each_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    write_set(folder.path(), 6, 99, 99);
+    let lines: Vec<String> = (0..6)
+        .map(|i| format!(r#"{{"file":"{i}.png","captions":["{i} a","{i} b","{i} c"]}}"#))
+        .collect();
+    let path = folder.path().join("c.jsonl");
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    let coco = Files {
+        format: Format::Coco,
+        ..files(&path, folder.path(), None)
+    };
+    let source = CorpusSource::new(Corpus::load(&coco, &square(4)).unwrap(), 1, None);
+    assert_eq!(source.corpus.samples[2].captions, ["2 a", "2 b", "2 c"]);
+    let pairs: Vec<Pair> = (0..60).map(|i| source.pair(i).unwrap()).collect();
+    for pair in &pairs {
+        let number = pair.image.get_pixel(0, 0).0[0].to_string();
+        assert!(pair.caption.starts_with(&number) && pair.could_say(&format!("{number} c")));
+        assert!(!pair.could_say(&format!("{} c", 9)));
+    }
+    for ending in ["a", "b", "c"] {
+        let drawn = pairs.iter().filter(|pair| pair.caption.ends_with(ending)).count();
+        assert!((8..=32).contains(&drawn), "{ending}: {drawn} of 60");
+    }
     assert!(
-        message.contains("48.0 TiB") && message.contains("image_size"),
+        (0..60)
+            .rev()
+            .all(|i| source.pair(i).unwrap().caption == pairs[i as usize].caption)
+    );
+}
+
+#[test]
+fn images_that_do_not_fit_in_memory_are_refused_with_the_need() {
+    let message = keeps(Some(true), 1 << 20, 4096).unwrap_err().to_string();
+    assert!(
+        message.contains("48.0 TiB") && message.contains("data.keep"),
         "{message}"
     );
+    assert!(!keeps(None, 1 << 20, 4096).unwrap() && keeps(None, 10, 24).unwrap() && !keeps(Some(false), 1, 1).unwrap());
 }
 
 /// (folder, conversations, images, split, conversations expected, images expected)
@@ -118,8 +191,9 @@ fn real_data_sets_read_completely() {
             "{name}: {}",
             corpus.summary()
         );
-        assert!(corpus.images.iter().all(|image| image.dimensions() == (24, 24)));
-        let distinct: std::collections::HashSet<&[u8]> = corpus.images.iter().map(|i| i.as_raw().as_slice()).collect();
+        let images: Vec<RgbImage> = (0..pictures).map(|place| corpus.images.get(place).unwrap()).collect();
+        assert!(images.iter().all(|image| image.dimensions() == (24, 24)));
+        let distinct: std::collections::HashSet<&[u8]> = images.iter().map(|i| i.as_raw().as_slice()).collect();
         assert!(
             distinct.len() * 10 > pictures * 9,
             "{name}: only {} distinct images",

@@ -1,13 +1,15 @@
 //! What a frozen image encoder says of every image of a data set, kept on disk: an adapter trains without running it again.
 
-use super::Prepare;
 use super::corpus::Corpus;
+use super::{Prepare, blank};
 use crate::memory;
 use anyhow::{Context, Result, bail, ensure};
 use engine::{DType, Graph, Params, Shape, Tensor};
+use image::RgbImage;
 use kernels::gpu::cache::Cache;
 use model::Vlm;
 use model::weights::{Entry, TensorFile, write_tensors};
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
@@ -54,12 +56,11 @@ impl Features {
     ///
     /// # Errors
     /// When an image is none of those.
-    pub fn bytes(&self, places: impl Iterator<Item = Option<usize>>) -> Result<Vec<u8>> {
+    pub fn bytes(&self, places: impl Iterator<Item = usize>) -> Result<Vec<u8>> {
         let all = self.file.stored(NAME)?.bytes;
         let size = self.shape[0] * self.shape[1] * self.dtype.size();
         let mut bytes = Vec::new();
         for place in places {
-            let place = place.context("an image that is not of a data set on disk")?;
             let found = all.get(place * size..(place + 1) * size);
             bytes.extend_from_slice(found.with_context(|| format!("no features of image {place}"))?);
         }
@@ -100,6 +101,11 @@ fn check_frozen(vlm: &Vlm, params: &Params) -> Result<()> {
     Ok(())
 }
 
+/// An image; a blank one where it is broken, as no sample that is drawn shows it.
+fn seen(prepare: &Prepare, corpus: &Corpus, place: usize) -> RgbImage {
+    corpus.images.get(place).unwrap_or_else(|_| blank(&prepare.processor))
+}
+
 fn folder() -> Result<PathBuf> {
     let cache = Cache::open();
     let folder = cache
@@ -119,8 +125,8 @@ fn key(vlm: &Vlm, params: &Params, prepare: &Prepare, corpus: &Corpus) -> Result
         hash.update(params.name(id));
         hash.update(params.master(id).to_bytes()?);
     }
-    for image in &corpus.images {
-        hash.update(image.as_raw());
+    for place in 0..corpus.images.len() {
+        hash.update(seen(prepare, corpus, place).as_raw());
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -144,9 +150,14 @@ fn encode(vlm: &Vlm, params: &Params, prepare: &Prepare, corpus: &Corpus, path: 
         dtype: params.dtype(),
         shape,
         parts: Box::new(|out| {
-            for images in corpus.images.chunks(BATCH) {
+            for start in (0..corpus.images.len()).step_by(BATCH) {
+                let places = start..corpus.images.len().min(start + BATCH);
+                let images: Vec<RgbImage> = places
+                    .into_par_iter()
+                    .map(|place| seen(prepare, corpus, place))
+                    .collect();
                 let graph = Graph::inference(params);
-                let pixels = prepare.pixels(images).and_then(|bytes| prepare.tensor(params, &bytes));
+                let pixels = prepare.pixels(&images).and_then(|bytes| prepare.tensor(params, &bytes));
                 let pixels = graph.input(pixels.map_err(failed)?);
                 out(vlm.vision.forward(&graph, &pixels)?.tensor())?;
             }

@@ -1,5 +1,6 @@
-//! Images on disk, found by name in a folder or a zip.
+//! Images on disk, found by name in a folder, a zip or tar shards.
 
+use super::shards::{Shards, is_pattern};
 use anyhow::{Context, Result, anyhow, ensure};
 use image::RgbImage;
 use model::decode_image;
@@ -16,29 +17,49 @@ const MAX_FILE: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct ImageSource {
     path: PathBuf,
-    /// None: `path` is a folder.
-    archive: Option<Mutex<ZipArchive<BufReader<File>>>>,
+    store: Store,
+}
+
+#[derive(Debug)]
+enum Store {
+    Folder,
+    Zip(Mutex<ZipArchive<BufReader<File>>>),
+    Shards(Shards),
 }
 
 impl ImageSource {
-    /// A folder, or a zip of stored (not compressed) entries.
+    /// A folder, a zip of stored (not compressed) entries, or tar archives as [`Shards::open`] names them, except by their
+    /// folder; an image of theirs is called `shard-000.tar/cat.jpg`.
     ///
     /// # Errors
-    /// When `path` is neither, or cannot be read.
+    /// When `path` is none of them, or cannot be read.
     pub fn open(path: &Path) -> Result<ImageSource> {
-        let about = std::fs::metadata(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-        let archive = if about.is_dir() {
-            None
+        let store = if is_pattern(path) && !path.is_dir() {
+            Store::Shards(Shards::open(path, |_, _| ())?)
         } else {
-            let file = File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-            let archive = ZipArchive::new(BufReader::new(file))
-                .with_context(|| format!("{}: neither a folder nor a zip", path.display()))?;
-            Some(Mutex::new(archive))
+            let about = std::fs::metadata(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+            match about.is_dir() {
+                true => Store::Folder,
+                false => {
+                    let file = File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+                    let archive = ZipArchive::new(BufReader::new(file));
+                    let archive = archive.with_context(|| format!("{}: neither a folder nor a zip", path.display()))?;
+                    Store::Zip(Mutex::new(archive))
+                }
+            }
         };
         Ok(ImageSource {
             path: path.to_owned(),
-            archive,
+            store,
         })
+    }
+
+    /// Tar archives that are open already.
+    pub fn of_shards(path: &Path, shards: Shards) -> ImageSource {
+        ImageSource {
+            path: path.to_owned(),
+            store: Store::Shards(shards),
+        }
     }
 
     /// The decoded image called `name`, `(height, width)` as in the file.
@@ -49,22 +70,41 @@ impl ImageSource {
         decode_image(&self.read(name)?).with_context(|| self.describe(name))
     }
 
-    fn describe(&self, name: &str) -> String {
-        self.path.join(name).display().to_string()
+    /// Whether there is an image called `name`.
+    pub fn has(&self, name: &str) -> bool {
+        check_name(name).is_ok()
+            && match &self.store {
+                Store::Folder => self.path.join(name).is_file(),
+                Store::Zip(archive) => archive
+                    .lock()
+                    .is_ok_and(|archive| archive.index_for_name(name).is_some()),
+                Store::Shards(shards) => shards.find(name).is_some(),
+            }
     }
 
-    fn read(&self, name: &str) -> Result<Vec<u8>> {
+    fn describe(&self, name: &str) -> String {
+        match &self.store {
+            Store::Shards(_) => name.to_string(),
+            _ => self.path.join(name).display().to_string(),
+        }
+    }
+
+    /// The bytes of the image called `name`.
+    ///
+    /// # Errors
+    /// When the name leaves the source (`..`, absolute), the image is not there, or too large.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         check_name(name)?;
         let mut bytes = Vec::new();
-        match &self.archive {
-            None => {
+        match &self.store {
+            Store::Folder => {
                 let file = File::open(self.path.join(name)).with_context(|| self.describe(name))?;
                 ensure!(file.metadata()?.is_file(), "{}: not a file", self.describe(name));
                 file.take(MAX_FILE + 1)
                     .read_to_end(&mut bytes)
                     .with_context(|| self.describe(name))?;
             }
-            Some(archive) => {
+            Store::Zip(archive) => {
                 let mut archive = archive
                     .lock()
                     .map_err(|_| anyhow!("{}: reading failed before", self.path.display()))?;
@@ -79,6 +119,11 @@ impl ImageSource {
                     .take(MAX_FILE + 1)
                     .read_to_end(&mut bytes)
                     .with_context(|| self.describe(name))?;
+            }
+            Store::Shards(shards) => {
+                let member = shards.find(name);
+                let member = member.with_context(|| format!("{name}: not in {}", self.path.display()))?;
+                return shards.read(member, MAX_FILE);
             }
         }
         ensure!(

@@ -98,6 +98,28 @@ fn compressed_entries_are_refused_with_what_to_do() {
     );
 }
 
+fn tar_with(path: &Path, entries: &[(&str, &[u8])]) {
+    let mut tar = tar::Builder::new(File::create(path).unwrap());
+    for (name, bytes) in entries {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        tar.append_data(&mut header, name, *bytes).unwrap();
+    }
+    tar.finish().unwrap();
+}
+
+#[test]
+fn images_of_a_tar_are_read_where_they_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tar");
+    tar_with(&path, &[("sub/a.png", &FILES[0]), ("cut.jpg", &FILES[1][..200])]);
+    let source = ImageSource::open(&path).unwrap();
+    assert_eq!(source.load("a.tar/sub/a.png").unwrap(), *PICTURE);
+    let cut = message(source.load("a.tar/cut.jpg"));
+    assert!(cut.contains("a.tar/cut.jpg") && cut.contains("truncated JPEG"), "{cut}");
+    assert!(message(source.load("a.tar/b.png")).starts_with("a.tar/b.png: not in "));
+}
+
 proptest! {
     #[test]
     fn damaged_zips_never_panic(at in any::<prop::sample::Index>(), with in any::<[u8; 4]>()) {

@@ -4,15 +4,21 @@ pub mod bad_records;
 pub mod corpus;
 mod corpus_source;
 mod features;
+pub mod filter;
+pub mod formats;
 pub mod images;
-pub mod llava;
+pub mod order;
+pub mod pictures;
 mod prepare;
+pub mod record;
 pub mod scenes;
+pub mod shards;
 mod source;
+pub mod survey;
 
 pub use corpus_source::CorpusSource;
 pub use features::Features;
-pub use prepare::Prepare;
+pub use prepare::{Layout, Prepare, blank};
 pub use source::{Conversation, Pair, SceneSource, Source};
 
 #[cfg(test)]

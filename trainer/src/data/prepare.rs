@@ -1,9 +1,12 @@
 //! Images and text on their way into the model.
 
-use anyhow::Result;
+use super::record::MARK;
+use super::source::Conversation;
+use anyhow::{Result, ensure};
 use engine::{Params, Tensor};
 use image::RgbImage;
 use model::{Chat, ImageProcessor, Message, Part, Role, TextBatch, Tokenizer, Turn, VlmConfig};
+use std::cmp::Reverse;
 
 /// Rows of text are padded to a multiple of this, so that few shapes occur and memory is used again.
 const LENGTH_STEP: usize = 16;
@@ -19,6 +22,37 @@ pub struct Prepare {
     pub chat: Chat,
     /// The token that stands for an image in texts and the slots it takes; None: images come in front of texts.
     pub image: Option<(u32, usize)>,
+    /// The longest conversation in tokens; None: not cut.
+    pub max_tokens: Option<usize>,
+    /// The longest sequence the decoder takes.
+    pub room: usize,
+}
+
+/// How conversations are laid out in rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The turns of a conversation do not see each other.
+    pub independent: bool,
+    /// A row holds as many conversations as there is room for; they do not see each other.
+    pub packing: bool,
+}
+
+/// A conversation as ids, and the numbers of the images in it.
+struct Laid {
+    turns: Vec<Turn>,
+    images: Vec<i32>,
+}
+
+impl Laid {
+    fn len(&self) -> usize {
+        self.turns.iter().map(|turn| turn.ids.len()).sum()
+    }
+}
+
+/// A grey image: what is left to answer by when there is nothing to see.
+pub fn blank(processor: &ImageProcessor) -> RgbImage {
+    let size = processor.size as u32;
+    RgbImage::from_pixel(size, size, image::Rgb([64; 3]))
 }
 
 impl Prepare {
@@ -29,6 +63,8 @@ impl Prepare {
             processor,
             chat,
             image: config.image_token.map(|token| (token, config.image_tokens())),
+            max_tokens: None,
+            room: config.decoder.max_position_embeddings,
         }
     }
 
@@ -42,31 +78,125 @@ impl Prepare {
         Ok(self.processor.tensor(pixels, params.device(), params.dtype())?)
     }
 
-    /// Questions and answers about each image; independent ones do not see each other.
+    /// Questions and answers about an image each; independent ones do not see each other.
     pub fn text(&self, rows: &[Vec<(String, String)>], independent: bool) -> Result<TextBatch> {
-        let row = |turns: &Vec<(String, String)>| match independent {
-            true => turns.chunks(1).map(|turn| self.turn(turn)).collect(),
-            false => self.turn(turns).map(|whole| vec![whole]),
+        let one =
+            |(i, turns): (usize, &Vec<(String, String)>)| self.lay(None, turns, i as i32..i as i32 + 1, independent);
+        let laid = rows.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?;
+        self.batch(laid.into_iter().map(|row| vec![row]).collect())
+    }
+
+    /// Conversations, each about images of its own, cut at [`Prepare::max_tokens`].
+    ///
+    /// # Errors
+    /// When packing is wanted of a model whose image slots come in front of the text, or a cut goes through an image.
+    pub fn conversations(&self, conversations: &[Conversation], layout: Layout) -> Result<TextBatch> {
+        let mut laid = Vec::with_capacity(conversations.len());
+        let mut image = 0;
+        for talk in conversations {
+            let images = image..image + talk.images.len() as i32;
+            image = images.end;
+            let mut one = self.lay(talk.system.as_deref(), &talk.turns, images, layout.independent)?;
+            if let Some(most) = self.max_tokens {
+                self.cut(&mut one, most)?;
+            }
+            laid.push(one);
+        }
+        let rows = match layout.packing {
+            true => {
+                ensure!(self.image.is_some(), "{}", Prepare::NO_PACKING);
+                pack(laid, self.max_tokens.unwrap_or(self.room))
+            }
+            false => laid.into_iter().map(|one| vec![one]).collect(),
         };
-        let rows: Vec<Vec<Turn>> = rows.iter().map(row).collect::<Result<_>>()?;
-        let mut batch = TextBatch::pack(&rows, self.tokenizer.specials().pad, LENGTH_STEP)?;
+        self.batch(rows)
+    }
+
+    /// What is said where packing is wanted and the model cannot have it.
+    pub const NO_PACKING: &str = "phase2.packing: this model takes an image's slots in front of a row of text, so a row has \
+                                  one image; packing needs a model with an image token, as pretrained.decoder gives it";
+
+    /// Rows of conversations as one batch.
+    fn batch(&self, rows: Vec<Vec<Laid>>) -> Result<TextBatch> {
+        let mut images = Vec::new();
+        let mut row = |row: Vec<Laid>| -> Vec<Turn> {
+            row.into_iter()
+                .flat_map(|one| {
+                    images.extend(one.images);
+                    one.turns
+                })
+                .collect()
+        };
+        let turns: Vec<Vec<Turn>> = rows.into_iter().map(&mut row).collect();
+        let mut batch = TextBatch::pack(&turns, self.tokenizer.specials().pad, LENGTH_STEP)?;
         if self.image.is_some() {
-            let images = rows.iter().enumerate();
-            batch.images = images
-                .flat_map(|(i, row)| std::iter::repeat_n(i as i32, row.len()))
-                .collect();
+            batch.images = images;
         }
         Ok(batch)
     }
 
+    /// One conversation about these images; independent turns each show the only one.
+    fn lay(
+        &self,
+        system: Option<&str>,
+        turns: &[(String, String)],
+        images: std::ops::Range<i32>,
+        independent: bool,
+    ) -> Result<Laid> {
+        let size = if independent { 1 } else { turns.len().max(1) };
+        let (mut laid, mut shown) = (Vec::new(), Vec::new());
+        for part in turns.chunks(size) {
+            laid.push(self.turn(system, part)?);
+            shown.extend(images.clone());
+        }
+        Ok(Laid {
+            turns: laid,
+            images: shown,
+        })
+    }
+
+    /// Keeps the first `most` tokens of a conversation, and of independent turns those that are whole.
+    fn cut(&self, laid: &mut Laid, most: usize) -> Result<()> {
+        if laid.len() <= most {
+            return Ok(());
+        }
+        let each = laid.images.len() / laid.turns.len().max(1);
+        let mut length = 0;
+        let fits = laid.turns.iter().take_while(|turn| {
+            length += turn.ids.len();
+            length <= most
+        });
+        let whole = fits.count().max(1);
+        laid.turns.truncate(whole);
+        laid.images.truncate(whole * each);
+        let over = laid.len() > most;
+        if let (Some(turn), true) = (laid.turns.first_mut(), over) {
+            turn.ids.truncate(most);
+            turn.learn.truncate(most);
+            let (token, slots) = self.image.unwrap_or_default();
+            let found = turn
+                .ids
+                .iter()
+                .filter(|id| self.image.is_some() && **id == token)
+                .count();
+            ensure!(
+                self.image.is_none() || found == each * slots,
+                "data.max_tokens: {most} cuts through the images of a conversation: it has {each}, of {slots} slots each"
+            );
+        }
+        Ok(())
+    }
+
     /// A question about an image, up to where the answer starts; with one token for the image where it has one.
     pub fn prompt(&self, question: &str) -> Result<Vec<u32>> {
-        Ok(self.chat.prompt(&self.tokenizer, &[asked(question, true)])?)
+        Ok(self
+            .chat
+            .prompt(&self.tokenizer, &[asked(question, !question.contains(MARK))])?)
     }
 
     /// A conversation as the model reads it, with what it learns in brackets and an image's slots as one.
-    pub fn shown(&self, exchanges: &[(String, String)]) -> Result<String> {
-        let turn = self.turn(exchanges)?;
+    pub fn shown(&self, system: Option<&str>, exchanges: &[(String, String)]) -> Result<String> {
+        let turn = self.turn(system, exchanges)?;
         let image = self.image.map(|(token, _)| token);
         let kind = |i: usize| (turn.learn[i], Some(turn.ids[i]) == image);
         let places: Vec<usize> = (0..turn.ids.len()).collect();
@@ -83,12 +213,23 @@ impl Prepare {
         Ok(text.trim_end().to_string())
     }
 
-    /// A conversation about one image.
-    fn turn(&self, exchanges: &[(String, String)]) -> Result<Turn> {
-        let both = |(i, (question, answer)): (usize, &(String, String))| {
-            [asked(question, i == 0), Message::text(Role::Assistant, answer)]
-        };
-        let messages: Vec<Message> = exchanges.iter().enumerate().flat_map(both).collect();
+    /// A conversation with an image at each mark, or in front of the first question where there is no mark.
+    fn turn(&self, system: Option<&str>, exchanges: &[(String, String)]) -> Result<Turn> {
+        let marked = exchanges.iter().any(|(question, _)| question.contains(MARK));
+        let mut messages = Vec::with_capacity(2 * exchanges.len() + 1);
+        let mut before = system.map(String::from);
+        // Lenslet's own layout, which renders no text, has no place for a system.
+        if before.is_some() && !matches!(self.chat.render(&[], false), Ok(None)) {
+            messages.extend(before.take().map(|text| Message::text(Role::System, text)));
+        }
+        for (i, (question, answer)) in exchanges.iter().enumerate() {
+            let question = match before.take() {
+                Some(system) => format!("{system}\n{question}"),
+                None => question.clone(),
+            };
+            messages.push(asked(&question, i == 0 && !marked));
+            messages.push(Message::text(Role::Assistant, answer));
+        }
         let mut turn = self.chat.turn(&self.tokenizer, &messages)?;
         if let Some((token, slots)) = self.image {
             turn.expand(token, slots);
@@ -97,11 +238,41 @@ impl Prepare {
     }
 }
 
-/// A question, the first with the image in front of it.
-fn asked(question: &str, first: bool) -> Message {
-    let image = first.then_some(Part::Image);
+/// A question with an image at each mark, and one in front if wanted.
+fn asked(question: &str, front: bool) -> Message {
+    let mut content: Vec<Part> = front.then_some(Part::Image).into_iter().collect();
+    for (i, text) in question.split(MARK).enumerate() {
+        if i > 0 {
+            content.push(Part::Image);
+        }
+        if !text.is_empty() {
+            content.push(Part::Text(text.into()));
+        }
+    }
     Message {
         role: Role::User,
-        content: image.into_iter().chain([Part::Text(question.into())]).collect(),
+        content,
     }
 }
+
+/// Rows of at most `room` tokens: the longest conversation first, each into the first row that has room (first-fit
+/// decreasing, which takes at most 11/9 of the fewest rows possible; Johnson 1973).
+fn pack(mut laid: Vec<Laid>, room: usize) -> Vec<Vec<Laid>> {
+    laid.sort_by_key(|one| Reverse(one.len()));
+    let mut rows: Vec<(usize, Vec<Laid>)> = Vec::new();
+    for one in laid {
+        let length = one.len();
+        match rows.iter_mut().find(|(taken, _)| taken + length <= room) {
+            Some((taken, row)) => {
+                *taken += length;
+                row.push(one);
+            }
+            None => rows.push((length, vec![one])),
+        }
+    }
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+#[cfg(test)]
+#[path = "prepare_tests.rs"]
+mod tests;

@@ -18,26 +18,32 @@ pub struct Pair {
     pub image: RgbImage,
     /// The caption.
     pub caption: String,
+    /// Other captions that are as true of it, where they are known.
+    pub others: Vec<String>,
     /// What the image shows, where that is known.
     pub scene: Option<Scene>,
 }
 
 impl Pair {
-    /// Whether `caption` would be true of this image: of a scene by its geometry, else when it is the very same text.
+    /// Whether `caption` would be true of this image: of a scene by its geometry, else when it is the very text of one of
+    /// its captions.
     pub fn could_say(&self, caption: &str) -> bool {
         match &self.scene {
             Some(scene) => is_true(caption, scene),
-            None => caption == self.caption,
+            None => caption == self.caption || self.others.iter().any(|other| caption == other),
         }
     }
 }
 
-/// An image and what is said about it.
+/// What is said about images.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Conversation {
-    /// The image.
-    pub image: RgbImage,
-    /// Its place among the images of a data set on disk.
-    pub place: Option<usize>,
+    /// The images: one in front of the first question, or one for each mark `<image>` in the questions.
+    pub images: Vec<RgbImage>,
+    /// Their places among the images of a data set on disk.
+    pub places: Vec<usize>,
+    /// What the model is told before.
+    pub system: Option<String>,
     /// Questions and answers.
     pub turns: Vec<(String, String)>,
 }
@@ -70,6 +76,7 @@ impl Source for SceneSource {
         Ok(Pair {
             image: scene.render(self.scenes.image_size),
             caption,
+            others: Vec::new(),
             scene: Some(scene),
         })
     }
@@ -84,8 +91,9 @@ impl Source for SceneSource {
         let turns = dialogue(&scene, &weights, self.turns, self.independent, &mut rng);
         let turns = turns.into_iter().map(|turn| (turn.question, turn.answer)).collect();
         Ok(Conversation {
-            image: scene.render(self.scenes.image_size),
-            place: None,
+            images: vec![scene.render(self.scenes.image_size)],
+            places: Vec::new(),
+            system: None,
             turns,
         })
     }

@@ -1,7 +1,7 @@
 //! Greedy answers to questions about images, many at a time.
 
-use super::pictures::blank;
 use super::tasks::{Item, Setup, View};
+use crate::data::blank;
 use anyhow::{Context, Result, bail};
 use model::{Generation, Generator, Request};
 use std::collections::HashMap;

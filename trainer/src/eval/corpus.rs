@@ -3,10 +3,9 @@
 use super::answers::{Asked, answers};
 use super::comparing::{comparer, retrieval};
 use super::metrics::Measure;
-use super::pictures::blank;
 use super::{Figures, figures};
 use crate::data::corpus::{Corpus, Sample};
-use crate::data::{Pair, Prepare};
+use crate::data::{Pair, Prepare, blank};
 use anyhow::Result;
 use engine::Params;
 use model::Vlm;
@@ -17,12 +16,20 @@ pub fn alignment(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus
     let Some(comparer) = comparer(vlm, params, prepare) else {
         return Ok(Figures::new());
     };
-    let pair = |sample: &Sample| Pair {
-        image: heldout.images[sample.image].clone(),
-        caption: sample.turns[0].answer.clone(),
-        scene: None,
+    let pair = |sample: &Sample| {
+        Ok(Pair {
+            image: heldout.picture(sample)?,
+            caption: sample.turns[0].answer.clone(),
+            others: sample.captions.clone(),
+            scene: None,
+        })
     };
-    let pairs: Vec<Pair> = heldout.samples.iter().take(count).map(pair).collect();
+    let pairs = heldout
+        .samples
+        .iter()
+        .take(count)
+        .map(pair)
+        .collect::<Result<Vec<_>>>()?;
     retrieval(&comparer, &pairs)
 }
 
@@ -30,13 +37,13 @@ pub fn alignment(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus
 pub fn instruction(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus, count: usize) -> Result<Figures> {
     let samples = &heldout.samples[..heldout.samples.len().min(count)];
     let turns = |s: &Sample| vec![(s.turns[0].question.clone(), s.turns[0].answer.clone())];
-    let seen: Vec<Asked> = samples
-        .iter()
-        .map(|s| Asked {
-            image: heldout.images[s.image].clone(),
+    let asked = |s: &Sample| {
+        Ok(Asked {
+            image: heldout.picture(s)?,
             turns: turns(s),
         })
-        .collect();
+    };
+    let seen = samples.iter().map(asked).collect::<Result<Vec<_>>>()?;
     let unseen: Vec<Asked> = samples
         .iter()
         .map(|s| Asked {
@@ -54,7 +61,7 @@ pub fn instruction(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corp
         let scores = samples
             .iter()
             .zip(right)
-            .map(|(sample, right)| (sample.image, f64::from(u8::from(right))));
+            .map(|(sample, right)| (sample.images[0], f64::from(u8::from(right))));
         Ok(figures(prefix, &[Measure::mean("answers.exact", scores)]))
     };
     let mut found = exact("", &seen)?;

@@ -1,40 +1,27 @@
 //! Images of a benchmark, loaded as they are needed.
 
 use crate::data::images::ImageSource;
-use anyhow::{Context, Result};
-use image::RgbImage;
+use anyhow::Result;
 use model::ImageProcessor;
 use rayon::prelude::*;
-use std::collections::HashSet;
-use std::fs::File;
-use std::io::BufReader;
-use std::path::{Component, Path, PathBuf};
-use zip::ZipArchive;
+use std::path::{Path, PathBuf};
 
-/// A folder or a zip of images.
+/// A folder, a zip or tar shards of images.
 #[derive(Debug)]
 pub struct Pictures {
     path: PathBuf,
     source: ImageSource,
-    /// What a zip holds; None: a folder.
-    names: Option<HashSet<String>>,
 }
 
 impl Pictures {
-    /// Opens a folder or a zip of stored entries.
+    /// Opens images wherever they are.
     ///
     /// # Errors
     /// As [`ImageSource::open`].
     pub fn open(path: &Path) -> Result<Pictures> {
-        let source = ImageSource::open(path)?;
-        let names = match path.is_file() {
-            true => Some(listed(path).with_context(|| format!("{}: cannot be read", path.display()))?),
-            false => None,
-        };
         Ok(Pictures {
             path: path.to_owned(),
-            source,
-            names,
+            source: ImageSource::open(path)?,
         })
     }
 
@@ -45,13 +32,7 @@ impl Pictures {
 
     /// Whether there is an image of this name.
     pub fn has(&self, name: &str) -> bool {
-        let within = Path::new(name)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)));
-        match &self.names {
-            Some(names) => names.contains(name),
-            None => within && self.path.join(name).is_file(),
-        }
+        self.source.has(name)
     }
 
     /// Images by name at the size of a processor, each (size, size, 3): decoded side by side, and only so many of them are
@@ -63,18 +44,4 @@ impl Pictures {
         let pixels = |name: &&str| Ok(processor.bytes([&self.source.load(name)?])?);
         names.par_iter().map(pixels).collect()
     }
-}
-
-fn listed(path: &Path) -> Result<HashSet<String>> {
-    let archive = ZipArchive::new(BufReader::new(File::open(path)?))?;
-    let names = archive.file_names();
-    Ok(names
-        .map(|name| Ok(name?.into_owned()))
-        .collect::<Result<_, zip::result::ZipError>>()?)
-}
-
-/// A grey image: what is left to answer by when there is nothing to see.
-pub fn blank(processor: &ImageProcessor) -> RgbImage {
-    let size = processor.size as u32;
-    RgbImage::from_pixel(size, size, image::Rgb([64; 3]))
 }

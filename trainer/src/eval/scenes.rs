@@ -5,10 +5,9 @@ use super::answers::{Asked, answers};
 use super::comparing::{comparer, retrieval};
 use super::metrics::chair::{self, Mentions};
 use super::metrics::{Measure, yes_no};
-use super::pictures::blank;
 use crate::data::scenes::{Negatives, QuestionKind, Relation, Scene, Scenes, Split, Turn};
 use crate::data::scenes::{balanced_questions, evaluation, hallucinated, is_true, mentions};
-use crate::data::{Pair, Prepare};
+use crate::data::{Pair, Prepare, blank};
 use anyhow::Result;
 use engine::Params;
 use image::RgbImage;
@@ -48,6 +47,7 @@ impl SceneEval<'_> {
             Pair {
                 image: scene.render(self.scenes.image_size),
                 caption: scene.any_caption(&mut rng).to_string(),
+                others: Vec::new(),
                 scene: Some(scene.clone()),
             }
         };

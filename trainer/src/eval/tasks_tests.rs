@@ -177,7 +177,7 @@ fn what_is_wrong_is_named_by_file_line_and_field() {
             "{\"image\": \"a.jpg\", \"caption\": \"x\"}",
             "two images or more",
         ),
-        (Name::Zeroshot, "x", "expected a folder"),
+        (Name::Zeroshot, "x", "not a folder with a folder for each class"),
     ] {
         let message = refused(name, "x.json", text);
         assert!(message.contains(naming), "{name:?}: `{naming}` is not in {message}");

@@ -3,7 +3,7 @@
 use super::Phase;
 use super::align::{self, Align};
 use super::fit::{Losses, Objective};
-use crate::data::{Features, Prepare, Source};
+use crate::data::{Features, Layout, Prepare, Source};
 use crate::recipe::Phase2;
 use anyhow::Result;
 use engine::Graph;
@@ -66,13 +66,16 @@ impl Objective for Instruct<'_> {
             .map(|i| self.source.conversation(i, progress))
             .collect::<Result<Vec<_>>>()?;
         let images = match self.features {
-            Some(features) => Images::Features(features.bytes(conversations.iter().map(|c| c.place))?),
-            None => Images::Pixels(self.prepare.pixels(conversations.iter().map(|c| &c.image))?),
+            Some(features) => Images::Features(features.bytes(conversations.iter().flat_map(|c| c.places.clone()))?),
+            None => Images::Pixels(self.prepare.pixels(conversations.iter().flat_map(|c| &c.images))?),
         };
-        let rows: Vec<_> = conversations.into_iter().map(|c| c.turns).collect();
+        let layout = Layout {
+            independent: self.phase.independent_turns,
+            packing: self.phase.packing,
+        };
         Ok(Batch::Answers {
             images,
-            text: self.prepare.text(&rows, self.phase.independent_turns)?,
+            text: self.prepare.conversations(&conversations, layout)?,
         })
     }
 

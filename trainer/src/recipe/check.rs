@@ -2,6 +2,7 @@
 
 use super::error::Invalid;
 use super::{Data, Phase1, Phase2, Recipe, Source, Tokenizer, TokenizerKind, Training};
+use crate::data::formats::Format;
 
 /// Checks every value of a recipe.
 pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
@@ -45,7 +46,8 @@ fn name(key: &str, name: &str) -> Result<(), Invalid> {
 }
 
 fn data(data: &Data) -> Result<(), Invalid> {
-    let llava_only = [
+    let invalid = |key: &str, message: String| Err(Invalid::new(format!("data.{key}"), message));
+    let on_disk = [
         ("path", data.path.is_some()),
         ("images", data.images.is_some()),
         ("heldout_path", data.heldout_path.is_some()),
@@ -55,38 +57,88 @@ fn data(data: &Data) -> Result<(), Invalid> {
         ("heldout_split", data.heldout_split.is_some()),
         ("max_samples", data.max_samples.is_some()),
         ("max_bad", data.max_bad.is_some()),
+        ("question", data.question.is_some()),
+        ("templates", data.templates.is_some()),
+        ("keep", data.keep.is_some()),
+        ("group_by_length", data.group_by_length),
     ];
-    match data.source {
-        Source::Scenes => {
-            if let Some((key, _)) = llava_only.iter().find(|(_, set)| *set) {
-                let message = "belongs to `source = \"llava\"`; built-in scenes are drawn, not read";
-                return Err(Invalid::new(format!("data.{key}"), message));
-            }
-            range("data.image_size", data.image_size.unwrap_or(48), 16, 1024)
+    range("data.max_tokens", data.max_tokens.unwrap_or(1), 1, 1 << 24)?;
+    let Some(format) = data.source.format() else {
+        if let Some((key, _)) = on_disk.iter().find(|(_, set)| *set) {
+            return invalid(
+                key,
+                "belongs to data on disk, such as `source = \"llava\"`; built-in scenes are drawn, not read".into(),
+            );
         }
-        Source::Llava => {
-            for (key, set) in &llava_only[..2] {
-                if !set {
-                    let message = format!("key `{key}` is missing; `source = \"llava\"` needs it");
-                    return Err(Invalid::new(format!("data.{key}"), message));
-                }
-            }
-            if data.world.is_some() {
-                return Err(Invalid::new("data.world", "belongs to `source = \"scenes\"`"));
-            }
-            if data.image_size.is_some() {
-                let message = "belongs to `source = \"scenes\"`; images are resized to model.vision.image_size";
-                return Err(Invalid::new("data.image_size", message));
-            }
-            if data.heldout_images.is_some() && data.heldout_path.is_none() {
-                return Err(Invalid::new(
-                    "data.heldout_images",
-                    "means nothing without `heldout_path`",
-                ));
-            }
-            range("data.max_samples", data.max_samples.unwrap_or(1), 1, usize::MAX)?;
-            range("data.max_bad", data.max_bad.unwrap_or(0.0), 0.0, 1.0)
+        return range("data.image_size", data.image_size.unwrap_or(48), 16, 1024);
+    };
+    let source = format!("`source = \"{}\"`", format.name());
+    for (key, set) in &on_disk[..1 + usize::from(format.has_images())] {
+        if !set {
+            return invalid(key, format!("key `{key}` is missing; {source} needs it"));
         }
+    }
+    for (key, set) in [
+        ("images", data.images.is_some()),
+        ("heldout_images", data.heldout_images.is_some()),
+    ] {
+        if set && !format.has_images() {
+            return invalid(
+                key,
+                format!("means nothing with {source}: `path` holds the images, too"),
+            );
+        }
+    }
+    for (key, set) in &on_disk[4..7] {
+        if *set && !format.has_splits() {
+            return invalid(
+                key,
+                format!("means nothing with {source}; give the folders of a split as `path` and `heldout_path`"),
+            );
+        }
+    }
+    if data.world.is_some() {
+        return invalid("world", "belongs to `source = \"scenes\"`".into());
+    }
+    if data.image_size.is_some() {
+        let message = "belongs to `source = \"scenes\"`; images are resized to model.vision.image_size";
+        return invalid("image_size", message.into());
+    }
+    if data.heldout_images.is_some() && data.heldout_path.is_none() {
+        return invalid("heldout_images", "means nothing without `heldout_path`".into());
+    }
+    if data
+        .question
+        .as_ref()
+        .is_some_and(|question| question.trim().is_empty())
+    {
+        return invalid("question", "asks nothing".into());
+    }
+    templates(data, format)?;
+    range("data.max_samples", data.max_samples.unwrap_or(1), 1, usize::MAX)?;
+    range("data.max_bad", data.max_bad.unwrap_or(0.0), 0.0, 1.0)
+}
+
+fn templates(data: &Data, format: Format) -> Result<(), Invalid> {
+    let Some(templates) = &data.templates else {
+        return Ok(());
+    };
+    if format != Format::Folder {
+        let message = "belongs to `source = \"folder\"`, whose images come with classes";
+        return Err(Invalid::new("data.templates", message));
+    }
+    if templates.is_empty() {
+        return Err(Invalid::new(
+            "data.templates",
+            "expected at least one, found an empty list",
+        ));
+    }
+    match templates.iter().position(|template| !template.contains("{}")) {
+        Some(i) => {
+            let message = format!("`{}` has no place `{{}}` for the class", templates[i]);
+            Err(Invalid::new(format!("data.templates.{i}"), message))
+        }
+        None => Ok(()),
     }
 }
 
@@ -196,7 +248,7 @@ fn phase2(phase: &Phase2, recipe: &Recipe) -> Result<(), Invalid> {
         compares(align, phase.shards)?;
     }
     if phase.cache_features && recipe.data.source == Source::Scenes {
-        let message = "needs `source = \"llava\"`; scenes are drawn anew each time";
+        let message = "needs data on disk, such as `source = \"llava\"`; scenes are drawn anew each time";
         return Err(Invalid::new("phase2.cache_features", message));
     }
     range("phase2.turns", phase.turns, 1, 64)?;

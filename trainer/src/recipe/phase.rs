@@ -126,12 +126,15 @@ phase! {
         /// the Q-Former; 0: never. Default 0.
         align_every: usize = "Default::default",
         /// Keep what the image encoder says of each image on disk and train without running it again; it must be frozen.
-        /// `data.source = "llava"` only. Default false.
+        /// Not for scenes. Default false.
         cache_features: bool = "Default::default",
         /// Turns per conversation made from scenes. Default 4.
         turns: usize = "defaults::turns",
         /// Turns about one image do not see each other. Default false.
         independent_turns: bool = "Default::default",
+        /// Put several conversations, each with its own images, into one row of at most `data.max_tokens` tokens; they do not
+        /// see each other. For models that take images within the text. Default false.
+        packing: bool = "Default::default",
         /// How often each kind of question about scenes is asked at the first step. Default: all alike.
         questions_start: QuestionWeights = "defaults::questions",
         /// How often from `questions_until` on. Default: all alike.

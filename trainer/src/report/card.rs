@@ -1,7 +1,7 @@
 //! The model card: `README.md` in Hugging Face's form, with what a model is made of, how it was trained and what it can do.
 
 use crate::eval::{Figures, table};
-use crate::recipe::{Recipe, Source};
+use crate::recipe::Recipe;
 use crate::session::{Dataset, Session};
 use model::hf::Format;
 
@@ -60,8 +60,8 @@ fn usage(recipe: &Recipe, format: &Format) -> String {
 
 fn data(session: &Session) -> String {
     let data = &session.recipe.data;
-    match (&session.data, data.source) {
-        (Dataset::Corpus { train, heldout }, _) => {
+    match &session.data {
+        Dataset::Corpus { train, heldout } => {
             let path = data
                 .path
                 .as_ref()
@@ -69,8 +69,6 @@ fn data(session: &Session) -> String {
             let heldout = heldout.as_ref().map_or("nothing".into(), |corpus| corpus.summary());
             format!("`{path}`: {}. Held out: {heldout}.", train.corpus.summary())
         }
-        (Dataset::Scenes(_), Source::Scenes | Source::Llava) => {
-            "Scenes of coloured shapes, drawn from the run's seed; evaluated on others.".into()
-        }
+        Dataset::Scenes(_) => "Scenes of coloured shapes, drawn from the run's seed; evaluated on others.".into(),
     }
 }

@@ -2,15 +2,13 @@
 //! what its prompts describe, `a photo of a {}.` unless others are given; `_` in a folder's name is a space.
 
 use super::{Found, Item, Setup, Source, Task, View, majority, only, score};
+use crate::data::formats::{Ask, Format};
+use crate::data::record::{Record, Select};
 use crate::eval::metrics::Measure;
-use anyhow::{Context, Result, ensure};
-use std::path::Path;
+use anyhow::{Result, ensure};
 
 /// How a class is described.
 const PROMPT: &str = "a photo of a {}.";
-/// The endings of image files.
-const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
-
 pub(super) struct Zeroshot {
     items: Vec<Item>,
     classes: Vec<String>,
@@ -22,11 +20,6 @@ pub(super) struct Zeroshot {
 impl Zeroshot {
     pub(super) fn open(source: &Source) -> Result<Zeroshot> {
         let root = only(&source.data)?;
-        ensure!(
-            root.is_dir(),
-            "{}: expected a folder with a folder for each class",
-            root.display()
-        );
         let mut prompts = source.prompts.clone();
         if prompts.is_empty() {
             prompts.push(PROMPT.into());
@@ -37,14 +30,16 @@ impl Zeroshot {
                 "--prompt: `{prompt}` has no `{{}}`, the place of the class"
             );
         }
+        let (found, _) = Format::Folder.open(root, None, &Select::default(), &Ask::default())?;
         let mut task = Zeroshot {
             items: Vec::new(),
             classes: Vec::new(),
             labels: Vec::new(),
             prompts,
         };
-        for folder in names(root)?.into_iter().filter(|name| root.join(name).is_dir()) {
-            task.add(root, &folder, source.limit)?;
+        // The records come class by class.
+        for class in found.records.chunk_by(|a, b| a.content.class == b.content.class) {
+            task.add(&class[..class.len().min(source.limit.unwrap_or(usize::MAX))]);
         }
         ensure!(
             task.classes.len() > 1,
@@ -54,43 +49,22 @@ impl Zeroshot {
         Ok(task)
     }
 
-    /// The images of one class, at most `limit`.
-    fn add(&mut self, root: &Path, folder: &str, limit: Option<usize>) -> Result<()> {
-        let is_image = |name: &String| {
-            let ending = Path::new(name).extension().map(|ending| ending.to_ascii_lowercase());
-            ending.is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
-        };
-        let images = names(&root.join(folder))?
-            .into_iter()
-            .filter(is_image)
-            .take(limit.unwrap_or(usize::MAX));
-        let (class, before) = (folder.replace('_', " "), self.items.len());
-        self.items.extend(images.map(|image| Item {
-            image: format!("{folder}/{image}"),
+    /// The images of one class.
+    fn add(&mut self, records: &[Record]) {
+        let class = records[0]
+            .content
+            .class
+            .as_deref()
+            .unwrap_or_default()
+            .replace('_', " ");
+        self.items.extend(records.iter().map(|record| Item {
+            image: record.id.clone(),
             question: "which class?".into(),
             expected: class.clone(),
         }));
-        if self.items.len() > before {
-            self.labels.resize(self.items.len(), self.classes.len());
-            self.classes.push(class);
-        }
-        Ok(())
+        self.labels.resize(self.items.len(), self.classes.len());
+        self.classes.push(class);
     }
-}
-
-/// What is in a folder, by name.
-fn names(folder: &Path) -> Result<Vec<String>> {
-    let unreadable = || format!("{}: cannot be read", folder.display());
-    let entries = std::fs::read_dir(folder).with_context(unreadable)?;
-    let name = |entry: std::io::Result<std::fs::DirEntry>| {
-        let name = entry.with_context(unreadable)?.file_name();
-        name.into_string()
-            .ok()
-            .with_context(|| format!("{}: a name that is not UTF-8", folder.display()))
-    };
-    let mut names = entries.map(name).collect::<Result<Vec<String>>>()?;
-    names.sort();
-    Ok(names)
 }
 
 impl Task for Zeroshot {

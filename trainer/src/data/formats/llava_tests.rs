@@ -1,5 +1,9 @@
-use super::*;
+use super::super::json::MAX_RECORD;
+use super::super::{Ask, Format};
+use crate::data::record::{Content, Found, Record, Select, Turn};
+use anyhow::Result;
 use proptest::prelude::*;
+use std::path::Path;
 
 const TALK: &str = r#"[{"from":"human","value":"<image>\nwhat is it ?"},{"from":"gpt","value":"a cat"}]"#;
 
@@ -7,7 +11,11 @@ fn good(id: &str) -> String {
     format!(r#"{{"id":"{id}","image":"{id}.png","split":"train","conversations":{TALK}}}"#)
 }
 
-fn load(text: &str) -> Result<Conversations> {
+fn parse(bytes: &[u8], file: &Path, select: &Select) -> Result<Found> {
+    Format::Llava.parse(bytes, file, select, &Ask::default())
+}
+
+fn load(text: &str) -> Result<Found> {
     parse(text.as_bytes(), Path::new("d.jsonl"), &Select::default())
 }
 
@@ -15,18 +23,65 @@ fn load(text: &str) -> Result<Conversations> {
 fn an_array_and_lines_read_alike() {
     let lines = load(&format!("{}\n\n{}\n", good("a"), good("b"))).unwrap();
     let array = load(&format!("[{},\n\n{}]", good("a"), good("b"))).unwrap();
+    let without_bytes = |found: Found| -> Vec<Record> {
+        let plain = |record| Record { bytes: None, ..record };
+        found.records.into_iter().map(plain).collect()
+    };
+    let (lines, array) = (without_bytes(lines), without_bytes(array));
     assert_eq!(lines, array);
     let expected = Record {
         line: 3,
         id: "b".into(),
-        image: "b.png".into(),
-        turns: vec![Turn {
-            question: "what is it ?".into(),
-            answer: "a cat".into(),
-        }],
+        bytes: None,
+        content: Content {
+            images: vec!["b.png".into()],
+            turns: vec![Turn {
+                question: "what is it ?".into(),
+                answer: "a cat".into(),
+            }],
+            ..Content::default()
+        },
     };
-    assert_eq!(lines.records[1], expected);
-    assert_eq!((lines.records.len(), lines.bad.count), (2, 0));
+    assert_eq!(lines[1], expected);
+    assert_eq!(lines.len(), 2);
+}
+
+#[test]
+fn a_record_is_known_by_its_bytes() {
+    let array = format!("[\n {} ,\n{}]", good("a"), good("b"));
+    let lines = format!("\u{feff}{}\n\n  {}  \r\n", good("a"), good("b"));
+    for text in [array, lines] {
+        let found = load(&text).unwrap();
+        let of = |i: usize| text.as_bytes()[found.records[i].bytes.clone().unwrap()].to_vec();
+        assert_eq!(
+            (of(0), of(1)),
+            (good("a").into_bytes(), good("b").into_bytes()),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn several_images_have_a_mark_each_wherever_it_stands() {
+    let two = r#"{"image":["a.png","b.png"],"conversations":[{"from":"human","value":"Q"},{"from":"gpt","value":"x"},
+        {"from":"human","value":"and R"},{"from":"gpt","value":"y"}]}"#
+        .replace('\n', " ");
+    let questions = |text: &str| -> Vec<String> {
+        let found = load(text).unwrap();
+        let turns = &found.records[0].content.turns;
+        turns.iter().map(|turn| turn.question.clone()).collect()
+    };
+    let marked = two.replace("\"Q", "\"<image> or <image> ?");
+    assert_eq!(questions(&marked), ["<image> or <image> ?", "and R"]);
+    assert_eq!(questions(&two), ["<image><image>Q", "and R"]);
+    let later = two.replace("\"Q", "\"<image>Q").replace("and R", "<image>\\nand R");
+    assert_eq!(questions(&later), ["<image>Q", "<image>\nand R"]);
+    let one = two
+        .replace(r#"["a.png","b.png"]"#, r#""a.png""#)
+        .replace("and R", "<image> R");
+    assert_eq!(questions(&one), ["Q", "<image> R"]);
+    let bad = load(&marked.replace(" or <image>", "")).unwrap().bad.list();
+    assert!(bad.contains("conversations: 1 marks `<image>` for 2 images"), "{bad}");
 }
 
 #[test]
@@ -37,7 +92,10 @@ fn a_mark_may_be_missing_or_anywhere_in_a_question_and_ids_may_be_numbers() {
             .replace("\"a\"", "7");
         let read = load(&text).unwrap();
         assert_eq!(
-            (read.records[0].id.as_str(), read.records[0].turns[0].question.as_str()),
+            (
+                read.records[0].id.as_str(),
+                read.records[0].content.turns[0].question.as_str()
+            ),
             ("7", "what is it ?")
         );
     }
@@ -61,12 +119,12 @@ fn every_bad_record_is_named_by_file_line_id_and_field() {
             "record `a`: image: missing, but",
         ),
         (
-            good("a").replace("\"a.png\"", "[\"a.png\"]"),
-            "record `a`: image: expected one file name, found a list",
+            good("a").replace("\"a.png\"", "[5]"),
+            "record `a`: image[0]: expected a file name, found a number",
         ),
         (
             good("a").replace("\"a.png\"", "\"\""),
-            "record `a`: image: expected one file name, found empty text",
+            "record `a`: image: expected a file name or a list of them, found empty text",
         ),
         (
             good("a").replace("human", "system"),
@@ -140,14 +198,13 @@ fn empty_and_broken_files_are_errors_that_name_file_and_line() {
         let message = load(text).expect_err(text).to_string();
         assert!(message.starts_with(expected), "{text}: {message}");
     }
-    let missing = read(Path::new("no/such.jsonl"), &Select::default()).unwrap_err();
-    assert!(missing.to_string().contains("no/such.jsonl"), "{missing}");
-    assert!(
-        read(Path::new("/dev/zero"), &Select::default())
-            .unwrap_err()
-            .to_string()
-            .contains("not a file")
-    );
+    let open = |path: &str| {
+        let images = Some(Path::new("/"));
+        let opened = Format::Llava.open(Path::new(path), images, &Select::default(), &Ask::default());
+        opened.map(|_| ()).unwrap_err().to_string()
+    };
+    assert!(open("no/such.jsonl").contains("no/such.jsonl"));
+    assert!(open("/dev/zero").contains("not a file"));
 }
 
 #[test]

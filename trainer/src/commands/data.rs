@@ -1,0 +1,179 @@
+//! `lenslet data`: looks through data sets and keeps the good part of them.
+
+use crate::cli::{CheckArgs, DataArgs, DataVerb, FilterArgs};
+use crate::compute;
+use crate::data::corpus::Files;
+use crate::data::filter::{self, Criteria, Judge, Judged, Kept, Reason, write};
+use crate::data::formats::Format;
+use crate::data::record::Select;
+use crate::data::survey::Survey;
+use crate::recipe::{Recipe, TokenizerKind};
+use crate::report::table::Table;
+use anyhow::{Context, Result, bail, ensure};
+use model::{Tokenizer, hf, write_atomically};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+pub(super) fn run(verb: &DataVerb) -> Result<()> {
+    match verb {
+        DataVerb::Check(args) => compute::with_threads(args.threads, || check(args)),
+        DataVerb::Filter(args) => compute::with_threads(args.compute.threads, || filter(args)),
+    }
+}
+
+fn check(args: &CheckArgs) -> Result<()> {
+    let recipe = recipe(&args.data)?;
+    let mut files = files(&args.data, recipe.as_ref())?;
+    files.max_bad = args.max_bad.unwrap_or(files.max_bad);
+    let tokenizer = tokenizer(args.tokenizer.as_deref(), recipe.as_ref())?;
+    let survey = Survey::of(&files, tokenizer.as_ref())?;
+    println!("{}: {}", files.path.display(), survey.table());
+    if let Some(path) = &args.json {
+        let json = serde_json::to_string_pretty(&survey).context("--json")?;
+        write_atomically(path, |file| writeln!(file, "{json}")).with_context(|| path.display().to_string())?;
+    }
+    ensure!(
+        !survey.is_bad(files.max_bad),
+        "{}: {} of {} records are broken, more than {} %",
+        files.path.display(),
+        survey.broken,
+        survey.usable + survey.broken,
+        100.0 * files.max_bad
+    );
+    Ok(())
+}
+
+fn filter(args: &FilterArgs) -> Result<()> {
+    let recipe = recipe(&args.data)?;
+    let files = files(&args.data, recipe.as_ref())?;
+    let report = args
+        .report
+        .clone()
+        .unwrap_or_else(|| args.out.with_file_name("report.html"));
+    for out in [&args.out, &report] {
+        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let there = folder.is_none_or(Path::is_dir);
+        ensure!(there, "{}: its folder is not there; make it first", out.display());
+        let same = |input: &Path| {
+            std::fs::canonicalize(input)
+                .ok()
+                .is_some_and(|input| std::fs::canonicalize(out).ok() == Some(input))
+        };
+        let input = [Some(files.path), files.images].into_iter().flatten().any(same);
+        ensure!(!input, "{}: is the input, which stays as it is", out.display());
+    }
+    ensure!(
+        args.out != report,
+        "{}: given for the records and for the page",
+        report.display()
+    );
+    let criteria = Criteria {
+        min_words: args.min_words,
+        max_words: args.max_words,
+        min_density: args.min_density,
+        max_hamming: args.max_hamming,
+        max_overlap: args.max_overlap,
+        min_similarity: args.min_similarity,
+        keep_share: args.keep_share,
+    };
+    ensure!(
+        args.model.is_none() || args.min_similarity.is_some() || args.keep_share.is_some(),
+        "--model compares images with texts: say what to keep by --min-similarity or --keep-share"
+    );
+    let judge = match &args.model {
+        Some(name) => Some(Judge::open(&hf::resolve(name)?, &compute::open(&args.compute.device)?)?),
+        None => None,
+    };
+    let judged = Judged::of(&files, &criteria, judge.as_ref())?;
+    let kept = write(&judged, &args.out)?;
+    filter::report(&judged, &criteria, &report)?;
+    show(&judged, kept, args, &files);
+    println!("what went and why, with pictures: {}", report.display());
+    Ok(())
+}
+
+/// What went, and how to train on what is kept.
+fn show(judged: &Judged, kept: Kept, args: &FilterArgs, files: &Files<'_>) {
+    let mut table = Table::new(["left out", "records"]);
+    let unread = judged.found.bad.count;
+    if unread > 0 {
+        table.row(["record cannot be read".to_string(), unread.to_string()]);
+    }
+    for reason in Reason::ALL {
+        table.row([reason.name().to_string(), judged.count(reason).to_string()]);
+    }
+    println!("{table}");
+    println!(
+        "kept {} of {} records; to train on them:\n",
+        kept.records,
+        judged.verdicts.len() + unread
+    );
+    println!("[data]\nsource = \"{}\"\npath = {:?}", kept.format.name(), args.out);
+    let images = files.images.unwrap_or(files.path);
+    // Images of shards are named by their shard, those of a folder by their place in it.
+    let shards = files.format == Format::Webdataset && images.is_dir();
+    let images = if shards {
+        images.join("*.tar")
+    } else {
+        images.to_owned()
+    };
+    println!("images = {images:?}\n");
+}
+
+fn recipe(args: &DataArgs) -> Result<Option<Recipe>> {
+    let Some(path) = &args.recipe else { return Ok(None) };
+    Ok(Some(Recipe::load(path, &args.set)?))
+}
+
+/// The data set that the recipe trains on, or that the arguments name.
+fn files<'a>(args: &'a DataArgs, recipe: Option<&'a Recipe>) -> Result<Files<'a>> {
+    if let Some(data) = recipe.map(|recipe| &recipe.data) {
+        let found = data.source.format().zip(data.path.as_deref());
+        let (format, path) = found.context("data.source: scenes are drawn, there is nothing to read")?;
+        return Ok(Files {
+            select: data.select(data.train_split.as_deref(), data.max_samples),
+            ..data.files(format, path)
+        });
+    }
+    let (Some(format), Some(path)) = (args.source, &args.path) else {
+        bail!("--recipe, or --source and --path, say which data set");
+    };
+    let images = images(format, args.images.as_ref())?;
+    Ok(Files {
+        select: Select {
+            field: args.split_field.clone().unwrap_or_else(|| Select::default().field),
+            split: args.split.clone(),
+            limit: None,
+        },
+        ..Files::new(format, path, images)
+    })
+}
+
+fn images(format: Format, images: Option<&PathBuf>) -> Result<Option<&Path>> {
+    let name = format.name();
+    match (format.has_images(), images) {
+        (true, None) => {
+            bail!("--source {name} needs --images, the folder or archive that its image names are relative to")
+        }
+        (false, Some(_)) => bail!("--images: --source {name} has its images in --path"),
+        (_, images) => Ok(images.map(PathBuf::as_path)),
+    }
+}
+
+/// The tokenizer named, or the one the recipe reads.
+fn tokenizer(named: Option<&str>, recipe: Option<&Recipe>) -> Result<Option<Tokenizer>> {
+    if let Some(name) = named {
+        let path = Path::new(name);
+        return Ok(Some(match path.is_file() {
+            true => Tokenizer::load(path)?,
+            false => Tokenizer::open(&hf::resolve(name)?)?,
+        }));
+    }
+    let Some(recipe) = recipe else { return Ok(None) };
+    let (settings, parts) = (&recipe.tokenizer, &recipe.pretrained);
+    match (settings.kind, &settings.path, parts.text()) {
+        (_, _, Some(name)) => Ok(Some(Tokenizer::open(&hf::resolve(name)?)?)),
+        (TokenizerKind::File, Some(path), _) => Ok(Some(Tokenizer::load(path)?)),
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,120 @@
+//! The formats data sets are kept in, one file each, all read into [`Found`].
+
+mod coco;
+mod completion;
+mod fault;
+mod folder;
+mod json;
+mod llava;
+mod messages;
+mod talk;
+mod webdataset;
+
+use super::images::ImageSource;
+use super::record::{Found, Select};
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use std::path::Path;
+
+/// How a data set is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// LLaVA's `conversations`.
+    Llava,
+    /// `messages` with roles, as in TRL.
+    Messages,
+    /// `prompt` and `completion`, as in TRL.
+    Completion,
+    /// COCO's captions.
+    Coco,
+    /// A folder of images for each class.
+    Folder,
+    /// Tar shards of images with their texts.
+    Webdataset,
+}
+
+/// What is asked about images that come with captions or classes only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// The question.
+    pub question: String,
+    /// What is said of an image of a class; `{}` is the class.
+    pub templates: Vec<String>,
+}
+
+impl Default for Ask {
+    fn default() -> Ask {
+        Ask {
+            question: "Describe the image.".into(),
+            templates: vec!["a photo of a {}.".into()],
+        }
+    }
+}
+
+impl Format {
+    /// Its name in recipes and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Llava => "llava",
+            Format::Messages => "messages",
+            Format::Completion => "completion",
+            Format::Coco => "coco",
+            Format::Folder => "folder",
+            Format::Webdataset => "webdataset",
+        }
+    }
+
+    /// Whether images lie beside the records, under a path of their own.
+    pub fn has_images(self) -> bool {
+        !matches!(self, Format::Folder | Format::Webdataset)
+    }
+
+    /// Whether records may say which split they belong to.
+    pub fn has_splits(self) -> bool {
+        self != Format::Folder
+    }
+
+    /// Reads the records of `path`, and opens where their images are: `images`, or `path` itself. Images are not looked at.
+    ///
+    /// # Errors
+    /// When a file cannot be read or is cut off, or no record is wanted. Single bad records are counted in [`Found::bad`].
+    pub fn open(self, path: &Path, images: Option<&Path>, select: &Select, ask: &Ask) -> Result<(Found, ImageSource)> {
+        match self {
+            Format::Folder => Ok((folder::records(path, select, ask)?, ImageSource::open(path)?)),
+            Format::Webdataset => {
+                let (found, shards) = webdataset::records(path, select, ask)?;
+                Ok((found, ImageSource::of_shards(path, shards)))
+            }
+            _ => {
+                let images = images.context("the images' folder or archive is missing")?;
+                let images = ImageSource::open(images)?;
+                Ok((self.parse(&json::bytes(path)?, path, select, ask)?, images))
+            }
+        }
+    }
+
+    /// The records of a file's bytes, of a format that is kept in one file; `file` is the name messages use.
+    ///
+    /// # Errors
+    /// As [`Format::open`].
+    pub fn parse(self, bytes: &[u8], file: &Path, select: &Select, ask: &Ask) -> Result<Found> {
+        match self {
+            Format::Llava => json::records(bytes, file, select, &llava::content),
+            Format::Messages => json::records(bytes, file, select, &messages::content),
+            Format::Completion => json::records(bytes, file, select, &completion::content),
+            Format::Coco => coco::records(bytes, file, select, &ask.question),
+            Format::Folder | Format::Webdataset => anyhow::bail!("{}: not a file of records", file.display()),
+        }
+    }
+}
+
+/// Whether a file is an image, by its name.
+fn is_image(name: &str) -> bool {
+    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+    ["png", "jpg", "jpeg", "webp"]
+        .iter()
+        .any(|known| ending.eq_ignore_ascii_case(known))
+}
+
+#[cfg(test)]
+mod tests;

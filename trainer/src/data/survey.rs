@@ -1,0 +1,326 @@
+//! Reads a data set once, images and all, and says what is in it.
+
+use super::bad_records::BadRecord;
+use super::corpus::Files;
+use super::images::ImageSource;
+use super::record::{Found, MARK, Record};
+use crate::report::table::Table;
+use anyhow::Result;
+use image::RgbImage;
+use model::Tokenizer;
+use rayon::prelude::*;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap};
+
+/// Groups of duplicates that are named.
+const GROUPS: usize = 3;
+
+/// What a data set holds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Survey {
+    /// Records, those of other splits left out.
+    pub records: usize,
+    /// Records that can be used.
+    pub usable: usize,
+    /// Records without an image.
+    pub without_image: usize,
+    /// Records of other splits.
+    pub other_splits: usize,
+    /// Records that cannot be used.
+    pub broken: usize,
+    /// How many are broken of each kind.
+    pub broken_kinds: BTreeMap<String, usize>,
+    /// The first broken ones.
+    pub broken_first: Vec<String>,
+    /// Distinct image files that can be read.
+    pub images: usize,
+    /// Images that are the very pixels of another.
+    pub duplicate_images: Duplicates,
+    /// Records that say the very same as another, of whatever image.
+    pub duplicate_texts: Duplicates,
+    /// Records that show and say the very same as another.
+    pub duplicate_records: Duplicates,
+    /// Images by class, where they were sorted.
+    pub classes: BTreeMap<String, usize>,
+    /// Distributions by name, in the order they are shown.
+    pub spreads: Vec<(String, Spread)>,
+}
+
+/// Items that are copies of others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Duplicates {
+    /// Copies, the first of each group not counted.
+    pub copies: usize,
+    /// Groups of equal items.
+    pub groups: usize,
+    /// The largest groups, a few names each.
+    pub largest: Vec<Vec<String>>,
+}
+
+impl Duplicates {
+    /// Groups of names under the same key.
+    fn of<K: std::hash::Hash + Eq>(items: impl Iterator<Item = (K, String)>) -> Duplicates {
+        let mut groups: HashMap<K, (usize, Vec<String>)> = HashMap::new();
+        for (key, name) in items {
+            let (count, names) = groups.entry(key).or_default();
+            *count += 1;
+            if names.len() < GROUPS {
+                names.push(name);
+            }
+        }
+        let mut groups: Vec<_> = groups.into_values().filter(|(count, _)| *count > 1).collect();
+        groups.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        Duplicates {
+            copies: groups.iter().map(|(count, _)| count - 1).sum(),
+            groups: groups.len(),
+            largest: groups.into_iter().take(GROUPS).map(|(_, names)| names).collect(),
+        }
+    }
+}
+
+/// How numbers are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// The least.
+    pub min: usize,
+    /// Half of them are at most this.
+    pub median: usize,
+    /// Nine in ten are at most this.
+    pub p90: usize,
+    /// All but one in a hundred are at most this.
+    pub p99: usize,
+    /// The most.
+    pub max: usize,
+    /// The mean.
+    pub mean: f64,
+}
+
+impl Spread {
+    /// None of no numbers.
+    pub fn of(mut values: Vec<usize>) -> Option<Spread> {
+        values.sort_unstable();
+        let at = |share: usize| values[(values.len() * share).div_ceil(100).saturating_sub(1)];
+        Some(Spread {
+            min: *values.first()?,
+            median: at(50),
+            p90: at(90),
+            p99: at(99),
+            max: *values.last()?,
+            mean: values.iter().sum::<usize>() as f64 / values.len() as f64,
+        })
+    }
+}
+
+/// What is known of an image once it was seen.
+struct Seen {
+    size: (u32, u32),
+    pixels: [u8; 32],
+}
+
+impl Survey {
+    /// Reads everything there is.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or no record that is wanted; broken records and images are counted.
+    pub fn of(files: &Files<'_>, tokenizer: Option<&Tokenizer>) -> Result<Survey> {
+        let (found, source) = files.format.open(files.path, files.images, &files.select, &files.ask)?;
+        let (seen, unread) = look(&found, &source);
+        let (usable, broken): (Vec<&Record>, Vec<&Record>) = found
+            .records
+            .iter()
+            .partition(|record| record.content.images.iter().all(|name| seen.contains_key(name)));
+        let mut bad = found.bad.clone();
+        for record in broken {
+            let mut images = record.content.images.iter();
+            let message = images.find_map(|name| unread.get(name)).cloned().unwrap_or_default();
+            bad.add(BadRecord {
+                file: files.path.to_owned(),
+                line: record.line,
+                id: Some(record.id.clone()),
+                field: "image".into(),
+                message,
+            });
+        }
+        let mut classes = BTreeMap::new();
+        for class in usable.iter().filter_map(|record| record.content.class.clone()) {
+            *classes.entry(class).or_default() += 1;
+        }
+        let mut names: Vec<&String> = seen.keys().collect();
+        names.sort();
+        let shown =
+            |record: &Record| -> Vec<[u8; 32]> { record.content.images.iter().map(|name| seen[name].pixels).collect() };
+        let texts = usable.iter().map(|record| (said(record), record.id.clone()));
+        let whole = usable
+            .iter()
+            .map(|record| ((shown(record), said(record)), record.id.clone()));
+        Ok(Survey {
+            records: found.count(),
+            usable: usable.len(),
+            without_image: found.text_only,
+            other_splits: found.other_splits,
+            broken: bad.count,
+            broken_kinds: bad.kinds,
+            broken_first: bad.first.iter().map(BadRecord::to_string).collect(),
+            images: seen.len(),
+            duplicate_images: Duplicates::of(names.iter().map(|name| (seen[*name].pixels, name.to_string()))),
+            duplicate_texts: Duplicates::of(texts),
+            duplicate_records: Duplicates::of(whole),
+            classes,
+            spreads: spreads(&usable, &seen, tokenizer)?,
+        })
+    }
+
+    /// Whether more than the share `max_bad` is broken.
+    pub fn is_bad(&self, max_bad: f64) -> bool {
+        self.broken as f64 > max_bad * (self.usable + self.broken) as f64
+    }
+
+    /// What people read.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{} records: {} usable, {} broken, {} without an image; {} of other splits\n{} images",
+            self.records, self.usable, self.broken, self.without_image, self.other_splits, self.images
+        );
+        if !self.classes.is_empty() {
+            text += &format!(" in {} classes", self.classes.len());
+        }
+        text += "\n\n";
+        let mut table = Table::new(["", "min", "median", "90 %", "99 %", "max", "mean"]);
+        for (name, spread) in &self.spreads {
+            let Spread {
+                min,
+                median,
+                p90,
+                p99,
+                max,
+                mean,
+            } = spread;
+            let counts = [min, median, p90, p99, max].map(ToString::to_string);
+            let cells = std::iter::once(name.clone()).chain(counts);
+            table.row(cells.chain([format!("{mean:.1}")]));
+        }
+        text += &table.to_string();
+        for (what, duplicates) in [
+            ("images with the pixels of another", &self.duplicate_images),
+            ("records that say what another says", &self.duplicate_texts),
+            ("records that show and say what another does", &self.duplicate_records),
+        ] {
+            text += &format!("\n{what}: {}", duplicates.copies);
+            if duplicates.copies > 0 {
+                text += &format!(" (in {} groups, such as", duplicates.groups);
+                let groups = duplicates.largest.iter().map(|names| format!(" {}", names.join(" = ")));
+                text += &groups.collect::<Vec<_>>().join(";");
+                text += ")";
+            }
+        }
+        text += "\n";
+        for (kind, count) in &self.broken_kinds {
+            text += &format!("\nbroken: {count} x {kind}");
+        }
+        for first in &self.broken_first {
+            text += &format!("\n  {first}");
+        }
+        text.trim_end().to_string()
+    }
+}
+
+/// Decodes every image once, on all threads: what is known of it, or what is wrong.
+fn look(found: &Found, source: &ImageSource) -> (HashMap<String, Seen>, HashMap<String, String>) {
+    let mut names: Vec<&String> = found.records.iter().flat_map(|record| &record.content.images).collect();
+    names.sort();
+    names.dedup();
+    let seen: Vec<Result<Seen>> = names
+        .par_iter()
+        .map(|name| {
+            let image = source.load(name)?;
+            Ok(Seen {
+                size: image.dimensions(),
+                pixels: pixels(&image),
+            })
+        })
+        .collect();
+    let (mut good, mut bad) = (HashMap::new(), HashMap::new());
+    for (name, seen) in names.into_iter().zip(seen) {
+        match seen {
+            Ok(seen) => drop(good.insert(name.clone(), seen)),
+            Err(error) => drop(bad.insert(name.clone(), format!("{error:#}"))),
+        }
+    }
+    (good, bad)
+}
+
+/// A hash of an image's size and pixels.
+pub(super) fn pixels(image: &RgbImage) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(image.width().to_le_bytes());
+    hash.update(image.as_raw());
+    hash.finalize().into()
+}
+
+/// All that a record says.
+pub(super) fn said(record: &Record) -> String {
+    let content = &record.content;
+    let turns = content.turns.iter().flat_map(|turn| [&turn.question, &turn.answer]);
+    let texts: Vec<&str> = turns
+        .chain(content.captions.iter().skip(1))
+        .map(String::as_str)
+        .collect();
+    texts.join("\n")
+}
+
+fn spreads(
+    records: &[&Record],
+    seen: &HashMap<String, Seen>,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Vec<(String, Spread)>> {
+    let words = |text: &str| text.split_whitespace().count();
+    let contents = || records.iter().map(|record| &record.content);
+    let turns = || contents().flat_map(|content| &content.turns);
+    let answers = || {
+        let one = contents().filter(|content| content.captions.is_empty());
+        let one = one.flat_map(|content| content.turns.iter().map(|turn| turn.answer.as_str()));
+        one.chain(contents().flat_map(|content| content.captions.iter().map(String::as_str)))
+    };
+    let mut columns: Vec<(&str, Vec<usize>)> = vec![
+        ("image width", seen.values().map(|seen| seen.size.0 as usize).collect()),
+        ("image height", seen.values().map(|seen| seen.size.1 as usize).collect()),
+        (
+            "images per record",
+            contents().map(|content| content.images.len()).collect(),
+        ),
+        (
+            "turns per record",
+            contents().map(|content| content.turns.len()).collect(),
+        ),
+        (
+            "answers per turn",
+            contents().map(|content| content.captions.len().max(1)).collect(),
+        ),
+        (
+            "question, words",
+            turns().map(|turn| words(&turn.question.replace(MARK, " "))).collect(),
+        ),
+        ("answer, words", answers().map(words).collect()),
+        (
+            "answer, characters",
+            answers().map(|answer| answer.chars().count()).collect(),
+        ),
+    ];
+    if let Some(tokenizer) = tokenizer {
+        let count = |record: &&Record| -> Result<usize> {
+            let turns = record.content.turns.iter();
+            let texts = turns.flat_map(|turn| [turn.question.replace(MARK, " "), turn.answer.clone()]);
+            let lengths = texts.map(|text| Ok(tokenizer.encode(&text)?.len()));
+            lengths.sum()
+        };
+        let tokens = records.par_iter().map(count).collect::<Result<_>>()?;
+        columns.push(("record, tokens", tokens));
+    }
+    let spread = |(name, values): (&str, Vec<usize>)| Some((name.to_string(), Spread::of(values)?));
+    Ok(columns.into_iter().filter_map(spread).collect())
+}
+
+#[cfg(test)]
+#[path = "survey_tests.rs"]
+mod tests;
