@@ -1,7 +1,7 @@
 //! What a frozen image encoder says of every image of a data set, kept on disk: an adapter trains without running it again.
 
-use super::Prepare;
 use super::corpus::Corpus;
+use super::{Prepare, blank};
 use crate::memory;
 use anyhow::{Context, Result, bail, ensure};
 use engine::{DType, Graph, Params, Shape, Tensor};
@@ -103,7 +103,7 @@ fn check_frozen(vlm: &Vlm, params: &Params) -> Result<()> {
 
 /// An image; a blank one where it is broken, as no sample that is drawn shows it.
 fn seen(prepare: &Prepare, corpus: &Corpus, place: usize) -> RgbImage {
-    corpus.images.get(place).unwrap_or_else(|_| prepare.blank())
+    corpus.images.get(place).unwrap_or_else(|_| blank(&prepare.processor))
 }
 
 fn folder() -> Result<PathBuf> {

@@ -70,6 +70,18 @@ impl ImageSource {
         decode_image(&self.read(name)?).with_context(|| self.describe(name))
     }
 
+    /// Whether there is an image called `name`.
+    pub fn has(&self, name: &str) -> bool {
+        check_name(name).is_ok()
+            && match &self.store {
+                Store::Folder => self.path.join(name).is_file(),
+                Store::Zip(archive) => archive
+                    .lock()
+                    .is_ok_and(|archive| archive.index_for_name(name).is_some()),
+                Store::Shards(shards) => shards.find(name).is_some(),
+            }
+    }
+
     fn describe(&self, name: &str) -> String {
         match &self.store {
             Store::Shards(_) => name.to_string(),

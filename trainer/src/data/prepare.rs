@@ -49,6 +49,12 @@ impl Laid {
     }
 }
 
+/// A grey image: what is left to answer by when there is nothing to see.
+pub fn blank(processor: &ImageProcessor) -> RgbImage {
+    let size = processor.size as u32;
+    RgbImage::from_pixel(size, size, image::Rgb([64; 3]))
+}
+
 impl Prepare {
     /// For a model with this configuration.
     pub fn new(tokenizer: Tokenizer, processor: ImageProcessor, chat: Chat, config: &VlmConfig) -> Prepare {
@@ -70,12 +76,6 @@ impl Prepare {
     /// What [`Prepare::pixels`] gave, on the model's device in the model's type: (batch, 3, size, size).
     pub fn tensor(&self, params: &Params, pixels: &[u8]) -> Result<Tensor> {
         Ok(self.processor.tensor(pixels, params.device(), params.dtype())?)
-    }
-
-    /// A grey image: what is left to answer by when there is nothing to see.
-    pub fn blank(&self) -> RgbImage {
-        let size = self.processor.size as u32;
-        RgbImage::from_pixel(size, size, image::Rgb([64; 3]))
     }
 
     /// Questions and answers about an image each; independent ones do not see each other.
