@@ -6,6 +6,7 @@ use crate::linear::{Linear, LinearSpec};
 use crate::norm::LayerNorm;
 use crate::text_encoder::TextEncoder;
 use crate::texts::Texts;
+use crate::tokenizer::Tokenizer;
 use crate::vit::Vit;
 use engine::ops::Attend;
 use engine::{Activation, Graph, Init, ParamBuilder, ParamId, Result, Var, ops};
@@ -100,15 +101,47 @@ impl DualEncoder {
         Ok(rows.map(|row| row.iter().map(|x| x * scale + bias).collect()).collect())
     }
 
-    /// The contrastive loss of pairs, from their features: softmax over each row and column for CLIP, a sigmoid of each
-    /// pair for SigLIP.
-    pub fn loss(&self, g: &Graph<'_>, image: &Var, text: &Var) -> Result<Var> {
+    /// What the loss depends on beside features: the temperature's logarithm and, for SigLIP, the bias, (1) each.
+    pub fn scalars(&self, g: &Graph<'_>) -> Vec<Var> {
+        let both = [Some(self.logit_scale), self.logit_bias];
+        both.into_iter().flatten().map(|id| g.param(id)).collect()
+    }
+
+    /// The contrastive loss of pairs, from their features and [`DualEncoder::scalars`]: softmax over each row and column for
+    /// CLIP, a sigmoid of each pair for SigLIP.
+    pub fn loss(&self, image: &Var, text: &Var, scalars: &[Var]) -> Result<Var> {
         let unit = |x: &Var| ops::l2_normalize(x, 1e-12);
-        let (image, text, scale) = (unit(image)?, unit(text)?, g.param(self.logit_scale));
-        match self.logit_bias {
-            None => ops::clip_loss(&image, &text, &scale),
-            Some(bias) => ops::siglip_loss(&image, &text, &scale, &g.param(bias)),
+        let (image, text) = (unit(image)?, unit(text)?);
+        match scalars {
+            [scale, bias] => ops::siglip_loss(&image, &text, scale, bias),
+            [scale, ..] => ops::clip_loss(&image, &text, scale),
+            [] => Err(engine::Error::Shape {
+                op: "contrastive loss",
+                message: "no temperature".into(),
+            }),
         }
+    }
+
+    /// Texts as the encoder reads them: with the tokens that its tokenizer puts around them, cut to what fits with the last
+    /// token kept, SigLIP's filled up to their full length.
+    ///
+    /// # Errors
+    /// Those of the tokenizer.
+    pub fn texts<S: AsRef<str>>(&self, tokenizer: &Tokenizer, texts: &[S]) -> crate::Result<Texts> {
+        let (most, pad) = (self.config.text.max_position_embeddings, tokenizer.specials().pad);
+        let row = |text: &S| {
+            let mut ids = tokenizer.tokenize(text.as_ref(), true)?;
+            if let (Some(&last), true) = (ids.last(), ids.len() > most) {
+                ids.truncate(most);
+                ids[most - 1] = last;
+            }
+            if self.config.kind == DualKind::Siglip || ids.is_empty() {
+                ids.resize(most, pad);
+            }
+            Ok(ids)
+        };
+        let rows = texts.iter().map(row).collect::<crate::Result<Vec<_>>>()?;
+        Ok(Texts::pad(&rows, pad))
     }
 }
 

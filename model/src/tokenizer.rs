@@ -19,9 +19,10 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::wordlevel::WordLevel;
 use tokenizers::normalizers::utils::Lowercase;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
-    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, OffsetReferential, OffsetType, PostProcessorWrapper,
-    PreTokenizedString, PreTokenizer, PreTokenizerWrapper, TokenizerBuilder, TokenizerImpl,
+    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, OffsetReferential, OffsetType, PostProcessor,
+    PostProcessorWrapper, PreTokenizedString, PreTokenizer, PreTokenizerWrapper, TokenizerBuilder, TokenizerImpl,
 };
 
 /// Byte-level BPE starts from every byte.
@@ -217,6 +218,39 @@ impl Tokenizer {
             Some(_) => Ok(found),
             None => Err(Error::Tokenizer(format!("`{token}` cannot be added to the vocabulary"))),
         }
+    }
+
+    /// The same, with its beginning in front of every text and its end behind it where special tokens are added, as CLIP's
+    /// tokenizer has them; one that adds tokens already stays as it is.
+    pub fn with_ends(self) -> Result<Tokenizer> {
+        if self
+            .inner
+            .get_post_processor()
+            .is_some_and(|post| post.added_tokens(false) > 0)
+        {
+            return Ok(self);
+        }
+        let specials = self.specials;
+        let token = |id: u32| Some((self.token(id)?, id));
+        let bos = specials.bos.and_then(token);
+        let eos = token(specials.eos);
+        let known: Vec<(String, u32)> = bos.iter().chain(&eos).cloned().collect();
+        let names = |token: &Option<(String, u32)>| token.as_ref().map(|(name, _)| name.clone());
+        let around: Vec<String> = [names(&bos), Some("$A".into()), names(&eos)]
+            .into_iter()
+            .flatten()
+            .collect();
+        let template = TemplateProcessing::builder()
+            .try_single(around)
+            .map_err(refused)?
+            .special_tokens(known)
+            .build()
+            .map_err(refused)?;
+        let mut inner = (*self.inner).clone();
+        inner.with_post_processor(Some(template));
+        let mut sources = self.sources;
+        folder::forget_vocabulary(&mut sources);
+        Tokenizer::new(inner, self.names, self.ends, sources)
     }
 
     fn new(

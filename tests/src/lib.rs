@@ -87,7 +87,7 @@ impl Expected {
         match model {
             Model::Decoder(decoder) => self.language(g, decoder, last("hidden_states.")),
             Model::Vlm(vlm) => self.language(g, &vlm.decoder, last("hidden_states.")),
-            Model::Dual(dual) => Ok(dual.loss(g, last("image_embeds"), last("text_embeds"))?),
+            Model::Dual(dual) => Ok(dual.loss(last("image_embeds"), last("text_embeds"), &dual.scalars(g))?),
             Model::Retrieval(_, qformer) => {
                 let image = last("vision_model_output.last_hidden_state");
                 self.retrieval(g, qformer, image, [last("image_embeds"), last("text_embeds")])

@@ -5,15 +5,39 @@ use crate::interrupt;
 use crate::metrics::{MetricsLog, StepMetrics};
 use crate::phases::Phase;
 use crate::phases::fit::{Next, Step};
+use crate::pipeline::Begin;
 use crate::progress::Progress;
+use crate::recipe::Recipe;
 use crate::run_folder::{RECIPE, RunFolder, write_whole};
-use crate::session::Session;
-use crate::showcase::Showcase;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use engine::{Optimizer, Params};
-use model::{Vlm, save_folder};
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// Sees each step, with the weights and the optimiser as the step left them, and says whether to go on.
+pub type Observe<'o> = dyn FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Next> + 'o;
+/// Writes a model and all that is needed to use it into a folder.
+pub type Writer = Box<dyn Fn(&Path, &Params) -> Result<()>>;
+
+/// A model in training.
+pub trait Trained {
+    /// What is done.
+    fn recipe(&self) -> &Recipe;
+
+    /// Its weights.
+    fn params(&self) -> &Params;
+
+    /// Trains one phase, from its start or from a checkpoint in it, to its end or until `observe` says to stop. A phase the
+    /// recipe leaves out does nothing. A phase that is over leaves the running average of the weights in their place, where
+    /// one was kept.
+    ///
+    /// # Errors
+    /// Those of data and training.
+    fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Next>;
+
+    /// What writes its folder.
+    fn writer(&self) -> Writer;
+}
 
 /// What accompanies a run's phases.
 pub struct Course<'r> {
@@ -38,12 +62,24 @@ impl<'r> Course<'r> {
         })
     }
 
+    /// Begins where it is to begin.
+    ///
+    /// # Errors
+    /// When a checkpoint is not there or not whole, or is of another version.
+    pub fn begin(&mut self, begin: Begin) -> Result<()> {
+        match begin {
+            Begin::New => Ok(()),
+            Begin::Latest => self.go_on(None),
+            Begin::At(number) => self.go_on(Some(number)),
+        }
+    }
+
     /// Goes on from checkpoint `number`, or the newest that is whole; from the start where there is none yet. What came
     /// after it is forgotten.
     ///
     /// # Errors
     /// When that checkpoint is not there or not whole, or is of another version.
-    pub fn go_on(&mut self, number: Option<usize>) -> Result<()> {
+    fn go_on(&mut self, number: Option<usize>) -> Result<()> {
         let found = match number {
             Some(number) => Some(self.checkpoints.at(number)?),
             None => {
@@ -68,17 +104,22 @@ impl<'r> Course<'r> {
         self.from.is_some()
     }
 
-    /// Trains a phase; one that was over before does nothing.
+    /// Trains a phase; one that was over before does nothing. `halfway` is called when half of its steps are taken.
     ///
     /// # Errors
     /// Those of training, with the checkpoint to go on from; [`interrupt::Stopped`] when a signal asked to stop.
-    pub fn phase(&mut self, session: &mut Session, phase: Phase, showcase: &mut Showcase) -> Result<()> {
+    pub fn phase(
+        &mut self,
+        model: &mut impl Trained,
+        phase: Phase,
+        halfway: &mut dyn FnMut(&Params) -> Result<()>,
+    ) -> Result<()> {
         let from = match &self.from {
             Some((_, place)) if later(place.phase, phase) => return Ok(()),
             Some((found, place)) if place.phase == phase => Some((found.path.clone(), place.clone())),
             _ => None,
         };
-        let next = self.train(session, phase, from, showcase).map_err(|error| {
+        let next = self.train(model, phase, from, halfway).map_err(|error| {
             let last = self.checkpoints.newest().ok().and_then(|(found, _)| found);
             let advice = match last {
                 Some(last) => format!("{} is the last good checkpoint", last.path.display()),
@@ -98,29 +139,33 @@ impl<'r> Course<'r> {
 
     fn train(
         &mut self,
-        session: &mut Session,
+        model: &mut impl Trained,
         phase: Phase,
         from: Option<(std::path::PathBuf, Place)>,
-        showcase: &mut Showcase,
+        halfway: &mut dyn FnMut(&Params) -> Result<()>,
     ) -> Result<Next> {
-        let steps_of = |phase: Phase| phase.training(&session.recipe).map_or(0, |t| t.steps);
+        let steps_of = |phase: Phase| phase.training(model.recipe()).map_or(0, |t| t.steps);
         let (steps, first) = (steps_of(phase), steps_of(Phase::Align));
-        let before = if phase == Phase::Align { 0 } else { first };
-        let every = session.recipe.checkpoints.every;
+        let before = if phase == Phase::Instruct { first } else { 0 };
+        let every = model.recipe().checkpoints.every;
         let place = from.as_ref().map(|(_, place)| place.clone());
         let mut place = place.unwrap_or_else(|| Place::start(phase, 0));
         let mut progress = Progress::new(phase.name(), steps, place.step);
-        let keeper = Keeper::of(session, phase);
+        let keeper = Keeper {
+            recipe: model.recipe().clone(),
+            phase,
+            write_model: model.writer(),
+        };
         let from = from.as_ref().map(|(path, place)| (path.as_path(), place));
         let (log, checkpoints, folder) = (&mut self.log, &self.checkpoints, &mut *self.folder);
-        let next = session.train(phase, from, |step, params, optimizer| {
+        let next = model.train(phase, from, &mut |step, params, optimizer| {
             place.num_tokens += step.accuracy.map_or(0, |(_, all)| all as u64);
             let own = step.phase == phase;
             log.append(&metrics(step, if own { 0 } else { first }, place.num_tokens))?;
             progress.step(own.then_some(step.loss), step.samples);
             place.step = step.step;
-            if phase == Phase::Instruct && step.step == steps / 2 {
-                showcase.ask(&keeper.vlm, params, "halfway")?;
+            if step.step == steps / 2 {
+                halfway(params)?;
             }
             let (done, asked) = (step.step == steps, interrupt::asked());
             let number = before + step.step;
@@ -145,37 +190,21 @@ fn later(a: Phase, b: Phase) -> bool {
 
 /// What a checkpoint is written from, beside what changes with each step.
 struct Keeper {
-    recipe: crate::recipe::Recipe,
+    recipe: Recipe,
     phase: Phase,
-    prepare: crate::data::Prepare,
-    vlm: Vlm,
+    write_model: Writer,
 }
 
 impl Keeper {
-    fn of(session: &Session, phase: Phase) -> Keeper {
-        Keeper {
-            recipe: session.recipe.clone(),
-            phase,
-            prepare: session.prepare.clone(),
-            vlm: session.vlm.clone(),
-        }
-    }
-
     /// Fills a checkpoint's folder. The model in it has the running average of the weights where one is kept.
     fn write(&self, folder: &Path, place: &Place, params: &mut Params, optimizer: &mut Optimizer) -> Result<()> {
         place.write(folder)?;
         write_whole(&folder.join(RECIPE), self.recipe.to_toml().as_bytes())?;
         write_numbers(folder, &self.recipe, self.phase, params, optimizer)?;
         optimizer.swap_average(params)?;
-        let Keeper { prepare, vlm, .. } = self;
-        let saved = save_folder(
-            folder,
-            vlm,
-            params,
-            (&prepare.tokenizer, &prepare.processor, &prepare.chat),
-        );
+        let written = (self.write_model)(folder, params);
         optimizer.swap_average(params)?;
-        saved.context("the model cannot be saved")
+        written
     }
 }
 

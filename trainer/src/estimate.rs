@@ -1,11 +1,7 @@
 //! How much memory a run will take, told before it begins.
 
 use crate::memory;
-use crate::phases::Phase;
-use crate::phases::fit::Next;
-use crate::pipeline::evaluate;
 use crate::recipe::Training;
-use crate::session::Session;
 use anyhow::Result;
 use engine::Device;
 
@@ -15,28 +11,26 @@ const STEPS: usize = 6;
 const PER_THREAD: u64 = 6 << 20;
 
 /// Bytes this process will hold at the most: what it holds now, and what its tensors will need, found by training a few
-/// steps and evaluating on a device that computes nothing and only counts.
+/// steps and evaluating on a device that computes nothing and only counts, as `rehearse` does on the device it is given.
 ///
 /// # Errors
 /// Those the run itself would meet.
-pub fn peak(session: &Session, device: &Device) -> Result<u64> {
+pub fn peak(device: &Device, rehearse: impl FnOnce(&Device) -> Result<()>) -> Result<u64> {
     let trace = Device::trace();
-    let (vlm, mut params) = session.model_on(&trace)?;
-    for phase in Phase::ALL {
-        if let Some(training) = phase.training(&session.recipe) {
-            let few = Training {
-                steps: training.steps.min(STEPS),
-                warmup: 0,
-                // Side by side, shards hold as much as the whole batch; their own gradients are left out.
-                shards: 1,
-                ..training
-            };
-            session.train_model(&vlm, &mut params, phase, &few, |_, _, _| Ok(Next::Go))?;
-        }
-    }
-    evaluate(session, &vlm, &params)?;
+    rehearse(&trace)?;
     let tensors = trace.memory().peak_reserved as u64;
     let held = memory::resident().map_or(0, |resident| resident.peak);
     let threads = rayon::current_num_threads() as u64;
     Ok(held + tensors.saturating_sub(device.memory().reserved as u64) + threads * PER_THREAD)
+}
+
+/// The few steps of a phase that are rehearsed.
+pub fn few(training: Training) -> Training {
+    Training {
+        steps: training.steps.min(STEPS),
+        warmup: 0,
+        // Side by side, shards hold as much as the whole batch; their own gradients are left out.
+        shards: 1,
+        ..training
+    }
 }

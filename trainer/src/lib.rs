@@ -7,6 +7,7 @@ pub mod commands;
 pub mod compute;
 pub mod course;
 pub mod data;
+pub mod dual;
 pub mod estimate;
 pub mod eval;
 pub mod interrupt;

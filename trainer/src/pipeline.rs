@@ -1,12 +1,14 @@
 //! A whole run: from a recipe to a trained, measured and illustrated model in its folder.
 
-use crate::course::Course;
+use crate::course::{Course, Trained};
+use crate::dual::DualSession;
 use crate::estimate;
 use crate::eval::{Figures, corpus, scenes::SceneEval, table};
 use crate::interrupt;
 use crate::memory;
 use crate::metrics::read;
 use crate::phases::Phase;
+use crate::phases::fit::Next;
 use crate::progress::duration;
 use crate::recipe::Recipe;
 use crate::report::{card, loss_svg};
@@ -16,8 +18,8 @@ use crate::showcase::Showcase;
 use anyhow::{Context, Result, bail, ensure};
 use engine::{Device, Params};
 use kernels::cpu::simd::isa;
-use model::{Vlm, hf, save_folder};
-use std::path::Path;
+use model::{Vlm, hf};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Where a run begins.
@@ -43,25 +45,69 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path, begin: Begin) -> Result<
         Begin::New => RunFolder::create(out)?,
         Begin::Latest | Begin::At(_) => RunFolder::reopen(out)?,
     };
-    let mut session = Session::new(recipe, device)?;
-    settle_recipe(&folder, &session.recipe)?;
+    let (estimate, example) = match recipe.dual {
+        Some(_) => (
+            run_dual(DualSession::new(recipe, device)?, device, &mut folder, begin)?,
+            None,
+        ),
+        None => run_vlm(Session::new(recipe, device)?, device, &mut folder, begin)?,
+    };
+    farewell(&folder, estimate, started, example);
+    Ok(())
+}
+
+/// A question to try next, and the image it is about.
+type Example = (PathBuf, String);
+
+fn run_vlm(
+    mut session: Session,
+    device: &Device,
+    folder: &mut RunFolder,
+    begin: Begin,
+) -> Result<(u64, Option<Example>)> {
+    settle_recipe(folder, &session.recipe)?;
     let estimate = introduce(&session, device)?;
     let mut showcase = Showcase::new(&session)?;
-    let mut course = Course::start(&mut folder, session.recipe.checkpoints.keep)?;
-    match begin {
-        Begin::New => {}
-        Begin::Latest => course.go_on(None)?,
-        Begin::At(number) => course.go_on(Some(number))?,
-    }
+    let vlm = session.vlm.clone();
+    let mut course = Course::start(folder, session.recipe.checkpoints.keep)?;
+    course.begin(begin)?;
     if !course.goes_on() {
-        showcase.ask(&session.vlm, &session.params, "before training")?;
+        showcase.ask(&vlm, &session.params, "before training")?;
     }
     for phase in Phase::of(&session.recipe) {
-        course.phase(&mut session, phase, &mut showcase)?;
+        course.phase(&mut session, phase, &mut |params| match phase {
+            Phase::Instruct => showcase.ask(&vlm, params, "halfway"),
+            _ => Ok(()),
+        })?;
     }
-    conclude(&session, &mut folder, &mut showcase)?;
-    farewell(&folder, estimate, started, &showcase);
-    Ok(())
+    conclude(&session, folder, &mut showcase)?;
+    let example = showcase.example(folder);
+    Ok((estimate, example.map(|(image, question)| (image, question.to_string()))))
+}
+
+fn run_dual(mut session: DualSession, device: &Device, folder: &mut RunFolder, begin: Begin) -> Result<u64> {
+    settle_recipe(folder, &session.recipe)?;
+    let estimate = describe(&session, &session.data, device, |trace| session.rehearse(trace))?;
+    let mut course = Course::start(folder, session.recipe.checkpoints.keep)?;
+    course.begin(begin)?;
+    for phase in Phase::of(&session.recipe) {
+        course.phase(&mut session, phase, &mut |_| Ok(()))?;
+    }
+    let figures = session.evaluate()?;
+    println!("\n{}", table::table(&figures));
+    figures_and_curves(&figures, folder)?;
+    folder.write("README.md", card::of_dual(&session, &figures).as_bytes())?;
+    session.writer()(folder.path(), &session.params)?;
+    folder.keep();
+    Ok(estimate)
+}
+
+/// Writes `eval.json` and `loss.svg`.
+fn figures_and_curves(figures: &Figures, folder: &RunFolder) -> Result<()> {
+    let json = serde_json::to_string_pretty(figures).context("eval.json")?;
+    folder.write("eval.json", json.as_bytes())?;
+    let svg = loss_svg::svg(&read(&folder.file("metrics.jsonl"))?, &["itc", "itm", "itg"])?;
+    folder.write("loss.svg", svg.as_bytes())
 }
 
 /// Writes the recipe into a new folder; in one that is gone on with it must be the same.
@@ -98,20 +144,10 @@ fn conclude(session: &Session, folder: &mut RunFolder, showcase: &mut Showcase) 
     let figures = evaluate(session, &session.vlm, &session.params)?;
     showcase.ask(&session.vlm, &session.params, "after training")?;
     println!("\n{}", table::table(&figures));
-    let json = serde_json::to_string_pretty(&figures).context("eval.json")?;
-    folder.write("eval.json", json.as_bytes())?;
-    let svg = loss_svg::svg(&read(&folder.file("metrics.jsonl"))?, &["itc", "itm", "itg"])?;
-    folder.write("loss.svg", svg.as_bytes())?;
+    figures_and_curves(&figures, folder)?;
     showcase.write(session, folder)?;
-    let prepare = &session.prepare;
     folder.write("README.md", card::card(session, &figures).as_bytes())?;
-    save_folder(
-        folder.path(),
-        &session.vlm,
-        &session.params,
-        (&prepare.tokenizer, &prepare.processor, &prepare.chat),
-    )
-    .context("the trained model cannot be saved")?;
+    session.writer()(folder.path(), &session.params)?;
     save_adapter(session, folder)?;
     folder.keep();
     Ok(())
@@ -137,17 +173,18 @@ fn save_adapter(session: &Session, folder: &RunFolder) -> Result<()> {
 /// # Errors
 /// As [`run`].
 pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
+    if recipe.dual.is_some() {
+        let session = DualSession::new(recipe, device)?;
+        describe(&session, &session.data, device, |trace| session.rehearse(trace))?;
+        plan(&session.recipe);
+        let caption = session.data.source().pair(0)?.caption;
+        let ids = session.tokenizer.tokenize(&caption, true)?;
+        println!("one caption:\n  {}", session.tokenizer.decode_with_specials(&ids)?);
+        return Ok(());
+    }
     let session = Session::new(recipe, device)?;
     introduce(&session, device)?;
-    for phase in Phase::of(&session.recipe) {
-        if let Some(training) = phase.training(&session.recipe) {
-            let images = training.batch_size * training.accumulate;
-            println!("{:<12}{} steps of {images} images", phase.name(), training.steps);
-        }
-    }
-    if let Some(every @ 2..) = session.recipe.phase2.as_ref().map(|phase| phase.align_every) {
-        println!("{:<12}one step in {every} is taken on phase 1's losses and batch", "");
-    }
+    plan(&session.recipe);
     let conversation = session.data.source().conversation(0, 0.0)?;
     println!("one sample, with what is learned in brackets:");
     let separate = session
@@ -160,6 +197,19 @@ pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
         println!("  {}", session.prepare.shown(conversation.system.as_deref(), turns)?);
     }
     Ok(())
+}
+
+/// Prints the steps of each phase.
+fn plan(recipe: &Recipe) {
+    for phase in Phase::of(recipe) {
+        if let Some(training) = phase.training(recipe) {
+            let images = training.batch_size * training.accumulate;
+            println!("{:<12}{} steps of {images} images", phase.name(), training.steps);
+        }
+    }
+    if let Some(every @ 2..) = recipe.phase2.as_ref().map(|phase| phase.align_every) {
+        println!("{:<12}one step in {every} is taken on phase 1's losses and batch", "");
+    }
 }
 
 /// What a model can do of what the recipe's phases teach, measured on what they did not show.
@@ -188,6 +238,7 @@ fn taught(phase: Phase, session: &Session, vlm: &Vlm, params: &Params) -> Result
             match phase {
                 Phase::Align => eval.alignment(),
                 Phase::Instruct => eval.instruction(),
+                Phase::Contrast => Ok(Figures::new()),
             }
         }
         Dataset::Corpus {
@@ -195,6 +246,7 @@ fn taught(phase: Phase, session: &Session, vlm: &Vlm, params: &Params) -> Result
         } => match phase {
             Phase::Align => corpus::alignment(vlm, params, prepare, heldout, count),
             Phase::Instruct => corpus::instruction(vlm, params, prepare, heldout, count),
+            Phase::Contrast => Ok(Figures::new()),
         },
         Dataset::Corpus { heldout: None, .. } => Ok(Figures::new()),
     }
@@ -202,8 +254,27 @@ fn taught(phase: Phase, session: &Session, vlm: &Vlm, params: &Params) -> Result
 
 /// Prints what will be done and returns the memory it should take in all, in bytes.
 fn introduce(session: &Session, device: &Device) -> Result<u64> {
-    let (all, trainable) = session.params.count();
-    let dtype = session.params.dtype();
+    describe(session, &session.data, device, |trace| {
+        let (vlm, mut params) = session.model_on(trace)?;
+        for phase in Phase::of(&session.recipe) {
+            if let Some(training) = phase.training(&session.recipe) {
+                let few = estimate::few(training);
+                session.train_model(&vlm, &mut params, phase, &few, |_, _, _| Ok(Next::Go))?;
+            }
+        }
+        evaluate(session, &vlm, &params).map(|_| ())
+    })
+}
+
+/// Prints device, parameters, data and memory; see [`estimate::peak`].
+fn describe(
+    model: &impl Trained,
+    data: &Dataset,
+    device: &Device,
+    rehearse: impl FnOnce(&Device) -> Result<()>,
+) -> Result<u64> {
+    let (all, trainable) = model.params().count();
+    let dtype = model.params().dtype();
     println!(
         "device      {} ({:?}), {} threads",
         device.kind().name(),
@@ -211,18 +282,18 @@ fn introduce(session: &Session, device: &Device) -> Result<u64> {
         rayon::current_num_threads()
     );
     println!("parameters  {all} ({trainable} trainable), {dtype}");
-    if let Dataset::Corpus { train, heldout } = &session.data {
+    if let Dataset::Corpus { train, heldout } = data {
         println!("data        {}", train.corpus.summary());
         if let Some(heldout) = heldout {
             println!("held out    {}", heldout.summary());
         }
     }
-    let estimate = estimate::peak(session, device)?;
+    let estimate = estimate::peak(device, rehearse)?;
     println!("memory      about {} at the most", memory::size(estimate));
     Ok(estimate)
 }
 
-fn farewell(folder: &RunFolder, estimate: u64, begin: Instant, showcase: &Showcase) {
+fn farewell(folder: &RunFolder, estimate: u64, begin: Instant, example: Option<Example>) {
     let path = folder.path().display();
     if let Some(memory) = memory::resident() {
         let off = 100.0 * (memory.peak as f64 / estimate as f64 - 1.0);
@@ -232,16 +303,21 @@ fn farewell(folder: &RunFolder, estimate: u64, begin: Instant, showcase: &Showca
         );
     }
     println!("took        {}", duration(begin.elapsed()));
-    println!("in {path}: loss.svg, samples.md, attention/, eval.json, metrics.jsonl and the model");
-    println!("next:");
     // As it was started: after `cargo run` the binary is not on the path.
     let lenslet = std::env::args().next().unwrap_or_else(|| "lenslet".into());
-    if let Some((image, question)) = showcase.example(folder) {
-        println!(
-            "  {lenslet} generate --model {path} --image {} --prompt {question:?}",
-            image.display()
-        );
+    match example {
+        Some((image, question)) => {
+            println!("in {path}: loss.svg, samples.md, attention/, eval.json, metrics.jsonl and the model\nnext:");
+            println!(
+                "  {lenslet} generate --model {path} --image {} --prompt {question:?}",
+                image.display()
+            );
+            println!("  {lenslet} eval --model {path} --seed 1");
+            println!("  {lenslet} train --recipe recipes/scenes-full.toml");
+        }
+        None => {
+            println!("in {path}: loss.svg, eval.json, metrics.jsonl and the model\nnext:");
+            println!("  {lenslet} eval --model {path} --tasks zeroshot --data zeroshot=DIR");
+        }
     }
-    println!("  {lenslet} eval --model {path} --seed 1");
-    println!("  {lenslet} train --recipe recipes/scenes-full.toml");
 }

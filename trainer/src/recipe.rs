@@ -24,14 +24,14 @@ mod phase;
 mod pretrained;
 
 pub use error::RecipeError;
-pub use phase::{Curve, Phase1, Phase2, Training};
+pub use phase::{ContrastPhase, Curve, Phase1, Phase2, Training};
 pub use pretrained::Pretrained;
 
 use crate::data::corpus::Files;
 use crate::data::formats::{Ask, Format};
 use crate::data::record::Select;
 use crate::data::scenes::World;
-use model::{Fit, VlmConfig};
+use model::{DualConfig, Fit, VlmConfig};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -52,6 +52,13 @@ pub struct Recipe {
     /// The parts of the model. `vocab_size` is 0 in a recipe as written, and filled in from the tokenizer.
     #[serde(default)]
     pub model: VlmConfig,
+    /// A dual encoder, trained in place of a vision-language model; None: none. Its vocabulary is filled in from the
+    /// tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dual: Option<DualConfig>,
+    /// Contrastive training of the dual encoder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contrast: Option<ContrastPhase>,
     /// Contrastive learning, matching and captioning; None: not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase1: Option<Phase1>,
@@ -332,6 +339,10 @@ impl Recipe {
 
     /// Stops each phase after `most` steps.
     pub fn limit_steps(&mut self, most: usize) {
+        if let Some(phase) = &mut self.contrast {
+            phase.steps = phase.steps.min(most);
+            phase.warmup = phase.warmup.min(phase.steps);
+        }
         if let Some(phase) = &mut self.phase1 {
             phase.steps = phase.steps.min(most);
             phase.warmup = phase.warmup.min(phase.steps);

@@ -1,6 +1,7 @@
 //! From a recipe to everything a run needs: data, tokenizer, image processor, model.
 
 use crate::checkpoint::{Place, read_numbers};
+use crate::course::{Observe, Trained, Writer};
 use crate::data::corpus::{Corpus, Files, Sample};
 use crate::data::formats::Format;
 use crate::data::scenes::{Scenes, vocabulary};
@@ -13,7 +14,7 @@ use crate::recipe::{self, Precision, Recipe, TokenizerKind, Training};
 use crate::start::{Start, grouping};
 use anyhow::{Context, Result, ensure};
 use engine::{DType, Device, Optimizer, Params};
-use model::{Chat, ImageProcessor, Pretrained, Tokenizer, Vlm, VlmConfig, hf, set_groups};
+use model::{Chat, ImageProcessor, Pretrained, Tokenizer, Vlm, VlmConfig, hf, save_folder, set_groups};
 use std::path::{Path, PathBuf};
 
 /// What a run trains on.
@@ -106,49 +107,6 @@ impl Session {
         build(&self.recipe, &self.start, device)
     }
 
-    /// Trains one phase, from its start or from a checkpoint in it, to its end or until `observe`, which sees every step,
-    /// says to stop. A phase the recipe leaves out does nothing. A phase that is over leaves the running average of the
-    /// weights in their place, where one was kept.
-    pub fn train(
-        &mut self,
-        phase: Phase,
-        from: Option<(&Path, &Place)>,
-        observe: impl FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Next>,
-    ) -> Result<Next> {
-        let Some(training) = phase.training(&self.recipe) else {
-            return Ok(Next::Go);
-        };
-        group(&mut self.params, &training)?;
-        let mut optimizer = optimizer(&self.params, &training, seed_of(phase, &self.recipe))?;
-        if let Some((folder, place)) = from {
-            read_numbers(folder, &self.recipe, place, &mut self.params, &mut optimizer)?;
-        }
-        let features = self.features(phase)?;
-        let Session {
-            recipe,
-            data,
-            prepare,
-            vlm,
-            params,
-            ..
-        } = self;
-        let model = (&*vlm, &mut *params, &mut optimizer);
-        let next = train(
-            recipe,
-            data,
-            prepare,
-            model,
-            features.as_ref(),
-            phase,
-            &training,
-            observe,
-        )?;
-        if next == Next::Go {
-            optimizer.swap_average(params)?;
-        }
-        Ok(next)
-    }
-
     /// What a phase keeps of the images, if the recipe says that it does.
     fn features(&self, phase: Phase) -> Result<Option<Features>> {
         let wanted = self.recipe.phase2.as_ref().is_some_and(|phase2| phase2.cache_features);
@@ -193,10 +151,64 @@ fn prepare(
     }
 }
 
+impl Trained for Session {
+    fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
+    fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Next> {
+        let Some(training) = phase.training(&self.recipe) else {
+            return Ok(Next::Go);
+        };
+        group(&mut self.params, &training)?;
+        let mut optimizer = optimizer(&self.params, &training, seed_of(phase, &self.recipe))?;
+        if let Some((folder, place)) = from {
+            read_numbers(folder, &self.recipe, place, &mut self.params, &mut optimizer)?;
+        }
+        let features = self.features(phase)?;
+        let Session {
+            recipe,
+            data,
+            prepare,
+            vlm,
+            params,
+            ..
+        } = self;
+        let model = (&*vlm, &mut *params, &mut optimizer);
+        let next = train(
+            recipe,
+            data,
+            prepare,
+            model,
+            features.as_ref(),
+            phase,
+            &training,
+            observe,
+        )?;
+        if next == Next::Go {
+            optimizer.swap_average(params)?;
+        }
+        Ok(next)
+    }
+
+    fn writer(&self) -> Writer {
+        let (vlm, prepare) = (self.vlm.clone(), self.prepare.clone());
+        Box::new(move |folder, params| {
+            let parts = (&prepare.tokenizer, &prepare.processor, &prepare.chat);
+            save_folder(folder, &vlm, params, parts).context("the model cannot be saved")
+        })
+    }
+}
+
 /// Scenes are dark: their own mean and deviation spread them over the range the encoder is sensitive to.
-fn processor(recipe: &Recipe) -> ImageProcessor {
+pub(crate) fn processor(recipe: &Recipe) -> ImageProcessor {
+    let vision = recipe.dual.as_ref().map_or(&recipe.model.vision, |dual| &dual.vision);
     let plain = ImageProcessor {
-        size: recipe.model.vision.image_size,
+        size: vision.image_size,
         fit: recipe.data.fit,
         ..ImageProcessor::default()
     };
@@ -235,6 +247,7 @@ pub fn dtype(precision: Precision) -> DType {
 fn seed_of(phase: Phase, recipe: &Recipe) -> u64 {
     recipe.run.seed
         ^ match phase {
+            Phase::Contrast => 0,
             Phase::Align => 1,
             Phase::Instruct => 2,
         }
@@ -287,7 +300,7 @@ fn weaves(recipe: &Recipe) -> bool {
     recipe.model.image_token.is_some() || recipe.pretrained.decoder.is_some()
 }
 
-fn dataset(recipe: &Recipe, processor: &ImageProcessor) -> Result<Dataset> {
+pub(crate) fn dataset(recipe: &Recipe, processor: &ImageProcessor) -> Result<Dataset> {
     let packing = recipe.phase2.as_ref().is_some_and(|phase| phase.packing);
     ensure!(!packing || weaves(recipe), "{}", Prepare::NO_PACKING);
     match recipe.data.source.format() {
@@ -357,7 +370,7 @@ fn frequent_words<'t>(texts: impl Iterator<Item = &'t str>, most: usize) -> Vec<
     words.into_iter().take(most).map(|(word, _)| word).collect()
 }
 
-fn tokenizer(recipe: &Recipe, data: &Dataset) -> Result<Tokenizer> {
+pub(crate) fn tokenizer(recipe: &Recipe, data: &Dataset) -> Result<Tokenizer> {
     let settings = &recipe.tokenizer;
     if let (TokenizerKind::File, Some(path)) = (settings.kind, &settings.path) {
         return Ok(Tokenizer::load(path)?);

@@ -2,6 +2,7 @@
 
 use engine::Device;
 use kernels::gpu::Emulation;
+use lenslet::course::Trained;
 use lenslet::phases::Phase;
 use lenslet::phases::fit::{Next, Step};
 use lenslet::recipe::Recipe;
@@ -55,7 +56,7 @@ fn steps(device: &Device, precision: &str) -> Vec<Step> {
     let mut session = Session::new(recipe, device).expect("a session");
     let mut steps = Vec::new();
     for phase in [Phase::Align, Phase::Instruct] {
-        let seen = session.train(phase, None, |step, _, _| {
+        let seen = session.train(phase, None, &mut |step, _, _| {
             steps.push(step.clone());
             Ok(Next::Go)
         });
@@ -111,7 +112,7 @@ fn only_what_is_logged_comes_back_to_the_host() {
     let mut session = Session::new(recipe, &device).expect("a session");
     for phase in [Phase::Align, Phase::Instruct] {
         let mut before = device.downloads();
-        let seen = session.train(phase, None, |step, _, _| {
+        let seen = session.train(phase, None, &mut |step, _, _| {
             let here = device.downloads();
             // The norm and the loss; then the loss's three parts, or the predictions.
             let expected = 2 + if step.phase == Phase::Align { 3 } else { 1 };

@@ -1,6 +1,6 @@
 //! Configuration of a dual encoder: a tower for images and one for texts.
 
-use super::{HiddenAct, VisionConfig, above_zero, blocks, config, divides, positive};
+use super::{HiddenAct, PositionKind, VisionConfig, above_zero, blocks, config, divides, positive};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ pub enum DualKind {
 
 /// A text tower; field names as in Hugging Face's CLIP and SigLIP.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct TextConfig {
     /// Ids of the tokenizer.
     pub vocab_size: usize,
@@ -41,7 +41,7 @@ pub struct TextConfig {
 
 /// A dual encoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct DualConfig {
     /// Whose.
     pub kind: DualKind,
@@ -51,6 +51,40 @@ pub struct DualConfig {
     pub text: TextConfig,
     /// Width of the common space.
     pub projection_dim: usize,
+}
+
+impl Default for TextConfig {
+    fn default() -> TextConfig {
+        TextConfig {
+            vocab_size: 0,
+            hidden_size: 96,
+            intermediate_size: 288,
+            num_hidden_layers: 3,
+            num_attention_heads: 4,
+            max_position_embeddings: 64,
+            hidden_act: HiddenAct::Gelu,
+            layer_norm_eps: 1e-5,
+            eos_token_id: 0,
+        }
+    }
+}
+
+/// A small CLIP.
+impl Default for DualConfig {
+    fn default() -> DualConfig {
+        DualConfig {
+            kind: DualKind::Clip,
+            vision: VisionConfig {
+                class_token: true,
+                patch_bias: false,
+                pre_layernorm: true,
+                positions: PositionKind::Learned,
+                ..VisionConfig::default()
+            },
+            text: TextConfig::default(),
+            projection_dim: 96,
+        }
+    }
 }
 
 impl DualConfig {

@@ -2,6 +2,7 @@
 
 use crate::cli::EvalArgs;
 use crate::compute;
+use crate::dual::DualSession;
 use crate::eval::runner::{self, Settings, Wanted};
 use crate::eval::subject::Subject;
 use crate::eval::tasks::{Name, Source};
@@ -43,6 +44,11 @@ fn held_out(args: &EvalArgs, device: &Device) -> Result<()> {
         recipe.eval.limit = limit;
     }
     let dtype = args.dtype.map_or(crate::session::dtype(recipe.run.dtype), DType::from);
+    if recipe.dual.is_some() {
+        let figures = DualSession::of_trained(recipe, &folder, device, dtype)?.evaluate()?;
+        println!("{}", table::table(&figures));
+        return Ok(());
+    }
     let trained = Pretrained::load(&folder, device, dtype)
         .with_context(|| format!("{}: not the folder of a trained model", folder.display()))?;
     let session = Session::of_trained(recipe, trained)?;

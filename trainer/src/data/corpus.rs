@@ -4,6 +4,7 @@ use super::bad_records::{BadRecord, BadRecords};
 use super::formats::{Ask, Format};
 use super::pictures::{Named, Pictures, decode, keeps};
 use super::record::{Found, Record, Select, Turn};
+use super::source::Pair;
 use anyhow::{Context, Error, Result, ensure};
 use image::RgbImage;
 use model::ImageProcessor;
@@ -151,6 +152,22 @@ impl Corpus {
     /// When it cannot be read.
     pub fn picture(&self, sample: &Sample) -> Result<RgbImage> {
         self.images.get(sample.images.first().copied().unwrap_or(usize::MAX))
+    }
+
+    /// The first samples as pairs of image and caption: their first answers, read as captions.
+    ///
+    /// # Errors
+    /// When an image cannot be read.
+    pub fn pairs(&self, count: usize) -> Result<Vec<Pair>> {
+        let pair = |sample: &Sample| {
+            Ok(Pair {
+                image: self.picture(sample)?,
+                caption: sample.turns.first().map(|turn| turn.answer.clone()).unwrap_or_default(),
+                others: sample.captions.clone(),
+                scene: None,
+            })
+        };
+        self.samples.iter().take(count).map(pair).collect()
     }
 
     /// Counts a sample whose images cannot be read, and names it on the terminal if it is among the first.

@@ -64,6 +64,20 @@ pub struct SceneSource {
     pub until: f64,
 }
 
+impl Scenes {
+    /// A scene that is kept from training, with a caption that is true of it.
+    pub fn held_out(&self, index: u64) -> Pair {
+        let scene = self.scene(Split::HeldOut, index);
+        let caption = scene.any_caption(&mut self.text_rng(Split::HeldOut, index, 7));
+        Pair {
+            image: scene.render(self.image_size),
+            caption: caption.to_string(),
+            others: Vec::new(),
+            scene: Some(scene),
+        }
+    }
+}
+
 /// Phase 2 draws other scenes than phase 1.
 const PHASE2: u64 = 1 << 40;
 

@@ -6,7 +6,7 @@ use crate::eval::{Figures, figures};
 use crate::phases::align::similarity;
 use anyhow::{Context, Result, bail};
 use engine::{Graph, Params, Tensor, Var};
-use model::{DualEncoder, DualKind, ImageProcessor, QFormer, Texts, Tokenizer, Vit, Vlm};
+use model::{DualEncoder, ImageProcessor, QFormer, Texts, Tokenizer, Vit, Vlm};
 
 /// Images or texts computed at once.
 pub const BATCH: usize = 64;
@@ -216,24 +216,17 @@ impl<'m> Comparer<'m> {
 
     /// Texts as ids, the longest cut to what fits.
     fn rows<S: AsRef<str>>(&self, texts: &[S]) -> Result<Texts> {
-        let (most, padded) = match self.kind {
-            Kind::QFormer(_, qformer) => (qformer.config().max_position_embeddings, false),
-            Kind::Dual(dual) => (
-                dual.config.text.max_position_embeddings,
-                dual.config.kind == DualKind::Siglip,
-            ),
+        let qformer = match self.kind {
+            Kind::Dual(dual) => return Ok(dual.texts(self.tokenizer, texts)?),
+            Kind::QFormer(_, qformer) => qformer,
         };
-        let pad = self.tokenizer.specials().pad;
+        let most = qformer.config().max_position_embeddings;
         let fitted = |mut ids: Vec<u32>| {
             let last = ids.last().copied().context("a text without a token")?;
             if ids.len() > most {
                 ids.truncate(most);
                 // What ends a text stays at its end.
                 ids[most - 1] = last;
-            }
-            if padded {
-                // SigLIP reads its texts at the last of all places.
-                ids.resize(most, pad);
             }
             Ok(ids)
         };
@@ -244,10 +237,8 @@ impl<'m> Comparer<'m> {
                 .collect::<Result<_>>()?,
             false => own_rows(self.tokenizer, texts)?,
         };
-        Ok(Texts::pad(
-            &rows.into_iter().map(fitted).collect::<Result<Vec<_>>>()?,
-            pad,
-        ))
+        let rows = rows.into_iter().map(fitted).collect::<Result<Vec<_>>>()?;
+        Ok(Texts::pad(&rows, self.tokenizer.specials().pad))
     }
 }
 

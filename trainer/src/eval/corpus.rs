@@ -5,7 +5,7 @@ use super::comparing::{comparer, retrieval};
 use super::metrics::Measure;
 use super::{Figures, figures};
 use crate::data::corpus::{Corpus, Sample};
-use crate::data::{Pair, Prepare, blank};
+use crate::data::{Prepare, blank};
 use anyhow::Result;
 use engine::Params;
 use model::Vlm;
@@ -16,21 +16,7 @@ pub fn alignment(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus
     let Some(comparer) = comparer(vlm, params, prepare) else {
         return Ok(Figures::new());
     };
-    let pair = |sample: &Sample| {
-        Ok(Pair {
-            image: heldout.picture(sample)?,
-            caption: sample.turns[0].answer.clone(),
-            others: sample.captions.clone(),
-            scene: None,
-        })
-    };
-    let pairs = heldout
-        .samples
-        .iter()
-        .take(count)
-        .map(pair)
-        .collect::<Result<Vec<_>>>()?;
-    retrieval(&comparer, &pairs)
+    retrieval(&comparer, &heldout.pairs(count)?)
 }
 
 /// The share of first questions answered word for word, of the most frequent answer, and of a blank image.

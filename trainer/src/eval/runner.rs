@@ -221,7 +221,7 @@ fn look(subject: &Subject, ready: &Ready, settings: &Settings, view: View) -> Re
             progress: &|done, all| {
                 let (before, shown_so_far) = &mut *progress.borrow_mut();
                 let progress =
-                    shown_so_far.get_or_insert_with(|| Progress::new(&shown, all.div_ceil(settings.batch_size)));
+                    shown_so_far.get_or_insert_with(|| Progress::new(&shown, all.div_ceil(settings.batch_size), 0));
                 progress.step(None, done - std::mem::replace(before, done));
             },
         },

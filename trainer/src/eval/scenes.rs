@@ -42,16 +42,7 @@ impl SceneEval<'_> {
             return Ok(Figures::new());
         };
         let scenes = self.drawn(Split::HeldOut);
-        let pair = |(i, scene): (usize, &Scene)| {
-            let mut rng = self.scenes.text_rng(Split::HeldOut, i as u64, 7);
-            Pair {
-                image: scene.render(self.scenes.image_size),
-                caption: scene.any_caption(&mut rng).to_string(),
-                others: Vec::new(),
-                scene: Some(scene.clone()),
-            }
-        };
-        let pairs: Vec<Pair> = scenes.iter().enumerate().map(pair).collect();
+        let pairs: Vec<Pair> = (0..self.count as u64).map(|i| self.scenes.held_out(i)).collect();
         let mut figures = retrieval(&comparer, &pairs)?;
         let mut asked = Vec::new();
         for (i, (scene, pair)) in scenes.iter().zip(&pairs).enumerate() {

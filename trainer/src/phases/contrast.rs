@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use engine::{Tape, Tensor, Var, ops};
 
 /// A loss over all parts, and its gradients where the parts' features enter it.
-pub(super) struct Contrast {
+pub struct Contrast {
     /// The loss of all parts together.
     loss: Tensor,
     parts: Vec<[Tensor; 2]>,

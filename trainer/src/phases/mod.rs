@@ -1,17 +1,21 @@
-//! The two training phases and the loop they share.
+//! The training phases and the loop they share.
 
 mod ahead;
 pub mod align;
 mod contrast;
+pub mod dual;
 pub mod fit;
 pub mod instruct;
 
-use crate::recipe::{Phase1, Phase2, Recipe, Training};
+use crate::recipe::{ContrastPhase, Phase1, Phase2, Recipe, Training};
 use serde::{Deserialize, Serialize};
 
 /// A phase of training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
+    /// Contrastive training of a dual encoder.
+    #[serde(rename = "contrast")]
+    Contrast,
     /// Contrastive learning, matching and captioning.
     #[serde(rename = "phase1")]
     Align,
@@ -21,8 +25,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Both, in order.
-    pub const ALL: [Phase; 2] = [Phase::Align, Phase::Instruct];
+    /// All, in order.
+    pub const ALL: [Phase; 3] = [Phase::Contrast, Phase::Align, Phase::Instruct];
 
     /// Those a recipe has, in order.
     pub fn of(recipe: &Recipe) -> impl Iterator<Item = Phase> + use<> {
@@ -33,6 +37,7 @@ impl Phase {
     /// The phase's table in a recipe and its name in the metrics.
     pub const fn name(self) -> &'static str {
         match self {
+            Phase::Contrast => "contrast",
             Phase::Align => "phase1",
             Phase::Instruct => "phase2",
         }
@@ -41,6 +46,7 @@ impl Phase {
     /// The recipe's settings for it; none where it is left out.
     pub fn training(self, recipe: &Recipe) -> Option<Training> {
         match self {
+            Phase::Contrast => recipe.contrast.as_ref().map(ContrastPhase::training),
             Phase::Align => recipe.phase1.as_ref().map(Phase1::training),
             Phase::Instruct => recipe.phase2.as_ref().map(Phase2::training),
         }

@@ -16,11 +16,21 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
     pretrained(recipe)?;
     tokenizer(&recipe.tokenizer)?;
     model(&recipe.model)?;
-    if recipe.phase1.is_none() && recipe.phase2.is_none() {
-        return Err(Invalid::new(
-            "",
-            "there is neither [phase1] nor [phase2]: nothing to train",
-        ));
+    match &recipe.dual {
+        Some(dual) => self::dual(dual, recipe)?,
+        None if recipe.contrast.is_some() => {
+            return Err(Invalid::new(
+                "dual",
+                "table [dual] is missing; [contrast] trains a dual encoder",
+            ));
+        }
+        None if recipe.phase1.is_none() && recipe.phase2.is_none() => {
+            return Err(Invalid::new(
+                "",
+                "there is neither [phase1] nor [phase2], nor [contrast]: nothing to train",
+            ));
+        }
+        None => {}
     }
     if let Some(phase) = &recipe.phase1 {
         phase1(phase, recipe)?;
@@ -185,6 +195,30 @@ fn model(config: &model::VlmConfig) -> Result<(), Invalid> {
         model::Error::Config { field, message } => Invalid::new(format!("model.{field}"), message),
         other => Invalid::new("model", other.to_string()),
     })
+}
+
+/// A dual encoder and what trains it.
+fn dual(config: &model::DualConfig, recipe: &Recipe) -> Result<(), Invalid> {
+    let Some(phase) = &recipe.contrast else {
+        return Err(Invalid::new(
+            "contrast",
+            "table [contrast] is missing; it trains [dual]",
+        ));
+    };
+    if recipe.phase1.is_some() || recipe.phase2.is_some() {
+        let message = "trains a dual encoder alone: leave out [phase1] and [phase2], or [dual] and [contrast]";
+        return Err(Invalid::new("dual", message));
+    }
+    if recipe.model != Default::default() || recipe.pretrained != Default::default() {
+        return Err(Invalid::new("dual", "is the model: leave out [model] and [pretrained]"));
+    }
+    let mut config = config.clone();
+    config.text.vocab_size = config.text.vocab_size.max(1);
+    config.validate().map_err(|error| match error {
+        model::Error::Config { field, message } => Invalid::new(format!("dual.{field}"), message),
+        other => Invalid::new("dual", other.to_string()),
+    })?;
+    training("contrast", &phase.training())
 }
 
 fn phase1(phase: &Phase1, recipe: &Recipe) -> Result<(), Invalid> {

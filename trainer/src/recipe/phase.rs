@@ -1,4 +1,4 @@
-//! The two training phases: what they share is written once, in [`Training`], and spelled flat in the recipe.
+//! The training phases: what they share is written once, in [`Training`], and spelled flat in the recipe.
 
 use crate::data::scenes::QuestionWeights;
 use model::GroupRule;
@@ -82,7 +82,7 @@ macro_rules! phase {
         }
 
         impl $name {
-            /// What this phase shares with the other.
+            /// What this phase shares with the others.
             pub fn training(&self) -> Training {
                 Training {
                     steps: self.steps,
@@ -107,6 +107,12 @@ macro_rules! phase {
             }
         }
     };
+}
+
+phase! {
+    /// Contrastive training of a dual encoder, `[dual]`. All batches of a step are contrasted as one.
+    ContrastPhase {
+    }
 }
 
 phase! {
@@ -149,7 +155,7 @@ phase! {
     }
 }
 
-/// What both phases have: schedule, optimiser, memory and parts.
+/// What all phases have: schedule, optimiser, memory and parts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Training {
     /// Optimiser steps.

@@ -1,8 +1,10 @@
 //! The model card: `README.md` in Hugging Face's form, with what a model is made of, how it was trained and what it can do.
 
+use crate::dual::DualSession;
 use crate::eval::{Figures, table};
 use crate::recipe::Recipe;
 use crate::session::{Dataset, Session};
+use model::DualKind;
 use model::hf::Format;
 
 /// The card of a session's model, with the figures it was measured at.
@@ -15,9 +17,28 @@ pub fn card(session: &Session, figures: &Figures) -> String {
         front = front(recipe, &format),
         name = recipe.run.name,
         usage = usage(recipe, &format),
-        data = data(session),
+        data = data(recipe, &session.data),
         figures = table::table(figures),
         toml = recipe.to_toml(),
+    )
+}
+
+/// The card of a dual encoder.
+pub fn of_dual(session: &DualSession, figures: &Figures) -> String {
+    let class = match session.model.config.kind {
+        DualKind::Clip => "CLIPModel",
+        DualKind::Siglip => "SiglipModel",
+    };
+    format!(
+        "---\nlibrary_name: transformers\npipeline_tag: zero-shot-image-classification\ntags:\n- lenslet\n---\n\n\
+         # {name}\n\nA dual encoder of {all} parameters, trained by Lenslet.\n\n\
+         ```python\nfrom transformers import AutoProcessor, {class}\nmodel = {class}.from_pretrained(\"DIR\")\n```\n\n\
+         ## Data\n\n{data}\n\n## Evaluation\n\n```\n{figures}\n```\n\n## Recipe\n\n```toml\n{toml}```\n",
+        name = session.recipe.run.name,
+        all = session.params.count().0,
+        data = data(&session.recipe, &session.data),
+        figures = table::table(figures),
+        toml = session.recipe.to_toml(),
     )
 }
 
@@ -58,9 +79,9 @@ fn usage(recipe: &Recipe, format: &Format) -> String {
     }
 }
 
-fn data(session: &Session) -> String {
-    let data = &session.recipe.data;
-    match &session.data {
+fn data(recipe: &Recipe, set: &Dataset) -> String {
+    let data = &recipe.data;
+    match set {
         Dataset::Corpus { train, heldout } => {
             let path = data
                 .path

@@ -1,10 +1,10 @@
 //! How well an image and a text go together, as a dual encoder sees it (Radford et al. 2021).
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use engine::{DType, Device, Graph, Params, Var, ops};
 use image::RgbImage;
 use model::hf::{self, Model};
-use model::{DualEncoder, DualKind, ImageProcessor, Texts, Tokenizer};
+use model::{DualEncoder, ImageProcessor, Tokenizer};
 use std::path::Path;
 
 /// Pairs looked at at once.
@@ -57,31 +57,13 @@ impl Judge {
             .processor
             .batch(images, self.params.device(), self.params.dtype())?;
         let image = self.model.image_features(&graph, &graph.input(pixels), &mut |_| ())?;
-        let text = self.model.text_features(&graph, &self.texts(texts)?, &mut |_| ())?;
+        let text = self
+            .model
+            .text_features(&graph, &self.model.texts(&self.tokenizer, texts)?, &mut |_| ())?;
         let unit = |x: &Var| -> Result<Vec<f64>> { Ok(ops::l2_normalize(x, 1e-12)?.tensor().to_f64()?) };
         let (image, text) = (unit(&image)?, unit(&text)?);
         let dim = self.model.config.projection_dim;
         let pairs = image.chunks(dim).zip(text.chunks(dim));
         Ok(pairs.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum()).collect())
-    }
-
-    /// Texts as the encoder was trained on them: cut to its length with their last token kept, SigLIP's filled up to it.
-    fn texts(&self, texts: &[String]) -> Result<Texts> {
-        let limit = self.model.config.text.max_position_embeddings;
-        let pad = self.tokenizer.specials().pad;
-        let row = |text: &String| -> Result<Vec<u32>> {
-            let mut ids = self.tokenizer.tokenize(text, true)?;
-            let last = *ids.last().context("a text without a token")?;
-            if ids.len() > limit {
-                ids.truncate(limit - 1);
-                ids.push(last);
-            }
-            if self.model.config.kind == DualKind::Siglip {
-                ids.resize(limit, pad);
-            }
-            Ok(ids)
-        };
-        let rows = texts.iter().map(row).collect::<Result<Vec<_>>>()?;
-        Ok(Texts::pad(&rows, pad))
     }
 }

@@ -1,0 +1,184 @@
+//! A dual encoder from a recipe: its data, tokenizer, image processor, training and evaluation.
+
+use crate::checkpoint::{Place, read_numbers};
+use crate::course::{Observe, Trained, Writer};
+use crate::data::Pair;
+use crate::estimate::few;
+use crate::eval::Figures;
+use crate::eval::comparing::{Comparer, retrieval};
+use crate::phases::Phase;
+use crate::phases::dual::Dual;
+use crate::phases::fit::{Next, fit, optimizer};
+use crate::recipe::{Precision, Recipe, Training};
+use crate::session::{self, Dataset};
+use anyhow::{Context, Result, bail};
+use engine::{DType, Device, ParamBuilder, Params};
+use model::hf::{self, Model};
+use model::{DualConfig, DualEncoder, ImageProcessor, Tokenizer, set_groups};
+use std::path::Path;
+
+/// A recipe with its data and its dual encoder.
+pub struct DualSession {
+    /// What to do.
+    pub recipe: Recipe,
+    /// What to train on.
+    pub data: Dataset,
+    /// Texts to ids.
+    pub tokenizer: Tokenizer,
+    /// Images to pixels.
+    pub processor: ImageProcessor,
+    /// The model.
+    pub model: DualEncoder,
+    /// Its weights.
+    pub params: Params,
+}
+
+impl DualSession {
+    /// Reads the data, makes the tokenizer and a freshly initialised model on `device`.
+    ///
+    /// # Errors
+    /// Those of data and tokenizer; a recipe without `[dual]`.
+    pub fn new(mut recipe: Recipe, device: &Device) -> Result<DualSession> {
+        let processor = session::processor(&recipe);
+        let data = session::dataset(&recipe, &processor)?;
+        let tokenizer = session::tokenizer(&recipe, &data)?.with_ends()?;
+        let config = recipe.dual.as_mut().context("the recipe has no [dual]")?;
+        config.text.vocab_size = tokenizer.vocab_size();
+        let end = tokenizer.tokenize("", true)?.last().copied();
+        config.text.eos_token_id = end.unwrap_or(tokenizer.specials().eos);
+        let (model, params) = build(config, &recipe.run, device)?;
+        Ok(DualSession {
+            recipe,
+            data,
+            tokenizer,
+            processor,
+            model,
+            params,
+        })
+    }
+
+    /// A model that this recipe made, with its own tokenizer and image processor, beside the data.
+    ///
+    /// # Errors
+    /// Those of data and files.
+    pub fn of_trained(recipe: Recipe, folder: &Path, device: &Device, dtype: DType) -> Result<DualSession> {
+        let (Model::Dual(model), params) = hf::load(folder, device, dtype, true)? else {
+            bail!(
+                "{}: the recipe is a dual encoder's, but the model is none",
+                folder.display()
+            );
+        };
+        let processor = ImageProcessor::open(folder)?;
+        Ok(DualSession {
+            data: session::dataset(&recipe, &processor)?,
+            tokenizer: Tokenizer::open(folder)?,
+            processor,
+            model: *model,
+            params,
+            recipe,
+        })
+    }
+
+    /// A few steps and the evaluation on a device that only counts memory.
+    ///
+    /// # Errors
+    /// Those the run itself would meet.
+    pub fn rehearse(&self, trace: &Device) -> Result<()> {
+        let (model, mut params) = build(&self.model.config, &self.recipe.run, trace)?;
+        if let Some(training) = Phase::Contrast.training(&self.recipe) {
+            let few = few(training);
+            let mut optimizer = optimizer(&params, &few, 0)?;
+            let objective = self.objective(&model, &few);
+            fit(&objective, &mut params, &mut optimizer, &few, 0, |_, _, _| Ok(Next::Go))?;
+        }
+        self.evaluate_model(&model, &params).map(|_| ())
+    }
+
+    fn objective<'a>(&'a self, model: &'a DualEncoder, training: &Training) -> Dual<'a> {
+        Dual {
+            model,
+            source: self.data.source(),
+            tokenizer: &self.tokenizer,
+            processor: &self.processor,
+            accumulate: training.accumulate,
+        }
+    }
+
+    /// Retrieval among pairs that were held out.
+    ///
+    /// # Errors
+    /// Those of data and model.
+    pub fn evaluate(&self) -> Result<Figures> {
+        self.evaluate_model(&self.model, &self.params)
+    }
+
+    fn evaluate_model(&self, model: &DualEncoder, params: &Params) -> Result<Figures> {
+        let count = self.recipe.eval.limit;
+        let pairs: Vec<Pair> = match &self.data {
+            Dataset::Scenes(source) => (0..count as u64).map(|i| source.scenes.held_out(i)).collect(),
+            Dataset::Corpus {
+                heldout: Some(heldout), ..
+            } => heldout.pairs(count)?,
+            Dataset::Corpus { heldout: None, .. } => Vec::new(),
+        };
+        match pairs.is_empty() {
+            true => Ok(Figures::new()),
+            false => {
+                let comparer = Comparer::of_dual(model, params, &self.tokenizer, &self.processor);
+                retrieval(&comparer, &pairs)
+            }
+        }
+    }
+}
+
+fn build(config: &DualConfig, run: &crate::recipe::Run, device: &Device) -> Result<(DualEncoder, Params)> {
+    device.allow_tf32(run.dtype == Precision::Tf32);
+    let mut builder = ParamBuilder::new();
+    let model = DualEncoder::new(&mut builder, config)?;
+    let params = builder.build(device, session::dtype(run.dtype), run.seed)?;
+    Ok((model, params))
+}
+
+impl Trained for DualSession {
+    fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
+    fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Next> {
+        let Some(training) = phase.training(&self.recipe) else {
+            return Ok(Next::Go);
+        };
+        let muon = training.muon_lr.map(|lr| lr / training.lr);
+        set_groups(&mut self.params, &training.rules, training.weight_decay, muon)?;
+        let seed = self.recipe.run.seed;
+        let mut optimizer = optimizer(&self.params, &training, seed)?;
+        if let Some((folder, place)) = from {
+            read_numbers(folder, &self.recipe, place, &mut self.params, &mut optimizer)?;
+        }
+        let objective = Dual {
+            model: &self.model,
+            source: self.data.source(),
+            tokenizer: &self.tokenizer,
+            processor: &self.processor,
+            accumulate: training.accumulate,
+        };
+        let next = fit(&objective, &mut self.params, &mut optimizer, &training, seed, observe)?;
+        if next == Next::Go {
+            optimizer.swap_average(&mut self.params)?;
+        }
+        Ok(next)
+    }
+
+    fn writer(&self) -> Writer {
+        let (model, tokenizer, processor) = (self.model.clone(), self.tokenizer.clone(), self.processor.clone());
+        Box::new(move |folder, params| {
+            processor.save(folder)?;
+            tokenizer.save(folder)?;
+            Ok(hf::save(folder, &Model::Dual(Box::new(model.clone())), params)?)
+        })
+    }
+}
