@@ -1,32 +1,15 @@
 //! Records of JSON lines or a JSON array, and whole JSON documents: each error names file, line and field.
 
+pub(crate) use crate::data::formats::bytes;
+
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use std::path::Path;
 
-/// The largest file in bytes.
-const MAX_FILE: u64 = 1 << 30;
 /// The longest record in bytes.
 const MAX_RECORD: usize = 1 << 20;
-
-/// A file's bytes, up to a gigabyte.
-///
-/// # Errors
-/// When it cannot be read, or is larger.
-pub fn bytes(file: &Path) -> Result<Vec<u8>> {
-    let unreadable = || format!("{}: cannot be read", file.display());
-    let about = std::fs::metadata(file).with_context(unreadable)?;
-    ensure!(about.is_file(), "{}: not a file", file.display());
-    ensure!(
-        about.len() <= MAX_FILE,
-        "{}: {} bytes are more than the {MAX_FILE} that are read at once; split the file",
-        file.display(),
-        about.len()
-    );
-    std::fs::read(file).with_context(unreadable)
-}
 
 /// The records of JSON lines or an array, each with its line, counted from 1. At most `limit`, the first of the file.
 ///

@@ -22,7 +22,7 @@ const MAX_FILE: u64 = 4 << 30;
 ///
 /// # Errors
 /// Names the file.
-pub(super) fn bytes(file: &Path) -> Result<Vec<u8>> {
+pub(crate) fn bytes(file: &Path) -> Result<Vec<u8>> {
     let about = std::fs::metadata(file).with_context(|| format!("{}: cannot be read", file.display()))?;
     ensure!(about.is_file(), "{}: not a file of records", file.display());
     ensure!(

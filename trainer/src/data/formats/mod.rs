@@ -12,6 +12,8 @@ mod webdataset;
 
 use super::images::ImageSource;
 use super::record::{Found, Select};
+pub(crate) use json::bytes;
+
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use std::path::Path;
