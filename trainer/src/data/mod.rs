@@ -18,7 +18,7 @@ pub mod survey;
 
 pub use corpus_source::CorpusSource;
 pub use features::Features;
-pub use prepare::{Layout, Prepare, blank};
+pub use prepare::{Layout, Prepare, blank, pixels};
 pub use source::{Conversation, Pair, SceneSource, Source};
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl Prepare {
 
     /// Images, one after another: (batch, size, size, 3).
     pub fn pixels<'i>(&self, images: impl IntoIterator<Item = &'i RgbImage>) -> Result<Vec<u8>> {
-        Ok(self.processor.bytes(images)?)
+        pixels(&self.processor, images)
     }
 
     /// What [`Prepare::pixels`] gave, on the model's device in the model's type: (batch, 3, size, size).
@@ -271,6 +271,19 @@ fn pack(mut laid: Vec<Laid>, room: usize) -> Vec<Vec<Laid>> {
         }
     }
     rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Images of a source, one after another: (batch, size, size, 3). Those of a data set on disk were brought to that size when
+/// they were read, and what was cropped must not be cropped again; scenes may be drawn at another.
+pub fn pixels<'i>(processor: &ImageProcessor, images: impl IntoIterator<Item = &'i RgbImage>) -> Result<Vec<u8>> {
+    let mut pixels = Vec::new();
+    for image in images {
+        match image.dimensions() == (processor.size as u32, processor.size as u32) {
+            true => pixels.extend_from_slice(image.as_raw()),
+            false => pixels.extend(processor.square(image)?.into_raw()),
+        }
+    }
+    Ok(pixels)
 }
 
 #[cfg(test)]

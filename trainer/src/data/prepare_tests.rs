@@ -215,3 +215,23 @@ fn a_model_with_images_in_front_of_texts_is_not_packed() {
     let shown = prepare.shown(talk.system.as_deref(), &talk.turns).unwrap();
     assert!(shown.contains("brief what"), "{shown}");
 }
+
+#[test]
+fn an_image_that_was_cropped_is_not_cropped_again() {
+    let resize = Some(model::Resize::ShortestEdge(12));
+    let processor = ImageProcessor {
+        size: 8,
+        fit: model::Fit::Steps(model::Steps {
+            pad: None,
+            resize,
+            crop: Some([8, 8]),
+        }),
+        ..ImageProcessor::default()
+    };
+    processor.validate().unwrap();
+    let image = RgbImage::from_fn(40, 20, |x, y| image::Rgb([x as u8 * 6, y as u8 * 12, 7]));
+    let once = processor.square(&image).unwrap();
+    assert_ne!(processor.square(&once).unwrap(), once, "another crop would show");
+    let expected = once.as_raw().repeat(2);
+    assert_eq!(pixels(&processor, [&image, &once]).unwrap(), expected);
+}

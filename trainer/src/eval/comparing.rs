@@ -1,7 +1,7 @@
 //! Comparing images with texts: by a Q-Former's contrastive features, or by a dual encoder's.
 
 use super::metrics::retrieval::Scored;
-use crate::data::{Pair, Prepare};
+use crate::data::{Pair, Prepare, pixels};
 use crate::eval::{Figures, figures};
 use crate::phases::align::similarity;
 use anyhow::{Context, Result, bail};
@@ -256,7 +256,7 @@ fn own_rows<S: AsRef<str>>(tokenizer: &Tokenizer, texts: &[S]) -> Result<Vec<Vec
 pub fn retrieval(comparer: &Comparer<'_>, pairs: &[Pair]) -> Result<Figures> {
     let mut images = Features::default();
     for batch in pairs.chunks(BATCH) {
-        let pixels = comparer.processor.bytes(batch.iter().map(|pair| &pair.image))?;
+        let pixels = pixels(comparer.processor, batch.iter().map(|pair| &pair.image))?;
         comparer.add_images(&pixels, &mut images)?;
     }
     let captions: Vec<&str> = pairs.iter().map(|pair| pair.caption.as_str()).collect();

@@ -3,7 +3,7 @@
 use super::Phase;
 use super::contrast::Contrast;
 use super::fit::{Losses, Objective};
-use crate::data::Source;
+use crate::data::{Source, pixels};
 use anyhow::{Context, Result};
 use engine::{Graph, Var};
 use image::RgbImage;
@@ -66,7 +66,7 @@ impl Objective for Dual<'_> {
         });
         let (images, captions): (Vec<RgbImage>, Vec<String>) = pairs.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         Ok(Batch {
-            pixels: self.processor.bytes(&images)?,
+            pixels: pixels(self.processor, &images)?,
             texts: self.model.texts(self.tokenizer, &captions)?,
         })
     }
