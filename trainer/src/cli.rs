@@ -1,6 +1,7 @@
 //! The command line: one verb each, kebab-case flags.
 
 use crate::bench::Grid;
+use crate::eval::tasks::Name as Task;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::DType;
 use std::path::PathBuf;
@@ -289,18 +290,51 @@ pub struct AnswerArgs {
     pub seed: u64,
 }
 
-/// `lenslet eval`: measure a trained model.
+/// `lenslet eval`: measure a trained model. Without --tasks, on what its own recipe held out.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct EvalArgs {
-    /// Run folder of the model.
-    #[arg(long, value_name = "RUN")]
-    pub model: PathBuf,
-    /// Seed of the questions asked; the run's own where left out.
+    /// Folder of the model: a run's, one in Hugging Face's format, or `owner/name` in the hub's cache.
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// What to measure it on.
+    #[arg(long, value_enum, value_name = "TASK,…", value_delimiter = ',')]
+    pub tasks: Vec<Task>,
+    /// What a task is read from: its file or folder; may be repeated where a task is several files.
+    #[arg(long, value_name = "TASK=PATH", requires = "tasks")]
+    pub data: Vec<String>,
+    /// The folder or zip of images, of all tasks or of one.
+    #[arg(long, value_name = "[TASK=]PATH", requires = "tasks")]
+    pub images: Vec<String>,
+    /// How a task's questions are put, with `{}` where each stands; may be repeated for zeroshot.
+    #[arg(long, value_name = "TASK=TEXT", requires = "tasks")]
+    pub prompt: Vec<String>,
+    /// Seed of what is drawn at random; without --tasks that of the scenes, the run's own where left out.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Questions per kind.
+    /// Items per file of a task, images per class for zeroshot; without --tasks questions per kind.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub limit: Option<usize>,
+    /// Items at once.
+    #[arg(long, value_name = "N", default_value = "32", value_parser = at_least_one)]
+    pub batch_size: usize,
+    /// The longest answer; 16 tokens for short ones and 64 for captions where left out.
+    #[arg(long, value_name = "N", value_parser = at_least_one, requires = "tasks")]
+    pub max_tokens: Option<usize>,
+    /// Leave out the controls: the same with blank images, and without any.
+    #[arg(long, requires = "tasks")]
+    pub no_controls: bool,
+    /// Write results.json to this folder.
+    #[arg(long, value_name = "DIR", requires = "tasks")]
+    pub output: Option<PathBuf>,
+    /// Write every item with question, answer and score beside it, too.
+    #[arg(long, requires = "output")]
+    pub log_samples: bool,
+    /// The type weights are kept in; f32, without --tasks the run's own.
+    #[arg(long, value_enum)]
+    pub dtype: Option<WeightType>,
+    /// Where to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 /// Where to compute.
@@ -433,7 +467,19 @@ mod tests {
         let AllVerbs::Eval(eval) = parse("eval --model m --limit 10 --seed 4").unwrap() else {
             panic!()
         };
-        assert_eq!((eval.limit, eval.seed), (Some(10), Some(4)));
+        assert_eq!((eval.limit, eval.seed, eval.tasks.len()), (Some(10), Some(4), 0));
+        let line = "eval --model org/m --tasks pope,nlvr --data pope=p.json --images a.zip --output o --log-samples --device cuda:1";
+        let AllVerbs::Eval(eval) = parse(line).unwrap() else {
+            panic!()
+        };
+        assert_eq!(
+            (eval.tasks, eval.data.len(), eval.log_samples),
+            (vec![Task::Pope, Task::Nlvr], 1, true)
+        );
+        assert_eq!(
+            (eval.compute.device.as_str(), eval.batch_size, eval.max_tokens),
+            ("cuda:1", 32, None)
+        );
     }
 
     #[test]
@@ -454,6 +500,7 @@ mod tests {
             "generate --model m --prompt p --length-penalty inf",
             "chat --model m --num-beams 0",
             "eval --model m --limit 0",
+            "eval --model m --tasks pope --batch-size 0",
         ] {
             assert_eq!(
                 parse(line).expect_err(line).kind(),
@@ -461,6 +508,20 @@ mod tests {
                 "{line}"
             );
         }
-        assert_eq!(parse("train").unwrap_err().kind(), ErrorKind::MissingRequiredArgument);
+        for line in [
+            "train",
+            "eval --model m --data pope=x",
+            "eval --model m --tasks pope --log-samples",
+        ] {
+            assert_eq!(
+                parse(line).expect_err(line).kind(),
+                ErrorKind::MissingRequiredArgument,
+                "{line}"
+            );
+        }
+        assert_eq!(
+            parse("eval --model m --tasks pop").unwrap_err().kind(),
+            ErrorKind::InvalidValue
+        );
     }
 }

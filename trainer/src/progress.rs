@@ -97,9 +97,9 @@ impl Progress {
     /// Ends with one plain line: steps, time, loss and speed.
     pub fn finish(mut self) {
         let time = duration(self.started.elapsed());
-        let loss = self.loss.unwrap_or(f64::NAN);
+        let loss = self.loss.map_or(String::new(), |loss| format!("loss {loss:.3}, "));
         let line = format!(
-            "{}: {} steps in {time}, loss {loss:.3}, {:.0} samples/s",
+            "{}: {} steps in {time}, {loss}{:.0} samples/s",
             self.phase,
             self.done - self.before,
             self.speed()
@@ -121,12 +121,12 @@ impl Progress {
     }
 
     fn status(&self) -> String {
-        let loss = self.loss.unwrap_or(f64::NAN);
+        let loss = self.loss.map_or(String::new(), |loss| format!("loss {loss:.3}  "));
         let left = self
             .started
             .elapsed()
             .mul_f64(self.steps.saturating_sub(self.done) as f64 / (self.done - self.before).max(1) as f64);
-        format!("loss {loss:.3}  {:.0} samples/s  ETA {}", self.speed(), duration(left))
+        format!("{loss}{:.0} samples/s  ETA {}", self.speed(), duration(left))
     }
 }
 

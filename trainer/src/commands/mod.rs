@@ -25,7 +25,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Generate(args) => generate::run(&args),
         Verb::Chat(args) => chat::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
-        Verb::Eval(args) => eval::run(args),
+        Verb::Eval(args) => eval::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Kernels(verb) => kernels::run(verb),
         Verb::Env => env::run(),

@@ -42,12 +42,6 @@ impl Prepare {
         Ok(self.processor.tensor(pixels, params.device(), params.dtype())?)
     }
 
-    /// A grey image: what is left to answer by when there is nothing to see.
-    pub fn blank(&self) -> RgbImage {
-        let size = self.processor.size as u32;
-        RgbImage::from_pixel(size, size, image::Rgb([64; 3]))
-    }
-
     /// Questions and answers about each image; independent ones do not see each other.
     pub fn text(&self, rows: &[Vec<(String, String)>], independent: bool) -> Result<TextBatch> {
         let row = |turns: &Vec<(String, String)>| match independent {

@@ -1,8 +1,10 @@
 //! Measuring on conversations from disk that were kept out of training.
 
-use super::Figures;
 use super::answers::{Asked, answers};
-use super::retrieval::retrieval;
+use super::comparing::{comparer, retrieval};
+use super::metrics::Measure;
+use super::pictures::blank;
+use super::{Figures, figures};
 use crate::data::corpus::{Corpus, Sample};
 use crate::data::{Pair, Prepare};
 use anyhow::Result;
@@ -12,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// Retrieval between the images and their first answers, read as captions. Empty without a Q-Former.
 pub fn alignment(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus, count: usize) -> Result<Figures> {
-    let Some(qformer) = &vlm.qformer else {
+    let Some(comparer) = comparer(vlm, params, prepare) else {
         return Ok(Figures::new());
     };
     let pair = |sample: &Sample| Pair {
@@ -21,7 +23,7 @@ pub fn alignment(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus
         scene: None,
     };
     let pairs: Vec<Pair> = heldout.samples.iter().take(count).map(pair).collect();
-    retrieval(vlm, qformer, params, prepare, &pairs)
+    retrieval(&comparer, &pairs)
 }
 
 /// The share of first questions answered word for word, of the most frequent answer, and of a blank image.
@@ -35,10 +37,10 @@ pub fn instruction(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corp
             turns: turns(s),
         })
         .collect();
-    let blank: Vec<Asked> = samples
+    let unseen: Vec<Asked> = samples
         .iter()
         .map(|s| Asked {
-            image: prepare.blank(),
+            image: blank(&prepare.processor),
             turns: turns(s),
         })
         .collect();
@@ -47,25 +49,25 @@ pub fn instruction(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corp
         *frequency.entry(asked.turns[0].1.as_str()).or_default() += 1;
     }
     let majority = frequency.values().copied().max().unwrap_or(0) as f64 / samples.len().max(1) as f64;
-    Ok(Figures::from([
-        (
-            "answers.exact".into(),
-            exact(&answers(vlm, params, prepare, &seen)?, &seen, prepare)?,
-        ),
-        ("answers.majority".into(), majority),
-        (
-            "control.blank.answers.exact".into(),
-            exact(&answers(vlm, params, prepare, &blank)?, &blank, prepare)?,
-        ),
-    ]))
+    let exact = |prefix, asked: &[Asked]| -> Result<Figures> {
+        let right = exact(&answers(vlm, params, prepare, asked)?, asked, prepare)?;
+        let scores = samples
+            .iter()
+            .zip(right)
+            .map(|(sample, right)| (sample.image, f64::from(u8::from(right))));
+        Ok(figures(prefix, &[Measure::mean("answers.exact", scores)]))
+    };
+    let mut found = exact("", &seen)?;
+    found.extend(exact("control.blank.", &unseen)?);
+    found.insert("answers.majority".into(), majority);
+    Ok(found)
 }
 
-/// Compares as the tokenizer sees it: case and spacing that it drops do not count.
-fn exact(said: &[Vec<String>], asked: &[Asked], prepare: &Prepare) -> Result<f64> {
-    let mut right = 0;
-    for (said, asked) in said.iter().zip(asked) {
+/// Which answers are the expected ones, as the tokenizer sees it: case and spacing that it drops do not count.
+fn exact(said: &[Vec<String>], asked: &[Asked], prepare: &Prepare) -> Result<Vec<bool>> {
+    let right = |(said, asked): (&Vec<String>, &Asked)| {
         let ids = prepare.tokenizer.encode(&asked.turns[0].1)?;
-        right += usize::from(said[0] == prepare.tokenizer.decode(&ids)?);
-    }
-    Ok(right as f64 / asked.len().max(1) as f64)
+        Ok(said[0] == prepare.tokenizer.decode(&ids)?)
+    };
+    said.iter().zip(asked).map(right).collect()
 }

@@ -1,8 +1,11 @@
 //! The held-out table on the built-in scenes: every ability beside chance and a blank image.
 
+use super::Figures;
 use super::answers::{Asked, answers};
-use super::retrieval::{matches, retrieval};
-use super::{Figures, YesNo};
+use super::comparing::{comparer, retrieval};
+use super::metrics::chair::{self, Mentions};
+use super::metrics::{Measure, yes_no};
+use super::pictures::blank;
 use crate::data::scenes::{Negatives, QuestionKind, Relation, Scene, Scenes, Split, Turn};
 use crate::data::scenes::{balanced_questions, evaluation, hallucinated, is_true, mentions};
 use crate::data::{Pair, Prepare};
@@ -36,7 +39,7 @@ pub struct SceneEval<'a> {
 impl SceneEval<'_> {
     /// Matching and retrieval by the Q-Former: what phase 1 teaches. Empty without a Q-Former.
     pub fn alignment(&self) -> Result<Figures> {
-        let Some(qformer) = &self.vlm.qformer else {
+        let Some(comparer) = comparer(self.vlm, self.params, self.prepare) else {
             return Ok(Figures::new());
         };
         let scenes = self.drawn(Split::HeldOut);
@@ -49,30 +52,23 @@ impl SceneEval<'_> {
             }
         };
         let pairs: Vec<Pair> = scenes.iter().enumerate().map(pair).collect();
-        let mut figures = retrieval(self.vlm, qformer, self.params, self.prepare, &pairs)?;
-        let (mut random, mut hard) = (YesNo::default(), YesNo::default());
-        let (mut asked, mut kinds) = (Vec::new(), Vec::new());
+        let mut figures = retrieval(&comparer, &pairs)?;
+        let mut asked = Vec::new();
         for (i, (scene, pair)) in scenes.iter().zip(&pairs).enumerate() {
             let mut rng = self.scenes.text_rng(Split::HeldOut, i as u64, 8);
             asked.push((&pair.image, pair.caption.clone()));
             asked.push((&pair.image, random_negative(&scenes, i, &mut rng)));
             asked.push((&pair.image, scene.altered_caption(&mut rng).to_string()));
-            kinds.extend([0, 1, 2]);
         }
-        let found = matches(self.vlm, qformer, self.params, self.prepare, &asked)?;
-        for (kind, yes) in kinds.into_iter().zip(found) {
-            let answer = if yes { "yes" } else { "no" };
-            match kind {
-                0 => {
-                    random.add(true, answer);
-                    hard.add(true, answer);
-                }
-                1 => random.add(false, answer),
-                _ => hard.add(false, answer),
-            }
+        let asked: Vec<(&RgbImage, &str)> = asked.iter().map(|(image, text)| (*image, text.as_str())).collect();
+        let found = comparer.matches(&asked)?;
+        let said = |yes: bool| if yes { "yes" } else { "no" };
+        for (name, place) in [("matching.random.", 1), ("matching.hard.", 2)] {
+            let scenes = found.chunks(3).enumerate();
+            let both = |(i, found): (usize, &[bool])| [(i, true, said(found[0])), (i, false, said(found[place]))];
+            let rows: Vec<_> = scenes.flat_map(both).collect();
+            figures.extend(super::figures(name, &yes_no::measures("", &rows)));
         }
-        random.figures("matching.random", &mut figures);
-        hard.figures("matching.hard", &mut figures);
         Ok(figures)
     }
 
@@ -82,9 +78,10 @@ impl SceneEval<'_> {
         let questions: Vec<Vec<Turn>> = scenes.iter().enumerate().map(|(i, s)| self.questions(s, i)).collect();
         let images: Vec<RgbImage> = scenes.iter().map(|s| s.render(self.scenes.image_size)).collect();
         let mut figures = self.short_answers("", &images, &questions)?;
-        let blank = vec![self.prepare.blank(); images.len()];
+        let blank = vec![blank(&self.prepare.processor); images.len()];
         figures.extend(self.short_answers("control.blank.", &blank, &questions)?);
         figures.extend(self.captions("", &scenes, &images)?);
+        figures.extend(self.captions("control.blank.", &scenes, &blank[..1])?);
         figures.extend(self.unseen()?);
         Ok(figures)
     }
@@ -129,16 +126,17 @@ impl SceneEval<'_> {
             .collect();
         let said = answers(self.vlm, self.params, self.prepare, &asked)?;
         let mut tally = Tally::default();
-        for (turns, said) in questions.iter().zip(&said) {
+        for (scene, (turns, said)) in questions.iter().zip(&said).enumerate() {
             for (turn, said) in turns.iter().zip(said) {
-                tally.add(turn, said);
+                tally.add(scene, turn, said);
             }
         }
         Ok(tally.figures(prefix))
     }
 
     /// Captions the model writes itself: the share that is wholly true, that names every object, and hallucination
-    /// after CHAIR (Rohrbach et al. 2018): mentioned things that are not there, per mention and per caption.
+    /// after CHAIR (Rohrbach et al. 2018): mentioned things that are not there, per mention and per caption. A single image
+    /// serves all scenes.
     fn captions(&self, prefix: &str, scenes: &[Scene], images: &[RgbImage]) -> Result<Figures> {
         let tokenizer = &self.prepare.tokenizer;
         let question = self.prepare.prompt("describe the image .")?;
@@ -151,26 +149,36 @@ impl SceneEval<'_> {
                     .answer(self.params, &pixels, &prompts, CAPTION, tokenizer.ends())?,
             );
         }
-        let (mut right, mut complete, mut named, mut absent, mut bad) = (0, 0, 0, 0, 0);
-        for (scene, ids) in scenes.iter().zip(&ids) {
+        let (mut right, mut complete, mut named) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, (scene, ids)) in scenes.iter().zip(ids.iter().cycle()).enumerate() {
             let text = tokenizer.decode(ids)?;
-            let (all, wrong) = (mentions(&text), hallucinated(&text, scene));
-            let truth = is_true(&text, scene);
-            right += usize::from(truth);
-            complete += usize::from(truth && all.len() == scene.objects.len());
-            named += all.len();
-            absent += wrong.len();
-            bad += usize::from(!wrong.is_empty());
+            let (all, truth) = (mentions(&text), is_true(&text, scene));
+            right.push((i, score(truth)));
+            complete.push((i, score(truth && all.len() == scene.objects.len())));
+            named.push(Mentions {
+                cluster: i,
+                named: all.len(),
+                absent: hallucinated(&text, scene).len(),
+                ..Mentions::default()
+            });
         }
-        let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
-        let rows = [
-            ("caption.truth", share(right, scenes.len())),
-            ("caption.complete", share(complete, scenes.len())),
-            ("chair.mention", share(absent, named)),
-            ("chair.caption", share(bad, scenes.len())),
+        let mut measures = vec![
+            Measure::mean("caption.truth", right),
+            Measure::mean("caption.complete", complete),
         ];
-        Ok(rows.map(|(key, value)| (format!("{prefix}{key}"), value)).into())
+        for (mut measure, name) in chair::measures(&named)
+            .into_iter()
+            .zip(["chair.mention", "chair.caption"])
+        {
+            measure.name = name.into();
+            measures.push(measure);
+        }
+        Ok(super::figures(prefix, &measures))
     }
+}
+
+fn score(right: bool) -> f64 {
+    f64::from(u8::from(right))
 }
 
 /// A caption of another scene that is false of scene `index`; should twenty of them not be, its own altered.
@@ -180,28 +188,29 @@ fn random_negative(scenes: &[Scene], index: usize, rng: &mut impl Rng) -> String
     wrong.unwrap_or_else(|| scenes[index].altered_caption(rng)).to_string()
 }
 
-/// Answers counted by kind.
+/// Answers by kind, each with its scene.
 #[derive(Default)]
-struct Tally {
-    yes_no: BTreeMap<String, YesNo>,
-    exact: BTreeMap<&'static str, (usize, usize)>,
+struct Tally<'t> {
+    yes_no: BTreeMap<String, Vec<(usize, bool, &'t str)>>,
+    exact: BTreeMap<&'static str, Vec<(usize, f64)>>,
 }
 
-impl Tally {
-    fn add(&mut self, turn: &Turn, said: &str) {
+impl<'t> Tally<'t> {
+    fn add(&mut self, scene: usize, turn: &Turn, said: &'t str) {
         let names = match turn.kind {
             QuestionKind::Existence(negatives) => {
                 vec!["existence".into(), format!("existence.{}", negative(negatives))]
             }
             QuestionKind::Spatial(relation) => vec!["spatial".into(), format!("spatial.{}", relation_key(relation))],
-            other => return self.add_exact(other, turn.answer == said),
+            other => return self.add_exact(scene, other, turn.answer == said),
         };
         for name in names {
-            self.yes_no.entry(name).or_default().add(turn.answer == "yes", said);
+            let rows = self.yes_no.entry(name).or_default();
+            rows.push((scene, turn.answer == "yes", said));
         }
     }
 
-    fn add_exact(&mut self, kind: QuestionKind, right: bool) {
+    fn add_exact(&mut self, scene: usize, kind: QuestionKind, right: bool) {
         let name = match kind {
             QuestionKind::Count => "count",
             QuestionKind::Colour => "colour",
@@ -211,20 +220,17 @@ impl Tally {
             QuestionKind::Which => "which",
             _ => return,
         };
-        let (good, all) = self.exact.entry(name).or_default();
-        *good += usize::from(right);
-        *all += 1;
+        self.exact.entry(name).or_default().push((scene, score(right)));
     }
 
-    fn figures(&self, prefix: &str) -> Figures {
-        let mut figures = Figures::new();
-        for (name, counts) in &self.yes_no {
-            counts.figures(&format!("{prefix}{name}"), &mut figures);
-        }
-        for (name, (right, all)) in &self.exact {
-            figures.insert(format!("{prefix}{name}.accuracy"), *right as f64 / *all as f64);
-        }
-        figures
+    fn figures(self, prefix: &str) -> Figures {
+        let yes_no = self
+            .yes_no
+            .iter()
+            .flat_map(|(name, rows)| yes_no::measures(&format!("{name}."), rows));
+        let exact = self.exact.into_iter();
+        let exact = exact.map(|(name, scores)| Measure::mean(format!("{name}.accuracy"), scores));
+        super::figures(prefix, &yes_no.chain(exact).collect::<Vec<_>>())
     }
 }
 

@@ -4,11 +4,13 @@ use super::Figures;
 use crate::report::table::Table;
 
 /// Rows of the table: a name, the figure's key, and what guessing reaches, if that is known.
-const ROWS: [(&str, &str, Option<f64>); 30] = [
+const ROWS: [(&str, &str, Option<f64>); 32] = [
     ("image -> text R@1", "retrieval.image_to_text.r1", None),
     ("image -> text R@5", "retrieval.image_to_text.r5", None),
+    ("image -> text R@10", "retrieval.image_to_text.r10", None),
     ("text -> image R@1", "retrieval.text_to_image.r1", None),
     ("text -> image R@5", "retrieval.text_to_image.r5", None),
+    ("text -> image R@10", "retrieval.text_to_image.r10", None),
     ("matching, random negatives", "matching.random.accuracy", Some(0.5)),
     ("matching, hard negatives", "matching.hard.accuracy", Some(0.5)),
     ("existence", "existence.accuracy", Some(0.5)),
@@ -39,18 +41,38 @@ const ROWS: [(&str, &str, Option<f64>); 30] = [
 
 /// The rows that were measured, in percent; figures without a row of their own follow under their keys.
 pub fn table(figures: &Figures) -> Table {
-    let mut table = Table::new(["held out", "%", "blank image", "chance"]);
-    let percent = |value: Option<f64>| value.map_or("-".into(), |v| format!("{:.1}", 100.0 * v));
-    let blank = |key: &str| percent(figures.get(&format!("control.blank.{key}")).copied());
-    for (name, key, chance) in ROWS {
-        if let Some(value) = figures.get(key) {
-            table.row([name.to_string(), percent(Some(*value)), blank(key), percent(chance)]);
-        }
+    let mut table = Table::new(["held out", "%", "95 %", "blank image", "chance"]);
+    let mut row = |name: &str, key: &str, chance: Option<f64>| {
+        let figure = |key: String| figures.get(&key).copied();
+        let ends = figure(format!("interval.{key}.low")).zip(figure(format!("interval.{key}.high")));
+        table.row([
+            name.to_string(),
+            percent(figure(key.into())),
+            interval(ends),
+            percent(figure(format!("control.blank.{key}"))),
+            percent(chance),
+        ]);
+    };
+    for (name, key, chance) in ROWS.into_iter().filter(|(_, key, _)| figures.contains_key(*key)) {
+        row(name, key, chance);
     }
-    for (key, value) in figures.iter().filter(|(key, _)| key.starts_with("answers.")) {
-        table.row([key.clone(), percent(Some(*value)), blank(key), "-".into()]);
+    for key in figures.keys().filter(|key| key.starts_with("answers.")) {
+        row(key, key, None);
     }
     table
+}
+
+/// A figure times 100, or a dash.
+pub fn percent(value: Option<f64>) -> String {
+    let value = value.filter(|value| value.is_finite());
+    value.map_or("-".into(), |value| format!("{:.1}", 100.0 * value))
+}
+
+/// The ends of an interval, times 100.
+pub fn interval(ends: Option<(f64, f64)>) -> String {
+    ends.map_or("-".into(), |(low, high)| {
+        format!("{} to {}", percent(Some(low)), percent(Some(high)))
+    })
 }
 
 #[cfg(test)]
@@ -61,6 +83,8 @@ mod tests {
     fn a_figure_stands_beside_its_control_and_chance() {
         let figures = Figures::from([
             ("existence.accuracy".into(), 0.975),
+            ("interval.existence.accuracy.low".into(), 0.95),
+            ("interval.existence.accuracy.high".into(), 0.9875),
             ("control.blank.existence.accuracy".into(), 0.5),
             ("answers.exact".into(), 0.25),
         ]);
@@ -72,12 +96,12 @@ mod tests {
         };
         assert_eq!(
             line("existence"),
-            Some(vec!["existence", "97.5", "50.0", "50.0"]),
+            Some(vec!["existence", "97.5", "95.0", "to", "98.8", "50.0", "50.0"]),
             "{text}"
         );
         assert_eq!(
             line("answers.exact"),
-            Some(vec!["answers.exact", "25.0", "-", "-"]),
+            Some(vec!["answers.exact", "25.0", "-", "-", "-"]),
             "{text}"
         );
         assert!(!text.contains("spatial"), "what was not measured is not shown: {text}");

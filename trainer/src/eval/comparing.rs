@@ -1,0 +1,280 @@
+//! Comparing images with texts: by a Q-Former's contrastive features, or by a dual encoder's.
+
+use super::metrics::retrieval::Scored;
+use crate::data::{Pair, Prepare};
+use crate::eval::{Figures, figures};
+use crate::phases::align::similarity;
+use anyhow::{Context, Result, bail};
+use engine::{Graph, Params, Tensor, Var};
+use image::RgbImage;
+use model::{DualEncoder, DualKind, ImageProcessor, QFormer, Texts, Tokenizer, Vit, Vlm};
+
+/// Images or texts computed at once.
+pub const BATCH: usize = 64;
+
+/// A model that compares images with texts.
+pub struct Comparer<'m> {
+    kind: Kind<'m>,
+    params: &'m Params,
+    tokenizer: &'m Tokenizer,
+    processor: &'m ImageProcessor,
+    /// Texts get the special tokens that the tokenizer's file says, not Lenslet's own.
+    as_published: bool,
+}
+
+enum Kind<'m> {
+    QFormer(&'m Vit, &'m QFormer),
+    Dual(&'m DualEncoder),
+}
+
+/// Vectors of images or texts, one after another.
+#[derive(Debug, Clone, Default)]
+pub struct Features {
+    values: Vec<f32>,
+    /// What one of them is: (queries, dim) or (dim).
+    shape: Vec<usize>,
+}
+
+impl Features {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.values.len() / self.width()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    fn width(&self) -> usize {
+        self.shape.iter().product::<usize>().max(1)
+    }
+
+    fn extend(&mut self, batch: &Var) -> Result<()> {
+        self.shape = batch.shape()[1..].to_vec();
+        self.values
+            .extend(batch.tensor().to_f64()?.into_iter().map(|x| x as f32));
+        Ok(())
+    }
+
+    /// Those with these numbers, some perhaps twice.
+    pub fn select(&self, numbers: &[usize]) -> Features {
+        let width = self.width();
+        let one = |&number: &usize| self.values[number * width..(number + 1) * width].iter().copied();
+        Features {
+            values: numbers.iter().flat_map(one).collect(),
+            shape: self.shape.clone(),
+        }
+    }
+
+    /// The mean of every `size` in a row, each brought to unit length before: an ensemble of prompts (Radford et al. 2021).
+    pub fn means(&self, size: usize) -> Features {
+        let width = self.width();
+        let unit = |vector: &[f32]| {
+            let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+            vector.iter().map(|x| x / norm).collect::<Vec<f32>>()
+        };
+        let mean = |group: &[f32]| {
+            let units: Vec<Vec<f32>> = group.chunks(width).map(unit).collect();
+            let sum: Vec<f32> = (0..width).map(|i| units.iter().map(|u| u[i]).sum()).collect();
+            unit(&sum)
+        };
+        Features {
+            values: self.values.chunks(width * size.max(1)).flat_map(mean).collect(),
+            shape: self.shape.clone(),
+        }
+    }
+
+    fn var(&self, params: &Params, from: usize, to: usize) -> Result<Var> {
+        let width = self.width();
+        let shape: Vec<usize> = [to - from].into_iter().chain(self.shape.iter().copied()).collect();
+        let values = Tensor::from_slice(params.device(), &self.values[from * width..to * width], &shape[..])?;
+        Ok(Var::constant(values))
+    }
+}
+
+impl<'m> Comparer<'m> {
+    /// By a Q-Former over an image encoder.
+    pub fn of_qformer(
+        vision: &'m Vit,
+        qformer: &'m QFormer,
+        params: &'m Params,
+        tokenizer: &'m Tokenizer,
+        processor: &'m ImageProcessor,
+    ) -> Comparer<'m> {
+        Comparer {
+            kind: Kind::QFormer(vision, qformer),
+            params,
+            tokenizer,
+            processor,
+            as_published: false,
+        }
+    }
+
+    /// By a dual encoder.
+    pub fn of_dual(
+        dual: &'m DualEncoder,
+        params: &'m Params,
+        tokenizer: &'m Tokenizer,
+        processor: &'m ImageProcessor,
+    ) -> Comparer<'m> {
+        Comparer {
+            kind: Kind::Dual(dual),
+            params,
+            tokenizer,
+            processor,
+            as_published: true,
+        }
+    }
+
+    /// With texts as the model's own tokenizer lays them out.
+    pub fn with_texts_as_published(self) -> Comparer<'m> {
+        Comparer {
+            as_published: true,
+            ..self
+        }
+    }
+
+    /// Whether it can tell if a pair belongs together, without others to compare with.
+    pub fn matches_pairs(&self) -> bool {
+        matches!(self.kind, Kind::QFormer(..))
+    }
+
+    /// Adds the features of images to `features`, one batch at a time.
+    pub fn add_images<'i>(
+        &self,
+        images: impl IntoIterator<Item = &'i RgbImage>,
+        features: &mut Features,
+    ) -> Result<()> {
+        let graph = Graph::inference(self.params);
+        let pixels = self.pixels(&graph, images)?;
+        features.extend(&match self.kind {
+            Kind::QFormer(vision, qformer) => qformer.itc_features(&graph, &vision.forward(&graph, &pixels)?)?,
+            Kind::Dual(dual) => dual.image_features(&graph, &pixels, &mut |_| {})?,
+        })
+    }
+
+    /// The features of texts.
+    pub fn texts<S: AsRef<str>>(&self, texts: &[S]) -> Result<Features> {
+        let mut features = Features::default();
+        for batch in texts.chunks(BATCH) {
+            let graph = Graph::inference(self.params);
+            let rows = self.rows(batch)?;
+            features.extend(&match self.kind {
+                Kind::QFormer(_, qformer) => qformer.text_features(&graph, &rows)?,
+                Kind::Dual(dual) => dual.text_features(&graph, &rows, &mut |_| {})?,
+            })?;
+        }
+        Ok(features)
+    }
+
+    /// Scores of all images with all texts, one row per image.
+    pub fn scores(&self, images: &Features, texts: &Features) -> Result<Vec<Vec<f32>>> {
+        // Every query of an image with every text: a few images at a time.
+        const AT_ONCE: usize = 16;
+        let graph = Graph::inference(self.params);
+        let columns = texts.var(self.params, 0, texts.len())?;
+        let mut rows = Vec::with_capacity(images.len());
+        for from in (0..images.len()).step_by(AT_ONCE) {
+            let some = images.var(self.params, from, images.len().min(from + AT_ONCE))?;
+            let scores = match self.kind {
+                Kind::QFormer(_, qformer) => similarity(qformer, &graph, &some, &columns)?,
+                Kind::Dual(dual) => dual.scores(&graph, &some, &columns)?.concat(),
+            };
+            rows.extend(
+                scores
+                    .chunks(texts.len())
+                    .map(|row| row.iter().map(|x| *x as f32).collect::<Vec<f32>>()),
+            );
+        }
+        Ok(rows)
+    }
+
+    /// For each image and text, whether the matching head takes them for a pair.
+    ///
+    /// # Errors
+    /// When the model has none.
+    pub fn matches(&self, pairs: &[(&RgbImage, &str)]) -> Result<Vec<bool>> {
+        let Kind::QFormer(vision, qformer) = self.kind else {
+            bail!("a dual encoder has no matching head");
+        };
+        let mut found = Vec::with_capacity(pairs.len());
+        for batch in pairs.chunks(BATCH) {
+            let graph = Graph::inference(self.params);
+            let pixels = self.pixels(&graph, batch.iter().map(|(image, _)| *image))?;
+            let texts: Vec<&str> = batch.iter().map(|(_, text)| *text).collect();
+            let image = vision.forward(&graph, &pixels)?;
+            let logits = qformer
+                .itm_logits(&graph, &image, &self.rows(&texts)?)?
+                .tensor()
+                .to_f64()?;
+            found.extend(logits.chunks(2).map(|pair| pair[1] > pair[0]));
+        }
+        Ok(found)
+    }
+
+    fn pixels<'i>(&self, graph: &Graph<'_>, images: impl IntoIterator<Item = &'i RgbImage>) -> Result<Var> {
+        let bytes = self.processor.bytes(images)?;
+        let pixels = self
+            .processor
+            .tensor(&bytes, self.params.device(), self.params.dtype())?;
+        Ok(graph.input(pixels))
+    }
+
+    /// Texts as ids, the longest cut to what fits.
+    fn rows<S: AsRef<str>>(&self, texts: &[S]) -> Result<Texts> {
+        if !self.as_published {
+            return Ok(Texts::for_matching(self.tokenizer, texts)?);
+        }
+        let (most, padded) = match self.kind {
+            Kind::QFormer(_, qformer) => (qformer.config().max_position_embeddings, false),
+            Kind::Dual(dual) => (
+                dual.config.text.max_position_embeddings,
+                dual.config.kind == DualKind::Siglip,
+            ),
+        };
+        let pad = self.tokenizer.specials().pad;
+        let row = |text: &S| {
+            let mut ids = self.tokenizer.tokenize(text.as_ref(), true)?;
+            let last = *ids.last().context("a text without a token")?;
+            if ids.len() > most {
+                // What ends a text stays at its end.
+                ids.truncate(most - 1);
+                ids.push(last);
+            }
+            if padded {
+                // SigLIP reads its texts at the last of all places.
+                ids.resize(most, pad);
+            }
+            Ok(ids)
+        };
+        Ok(Texts::pad(&texts.iter().map(row).collect::<Result<Vec<_>>>()?, pad))
+    }
+}
+
+/// R@1, R@5 and R@10 both ways among `pairs`, from a Q-Former's features. A caption that is true of several images counts
+/// for its own alone.
+pub fn retrieval(comparer: &Comparer<'_>, pairs: &[Pair]) -> Result<Figures> {
+    let mut images = Features::default();
+    for batch in pairs.chunks(BATCH) {
+        comparer.add_images(batch.iter().map(|pair| &pair.image), &mut images)?;
+    }
+    let captions: Vec<&str> = pairs.iter().map(|pair| pair.caption.as_str()).collect();
+    let scored = Scored {
+        scores: comparer.scores(&images, &comparer.texts(&captions)?)?,
+        image_of: (0..pairs.len()).collect(),
+    };
+    Ok(figures("retrieval.", &scored.measures(&[1, 5, 10])))
+}
+
+/// A run's model as one that compares; None without a Q-Former that takes texts.
+pub fn comparer<'m>(vlm: &'m Vlm, params: &'m Params, prepare: &'m Prepare) -> Option<Comparer<'m>> {
+    let qformer = vlm.qformer.as_ref()?;
+    Some(Comparer::of_qformer(
+        &vlm.vision,
+        qformer,
+        params,
+        &prepare.tokenizer,
+        &prepare.processor,
+    ))
+}

@@ -1,0 +1,84 @@
+//! Features of a benchmark's images, a batch at a time.
+
+use super::asking::distinct;
+use super::comparing::{Comparer, Features};
+use super::tasks::{Setup, View};
+use anyhow::{Context, Result};
+
+impl Setup<'_> {
+    /// The model as one that compares.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn comparer(&self) -> Result<Comparer<'_>> {
+        self.subject
+            .comparer()
+            .context("this model does not compare images with texts")
+    }
+
+    /// The features of images in a view.
+    ///
+    /// # Errors
+    /// When an image is damaged.
+    pub fn features(&self, names: &[&str], view: View) -> Result<Features> {
+        let comparer = self.comparer()?;
+        let names = shown(names, view);
+        let (unique, places) = distinct(&names);
+        let mut features = Features::default();
+        for batch in unique.chunks(self.batch_size) {
+            let (images, _) = self.images(batch, view)?;
+            comparer.add_images(&images, &mut features)?;
+            (self.progress)(features.len(), unique.len());
+        }
+        Ok(features.select(&places))
+    }
+
+    /// For each image and text, whether the matching head takes them for a pair.
+    ///
+    /// # Errors
+    /// When the model has none, or an image is damaged.
+    pub fn matches(&self, pairs: &[(&str, &str)], view: View) -> Result<Vec<bool>> {
+        let comparer = self.comparer()?;
+        let names = shown(&pairs.iter().map(|(image, _)| *image).collect::<Vec<_>>(), view);
+        let mut found = Vec::with_capacity(pairs.len());
+        for (batch, names) in pairs.chunks(self.batch_size).zip(names.chunks(self.batch_size)) {
+            let (images, places) = self.images(names, view)?;
+            let pairs = batch
+                .iter()
+                .zip(places)
+                .map(|((_, text), place)| (&images[place], *text));
+            found.extend(comparer.matches(&pairs.collect::<Vec<_>>())?);
+            (self.progress)(found.len(), names.len());
+        }
+        Ok(found)
+    }
+}
+
+/// The names of the images that a view shows in place of some: blank ones have none, and without their own, items get the
+/// next other image round the list.
+fn shown<'n>(names: &[&'n str], view: View) -> Vec<&'n str> {
+    match view {
+        View::Seen => names.to_vec(),
+        View::Blank => vec![""; names.len()],
+        View::Without => {
+            let (unique, places) = distinct(names);
+            places
+                .into_iter()
+                .map(|place| unique[(place + 1) % unique.len()])
+                .collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_image_is_shown_to_every_item() {
+        let names = ["a", "a", "b", "c", "a"];
+        assert_eq!(shown(&names, View::Without), ["b", "b", "c", "a", "b"]);
+        assert_eq!(shown(&names, View::Blank), [""; 5]);
+        assert_eq!(shown(&["a"], View::Without), ["a"], "there is no other");
+    }
+}

@@ -1,0 +1,83 @@
+//! What an evaluation leaves: a table to read, `results.json`, and the items by themselves.
+
+use super::runner::{Figure, Outcome};
+use super::subject::Ability;
+use super::table::{interval, percent};
+use crate::report::table::Table;
+use crate::run_folder::write_whole;
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// A task's figures times 100: the value, its 95 % interval, both controls, what guessing reaches, and on how many items
+/// the figure rests.
+pub fn table(outcome: &Outcome) -> Table {
+    let without = match outcome.name.needs() {
+        Ability::Answer => "text only",
+        _ => "shuffled",
+    };
+    let mut table = Table::new([
+        outcome.name.text().as_str(),
+        "x100",
+        "95 %",
+        "blank image",
+        without,
+        "guess",
+        "items",
+    ]);
+    for figure in &outcome.figures {
+        table.row([
+            figure.name.clone(),
+            percent(Some(figure.value)),
+            interval(figure.low.zip(figure.high)),
+            percent(figure.blank),
+            percent(figure.text_only.or(figure.shuffled)),
+            percent(figure.guess),
+            figure.items.to_string(),
+        ]);
+    }
+    table
+}
+
+/// Fails where an earlier evaluation lies, before anything is computed.
+///
+/// # Errors
+/// Names the file.
+pub fn check(folder: &Path) -> Result<()> {
+    let file = folder.join(RESULTS);
+    if file.exists() {
+        bail!("{} exists already; choose another folder with --output", file.display());
+    }
+    Ok(())
+}
+
+const RESULTS: &str = "results.json";
+
+/// Writes `results.json`, and with `samples` a `samples_<task>.jsonl` per task before it: one line an item.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write(folder: &Path, config: Value, outcomes: &[Outcome], samples: bool) -> Result<()> {
+    for outcome in outcomes.iter().filter(|_| samples) {
+        let mut lines = String::new();
+        for sample in &outcome.samples {
+            lines += &serde_json::to_string(sample).context("a sample")?;
+            lines.push('\n');
+        }
+        write_whole(
+            &folder.join(format!("samples_{}.jsonl", outcome.name.text())),
+            lines.as_bytes(),
+        )?;
+    }
+    let figures = |figures: &[Figure]| -> Result<Map<String, Value>> {
+        figures
+            .iter()
+            .map(|figure| Ok((figure.name.clone(), serde_json::to_value(figure)?)))
+            .collect()
+    };
+    let tasks = outcomes
+        .iter()
+        .map(|outcome| Ok((outcome.name.text(), figures(&outcome.figures)?.into())));
+    let results = json!({ "config": config, "results": tasks.collect::<Result<Map<String, Value>>>()? });
+    write_whole(&folder.join(RESULTS), format!("{results:#}\n").as_bytes())
+}

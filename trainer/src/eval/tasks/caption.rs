@@ -1,0 +1,67 @@
+//! Captions compared with those that people wrote: BLEU-1 to BLEU-4 and CIDEr-D.
+
+use super::captioned::{self, Captioned};
+use super::{Found, Item, Setup, Source, Task, View};
+use crate::eval::metrics::caption_tokens::tokens;
+use crate::eval::metrics::{Measure, bleu, cider};
+use anyhow::Result;
+
+/// How a caption is asked for.
+pub(super) const PROMPT: &str = "Describe the picture in one sentence.";
+/// The longest caption in tokens.
+pub(super) const ANSWER: usize = 64;
+
+pub(super) struct Caption {
+    items: Vec<Item>,
+    /// Each image's captions as words.
+    references: Vec<Vec<Vec<String>>>,
+}
+
+impl Caption {
+    pub(super) fn open(source: &Source) -> Result<Caption> {
+        let images = captioned::read(source)?;
+        captioned::need_captions(&images)?;
+        let words = |image: &Captioned| image.captions.iter().map(|caption| tokens(caption)).collect();
+        Ok(Caption {
+            items: items(&images, source)?,
+            references: images.iter().map(words).collect(),
+        })
+    }
+}
+
+/// Images with the question for a caption: the command line's, else the data's own, else the usual one.
+pub(super) fn items(images: &[Captioned], source: &Source) -> Result<Vec<Item>> {
+    let prompt = source.prompt(PROMPT)?;
+    let item = |image: &Captioned| {
+        let own = image.question.as_ref().filter(|_| source.prompts.is_empty());
+        Item {
+            image: image.image.clone(),
+            question: own.unwrap_or(&prompt).clone(),
+            expected: image.captions.join(" | "),
+        }
+    };
+    Ok(images.iter().map(item).collect())
+}
+
+impl Task for Caption {
+    fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+        let answers = setup.answers(&self.items, view, ANSWER)?;
+        let captions: Vec<Vec<String>> = answers.iter().map(|answer| tokens(answer)).collect();
+        let rows = captions.iter().zip(&self.references).enumerate();
+        let rows: Vec<_> = rows
+            .map(|(i, (caption, references))| (i, bleu::row(caption, references)))
+            .collect();
+        let scores = cider::scores(&captions, &self.references);
+        let mut measures = bleu::measures(&rows);
+        measures.push(Measure::mean("cider", scores.iter().copied().enumerate()));
+        Ok(Found {
+            measures,
+            answers,
+            scores,
+        })
+    }
+}

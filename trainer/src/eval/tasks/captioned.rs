@@ -1,0 +1,189 @@
+//! Images with captions, and with the objects that they show where that is known: COCO's annotations, lines
+//! `{"file": "a.jpg", "captions": [...], "objects": [{"category": "dog"}, …]}`, or LLaVA's conversations, whose first answer
+//! is the caption.
+
+use super::Source;
+use crate::eval::records;
+use anyhow::{Result, bail, ensure};
+use serde::Deserialize;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+/// An image and what is known of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Captioned {
+    pub(super) image: String,
+    /// What people wrote.
+    pub(super) captions: Vec<String>,
+    /// Categories of what is there; None where nobody looked.
+    pub(super) objects: Option<BTreeSet<String>>,
+    /// How the data ask for a caption.
+    pub(super) question: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    #[serde(alias = "file", alias = "file_name")]
+    image: String,
+    #[serde(default)]
+    captions: Vec<String>,
+    caption: Option<String>,
+    objects: Option<Vec<Object>>,
+    #[serde(default)]
+    conversations: Vec<Turn>,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    category: String,
+}
+
+#[derive(Deserialize)]
+struct Turn {
+    value: String,
+}
+
+/// COCO's captions, or its instances.
+#[derive(Deserialize)]
+struct Coco {
+    images: Vec<CocoImage>,
+    annotations: Vec<CocoAnnotation>,
+    #[serde(default)]
+    categories: Vec<CocoCategory>,
+}
+
+#[derive(Deserialize)]
+struct CocoImage {
+    id: u64,
+    file_name: String,
+}
+
+#[derive(Deserialize)]
+struct CocoAnnotation {
+    image_id: u64,
+    caption: Option<String>,
+    category_id: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct CocoCategory {
+    id: u64,
+    name: String,
+}
+
+/// The images of all files, those of one name as one; at most `limit`, the first.
+pub(super) fn read(source: &Source) -> Result<Vec<Captioned>> {
+    let mut all = Vec::new();
+    for file in &source.data {
+        all.extend(parse(&records::bytes(file)?, file)?);
+    }
+    let mut merged = merge(all);
+    merged.truncate(source.limit.unwrap_or(usize::MAX));
+    Ok(merged)
+}
+
+/// One file's images, perhaps one of them several times.
+pub(super) fn parse(bytes: &[u8], file: &Path) -> Result<Vec<Captioned>> {
+    if records::is_document(bytes, "annotations") {
+        return coco(records::document(bytes, file)?, file);
+    }
+    let lines = records::parse::<Line>(bytes, file, None)?;
+    lines
+        .into_iter()
+        .map(|(number, line)| captioned(line, file, number))
+        .collect()
+}
+
+fn captioned(line: Line, file: &Path, number: usize) -> Result<Captioned> {
+    let mut captions: Vec<String> = line.captions.into_iter().chain(line.caption).collect();
+    let mut turns = line.conversations.into_iter().map(|turn| turn.value);
+    let question = turns
+        .next()
+        .map(|question| question.replace("<image>", "").trim().to_string());
+    captions.extend(turns.next().filter(|_| captions.is_empty()));
+    captions.retain(|caption| !caption.trim().is_empty());
+    if captions.is_empty() && line.objects.is_none() {
+        bail!(
+            "{}:{number}: no caption: expected `captions`, `caption` or `conversations`",
+            file.display()
+        );
+    }
+    Ok(Captioned {
+        image: line.image,
+        captions,
+        objects: line
+            .objects
+            .map(|objects| objects.into_iter().map(|object| object.category).collect()),
+        question,
+    })
+}
+
+fn coco(coco: Coco, file: &Path) -> Result<Vec<Captioned>> {
+    let names: HashMap<u64, String> = coco
+        .categories
+        .into_iter()
+        .map(|category| (category.id, category.name))
+        .collect();
+    let places: HashMap<u64, usize> = coco
+        .images
+        .iter()
+        .enumerate()
+        .map(|(place, image)| (image.id, place))
+        .collect();
+    let image = |image: CocoImage| Captioned {
+        image: image.file_name,
+        // A file with categories says all there is, of images without an object, too.
+        objects: (!names.is_empty()).then(BTreeSet::new),
+        ..Captioned::default()
+    };
+    let mut images: Vec<Captioned> = coco.images.into_iter().map(image).collect();
+    for annotation in coco.annotations {
+        let id = annotation.image_id;
+        let Some(image) = places.get(&id).map(|&place| &mut images[place]) else {
+            bail!(
+                "{}: an annotation of image {id}, which is not in `images`",
+                file.display()
+            );
+        };
+        image.captions.extend(annotation.caption);
+        if let (Some(objects), Some(category)) = (&mut image.objects, annotation.category_id) {
+            let Some(name) = names.get(&category) else {
+                bail!("{}: category {category} is not in `categories`", file.display());
+            };
+            objects.insert(name.clone());
+        }
+    }
+    ensure!(!images.is_empty(), "{}: not one image", file.display());
+    Ok(images)
+}
+
+fn merge(all: Vec<Captioned>) -> Vec<Captioned> {
+    let mut places = HashMap::<String, usize>::new();
+    let mut merged: Vec<Captioned> = Vec::new();
+    for one in all {
+        match places.get(&one.image) {
+            Some(&place) => {
+                let first = &mut merged[place];
+                first.captions.extend(one.captions);
+                match (&mut first.objects, one.objects) {
+                    (Some(objects), Some(more)) => objects.extend(more),
+                    (objects @ None, more) => *objects = more,
+                    _ => {}
+                }
+            }
+            None => {
+                places.insert(one.image.clone(), merged.len());
+                merged.push(one);
+            }
+        }
+    }
+    merged
+}
+
+/// Fails unless every image has a caption.
+pub(super) fn need_captions(images: &[Captioned]) -> Result<()> {
+    match images.iter().find(|image| image.captions.is_empty()) {
+        Some(image) => bail!("no caption of `{}` in the data", image.image),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,59 @@
+//! Hallucination in captions: objects mentioned that neither the annotations nor people's captions have.
+
+use super::caption::{ANSWER, items};
+use super::captioned::{self, Captioned};
+use super::{Found, Item, Setup, Source, Task, View};
+use crate::eval::metrics::chair::{Mentions, Objects, measures};
+use anyhow::{Result, bail};
+use std::collections::BTreeSet;
+
+pub(super) struct ChairTask {
+    items: Vec<Item>,
+    objects: Objects,
+    /// What each image shows.
+    there: Vec<BTreeSet<String>>,
+}
+
+impl ChairTask {
+    pub(super) fn open(source: &Source) -> Result<ChairTask> {
+        let images = captioned::read(source)?;
+        if let Some(image) = images.iter().find(|image| image.objects.is_none()) {
+            bail!(
+                "no objects of `{}` in the data: expected COCO's instances, or lines with `objects`; captions may stand in \
+                 another file",
+                image.image
+            );
+        }
+        let names = images.iter().flat_map(|image| image.objects.iter().flatten());
+        let objects = Objects::coco(names.map(String::as_str));
+        let there = |image: &Captioned| {
+            let annotated = image.objects.iter().flatten().map(|name| objects.canonical(name));
+            let written = image.captions.iter().flat_map(|caption| objects.mentions(caption));
+            annotated.chain(written.map(String::from)).collect::<BTreeSet<_>>()
+        };
+        let there: Vec<_> = images.iter().map(there).collect();
+        let mut items = items(&images, source)?;
+        for (item, there) in items.iter_mut().zip(&there) {
+            item.expected = there.iter().cloned().collect::<Vec<_>>().join(" | ");
+        }
+        Ok(ChairTask { items, objects, there })
+    }
+}
+
+impl Task for ChairTask {
+    fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+        let answers = setup.answers(&self.items, view, ANSWER)?;
+        let rows = answers.iter().zip(&self.there).enumerate();
+        let rows = rows.map(|(i, (answer, there))| Mentions::count(i, &self.objects.mentions(answer), there));
+        let rows: Vec<Mentions> = rows.collect();
+        Ok(Found {
+            measures: measures(&rows),
+            scores: rows.iter().map(|caption| super::score(caption.absent == 0)).collect(),
+            answers,
+        })
+    }
+}

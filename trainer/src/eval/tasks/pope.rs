@@ -1,0 +1,145 @@
+//! POPE (Li et al. 2023): is there such an object? One file a split, `coco_pope_random.json` and so on, a question a line:
+//! `{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text": "Is there a snowboard in the image?", "label": "yes"}`.
+
+use super::{Found, Item, Setup, Source, Task, View, by_image, score};
+use crate::eval::metrics::{Measure, yes_no};
+use crate::eval::records;
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// The splits, as they stand in the names of files.
+const SPLITS: [&str; 3] = ["random", "popular", "adversarial"];
+/// The longest answer in tokens.
+const ANSWER: usize = 16;
+
+#[derive(Deserialize)]
+struct Line {
+    image: String,
+    text: String,
+    label: String,
+}
+
+pub(super) struct Pope {
+    items: Vec<Item>,
+    /// The split of each.
+    splits: Vec<String>,
+}
+
+impl Pope {
+    pub(super) fn open(source: &Source) -> Result<Pope> {
+        let prompt = source.prompt("{}")?;
+        let mut pope = Pope {
+            items: Vec::new(),
+            splits: Vec::new(),
+        };
+        for file in files(&source.data)? {
+            pope.read(&records::bytes(&file)?, &file, source.limit, &prompt)?;
+        }
+        Ok(pope)
+    }
+
+    fn read(&mut self, bytes: &[u8], file: &Path, limit: Option<usize>, prompt: &str) -> Result<()> {
+        for (line, Line { image, text, label }) in records::parse(bytes, file, limit)? {
+            let expected = label.trim().to_lowercase();
+            ensure!(
+                ["yes", "no"].contains(&expected.as_str()),
+                "{}:{line}: label: expected `yes` or `no`, found `{label}`",
+                file.display()
+            );
+            self.items.push(Item {
+                image,
+                question: prompt.replace("{}", &text),
+                expected,
+            });
+            self.splits.push(split(file));
+        }
+        Ok(())
+    }
+}
+
+/// The files given, and in folders those named after a split.
+fn files(data: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in data {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        let names = entries
+            .map(|entry| Ok(entry?.path()))
+            .collect::<Result<Vec<PathBuf>>>()?;
+        let json = |file: &PathBuf| file.extension().is_some_and(|ext| ext == "json" || ext == "jsonl");
+        let mut found: Vec<PathBuf> = names
+            .into_iter()
+            .filter(json)
+            .filter(|f| named_split(f).is_some())
+            .collect();
+        if found.is_empty() {
+            bail!(
+                "{}: no .json named after a split: {}",
+                path.display(),
+                SPLITS.join(", ")
+            );
+        }
+        found.sort_by_key(|file| SPLITS.iter().position(|s| named_split(file) == Some(*s)));
+        files.extend(found);
+    }
+    Ok(files)
+}
+
+fn named_split(file: &Path) -> Option<&'static str> {
+    let name = file.file_stem()?.to_string_lossy();
+    SPLITS.into_iter().find(|split| name.contains(split))
+}
+
+fn split(file: &Path) -> String {
+    let stem = || {
+        file.file_stem()
+            .map_or(String::new(), |stem| stem.to_string_lossy().into_owned())
+    };
+    named_split(file).map_or_else(stem, String::from)
+}
+
+impl Task for Pope {
+    fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+        let answers = setup.answers(&self.items, view, ANSWER)?;
+        let read: Vec<&str> = answers.iter().map(|answer| yes_no::pope_reads(answer)).collect();
+        let clusters = by_image(&self.items);
+        let mut names: Vec<&String> = self.splits.iter().collect();
+        names.dedup();
+        let mut measures = Vec::new();
+        let rows = |name: Option<&String>| {
+            let places = (0..read.len()).filter(|&i| name.is_none_or(|name| *name == self.splits[i]));
+            places
+                .map(|i| (clusters[i], self.items[i].expected == "yes", read[i]))
+                .collect::<Vec<_>>()
+        };
+        for name in &names {
+            measures.extend(yes_no::measures(&format!("{name}."), &rows(Some(name))));
+        }
+        if names.len() > 1 {
+            measures.extend(yes_no::measures("all.", &rows(None)));
+        }
+        let neither = clusters
+            .iter()
+            .zip(&answers)
+            .map(|(&c, answer)| (c, score(yes_no::says_true(answer).is_none())));
+        measures.push(Measure::mean("neither_yes_nor_no", neither));
+        let right = self
+            .items
+            .iter()
+            .zip(&read)
+            .map(|(item, read)| score(item.expected == *read));
+        Ok(Found {
+            measures,
+            scores: right.collect(),
+            answers,
+        })
+    }
+}

@@ -1,0 +1,210 @@
+//! Questions with short answers: lines `{"image": "a.jpg", "question": "…", "answer": "…"}`, with `"answers": [...]` where
+//! several people answered, or VQA's pair of files (Antol et al. 2015), questions and annotations.
+
+use super::{Found, Item, Setup, Source, Task, View, by_image, majority, score};
+use crate::eval::metrics::{Measure, vqa};
+use crate::eval::pictures::Pictures;
+use crate::eval::records;
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+/// The longest answer in tokens.
+const ANSWER: usize = 16;
+/// People who answer each question of VQA.
+const PEOPLE: usize = 10;
+
+/// One person's answer, by itself or as VQA has it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Said {
+    Text(String),
+    Entry { answer: String },
+}
+
+impl Said {
+    fn text(self) -> String {
+        let (Said::Text(text) | Said::Entry { answer: text }) = self;
+        text
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    image: String,
+    question: String,
+    answer: Option<String>,
+    #[serde(default)]
+    answers: Vec<Said>,
+    answer_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Questions {
+    questions: Vec<Question>,
+    #[serde(default)]
+    data_subtype: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Question {
+    question_id: u64,
+    image_id: u64,
+    question: String,
+}
+
+#[derive(Deserialize)]
+struct Annotations {
+    annotations: Vec<Annotation>,
+}
+
+#[derive(Deserialize)]
+struct Annotation {
+    question_id: u64,
+    answers: Vec<Said>,
+    answer_type: Option<String>,
+}
+
+#[derive(Default)]
+pub(super) struct Vqa {
+    items: Vec<Item>,
+    /// What people answered to each.
+    people: Vec<Vec<String>>,
+    /// The kind of each answer, where it is said.
+    kinds: Vec<Option<String>>,
+}
+
+impl Vqa {
+    pub(super) fn open(source: &Source, pictures: &Pictures) -> Result<Vqa> {
+        let read = |file: &Path| records::bytes(file);
+        match &source.data[..] {
+            [file] => Vqa::lines(&read(file)?, file, source),
+            [one, two] => {
+                let (first, second) = (read(one)?, read(two)?);
+                let name = |subtype: &str, id: u64| name(pictures, subtype, id);
+                match records::is_document(&first, "questions") {
+                    true => Vqa::pair((&first, one), (&second, two), source, &name),
+                    false => Vqa::pair((&second, two), (&first, one), source, &name),
+                }
+            }
+            _ => bail!("vqa takes one file of lines, or VQA's questions and annotations"),
+        }
+    }
+
+    fn lines(bytes: &[u8], file: &Path, source: &Source) -> Result<Vqa> {
+        ensure!(
+            !records::is_document(bytes, "questions") && !records::is_document(bytes, "annotations"),
+            "{}: one of VQA's two files; give both, questions and annotations, by --data vqa=FILE each",
+            file.display()
+        );
+        let prompt = source.prompt("{}")?;
+        let mut vqa = Vqa::default();
+        for (line, record) in records::parse::<Line>(bytes, file, source.limit)? {
+            let mut people: Vec<String> = record.answers.into_iter().map(Said::text).collect();
+            people.extend(record.answer.filter(|_| people.is_empty()));
+            ensure!(
+                !people.is_empty(),
+                "{}:{line}: neither `answer` nor `answers`",
+                file.display()
+            );
+            vqa.push(
+                record.image,
+                prompt.replace("{}", &record.question),
+                people,
+                record.answer_type,
+            );
+        }
+        Ok(vqa)
+    }
+
+    fn pair(
+        (questions, file): (&[u8], &Path),
+        (annotations, annotations_file): (&[u8], &Path),
+        source: &Source,
+        name: &dyn Fn(&str, u64) -> Result<String>,
+    ) -> Result<Vqa> {
+        let prompt = source.prompt("{}")?;
+        let questions: Questions = records::document(questions, file)?;
+        let annotations: Annotations = records::document(annotations, annotations_file)?;
+        let mut answers: HashMap<u64, Annotation> = annotations
+            .annotations
+            .into_iter()
+            .map(|a| (a.question_id, a))
+            .collect();
+        let subtype = questions.data_subtype.unwrap_or_default();
+        let mut vqa = Vqa::default();
+        for question in questions.questions.into_iter().take(source.limit.unwrap_or(usize::MAX)) {
+            let id = question.question_id;
+            let found = answers.remove(&id).filter(|annotation| !annotation.answers.is_empty());
+            let missing = || format!("{}: no answer to question {id}", annotations_file.display());
+            let annotation = found.with_context(missing)?;
+            let people = annotation.answers.into_iter().map(Said::text).collect();
+            let image = name(&subtype, question.image_id)?;
+            vqa.push(
+                image,
+                prompt.replace("{}", &question.question),
+                people,
+                annotation.answer_type,
+            );
+        }
+        ensure!(!vqa.items.is_empty(), "{}: not one question", file.display());
+        Ok(vqa)
+    }
+
+    fn push(&mut self, image: String, question: String, people: Vec<String>, kind: Option<String>) {
+        self.items.push(Item {
+            image,
+            question,
+            expected: people.join(" | "),
+        });
+        self.people.push(people);
+        self.kinds.push(kind);
+    }
+
+    fn of(&self, name: &str, scores: &[f64], clusters: &[usize], chosen: &dyn Fn(usize) -> bool) -> Measure {
+        let rows = (0..scores.len())
+            .filter(|&i| chosen(i))
+            .map(|i| (clusters[i], scores[i]));
+        Measure::mean(name, rows)
+    }
+}
+
+/// COCO's name of an image: with its set in front until 2014, the number alone from 2017 on.
+fn name(pictures: &Pictures, subtype: &str, id: u64) -> Result<String> {
+    let names = [format!("COCO_{subtype}_{id:012}.jpg"), format!("{id:012}.jpg")];
+    let found = names.iter().find(|name| pictures.has(name)).cloned();
+    found.with_context(|| format!("{}: neither {}", pictures.path().display(), names.join(" nor ")))
+}
+
+impl Task for Vqa {
+    fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+        let answers = setup.answers(&self.items, view, ANSWER)?;
+        let clusters = by_image(&self.items);
+        let both = |(answer, people): (&String, &Vec<String>)| {
+            (score(vqa::exact(answer, people)), vqa::accuracy(answer, people))
+        };
+        let (exact, accuracy): (Vec<f64>, Vec<f64>) = answers.iter().zip(&self.people).map(both).unzip();
+        let frequent = majority(self.people.iter().map(|people| vqa::normalised(&people[0])));
+        let mut measures = vec![self.of("exact", &exact, &clusters, &|_| true).guessing(frequent)];
+        let asked_ten = |i: usize| self.people[i].len() == PEOPLE;
+        let official = (0..answers.len()).any(asked_ten);
+        if official {
+            measures.push(self.of("accuracy", &accuracy, &clusters, &asked_ten));
+            for kind in self.kinds.iter().flatten().collect::<BTreeSet<_>>() {
+                let name = format!("{kind}.accuracy");
+                let chosen = |i: usize| asked_ten(i) && self.kinds[i].as_ref() == Some(kind);
+                measures.push(self.of(&name, &accuracy, &clusters, &chosen));
+            }
+        }
+        Ok(Found {
+            measures,
+            answers,
+            scores: if official { accuracy } else { exact },
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! VSR (Liu et al. 2023): is a statement about where things are true? A statement a line:
+//! `{"image": "000000519208.jpg", "caption": "The person is touching the elephant.", "label": 0, "relation": "touching"}`.
+
+use super::{Found, Item, Setup, Source, Task, View, by_image, majority, only, score};
+use crate::eval::metrics::Measure;
+use crate::eval::metrics::yes_no::says_true;
+use crate::eval::records;
+use anyhow::{Result, ensure};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// How a statement is put.
+pub(super) const PROMPT: &str = "Is this statement true of the picture? {}\nAnswer true or false.";
+/// The longest answer in tokens.
+pub(super) const ANSWER: usize = 16;
+
+#[derive(Deserialize)]
+struct Line {
+    image: String,
+    caption: String,
+    label: u64,
+    relation: Option<String>,
+}
+
+pub(super) struct Vsr {
+    items: Vec<Item>,
+    relations: Vec<String>,
+}
+
+impl Vsr {
+    pub(super) fn open(source: &Source) -> Result<Vsr> {
+        let file = only(&source.data)?;
+        Vsr::read(&records::bytes(file)?, file, source)
+    }
+
+    fn read(bytes: &[u8], file: &Path, source: &Source) -> Result<Vsr> {
+        let prompt = source.prompt(PROMPT)?;
+        let (mut items, mut relations) = (Vec::new(), Vec::new());
+        for (line, record) in records::parse::<Line>(bytes, file, source.limit)? {
+            let label = record.label;
+            ensure!(
+                label < 2,
+                "{}:{line}: label: expected 0 or 1, found {label}",
+                file.display()
+            );
+            items.push(Item {
+                image: record.image,
+                question: prompt.replace("{}", &record.caption),
+                expected: (label == 1).to_string(),
+            });
+            relations.push(record.relation.unwrap_or_default());
+        }
+        Ok(Vsr { items, relations })
+    }
+}
+
+impl Task for Vsr {
+    fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+        let answers = setup.answers(&self.items, view, ANSWER)?;
+        let scores = statement_scores(&self.items, &answers);
+        let clusters = by_image(&self.items);
+        let of = |name: &str, chosen: &dyn Fn(usize) -> bool| {
+            let places = || (0..scores.len()).filter(|&i| chosen(i));
+            Measure::mean(name, places().map(|i| (clusters[i], scores[i])))
+                .guessing(majority(places().map(|i| &self.items[i].expected)))
+        };
+        let mut measures = vec![of("accuracy", &|_| true), neither(&clusters, &answers)];
+        let relations: BTreeSet<&String> = self.relations.iter().filter(|relation| !relation.is_empty()).collect();
+        measures.extend(
+            relations
+                .iter()
+                .map(|relation| of(relation, &|i| self.relations[i] == **relation)),
+        );
+        Ok(Found {
+            measures,
+            answers,
+            scores,
+        })
+    }
+}
+
+/// 1 where the answer takes a true statement for true or a false one for false; answers that do neither are wrong.
+pub(super) fn statement_scores(items: &[Item], answers: &[String]) -> Vec<f64> {
+    let right = |(item, answer): (&Item, &String)| {
+        score(says_true(answer).is_some_and(|said| said == (item.expected == "true")))
+    };
+    items.iter().zip(answers).map(right).collect()
+}
+
+/// The share of answers that say neither true nor false.
+pub(super) fn neither(clusters: &[usize], answers: &[String]) -> Measure {
+    let rows = clusters.iter().zip(answers);
+    Measure::mean(
+        "neither_true_nor_false",
+        rows.map(|(&c, answer)| (c, score(says_true(answer).is_none()))),
+    )
+}

@@ -1,0 +1,279 @@
+//! Readers of benchmarks: what they understand, what they refuse, and that nothing makes them panic.
+
+use super::captioned::{self, Captioned};
+use super::*;
+use crate::eval::records;
+use proptest::prelude::*;
+use serde::Deserialize;
+
+const POPE: &str = r#"{"question_id": 1, "image": "a.jpg", "text": "Is there a dog in the image?", "label": "yes"}
+{"question_id": 2, "image": "a.jpg", "text": "Is there a cat in the image?", "label": "No"}"#;
+const VSR: &str = r#"{"image": "a.jpg", "caption": "The dog is under the table.", "label": 1, "relation": "under"}"#;
+const VQA: &str = r#"[{"image": "a.jpg", "question": "How many?", "answers": ["2", {"answer": "two"}], "answer_type": "number"},
+ {"image": "b.jpg", "question": "What?", "answer": "dog"}]"#;
+const QUESTIONS: &str =
+    r#"{"data_subtype": "val2014", "questions": [{"question_id": 7, "image_id": 42, "question": "How many?"}]}"#;
+const ANNOTATIONS: &str =
+    r#"{"annotations": [{"question_id": 7, "answer_type": "number", "answers": [{"answer": "2"}]}]}"#;
+const NLVR: &str = r#"{"sentence": "a", "label": "true", "identifier": "12-0", "directory": "2"}"#;
+const LINES: &str = r#"{"file": "a.jpg", "captions": ["a dog", "the dog"], "objects": [{"category": "dog"}]}
+{"image": "b.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "a cat"}]}"#;
+const CAPTIONS: &str = r#"{"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
+ "annotations": [{"image_id": 1, "caption": "a dog"}, {"image_id": 1, "caption": "the dog"}]}"#;
+const INSTANCES: &str = r#"{"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 18, "name": "dog"}],
+ "annotations": [{"image_id": 1, "category_id": 18, "bbox": [1, 2, 3, 4]}]}"#;
+
+/// A task read from one file of this name.
+fn read(name: Name, file: &str, text: &str) -> Result<Box<dyn Task>> {
+    read_all(
+        name,
+        &[(file, text)],
+        &["a.jpg", "b.jpg", "COCO_val2014_000000000042.jpg"],
+    )
+}
+
+fn read_all(name: Name, files: &[(&str, &str)], images: &[&str]) -> Result<Box<dyn Task>> {
+    let folder = tempfile::tempdir().expect("a folder");
+    for image in images {
+        std::fs::write(folder.path().join(image), "").expect("written");
+    }
+    let write = |(file, text): &(&str, &str)| {
+        let path = folder.path().join(file);
+        std::fs::write(&path, text).expect("written");
+        path
+    };
+    let source = Source {
+        data: files.iter().map(write).collect(),
+        ..Source::default()
+    };
+    open(name, &source, &Pictures::open(folder.path())?)
+}
+
+fn refused(name: Name, file: &str, text: &str) -> String {
+    format!("{:#}", read(name, file, text).err().expect("refused"))
+}
+
+#[test]
+fn every_format_is_understood() {
+    let pope = read(Name::Pope, "coco_pope_random.json", POPE).unwrap();
+    assert_eq!(pope.items()[1].expected, "no");
+    let vsr = read(Name::Vsr, "vsr.jsonl", VSR).unwrap();
+    assert_eq!(vsr.items()[0].expected, "true");
+    assert_eq!(
+        vsr.items()[0].question,
+        "Is this statement true of the picture? The dog is under the table.\nAnswer true or false."
+    );
+    let vqa = read(Name::Vqa, "vqa.json", VQA).unwrap();
+    assert_eq!(
+        (vqa.items()[0].expected.as_str(), vqa.items()[1].expected.as_str()),
+        ("2 | two", "dog")
+    );
+    let captions = read(Name::Caption, "lines.jsonl", LINES).unwrap();
+    assert_eq!(captions.items()[0].question, "Describe the picture in one sentence.");
+    assert_eq!(captions.items()[1].question, "What?", "the data's own question");
+    let chair = read_all(
+        Name::Chair,
+        &[("i.json", INSTANCES), ("c.json", CAPTIONS)],
+        &["a.jpg", "b.jpg"],
+    );
+    assert!(format!("{:#}", chair.err().unwrap()).contains("no objects of `b.jpg`"));
+    let chair = read(Name::Chair, "i.json", INSTANCES).unwrap();
+    assert_eq!(chair.items()[0].expected, "dog");
+}
+
+#[test]
+fn vqas_pair_comes_in_any_order_and_images_have_cocos_names() {
+    let images = ["COCO_val2014_000000000042.jpg"];
+    for files in [
+        [("q", QUESTIONS), ("a", ANNOTATIONS)],
+        [("a", ANNOTATIONS), ("q", QUESTIONS)],
+    ] {
+        let vqa = read_all(Name::Vqa, &files, &images).unwrap();
+        assert_eq!(
+            (vqa.items()[0].image.as_str(), vqa.items()[0].expected.as_str()),
+            (images[0], "2")
+        );
+    }
+    let later = read_all(
+        Name::Vqa,
+        &[("q", QUESTIONS), ("a", ANNOTATIONS)],
+        &["000000000042.jpg"],
+    )
+    .unwrap();
+    assert_eq!(later.items()[0].image, "000000000042.jpg");
+    let alone = format!("{:#}", read(Name::Vqa, "q", QUESTIONS).err().unwrap());
+    assert!(alone.contains("give both"), "{alone}");
+}
+
+#[test]
+fn coco_and_lines_say_the_same() {
+    let file = Path::new("x");
+    let coco = captioned::parse(CAPTIONS.as_bytes(), file).unwrap();
+    let line = r#"{"image": "a.jpg", "captions": ["a dog", "the dog"]}"#;
+    assert_eq!(coco[0], captioned::parse(line.as_bytes(), file).unwrap()[0]);
+    let nothing = Captioned {
+        image: "b.jpg".into(),
+        ..Captioned::default()
+    };
+    assert_eq!(coco[1], nothing);
+    let need = format!("{:#}", captioned::need_captions(&coco).unwrap_err());
+    assert!(need.contains("b.jpg"), "{need}");
+}
+
+#[test]
+fn what_is_wrong_is_named_by_file_line_and_field() {
+    for (name, text, naming) in [
+        (Name::Pope, "", "x.json: not one record"),
+        (Name::Pope, "{\"image\": \"a.jpg\"}", "x.json:1: missing field `text`"),
+        (
+            Name::Pope,
+            &POPE.replace("No", "maybe"),
+            "x.json:2: label: expected `yes` or `no`, found `maybe`",
+        ),
+        (Name::Pope, &POPE.replace("a.jpg", "c.jpg"), "no image `c.jpg`"),
+        (
+            Name::Vsr,
+            &VSR.replace(": 1", ": 2"),
+            "x.json:1: label: expected 0 or 1, found 2",
+        ),
+        (Name::Vsr, &VSR.replace(": 1", ": \"1\""), "invalid type: string"),
+        (Name::Nlvr, NLVR, "x.json:1: "),
+        (
+            Name::Nlvr,
+            &NLVR.replace("true", "perhaps"),
+            "label: expected `true` or `false`, found `perhaps`",
+        ),
+        (
+            Name::Vqa,
+            "\n\n{\"image\": \"a.jpg\", \"question\": \"?\"}",
+            "x.json:3: neither `answer` nor `answers`",
+        ),
+        (Name::Vqa, "[1, 2", "x.json:1: EOF"),
+        (
+            Name::Vqa,
+            "[\n{\"image\":\"a.jpg\",\"question\":\"?\",\"answer\":\"x\"},\n{}]",
+            "x.json:3: missing field `image`",
+        ),
+        (Name::Caption, "{\"image\": \"a.jpg\"}", "x.json:1: no caption"),
+        (
+            Name::Caption,
+            &CAPTIONS.replace("image_id\": 1", "image_id\": 9"),
+            "an annotation of image 9",
+        ),
+        (Name::Chair, LINES, "no objects of `b.jpg`"),
+        (
+            Name::Chair,
+            &INSTANCES.replace("category_id\": 18", "category_id\": 3"),
+            "category 3 is not in",
+        ),
+        (Name::Retrieval, CAPTIONS, "no caption of `b.jpg`"),
+        (
+            Name::Matching,
+            "{\"image\": \"a.jpg\", \"caption\": \"x\", \"label\": 7}",
+            "x.json:1: label: expected 0 or 1",
+        ),
+        (
+            Name::Matching,
+            "{\"image\": \"a.jpg\", \"caption\": \"x\"}",
+            "two images or more",
+        ),
+        (Name::Zeroshot, "x", "expected a folder"),
+    ] {
+        let message = refused(name, "x.json", text);
+        assert!(message.contains(naming), "{name:?}: `{naming}` is not in {message}");
+    }
+}
+
+#[test]
+fn a_prompt_has_a_place_for_the_question() {
+    let source = |prompts: &[&str]| Source {
+        prompts: prompts.iter().map(|p| p.to_string()).collect(),
+        ..Source::default()
+    };
+    assert_eq!(source(&["{} Yes or no?"]).prompt("{}").unwrap(), "{} Yes or no?");
+    assert_eq!(source(&["Tell me."]).prompt("Describe it.").unwrap(), "Tell me.");
+    assert!(
+        source(&["Yes or no?"])
+            .prompt("{}")
+            .unwrap_err()
+            .to_string()
+            .contains("the place of the question")
+    );
+    assert!(source(&["{}", "{}"]).prompt("{}").is_err());
+}
+
+#[test]
+fn splits_come_from_the_names_of_files() {
+    let files = [
+        ("coco_pope_popular.json", POPE),
+        ("coco_pope_random.json", POPE),
+        ("notes.json", POPE),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    files
+        .iter()
+        .for_each(|(name, text)| std::fs::write(folder.path().join(name), text).unwrap());
+    let source = Source {
+        data: vec![folder.path().to_owned()],
+        limit: Some(1),
+        ..Source::default()
+    };
+    let pope = pope::Pope::open(&source).unwrap();
+    assert_eq!(pope.items().len(), 2, "one of each split, and nothing of other files");
+}
+
+/// Has every reader look at a file.
+fn read_by_all(bytes: &[u8]) {
+    #[derive(Deserialize)]
+    struct Anything(#[allow(dead_code)] serde_json::Value);
+    let file = Path::new("x.json");
+    let _ = records::parse::<Anything>(bytes, file, None);
+    let _ = captioned::parse(bytes, file);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("dev.json");
+    std::fs::write(&path, bytes).expect("written");
+    let pictures = Pictures::open(folder.path()).expect("a folder");
+    for name in Name::value_variants() {
+        for data in [vec![path.clone()], vec![path.clone(), path.clone()]] {
+            let source = Source {
+                data,
+                ..Source::default()
+            };
+            let _ = open(*name, &source, &pictures);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn arbitrary_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        read_by_all(&bytes);
+    }
+
+    /// A valid file with a stretch of it replaced by a piece of JSON, of text, or by nothing.
+    #[test]
+    fn changed_files_are_read_or_refused(
+        which in 0usize..9,
+        at in any::<proptest::sample::Index>(),
+        length in 0usize..24,
+        piece in prop_oneof![
+            Just("null"), Just("-1"), Just("1e999"), Just("18446744073709551616"), Just("\""), Just("{"), Just("[["),
+            Just("\"\\ud800\""), Just("{\"image\": {}}"), Just(""), Just("\n"), Just("\"label\": 1,"), Just("../../x"), Just("\0"),
+        ],
+    ) {
+        let text = [POPE, VSR, VQA, QUESTIONS, ANNOTATIONS, NLVR, LINES, CAPTIONS, INSTANCES][which];
+        let at = at.index(text.len());
+        let end = (at + length).min(text.len());
+        let bytes = [&text.as_bytes()[..at], piece.as_bytes(), &text.as_bytes()[end..]].concat();
+        read_by_all(&bytes);
+    }
+}
+
+#[test]
+fn deep_nesting_is_refused() {
+    let deep = "[".repeat(100_000);
+    read_by_all(deep.as_bytes());
+    read_by_all(format!("{{\"annotations\": {deep}").as_bytes());
+}
