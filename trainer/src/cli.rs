@@ -30,6 +30,8 @@ pub enum Verb {
     Inspect(InspectArgs),
     /// Measure a trained model.
     Eval(EvalArgs),
+    /// Make the page of a run again from the files in its folder.
+    Report(ReportArgs),
     /// Time the kernels on a device beside what it is capable of.
     Bench(BenchArgs),
     /// List the CUDA kernels, compile them, or test them against plain f64 loops.
@@ -37,6 +39,14 @@ pub enum Verb {
     Kernels(KernelsVerb),
     /// Print version, processor, memory and what was found of CUDA.
     Env,
+}
+
+/// `lenslet report`: a run on one page.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct ReportArgs {
+    /// The run's folder; `report.html` is written there. The run may be under way.
+    #[arg(long, value_name = "DIR")]
+    pub run: PathBuf,
 }
 
 /// `lenslet bench`: time the kernels.

@@ -6,19 +6,23 @@ use crate::eval::{Figures, corpus, scenes::SceneEval, table};
 use crate::interrupt;
 use crate::memory;
 use crate::metrics::read;
+use crate::peak::peak;
 use crate::phases::Phase;
 use crate::progress::duration;
 use crate::recipe::Recipe;
-use crate::report::{card, loss_svg};
+use crate::report::summary::Summary;
+use crate::report::{card, html, loss_svg};
 use crate::run_folder::{RECIPE, RunFolder};
 use crate::session::{Dataset, Session};
 use crate::showcase::Showcase;
+use crate::similarity;
+use crate::watch::Watch;
 use anyhow::{Context, Result, bail, ensure};
 use engine::{Device, Params};
 use kernels::cpu::simd::isa;
 use model::{Vlm, hf, save_folder};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Where a run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,21 +50,30 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path, begin: Begin) -> Result<
     let mut session = Session::new(recipe, device)?;
     settle_recipe(&folder, &session.recipe)?;
     let estimate = introduce(&session, device)?;
-    let mut showcase = Showcase::new(&session)?;
-    let mut course = Course::start(&mut folder, session.recipe.checkpoints.keep)?;
+    let peak = peak(device, session.recipe.run.dtype)?;
+    let mut summary = Summary::of(&session, device, estimate, peak);
+    summary.write(&folder)?;
+    let mut showcase = Showcase::new(&session, &folder)?;
+    let mut course = Course::start(&mut folder, session.recipe.checkpoints.keep, peak)?;
     match begin {
         Begin::New => {}
         Begin::Latest => course.go_on(None)?,
         Begin::At(number) => course.go_on(Some(number))?,
     }
-    if !course.goes_on() {
+    summary.goes_on = course.goes_on();
+    if !summary.goes_on {
         showcase.ask(&session.vlm, &session.params, "before training")?;
     }
     for phase in Phase::of(&session.recipe) {
         course.phase(&mut session, phase, &mut showcase)?;
     }
-    conclude(&session, &mut folder, &mut showcase)?;
-    farewell(&folder, estimate, started, &showcase);
+    let watch = course.end();
+    conclude(&session, &mut folder, &mut showcase, watch)?;
+    summary.seconds = Some(started.elapsed().as_secs_f64());
+    summary.peak_memory_bytes = memory::resident().map(|memory| memory.peak);
+    summary.write(&folder)?;
+    html::write(folder.path())?;
+    farewell(&folder, &summary, &showcase);
     Ok(())
 }
 
@@ -94,15 +107,16 @@ fn settle_recipe(folder: &RunFolder, recipe: &Recipe) -> Result<()> {
 }
 
 /// Evaluates the trained model and leaves figures, pictures and the model itself in the folder.
-fn conclude(session: &Session, folder: &mut RunFolder, showcase: &mut Showcase) -> Result<()> {
+fn conclude(session: &Session, folder: &mut RunFolder, showcase: &mut Showcase, mut watch: Watch) -> Result<()> {
     let figures = evaluate(session, &session.vlm, &session.params)?;
-    showcase.ask(&session.vlm, &session.params, "after training")?;
+    watch.evaluated(&figures)?;
+    showcase.conclude(session, folder)?;
     println!("\n{}", table::table(&figures));
     let json = serde_json::to_string_pretty(&figures).context("eval.json")?;
     folder.write("eval.json", json.as_bytes())?;
     let svg = loss_svg::svg(&read(&folder.file("metrics.jsonl"))?, &["itc", "itm", "itg"])?;
     folder.write("loss.svg", svg.as_bytes())?;
-    showcase.write(session, folder)?;
+    similarity::write(session, folder)?;
     let prepare = &session.prepare;
     folder.write("README.md", card::card(session, &figures).as_bytes())?;
     save_folder(
@@ -222,17 +236,17 @@ fn introduce(session: &Session, device: &Device) -> Result<u64> {
     Ok(estimate)
 }
 
-fn farewell(folder: &RunFolder, estimate: u64, begin: Instant, showcase: &Showcase) {
+fn farewell(folder: &RunFolder, summary: &Summary, showcase: &Showcase) {
     let path = folder.path().display();
-    if let Some(memory) = memory::resident() {
-        let off = 100.0 * (memory.peak as f64 / estimate as f64 - 1.0);
-        println!(
-            "peak memory {} ({off:+.0} % against the estimate)",
-            memory::size(memory.peak)
-        );
+    if let Some(peak) = summary.peak_memory_bytes {
+        let off = 100.0 * (peak as f64 / summary.estimate_bytes as f64 - 1.0);
+        println!("peak memory {} ({off:+.0} % against the estimate)", memory::size(peak));
     }
-    println!("took        {}", duration(begin.elapsed()));
-    println!("in {path}: loss.svg, samples.md, attention/, eval.json, metrics.jsonl and the model");
+    println!(
+        "took        {}",
+        duration(Duration::from_secs_f64(summary.seconds.unwrap_or(0.0)))
+    );
+    println!("in {path}: report.html to look at, samples.md, eval.json, metrics.jsonl, tensorboard/ and the model");
     println!("next:");
     // As it was started: after `cargo run` the binary is not on the path.
     let lenslet = std::env::args().next().unwrap_or_else(|| "lenslet".into());

@@ -9,6 +9,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod kernels;
+mod report;
 mod train;
 
 use crate::cli::{Cli, Verb};
@@ -26,6 +27,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Chat(args) => chat::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Eval(args) => eval::run(&args),
+        Verb::Report(args) => report::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Kernels(verb) => kernels::run(verb),
         Verb::Env => env::run(),

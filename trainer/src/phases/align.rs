@@ -68,6 +68,10 @@ impl Objective for Align<'_> {
         })
     }
 
+    fn text_tokens(&self, batch: &Batch) -> usize {
+        batch.texts.lens.iter().map(|&len| len as usize).sum()
+    }
+
     fn losses(&self, graph: &Graph<'_>, batch: &Batch) -> Result<Losses> {
         let qformer = self
             .vlm

@@ -36,6 +36,10 @@ pub trait Objective: Sync {
     fn targets<'b>(&self, _: &'b Self::Batch) -> &'b [i32] {
         &[]
     }
+    /// Tokens of text in a part, without padding and without places for images.
+    fn text_tokens(&self, _: &Self::Batch) -> usize {
+        0
+    }
     /// The part's losses.
     fn losses(&self, graph: &Graph<'_>, batch: &Self::Batch) -> Result<Losses>;
 }
@@ -71,6 +75,8 @@ pub struct Step {
     pub accuracy: Option<(usize, usize)>,
     /// Images seen in this step.
     pub samples: usize,
+    /// Tokens of text in it, without padding.
+    pub text_tokens: usize,
     /// Seconds the step took, and of these seconds spent waiting for data.
     pub seconds: (f64, f64),
 }
@@ -129,6 +135,7 @@ pub fn fit<O: Objective>(
                 grad_norm: report.grad_norm,
                 accuracy: sum.accuracy,
                 samples: training.batch_size * training.accumulate,
+                text_tokens: batches.iter().map(|batch| objective.text_tokens(batch)).sum(),
                 seconds: (begin.elapsed().as_secs_f64(), waited),
             };
             if observe(&done, params, optimizer)? == Next::Stop {

@@ -90,6 +90,20 @@ impl Objective for Instruct<'_> {
         }
     }
 
+    fn text_tokens(&self, batch: &Batch) -> usize {
+        match (batch, &self.align) {
+            (Batch::Answers { text, .. }, _) => {
+                let image = self.vlm.config.image_token.map(|id| id as i32);
+                let words = text.ids.iter().zip(&text.segments);
+                words
+                    .filter(|(id, segment)| **segment >= 0 && Some(**id) != image)
+                    .count()
+            }
+            (Batch::Align(batch), Some(align)) => align.text_tokens(batch),
+            (Batch::Align(_), None) => 0,
+        }
+    }
+
     fn losses(&self, graph: &Graph<'_>, batch: &Batch) -> Result<Losses> {
         let (images, text) = match (batch, &self.align) {
             (Batch::Answers { images, text }, _) => (images, text),
