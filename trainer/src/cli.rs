@@ -35,6 +35,8 @@ pub enum Verb {
     /// Look through a data set, or keep the good part of it.
     #[command(subcommand)]
     Data(DataVerb),
+    /// Make the page of a run again from the files in its folder.
+    Report(ReportArgs),
     /// Time the kernels on a device beside what it is capable of.
     Bench(BenchArgs),
     /// List the CUDA kernels, compile them, or test them against plain f64 loops.
@@ -138,6 +140,14 @@ pub struct FilterArgs {
     /// Where to compute.
     #[command(flatten)]
     pub compute: ComputeArgs,
+}
+
+/// `lenslet report`: a run on one page.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct ReportArgs {
+    /// The run's folder; `report.html` is written there. The run may be under way.
+    #[arg(long, value_name = "DIR")]
+    pub run: PathBuf,
 }
 
 /// `lenslet bench`: time the kernels.

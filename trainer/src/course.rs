@@ -9,9 +9,10 @@ use crate::pipeline::Begin;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::run_folder::{RECIPE, RunFolder, write_whole};
+use crate::watch::Watch;
 use anyhow::Result;
 use engine::{Optimizer, Params};
-use std::collections::BTreeMap;
+use model::VlmConfig;
 use std::path::Path;
 
 /// Sees each step, with the weights and the optimiser as the step left them, and says whether to go on.
@@ -26,6 +27,11 @@ pub trait Trained {
 
     /// Its weights.
     fn params(&self) -> &Params;
+
+    /// What it is made of, where it is a vision-language model.
+    fn vlm(&self) -> Option<&VlmConfig> {
+        None
+    }
 
     /// Trains one phase, from its start or from a checkpoint in it, to its end or until `observe` says to stop. A phase the
     /// recipe leaves out does nothing. A phase that is over leaves the running average of the weights in their place, where
@@ -44,19 +50,21 @@ pub struct Course<'r> {
     folder: &'r mut RunFolder,
     checkpoints: Checkpoints,
     log: MetricsLog,
+    watch: Watch,
     /// Where the run that is gone on with was.
     from: Option<(Checkpoint, Place)>,
 }
 
 impl<'r> Course<'r> {
-    /// The course of a run from its start.
+    /// The course of a run from its start, on a device that can do `peak` FLOP/s.
     ///
     /// # Errors
     /// When the log of metrics cannot be opened.
-    pub fn start(folder: &'r mut RunFolder, keep: usize) -> Result<Course<'r>> {
+    pub fn start(folder: &'r mut RunFolder, keep: usize, peak: Option<f64>) -> Result<Course<'r>> {
         Ok(Course {
             checkpoints: Checkpoints::of(folder.path(), keep),
             log: MetricsLog::open(&folder.file("metrics.jsonl"))?,
+            watch: Watch::over(folder.path(), peak),
             from: None,
             folder,
         })
@@ -90,7 +98,9 @@ impl<'r> Course<'r> {
         };
         let place = found.as_ref().map(|found| Place::read(&found.path)).transpose()?;
         self.log.cut(place.as_ref().map_or(0, |place| place.metrics_bytes))?;
-        self.checkpoints.tidy(found.as_ref().map_or(0, |found| found.number))?;
+        let number = found.as_ref().map_or(0, |found| found.number);
+        self.watch.from_step(number)?;
+        self.checkpoints.tidy(number)?;
         match &found {
             Some(found) => println!("goes on from {}", found.path.display()),
             None => println!("no checkpoint yet: begins at the start"),
@@ -102,6 +112,11 @@ impl<'r> Course<'r> {
     /// Whether it goes on from a checkpoint.
     pub fn goes_on(&self) -> bool {
         self.from.is_some()
+    }
+
+    /// The end of the course: what watched it, for the evaluation.
+    pub fn end(self) -> Watch {
+        self.watch
     }
 
     /// Trains a phase; one that was over before does nothing. `halfway` is called when half of its steps are taken.
@@ -157,18 +172,29 @@ impl<'r> Course<'r> {
             write_model: model.writer(),
         };
         let from = from.as_ref().map(|(path, place)| (path.as_path(), place));
+        let config = model.vlm().cloned();
         let (log, checkpoints, folder) = (&mut self.log, &self.checkpoints, &mut *self.folder);
+        let watch = &mut self.watch;
         let next = model.train(phase, from, &mut |step, params, optimizer| {
             place.num_tokens += step.accuracy.map_or(0, |(_, all)| all as u64);
             let own = step.phase == phase;
-            log.append(&metrics(step, if own { 0 } else { first }, place.num_tokens))?;
+            let number = before + step.step;
+            let mut line = metrics(step, if own { 0 } else { first }, place.num_tokens);
+            watch.see(
+                &mut line,
+                step,
+                number,
+                (&keeper.recipe, config.as_ref(), phase),
+                params,
+            )?;
+            log.append(&line)?;
+            progress.measured(&line);
             progress.step(own.then_some(step.loss), step.samples);
             place.step = step.step;
             if step.step == steps / 2 {
                 halfway(params)?;
             }
             let (done, asked) = (step.step == steps, interrupt::asked());
-            let number = before + step.step;
             if done || asked || number.checked_rem(every) == Some(0) {
                 place.metrics_bytes = log.settle()?;
                 let precious = place.best.map(|best| best.checkpoint);
@@ -211,12 +237,6 @@ impl Keeper {
 /// A step as it is logged, behind `before` steps of its phase.
 fn metrics(step: &Step, before: usize, num_tokens: u64) -> StepMetrics {
     let (seconds, waited) = step.seconds;
-    let mut parts: BTreeMap<String, f64> = step
-        .parts
-        .iter()
-        .map(|(name, value)| (name.to_string(), *value))
-        .collect();
-    parts.insert("data_wait_share".into(), waited / seconds.max(1e-9));
     StepMetrics {
         phase: step.phase.name().into(),
         step: before + step.step,
@@ -226,6 +246,12 @@ fn metrics(step: &Step, before: usize, num_tokens: u64) -> StepMetrics {
         samples_per_s: step.samples as f64 / seconds.max(1e-9),
         mean_token_accuracy: step.accuracy.map(|(right, all)| right as f64 / all.max(1) as f64),
         num_tokens,
-        parts,
+        data_wait_share: Some(waited / seconds.max(1e-9)),
+        parts: step
+            .parts
+            .iter()
+            .map(|(name, value)| (name.to_string(), *value))
+            .collect(),
+        ..StepMetrics::default()
     }
 }

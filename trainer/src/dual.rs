@@ -104,6 +104,11 @@ impl DualSession {
         }
     }
 
+    /// The model as one that compares.
+    pub fn comparer(&self) -> Comparer<'_> {
+        Comparer::of_dual(&self.model, &self.params, &self.tokenizer, &self.processor)
+    }
+
     /// Retrieval among pairs that were held out.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What one optimiser step gave.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepMetrics {
     /// `phase1` or `phase2`.
     pub phase: String,
@@ -21,6 +21,21 @@ pub struct StepMetrics {
     pub grad_norm: f64,
     /// Images per second since the step before.
     pub samples_per_s: f64,
+    /// Tokens per second since the step before: those of the images, as the last part of the model takes them (a decoder's
+    /// image slots; in phase 1 the Q-Former's queries), and those of the texts, padding left out. Phase 1's captions count
+    /// once, though three losses read them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tokens_per_s: Option<f64>,
+    /// Share of the step spent waiting for data.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub data_wait_share: Option<f64>,
+    /// Memory in use: of the process where it computes on the CPU, else the most that tensors have held on the device.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub memory_bytes: Option<u64>,
+    /// Model FLOP/s utilisation (Chowdhery et al. 2022): what the model's arithmetic needs per second, over what the device
+    /// can do at the most; recomputation does not count.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mfu: Option<f64>,
     /// Share of target tokens that are the model's first choice.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub mean_token_accuracy: Option<f64>,
@@ -29,6 +44,30 @@ pub struct StepMetrics {
     /// The loss's parts, or whatever else a phase measures, each under its own name in the line.
     #[serde(flatten)]
     pub parts: BTreeMap<String, f64>,
+}
+
+impl StepMetrics {
+    /// All that was measured, under TensorBoard's tags: `phase1/loss`, `throughput/tokens_per_s`, `memory/bytes`, …
+    pub fn scalars(&self) -> impl Iterator<Item = (String, f64)> + '_ {
+        let of_phase = [
+            ("loss", Some(self.loss)),
+            ("lr", Some(self.lr)),
+            ("grad_norm", Some(self.grad_norm)),
+            ("mean_token_accuracy", self.mean_token_accuracy),
+        ];
+        let of_run = [
+            ("throughput/samples_per_s", Some(self.samples_per_s)),
+            ("throughput/tokens_per_s", self.tokens_per_s),
+            ("throughput/data_wait_share", self.data_wait_share),
+            ("throughput/mfu", self.mfu),
+            ("memory/bytes", self.memory_bytes.map(|bytes| bytes as f64)),
+        ];
+        let parts = self.parts.iter().map(|(name, value)| (name.as_str(), Some(*value)));
+        let of_phase = of_phase.into_iter().chain(parts);
+        let of_phase = of_phase.map(|(name, value)| (format!("{}/{name}", self.phase), value));
+        let of_run = of_run.map(|(tag, value)| (tag.to_string(), value));
+        of_phase.chain(of_run).filter_map(|(tag, value)| Some((tag, value?)))
+    }
 }
 
 /// Writes metrics as they come.
@@ -97,9 +136,9 @@ mod tests {
             lr: 1e-3,
             grad_norm: 0.25,
             samples_per_s: 800.0,
-            mean_token_accuracy: None,
             num_tokens: 64,
             parts: BTreeMap::from([("itc".into(), 1.0), ("itm".into(), 0.5)]),
+            ..StepMetrics::default()
         }
     }
 
@@ -116,6 +155,22 @@ mod tests {
         let first = r#"{"phase":"phase1","step":1,"loss":1.5,"lr":0.001,"grad_norm":0.25,"samples_per_s":800.0,"num_tokens":64,"itc":1.0,"itm":0.5}"#;
         assert_eq!(text.lines().next(), Some(first));
         assert_eq!(read(&path).unwrap(), [step(1), second]);
+    }
+
+    #[test]
+    fn tags_are_grouped_and_hold_what_was_measured() {
+        let mut line = step(1);
+        (line.memory_bytes, line.mfu) = (Some(1 << 20), Some(0.5));
+        let tags: Vec<(String, f64)> = line.scalars().collect();
+        for (tag, value) in [
+            ("phase1/itc", 1.0),
+            ("phase1/lr", 1e-3),
+            ("memory/bytes", 1048576.0),
+            ("throughput/mfu", 0.5),
+        ] {
+            assert!(tags.contains(&(tag.into(), value)), "{tag} in {tags:?}");
+        }
+        assert_eq!(tags.len(), 8, "what was not measured has no tag: {tags:?}");
     }
 
     #[test]

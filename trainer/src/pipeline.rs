@@ -3,24 +3,29 @@
 use crate::course::{Course, Trained};
 use crate::dual::DualSession;
 use crate::estimate;
+use crate::eval::comparing::comparer;
 use crate::eval::{Figures, corpus, scenes::SceneEval, table};
 use crate::interrupt;
 use crate::memory;
 use crate::metrics::read;
+use crate::peak::peak;
 use crate::phases::Phase;
 use crate::phases::fit::Next;
 use crate::progress::duration;
 use crate::recipe::Recipe;
-use crate::report::{card, loss_svg};
+use crate::report::summary::Summary;
+use crate::report::{card, html, loss_svg};
 use crate::run_folder::{RECIPE, RunFolder};
 use crate::session::{Dataset, Session};
 use crate::showcase::Showcase;
+use crate::similarity;
+use crate::watch::Watch;
 use anyhow::{Context, Result, bail, ensure};
 use engine::{Device, Params};
 use kernels::cpu::simd::isa;
 use model::{Vlm, hf};
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Where a run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,33 +50,38 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path, begin: Begin) -> Result<
         Begin::New => RunFolder::create(out)?,
         Begin::Latest | Begin::At(_) => RunFolder::reopen(out)?,
     };
-    let (estimate, example) = match recipe.dual {
-        Some(_) => (
-            run_dual(DualSession::new(recipe, device)?, device, &mut folder, begin)?,
-            None,
-        ),
+    let (mut summary, example) = match recipe.dual {
+        Some(_) => run_dual(DualSession::new(recipe, device)?, device, &mut folder, begin)?,
         None => run_vlm(Session::new(recipe, device)?, device, &mut folder, begin)?,
     };
-    farewell(&folder, estimate, started, example);
+    summary.seconds = Some(started.elapsed().as_secs_f64());
+    summary.peak_memory_bytes = memory::resident().map(|memory| memory.peak);
+    summary.write(&folder)?;
+    html::write(folder.path())?;
+    farewell(&folder, &summary, example);
     Ok(())
 }
 
-/// A question to try next, and the image it is about.
-type Example = (PathBuf, String);
+/// What to try next, as a command line behind the program's name.
+type Example = String;
 
 fn run_vlm(
     mut session: Session,
     device: &Device,
     folder: &mut RunFolder,
     begin: Begin,
-) -> Result<(u64, Option<Example>)> {
+) -> Result<(Summary, Vec<Example>)> {
     settle_recipe(folder, &session.recipe)?;
     let estimate = introduce(&session, device)?;
-    let mut showcase = Showcase::new(&session)?;
+    let peak = peak(device, session.recipe.run.dtype)?;
+    let mut summary = Summary::of(&session.params, device, estimate, peak);
+    summary.write(folder)?;
+    let mut showcase = Showcase::new(&session, folder)?;
     let vlm = session.vlm.clone();
-    let mut course = Course::start(folder, session.recipe.checkpoints.keep)?;
+    let mut course = Course::start(folder, session.recipe.checkpoints.keep, peak)?;
     course.begin(begin)?;
-    if !course.goes_on() {
+    summary.goes_on = course.goes_on();
+    if !summary.goes_on {
         showcase.ask(&vlm, &session.params, "before training")?;
     }
     for phase in Phase::of(&session.recipe) {
@@ -80,26 +90,50 @@ fn run_vlm(
             _ => Ok(()),
         })?;
     }
-    conclude(&session, folder, &mut showcase)?;
-    let example = showcase.example(folder);
-    Ok((estimate, example.map(|(image, question)| (image, question.to_string()))))
+    let watch = course.end();
+    conclude(&session, folder, &mut showcase, watch)?;
+    let path = folder.path().display();
+    let ask = showcase.example(folder).map(|(image, question)| {
+        format!(
+            "generate --model {path} --image {} --prompt {question:?}",
+            image.display()
+        )
+    });
+    let others = [
+        format!("eval --model {path} --seed 1"),
+        "train --recipe recipes/scenes-full.toml".into(),
+    ];
+    Ok((summary, ask.into_iter().chain(others).collect()))
 }
 
-fn run_dual(mut session: DualSession, device: &Device, folder: &mut RunFolder, begin: Begin) -> Result<u64> {
+fn run_dual(
+    mut session: DualSession,
+    device: &Device,
+    folder: &mut RunFolder,
+    begin: Begin,
+) -> Result<(Summary, Vec<Example>)> {
     settle_recipe(folder, &session.recipe)?;
     let estimate = describe(&session, &session.data, device, |trace| session.rehearse(trace))?;
-    let mut course = Course::start(folder, session.recipe.checkpoints.keep)?;
+    let mut summary = Summary::of(&session.params, device, estimate, None);
+    summary.write(folder)?;
+    let mut course = Course::start(folder, session.recipe.checkpoints.keep, None)?;
     course.begin(begin)?;
+    summary.goes_on = course.goes_on();
     for phase in Phase::of(&session.recipe) {
         course.phase(&mut session, phase, &mut |_| Ok(()))?;
     }
+    let mut watch = course.end();
     let figures = session.evaluate()?;
+    watch.evaluated(&figures)?;
     println!("\n{}", table::table(&figures));
     figures_and_curves(&figures, folder)?;
+    similarity::write(&session.comparer(), &session.data, folder)?;
     folder.write("README.md", card::of_dual(&session, &figures).as_bytes())?;
     session.writer()(folder.path(), &session.params)?;
     folder.keep();
-    Ok(estimate)
+    let path = folder.path().display();
+    let next = format!("eval --model {path} --tasks zeroshot --data zeroshot=DIR");
+    Ok((summary, vec![next]))
 }
 
 /// Writes `eval.json` and `loss.svg`.
@@ -140,12 +174,16 @@ fn settle_recipe(folder: &RunFolder, recipe: &Recipe) -> Result<()> {
 }
 
 /// Evaluates the trained model and leaves figures, pictures and the model itself in the folder.
-fn conclude(session: &Session, folder: &mut RunFolder, showcase: &mut Showcase) -> Result<()> {
+fn conclude(session: &Session, folder: &mut RunFolder, showcase: &mut Showcase, mut watch: Watch) -> Result<()> {
     let figures = evaluate(session, &session.vlm, &session.params)?;
-    showcase.ask(&session.vlm, &session.params, "after training")?;
+    watch.evaluated(&figures)?;
+    showcase.conclude(session, folder)?;
     println!("\n{}", table::table(&figures));
     figures_and_curves(&figures, folder)?;
-    showcase.write(session, folder)?;
+    let compares = comparer(&session.vlm, &session.params, &session.prepare);
+    if let (Some(comparer), Some(_)) = (compares, &session.recipe.phase1) {
+        similarity::write(&comparer, &session.data, folder)?;
+    }
     folder.write("README.md", card::card(session, &figures).as_bytes())?;
     session.writer()(folder.path(), &session.params)?;
     save_adapter(session, folder)?;
@@ -293,31 +331,17 @@ fn describe(
     Ok(estimate)
 }
 
-fn farewell(folder: &RunFolder, estimate: u64, begin: Instant, example: Option<Example>) {
+fn farewell(folder: &RunFolder, summary: &Summary, next: Vec<Example>) {
     let path = folder.path().display();
-    if let Some(memory) = memory::resident() {
-        let off = 100.0 * (memory.peak as f64 / estimate as f64 - 1.0);
-        println!(
-            "peak memory {} ({off:+.0} % against the estimate)",
-            memory::size(memory.peak)
-        );
+    if let Some(peak) = summary.peak_memory_bytes {
+        let off = 100.0 * (peak as f64 / summary.estimate_bytes as f64 - 1.0);
+        println!("peak memory {} ({off:+.0} % against the estimate)", memory::size(peak));
     }
-    println!("took        {}", duration(begin.elapsed()));
+    let seconds = Duration::from_secs_f64(summary.seconds.unwrap_or(0.0));
+    println!("took        {}", duration(seconds));
+    println!("in {path}: report.html to look at, eval.json, metrics.jsonl, tensorboard/ and the model");
+    println!("next:");
     // As it was started: after `cargo run` the binary is not on the path.
     let lenslet = std::env::args().next().unwrap_or_else(|| "lenslet".into());
-    match example {
-        Some((image, question)) => {
-            println!("in {path}: loss.svg, samples.md, attention/, eval.json, metrics.jsonl and the model\nnext:");
-            println!(
-                "  {lenslet} generate --model {path} --image {} --prompt {question:?}",
-                image.display()
-            );
-            println!("  {lenslet} eval --model {path} --seed 1");
-            println!("  {lenslet} train --recipe recipes/scenes-full.toml");
-        }
-        None => {
-            println!("in {path}: loss.svg, eval.json, metrics.jsonl and the model\nnext:");
-            println!("  {lenslet} eval --model {path} --tasks zeroshot --data zeroshot=DIR");
-        }
-    }
+    next.iter().for_each(|example| println!("  {lenslet} {example}"));
 }

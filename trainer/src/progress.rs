@@ -1,12 +1,14 @@
 //! Progress on standard error: a bar on a terminal, a plain line every few seconds elsewhere.
 
+use crate::memory;
+use crate::metrics::StepMetrics;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// Time between plain lines.
 const EVERY: Duration = Duration::from_secs(5);
-/// Weight of the newest loss in the one shown.
+/// Weight of the newest value in those shown.
 const SMOOTHING: f64 = 0.1;
 
 /// Shows how far a phase is, its loss, its speed and the time left.
@@ -18,6 +20,10 @@ pub struct Progress {
     done: usize,
     samples: usize,
     loss: Option<f64>,
+    tokens_per_s: Option<f64>,
+    data_wait: Option<f64>,
+    mfu: Option<f64>,
+    memory: Option<u64>,
     started: Instant,
     output: Output,
 }
@@ -40,7 +46,7 @@ impl Progress {
             return progress;
         }
         let bar = ProgressBar::new(steps as u64);
-        let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len}  {msg}");
+        let style = ProgressStyle::with_template("{prefix} {bar:12} {pos}/{len}  {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_prefix(phase.to_string());
         bar.set_position(before as u64);
@@ -66,18 +72,32 @@ impl Progress {
             done: 0,
             samples: 0,
             loss: None,
+            tokens_per_s: None,
+            data_wait: None,
+            mfu: None,
+            memory: None,
             started: Instant::now(),
             output,
         }
+    }
+
+    /// What a step of training was measured at, shown from the next [`Progress::step`] on.
+    pub fn measured(&mut self, line: &StepMetrics) {
+        for (shown, new) in [
+            (&mut self.tokens_per_s, line.tokens_per_s),
+            (&mut self.data_wait, line.data_wait_share),
+            (&mut self.mfu, line.mfu),
+        ] {
+            smooth(shown, new);
+        }
+        self.memory = line.memory_bytes;
     }
 
     /// One more step is done, with this loss if it is the phase's own, over so many images.
     pub fn step(&mut self, loss: Option<f64>, samples: usize) {
         self.done += 1;
         self.samples += samples;
-        if let Some(loss) = loss {
-            self.loss = Some(self.loss.map_or(loss, |shown| shown + SMOOTHING * (loss - shown)));
-        }
+        smooth(&mut self.loss, loss);
         let status = self.status();
         match &mut self.output {
             Output::Bar(bar) => {
@@ -121,12 +141,31 @@ impl Progress {
     }
 
     fn status(&self) -> String {
-        let loss = self.loss.map_or(String::new(), |loss| format!("loss {loss:.3}  "));
         let left = self
             .started
             .elapsed()
             .mul_f64(self.steps.saturating_sub(self.done) as f64 / (self.done - self.before).max(1) as f64);
-        format!("{loss}{:.0} samples/s  ETA {}", self.speed(), duration(left))
+        let share = |name: &str, value: Option<f64>| value.map(|value| format!("{name} {:.0} %", 100.0 * value));
+        let speed = match self.tokens_per_s {
+            Some(tokens) => format!("{tokens:.0} tokens/s"),
+            None => format!("{:.0} samples/s", self.speed()),
+        };
+        let parts = [
+            self.loss.map(|loss| format!("loss {loss:.3}")),
+            Some(speed),
+            share("data wait", self.data_wait),
+            self.memory.map(|bytes| format!("mem {}", memory::size(bytes))),
+            share("MFU", self.mfu),
+            Some(format!("ETA {}", duration(left))),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
+    }
+}
+
+/// Moves what is shown towards what is new.
+fn smooth(shown: &mut Option<f64>, new: Option<f64>) {
+    if let Some(new) = new {
+        *shown = Some(shown.map_or(new, |shown| shown + SMOOTHING * (new - shown)));
     }
 }
 
@@ -183,6 +222,26 @@ mod tests {
             lines[3].starts_with("phase1: 3 steps in ") && !lines[3].contains('\x1b'),
             "{}",
             lines[3]
+        );
+    }
+
+    #[test]
+    fn a_line_of_training_fits_into_a_hundred_columns() {
+        let page = Page::default();
+        let mut progress = Progress::lines("phase2", 12_000, Box::new(page.clone()), Duration::ZERO);
+        progress.measured(&StepMetrics {
+            tokens_per_s: Some(123_456.7),
+            data_wait_share: Some(0.014),
+            memory_bytes: Some(108 << 20),
+            mfu: Some(0.121),
+            ..StepMetrics::default()
+        });
+        progress.step(Some(3.0), 8);
+        let line = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        let expected = "phase2 step 1/12000  loss 3.000  123457 tokens/s  data wait 1 %  mem 108.0 MiB  MFU 12 %  ETA ";
+        assert!(
+            line.starts_with(expected) && line.trim_end().chars().count() <= 100,
+            "{line}"
         );
     }
 

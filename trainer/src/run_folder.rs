@@ -147,7 +147,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// A write that failed, in words: which file, how much it needed, and whether the disk is full.
-fn explain(error: io::Error, path: &Path, bytes: usize) -> Error {
+pub(crate) fn explain(error: io::Error, path: &Path, bytes: usize) -> Error {
     let need = memory::size(bytes as u64);
     let file = path.display();
     match error.kind() {

@@ -160,6 +160,10 @@ impl Trained for Session {
         &self.params
     }
 
+    fn vlm(&self) -> Option<&VlmConfig> {
+        Some(&self.vlm.config)
+    }
+
     fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Next> {
         let Some(training) = phase.training(&self.recipe) else {
             return Ok(Next::Go);

@@ -10,6 +10,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod kernels;
+mod report;
 mod train;
 
 use crate::cli::{Cli, Verb};
@@ -28,6 +29,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Data(verb) => data::run(&verb),
+        Verb::Report(args) => report::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Kernels(verb) => kernels::run(verb),
         Verb::Env => env::run(),

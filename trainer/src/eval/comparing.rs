@@ -6,6 +6,7 @@ use crate::eval::{Figures, figures};
 use crate::phases::align::similarity;
 use anyhow::{Context, Result, bail};
 use engine::{Graph, Params, Tensor, Var};
+use image::RgbImage;
 use model::{DualEncoder, ImageProcessor, QFormer, Texts, Tokenizer, Vit, Vlm};
 
 /// Images or texts computed at once.
@@ -149,6 +150,14 @@ impl<'m> Comparer<'m> {
         })
     }
 
+    /// Images of a source as [`Comparer::add_images`] takes them.
+    ///
+    /// # Errors
+    /// Those of the image processor.
+    pub fn pixels_of<'i>(&self, images: impl IntoIterator<Item = &'i RgbImage>) -> Result<Vec<u8>> {
+        pixels(self.processor, images)
+    }
+
     /// The features of texts.
     pub fn texts<S: AsRef<str>>(&self, texts: &[S]) -> Result<Features> {
         let mut features = Features::default();
@@ -256,7 +265,7 @@ fn own_rows<S: AsRef<str>>(tokenizer: &Tokenizer, texts: &[S]) -> Result<Vec<Vec
 pub fn retrieval(comparer: &Comparer<'_>, pairs: &[Pair]) -> Result<Figures> {
     let mut images = Features::default();
     for batch in pairs.chunks(BATCH) {
-        let pixels = pixels(comparer.processor, batch.iter().map(|pair| &pair.image))?;
+        let pixels = comparer.pixels_of(batch.iter().map(|pair| &pair.image))?;
         comparer.add_images(&pixels, &mut images)?;
     }
     let captions: Vec<&str> = pairs.iter().map(|pair| pair.caption.as_str()).collect();

@@ -85,6 +85,10 @@ impl Objective for Align<'_> {
         })
     }
 
+    fn text_tokens(&self, batch: &Batch) -> usize {
+        batch.texts.lens.iter().map(|&len| len as usize).sum()
+    }
+
     fn together<'p>(&self, parts: &[Batch], graph: &dyn Fn(usize) -> Graph<'p>) -> Result<Option<Vec<Group>>> {
         self.groups(&parts.iter().collect::<Vec<_>>(), self.phase.accumulate, graph)
     }

@@ -38,6 +38,10 @@ pub trait Objective: Sync {
     fn targets<'b>(&self, _: &'b Self::Batch) -> &'b [i32] {
         &[]
     }
+    /// Tokens of text in a part, without padding and without places for images.
+    fn text_tokens(&self, _: &Self::Batch) -> usize {
+        0
+    }
     /// What a step's parts have to know of each other before any of them learns, from a first pass over all; `graph` is the
     /// pass that a part will learn by. None: each part is learned for itself.
     fn together<'p>(&self, _: &[Self::Batch], _: &dyn Fn(usize) -> Graph<'p>) -> Result<Option<Self::Together>> {
@@ -83,6 +87,8 @@ pub struct Step {
     pub accuracy: Option<(usize, usize)>,
     /// Images seen in this step.
     pub samples: usize,
+    /// Tokens of text in it, without padding.
+    pub text_tokens: usize,
     /// Seconds the step took, and of these seconds spent waiting for data.
     pub seconds: (f64, f64),
 }
@@ -141,6 +147,7 @@ pub fn fit<O: Objective>(
                 grad_norm: report.grad_norm,
                 accuracy: sum.accuracy,
                 samples: training.batch_size * training.accumulate,
+                text_tokens: batches.iter().map(|batch| objective.text_tokens(batch)).sum(),
                 seconds: (begin.elapsed().as_secs_f64(), waited),
             };
             if observe(&done, params, optimizer)? == Next::Stop {

@@ -94,6 +94,20 @@ impl Objective for Instruct<'_> {
         }
     }
 
+    fn text_tokens(&self, batch: &Batch) -> usize {
+        match (batch, &self.align) {
+            (Batch::Answers { text, .. }, _) => {
+                let image = self.vlm.config.image_token.map(|id| id as i32);
+                let words = text.ids.iter().zip(&text.segments);
+                words
+                    .filter(|(id, segment)| **segment >= 0 && Some(**id) != image)
+                    .count()
+            }
+            (Batch::Align(batch), Some(align)) => align.text_tokens(batch),
+            (Batch::Align(_), None) => 0,
+        }
+    }
+
     fn together<'p>(&self, parts: &[Batch], graph: &dyn Fn(usize) -> Graph<'p>) -> Result<Option<Vec<align::Group>>> {
         let pairs = parts.iter().map_while(|part| match part {
             Batch::Align(batch) => Some(batch),

@@ -1,5 +1,6 @@
 //! `loss.svg`: one panel per phase, one smooth curve for the loss and one for each of its parts.
 
+use super::curve::{Curve, thin};
 use crate::metrics::StepMetrics;
 use anyhow::{Context, Result, anyhow, ensure};
 use plotters::coord::Shift;
@@ -18,12 +19,6 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(204, 121, 167),
     RGBColor(86, 180, 233),
 ];
-
-struct Curve {
-    name: String,
-    raw: Vec<(f64, f64)>,
-    smooth: Vec<(f64, f64)>,
-}
 
 /// The curves of a run as an SVG file; `parts` names the metrics drawn beside the loss, where a phase has them.
 ///
@@ -57,42 +52,18 @@ fn drawing(error: impl std::fmt::Display) -> anyhow::Error {
 
 /// The loss and those parts that were measured.
 fn curves(steps: &[&StepMetrics], parts: &[&str]) -> Vec<Curve> {
-    let mut curves = vec![curve("loss", steps, |step| Some(step.loss))];
-    for part in parts {
-        curves.push(curve(part, steps, |step| step.parts.get(*part).copied()));
-    }
+    let curve = |name: &str, value: &dyn Fn(&StepMetrics) -> Option<f64>| {
+        let points = steps.iter().filter_map(|step| Some((step.step as f64, value(step)?)));
+        Curve::new(name, points)
+    };
+    let mut curves = vec![curve("loss", &|step| Some(step.loss))];
+    curves.extend(
+        parts
+            .iter()
+            .map(|part| curve(part, &|step| step.parts.get(*part).copied())),
+    );
     curves.retain(|curve| !curve.raw.is_empty());
     curves
-}
-
-/// A metric over the steps, as measured and smoothed: an exponential mean over about a fiftieth of the steps, without
-/// the bias towards its start (Kingma and Ba 2015).
-fn curve(name: &str, steps: &[&StepMetrics], value: impl Fn(&StepMetrics) -> Option<f64>) -> Curve {
-    let points = steps.iter().filter_map(|step| Some((step.step as f64, value(step)?)));
-    let raw: Vec<(f64, f64)> = points.filter(|(_, y)| y.is_finite()).collect();
-    let keep = 1.0 - 1.0 / (1.0 + raw.len() as f64 / 50.0);
-    let (mut sum, mut weight) = (0.0, 0.0);
-    let smooth = raw.iter().map(|(x, y)| {
-        sum = keep * sum + y;
-        weight = keep * weight + 1.0;
-        (*x, sum / weight)
-    });
-    let smooth = smooth.collect();
-    Curve {
-        name: name.into(),
-        raw,
-        smooth,
-    }
-}
-
-/// At most [`POINTS`] of the points, the last among them.
-fn thin(points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> + '_ {
-    let every = points.len().div_ceil(POINTS).max(1);
-    let last = points.len().saturating_sub(1);
-    let chosen = points.iter().enumerate();
-    chosen
-        .filter(move |(i, _)| i % every == 0 || *i == last)
-        .map(|(_, point)| *point)
 }
 
 /// The largest value shown: all smoothed ones, and the measured ones but for the highest hundredth.
@@ -133,13 +104,15 @@ fn draw(panel: &DrawingArea<SVGBackend<'_>, Shift>, phase: &str, curves: &[Curve
         .draw()
         .map_err(drawing)?;
     for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
-        let faint = thin(&curve.raw).map(|(x, y)| (x, y.clamp(0.0, top)));
+        let faint = thin(&curve.raw, POINTS)
+            .into_iter()
+            .map(|(x, y)| (x, y.clamp(0.0, top)));
         chart
             .draw_series(LineSeries::new(faint, colour.mix(0.18)))
             .map_err(drawing)?;
         let end = curve.smooth.last().map_or(0.0, |(_, y)| *y);
         chart
-            .draw_series(LineSeries::new(thin(&curve.smooth), colour.stroke_width(2)))
+            .draw_series(LineSeries::new(thin(&curve.smooth, POINTS), colour.stroke_width(2)))
             .map_err(drawing)?
             .label(format!("{} {end:.3}", curve.name))
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
@@ -171,10 +144,8 @@ mod tests {
                 loss: itc + itm,
                 lr: 1e-3,
                 grad_norm: 1.0,
-                samples_per_s: 1.0,
-                mean_token_accuracy: None,
-                num_tokens: 0,
                 parts: if phase == "phase1" { parts } else { BTreeMap::new() },
+                ..StepMetrics::default()
             }
         };
         (0..count).map(step).collect()
@@ -193,22 +164,6 @@ mod tests {
             assert!(text.contains(word), "{word}");
         }
         assert!(!text.contains("itg") && text.len() < 150_000, "{} bytes", text.len());
-    }
-
-    #[test]
-    fn smoothing_has_no_bias_and_keeps_a_constant() {
-        let constant: Vec<StepMetrics> = (1..=300)
-            .map(|step| StepMetrics {
-                step,
-                loss: 2.0,
-                ..steps("p", 1).remove(0)
-            })
-            .collect();
-        let refs: Vec<&StepMetrics> = constant.iter().collect();
-        let curve = curve("loss", &refs, |step| Some(step.loss));
-        assert!(curve.smooth.iter().all(|(_, y)| (y - 2.0).abs() < 1e-12));
-        let thinned: Vec<_> = thin(&curve.smooth).collect();
-        assert_eq!((thinned.len(), thinned[299].0), (300, 300.0));
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 pub mod attention_png;
 pub mod card;
+pub mod curve;
+pub mod html;
 pub mod loss_svg;
 pub mod samples;
+pub mod summary;
 pub mod table;
+pub mod tensorboard;
 pub mod tree;

@@ -1,18 +1,39 @@
-//! `samples.md`: pictures, questions and answers, to be looked at.
+//! `samples.json` and `samples.md`: pictures, questions and answers, to be looked at.
+
+use serde::{Deserialize, Serialize};
+
+/// What the model said at one time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// `before training`, `halfway` or `after training`.
+    pub when: String,
+    /// The answer.
+    pub answer: String,
+    /// Whether it is right: what was expected, or any description that is true.
+    pub right: bool,
+}
 
 /// One question with what the model said.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
-    /// The picture, relative to the markdown file.
+    /// The picture, relative to the run's folder.
     pub image: String,
-    /// Where the model looked, relative to the markdown file.
+    /// Where the model looked, relative to the run's folder.
     pub attention: Option<String>,
     /// What was asked.
     pub question: String,
     /// What the data say, if anything.
     pub expected: Option<String>,
-    /// What the model said.
-    pub answer: String,
+    /// The answers in the order of training.
+    pub said: Vec<Said>,
+}
+
+impl Shown {
+    /// Takes an answer in, in place of one from the same time.
+    pub fn add(&mut self, said: Said) {
+        self.said.retain(|other| other.when != said.when);
+        self.said.push(said);
+    }
 }
 
 /// A markdown page with one section per sample.
@@ -24,14 +45,12 @@ pub fn markdown(title: &str, samples: &[Shown]) -> String {
             Some(attention) => format!("![picture and where the model looked]({})\n\n", link(attention)),
             None => format!("![picture]({})\n\n", link(&sample.image)),
         };
-        page += &format!("- answer: **{}**\n", escape(&sample.answer));
+        for said in &sample.said {
+            let mark = if said.right { "right" } else { "wrong" };
+            page += &format!("- {}: **{}** ({mark})\n", escape(&said.when), escape(&said.answer));
+        }
         if let Some(expected) = &sample.expected {
-            let mark = if *expected == sample.answer {
-                "the same"
-            } else {
-                "different"
-            };
-            page += &format!("- expected: {} ({mark})\n", escape(expected));
+            page += &format!("- expected: {}\n", escape(expected));
         }
     }
     page
@@ -64,17 +83,23 @@ mod tests {
 
     #[test]
     fn a_sample_shows_picture_question_answer_and_expectation() {
-        let sample = Shown {
+        let said = |when: &str, answer: &str, right| Said {
+            when: when.into(),
+            answer: answer.into(),
+            right,
+        };
+        let mut sample = Shown {
             image: "images/0 (a).png".into(),
             attention: None,
             question: "is *it* <red> ?".into(),
             expected: Some("yes".into()),
-            answer: "no\n".into(),
+            said: vec![said("before training", "yes", true), said("halfway", "no", false)],
         };
+        sample.add(said("halfway", "no\n", false));
         let with_attention = Shown {
             attention: Some("attention/0.png".into()),
             expected: None,
-            answer: " ".into(),
+            said: vec![said("halfway", " ", false)],
             ..sample.clone()
         };
         let expected = "\
@@ -84,14 +109,15 @@ mod tests {
 
 ![picture](images/0%20%28a%29.png)
 
-- answer: **no**
-- expected: yes (different)
+- before training: **yes** (right)
+- halfway: **no** (wrong)
+- expected: yes
 
 ## 2. is \\*it\\* \\<red\\> ?
 
 ![picture and where the model looked](attention/0.png)
 
-- answer: **(nothing)**
+- halfway: **(nothing)** (wrong)
 ";
         assert_eq!(markdown("flags", &[sample, with_attention]), expected);
     }

@@ -24,13 +24,23 @@ impl Table {
         self
     }
 
+    /// The columns' heads.
+    pub fn head(&self) -> &[String] {
+        &self.head
+    }
+
+    /// The rows, each as long as the head.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     fn width(&self, column: usize) -> usize {
         let lines = std::iter::once(&self.head).chain(&self.rows);
         lines.map(|line| line[column].chars().count()).max().unwrap_or(0)
     }
 
     /// Whether every cell that is not empty or a dash is a number, with or without a unit.
-    fn is_numeric(&self, column: usize) -> bool {
+    pub fn is_numeric(&self, column: usize) -> bool {
         let mut cells = self
             .rows
             .iter()

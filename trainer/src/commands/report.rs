@@ -1,0 +1,11 @@
+//! `lenslet report`: a run's page, made again.
+
+use crate::cli::ReportArgs;
+use crate::report::html;
+use anyhow::Result;
+
+pub(super) fn run(args: &ReportArgs) -> Result<()> {
+    html::write(&args.run)?;
+    println!("{}", args.run.join(html::REPORT).display());
+    Ok(())
+}

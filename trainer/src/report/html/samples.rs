@@ -1,0 +1,137 @@
+//! Questions about held-out images: what the model said in the course of training, and where it looked.
+
+use super::picture::picture;
+use super::read::Files;
+use super::{absent, escape};
+use crate::report::samples::Shown;
+
+/// Questions shown at the most.
+const MOST: usize = 32;
+/// When questions are asked.
+const TIMES: [&str; 3] = ["before training", "halfway", "after training"];
+
+pub(super) fn answers(run: &Files) -> String {
+    if run.samples.is_empty() {
+        return absent("No questions were asked: the folder has no samples.json, or eval.samples is 0.");
+    }
+    let cards = run.samples.iter().take(MOST).map(|sample| card(run, sample));
+    let more = match run.samples.len() {
+        all if all > MOST => absent(&format!("These are the first {MOST} of {all}; all are in samples.md.")),
+        _ => String::new(),
+    };
+    format!(
+        "<p>{}</p>\n<div class=\"cards\">\n{}</div>\n{more}",
+        escape(&progress(&run.samples)),
+        cards.collect::<String>()
+    )
+}
+
+/// How many answers were right each time.
+fn progress(samples: &[Shown]) -> String {
+    let count = |when: &&str| {
+        let said: Vec<bool> = samples
+            .iter()
+            .flat_map(|s| &s.said)
+            .filter(|s| s.when == **when)
+            .map(|s| s.right)
+            .collect();
+        let right = said.iter().filter(|right| **right).count();
+        (!said.is_empty()).then(|| format!("{right} of {} {when}", said.len()))
+    };
+    let counts: Vec<String> = TIMES.iter().filter_map(count).collect();
+    match counts.is_empty() {
+        true => "Nothing is answered yet.".into(),
+        false => format!("Right answers: {}.", counts.join(", ")),
+    }
+}
+
+fn card(run: &Files, sample: &Shown) -> String {
+    let asked_halfway = run
+        .samples
+        .iter()
+        .flat_map(|s| &s.said)
+        .any(|said| said.when == TIMES[1]);
+    let expected_halfway = asked_halfway || run.steps.iter().any(|step| step.phase == "phase2");
+    let times = TIMES.iter().filter(|when| **when != TIMES[1] || expected_halfway);
+    let rows = times.map(|when| row(run, sample, when)).collect::<String>();
+    let expected = sample.expected.as_ref().map_or(String::new(), |text| {
+        format!(
+            "<tr><th scope=\"row\">expected</th><td>{}</td><td></td></tr>\n",
+            words(text)
+        )
+    });
+    format!(
+        "<article class=\"card\">\n{}\n<div>\n<h3>{}</h3>\n<table>\n<tbody>\n{rows}{expected}</tbody>\n</table>\n</div>\n</article>\n",
+        picture(
+            &run.folder,
+            &sample.image,
+            &format!("Image of the question: {}", sample.question),
+            320
+        ),
+        words(&sample.question)
+    )
+}
+
+fn row(run: &Files, sample: &Shown, when: &str) -> String {
+    let said = sample.said.iter().find(|said| said.when == when);
+    let cells = match (said, run.is_over()) {
+        (Some(said), _) => {
+            let (class, mark) = if said.right {
+                ("right", "✓ right")
+            } else {
+                ("wrong", "✗ wrong")
+            };
+            format!("<td>{}</td><td class=\"{class}\">{mark}</td>", words(&said.answer))
+        }
+        (None, true) => "<td class=\"muted\">not known: the run was gone on with later</td><td></td>".into(),
+        (None, false) => "<td class=\"muted\">not asked yet</td><td></td>".into(),
+    };
+    format!("<tr><th scope=\"row\">{when}</th>{cells}</tr>\n")
+}
+
+/// A text that may be long or empty.
+fn words(text: &str) -> String {
+    const MOST: usize = 400;
+    match text.trim() {
+        "" => "<span class=\"muted\">(nothing)</span>".into(),
+        text if text.chars().count() > MOST => escape(&text.chars().take(MOST).chain(['…']).collect::<String>()),
+        text => escape(text),
+    }
+}
+
+pub(super) fn attention(run: &Files) -> String {
+    let seen = run
+        .samples
+        .iter()
+        .filter_map(|sample| Some((sample, sample.attention.as_ref()?)));
+    let figures: Vec<String> = seen
+        .take(MOST / 2)
+        .map(|(sample, name)| figure(run, sample, name))
+        .collect();
+    match figures.is_empty() {
+        true => absent(
+            "No pictures of attention: the run is not over, eval.attention is 0, or the decoder sees queries and no patches.",
+        ),
+        false => format!(
+            "<p>Left the image; right, the weight that the question's last token gives each patch, the mean over blocks and \
+             heads: bright where the model looks most.</p>\n<div class=\"figures\">\n{}</div>\n",
+            figures.concat()
+        ),
+    }
+}
+
+fn figure(run: &Files, sample: &Shown, name: &str) -> String {
+    let alt = format!(
+        "Image, and beside it the model's attention over it, asked: {}",
+        sample.question
+    );
+    let answer = sample
+        .said
+        .last()
+        .map_or(String::new(), |said| format!(" → <b>{}</b>", words(&said.answer)));
+    format!(
+        "<figure>\n{}\n<figcaption>{}{answer}</figcaption>\n</figure>\n",
+        picture(&run.folder, name, &alt, 584),
+        words(&sample.question)
+    )
+}

@@ -1,0 +1,99 @@
+//! What a run's steps cost: tokens per second, memory and utilisation, for every step's line; and TensorBoard's copy of it.
+
+use crate::eval::Figures;
+use crate::flops::Flops;
+use crate::memory;
+use crate::metrics::StepMetrics;
+use crate::phases::Phase;
+use crate::phases::fit::Step;
+use crate::recipe::Recipe;
+use crate::report::tensorboard::Board;
+use anyhow::Result;
+use engine::{Device, Kind, Params};
+use model::VlmConfig;
+use std::path::{Path, PathBuf};
+
+/// Where TensorBoard's files lie in a run's folder.
+pub const FOLDER: &str = "tensorboard";
+
+/// What is known of a run beside its losses.
+#[derive(Debug)]
+pub struct Watch {
+    folder: PathBuf,
+    board: Option<Board>,
+    /// FLOP/s the device can do, where that is known.
+    peak: Option<f64>,
+    /// What the model takes in a phase.
+    flops: Option<(Phase, Flops)>,
+}
+
+impl Watch {
+    /// Over the run in `folder`, on a device that can do `peak` FLOP/s.
+    pub fn over(folder: &Path, peak: Option<f64>) -> Watch {
+        Watch {
+            folder: folder.join(FOLDER),
+            board: None,
+            peak,
+            flops: None,
+        }
+    }
+
+    /// Takes up behind the first `step` steps of the run; those that came after are forgotten.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn from_step(&mut self, step: usize) -> Result<()> {
+        self.board = Some(Board::start(&self.folder, step)?);
+        Ok(())
+    }
+
+    /// Completes the line of a step that `phase` took, the run's step number `number`, and hands it to TensorBoard.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn see(
+        &mut self,
+        line: &mut StepMetrics,
+        step: &Step,
+        number: usize,
+        (recipe, config, phase): (&Recipe, Option<&VlmConfig>, Phase),
+        params: &Params,
+    ) -> Result<()> {
+        // What is frozen changes between phases and at no other time.
+        if self.flops.as_ref().is_none_or(|(known, _)| *known != phase) {
+            self.flops = config.map(|config| (phase, Flops::of(recipe, config, params)));
+        }
+        let (seconds, _) = step.seconds;
+        if let Some((_, flops)) = &self.flops {
+            let tokens = step.samples * flops.image_tokens(step.phase) + step.text_tokens;
+            let done = flops.step(step.phase, step.samples, step.text_tokens);
+            line.tokens_per_s = Some(tokens as f64 / seconds.max(1e-9));
+            line.mfu = self.peak.map(|peak| done / seconds.max(1e-9) / peak);
+        }
+        line.memory_bytes = in_use(params.device());
+        self.board()?.step(number, line)
+    }
+
+    /// Hands the evaluation of the trained model to TensorBoard.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn evaluated(&mut self, figures: &Figures) -> Result<()> {
+        self.board()?.figures(figures)
+    }
+
+    fn board(&mut self) -> Result<&mut Board> {
+        match self.board {
+            Some(ref mut board) => Ok(board),
+            None => Ok(self.board.insert(Board::start(&self.folder, 0)?)),
+        }
+    }
+}
+
+/// Bytes this process holds; where another device computes, the most that tensors have held there.
+fn in_use(device: &Device) -> Option<u64> {
+    match device.kind() {
+        Kind::Cpu | Kind::Emulated => memory::resident().map(|resident| resident.current),
+        Kind::Cuda(_) | Kind::Trace => Some(device.memory().peak_reserved as u64),
+    }
+}
