@@ -74,7 +74,7 @@ impl Pretrained {
             pattern: "*".into(),
             lr_scale: 1.0,
             freeze: true,
-            weight_decay: None,
+            ..GroupRule::default()
         }];
         let parts = [(hf::Part::Whole, folder.to_path_buf())];
         let (vlm, params) = hf::assemble(&vlm_config, &parts, device, dtype, 0, (&frozen, 0.0, None))?;

@@ -129,7 +129,7 @@ fn frozen_parameters_keep_every_bit() {
         pattern: pattern.into(),
         lr_scale: 2.0,
         freeze,
-        weight_decay: None,
+        ..GroupRule::default()
     };
     let rules = [
         rule("*lora_*", false),
@@ -170,7 +170,7 @@ fn a_rule_that_fits_nothing_is_an_error() {
         pattern: "vision.*".into(),
         lr_scale: 1.0,
         freeze: true,
-        weight_decay: None,
+        ..GroupRule::default()
     };
     let error = set_groups(&mut params, &[rule], 0.0, None).unwrap_err().to_string();
     assert!(error.contains("vision.*"), "{error}");

@@ -77,7 +77,7 @@ fn adapter(case: &Path, out: &Path, whole: bool) -> Result<()> {
         pattern: pattern.into(),
         lr_scale: 1.0,
         freeze,
-        weight_decay: None,
+        ..GroupRule::default()
     };
     let rules = [rule("*lora_*", false), rule("*", true)];
     let parts: [(Part, PathBuf); 1] = [(Part::Whole, case.to_path_buf())];

@@ -1,6 +1,6 @@
 //! A phase in the course of a run: steps are logged and shown, checkpoints made, signals heeded.
 
-use crate::checkpoint::{Checkpoint, Checkpoints, Place, write_numbers};
+use crate::checkpoint::{Checkpoint, Checkpoints, Place, read_weights, write_numbers};
 use crate::interrupt;
 use crate::metrics::{MetricsLog, StepMetrics};
 use crate::phases::Phase;
@@ -15,8 +15,11 @@ use engine::{Optimizer, Params};
 use model::VlmConfig;
 use std::path::Path;
 
-/// Sees each step, with the weights and the optimiser as the step left them, and says whether to go on.
-pub type Observe<'o> = dyn FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Next> + 'o;
+/// Sees each step, with the weights and the optimiser as the step left them and a measure of weights on held-out data, and
+/// says whether to go on.
+pub type Observe<'o> = dyn FnMut(&Step, &mut Params, &mut Optimizer, &Measure<'_>) -> Result<Next> + 'o;
+/// The phase's loss on held-out data.
+pub type Measure<'m> = dyn Fn(&Params) -> Result<f64> + 'm;
 /// Writes a model and all that is needed to use it into a folder.
 pub type Writer = Box<dyn Fn(&Path, &Params) -> Result<()>>;
 
@@ -27,6 +30,9 @@ pub trait Trained {
 
     /// Its weights.
     fn params(&self) -> &Params;
+
+    /// Its weights, to be changed.
+    fn params_mut(&mut self) -> &mut Params;
 
     /// What it is made of, where it is a vision-language model.
     fn vlm(&self) -> Option<&VlmConfig> {
@@ -143,7 +149,7 @@ impl<'r> Course<'r> {
             error.context(format!("{} stopped; {advice}", phase.name()))
         })?;
         match next {
-            Next::Go => Ok(()),
+            Next::Go | Next::Enough => Ok(()),
             Next::Stop => {
                 let path = self.folder.path().display();
                 let message = format!("stopped as asked; go on with `lenslet train --resume latest --out {path}`");
@@ -163,6 +169,8 @@ impl<'r> Course<'r> {
         let (steps, first) = (steps_of(phase), steps_of(Phase::Align));
         let before = if phase == Phase::Instruct { first } else { 0 };
         let every = model.recipe().checkpoints.every;
+        let rules = phase.training(model.recipe());
+        let (measured, patience) = rules.map_or((0, 0), |training| (training.eval_every, training.patience));
         let place = from.as_ref().map(|(_, place)| place.clone());
         let mut place = place.unwrap_or_else(|| Place::start(phase, 0));
         let mut progress = Progress::new(phase.name(), steps, place.step);
@@ -175,7 +183,7 @@ impl<'r> Course<'r> {
         let config = model.vlm().cloned();
         let (log, checkpoints, folder) = (&mut self.log, &self.checkpoints, &mut *self.folder);
         let watch = &mut self.watch;
-        let next = model.train(phase, from, &mut |step, params, optimizer| {
+        let next = model.train(phase, from, &mut |step, params, optimizer, measure| {
             place.num_tokens += step.accuracy.map_or(0, |(_, all)| all as u64);
             let own = step.phase == phase;
             let number = before + step.step;
@@ -187,6 +195,15 @@ impl<'r> Course<'r> {
                 (&keeper.recipe, config.as_ref(), phase),
                 params,
             )?;
+            let mut better = false;
+            if step.step.checked_rem(measured) == Some(0) {
+                optimizer.swap_average(params)?;
+                let loss = measure(params);
+                optimizer.swap_average(params)?;
+                let loss = loss?;
+                line.parts.insert("eval_loss".into(), loss);
+                better = place.measured(loss, number);
+            }
             log.append(&line)?;
             progress.measured(&line);
             progress.step(own.then_some(step.loss), step.samples);
@@ -194,16 +211,31 @@ impl<'r> Course<'r> {
             if step.step == steps / 2 {
                 halfway(params)?;
             }
-            let (done, asked) = (step.step == steps, interrupt::asked());
-            if done || asked || number.checked_rem(every) == Some(0) {
+            let enough = patience > 0 && place.best.is_some_and(|best| best.since >= patience);
+            let (done, asked) = (step.step == steps || enough, interrupt::asked());
+            place.over = done;
+            if done || asked || better || number.checked_rem(every) == Some(0) {
                 place.metrics_bytes = log.settle()?;
                 let precious = place.best.map(|best| best.checkpoint);
                 checkpoints.save(number, precious, |path| keeper.write(path, &place, params, optimizer))?;
                 folder.keep();
             }
-            Ok(if asked { Next::Stop } else { Next::Go })
+            Ok(match (asked, enough) {
+                (true, _) => Next::Stop,
+                (false, true) => Next::Enough,
+                (false, false) => Next::Go,
+            })
         })?;
         progress.finish();
+        if let (Some(best), true, true) = (place.best, patience > 0, next != Next::Stop) {
+            let best = self.checkpoints.at(best.checkpoint)?;
+            println!(
+                "{}: the best held-out loss is that of {}",
+                phase.name(),
+                best.path.display()
+            );
+            read_weights(&best.path, model.params_mut())?;
+        }
         Ok(next)
     }
 }

@@ -8,7 +8,7 @@ use crate::eval::Figures;
 use crate::eval::comparing::{Comparer, retrieval};
 use crate::phases::Phase;
 use crate::phases::dual::Dual;
-use crate::phases::fit::{Next, fit, optimizer};
+use crate::phases::fit::{Next, fit, measure, optimizer};
 use crate::recipe::{Precision, Recipe, Training};
 use crate::session::{self, Dataset};
 use anyhow::{Context, Result, bail};
@@ -153,6 +153,10 @@ impl Trained for DualSession {
         &self.params
     }
 
+    fn params_mut(&mut self) -> &mut Params {
+        &mut self.params
+    }
+
     fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Next> {
         let Some(training) = phase.training(&self.recipe) else {
             return Ok(Next::Go);
@@ -171,8 +175,27 @@ impl Trained for DualSession {
             processor: &self.processor,
             accumulate: training.accumulate,
         };
-        let next = fit(&objective, &mut self.params, &mut optimizer, &training, seed, observe)?;
-        if next == Next::Go {
+        let measure = |params: &Params| {
+            let source = self.data.held_out(&self.recipe).context("nothing is held out")?;
+            let images = self.recipe.eval.limit.min(source.len());
+            let held_out = Dual {
+                source: &source,
+                ..objective
+            };
+            measure(&held_out, params, images, training.batch_size)
+        };
+        let next = match from {
+            Some((_, place)) if place.over => Next::Enough,
+            _ => fit(
+                &objective,
+                &mut self.params,
+                &mut optimizer,
+                &training,
+                seed,
+                |step, params, optimizer| observe(step, params, optimizer, &measure),
+            )?,
+        };
+        if next != Next::Stop {
             optimizer.swap_average(&mut self.params)?;
         }
         Ok(next)

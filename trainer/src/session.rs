@@ -4,15 +4,15 @@ use crate::checkpoint::{Place, read_numbers};
 use crate::course::{Observe, Trained, Writer};
 use crate::data::corpus::{Corpus, Files, Sample};
 use crate::data::formats::Format;
-use crate::data::scenes::{Scenes, vocabulary};
-use crate::data::{CorpusSource, Features, Prepare, SceneSource, Source};
+use crate::data::scenes::{QuestionWeights, Scenes, vocabulary};
+use crate::data::{Conversation, CorpusSource, Features, Pair, Prepare, SceneSource, Source};
 use crate::phases::Phase;
 use crate::phases::align::Align;
-use crate::phases::fit::{Next, Step, fit, optimizer};
+use crate::phases::fit::{Next, Step, fit, measure, optimizer};
 use crate::phases::instruct::Instruct;
 use crate::recipe::{self, Precision, Recipe, TokenizerKind, Training};
 use crate::start::{Start, grouping};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use engine::{DType, Device, Optimizer, Params};
 use model::{Chat, ImageProcessor, Pretrained, Tokenizer, Vlm, VlmConfig, hf, save_folder, set_groups};
 use std::path::{Path, PathBuf};
@@ -36,6 +36,74 @@ impl Dataset {
         match self {
             Dataset::Scenes(source) => source,
             Dataset::Corpus { train, .. } => train.as_ref(),
+        }
+    }
+}
+
+/// What was kept from training, as a source: always the same, in the same order.
+pub struct HeldOut<'d> {
+    data: &'d Dataset,
+    weights: QuestionWeights,
+}
+
+impl Dataset {
+    /// What was kept from training, if anything was.
+    pub fn held_out(&self, recipe: &Recipe) -> Option<HeldOut<'_>> {
+        let phase = recipe.phase2.as_ref();
+        let weights = phase.map_or(QuestionWeights::EVEN, |phase| phase.questions_end);
+        match self {
+            Dataset::Corpus { heldout: None, .. } => None,
+            data => Some(HeldOut { data, weights }),
+        }
+    }
+}
+
+impl HeldOut<'_> {
+    /// How many there are; scenes are as many as are wanted.
+    pub fn len(&self) -> usize {
+        match self.data {
+            Dataset::Corpus {
+                heldout: Some(corpus), ..
+            } => corpus.samples.len(),
+            _ => usize::MAX,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn sample(&self, index: u64) -> Result<(&Corpus, &Sample)> {
+        let Dataset::Corpus {
+            heldout: Some(corpus), ..
+        } = self.data
+        else {
+            bail!("nothing is held out");
+        };
+        let number = index as usize % corpus.samples.len().max(1);
+        let sample = corpus.samples.get(number).context("nothing is held out")?;
+        Ok((corpus, sample))
+    }
+}
+
+impl Source for HeldOut<'_> {
+    fn pair(&self, index: u64) -> Result<Pair> {
+        match self.data {
+            Dataset::Scenes(source) => Ok(source.scenes.held_out(index)),
+            Dataset::Corpus { .. } => self.sample(index).and_then(|(corpus, sample)| corpus.pair(sample)),
+        }
+    }
+
+    fn conversation(&self, index: u64, _: f64) -> Result<Conversation> {
+        match self.data {
+            Dataset::Scenes(source) => {
+                let SceneSource { turns, independent, .. } = source;
+                Ok(source.scenes.held_out_talk(index, &self.weights, *turns, *independent))
+            }
+            Dataset::Corpus { .. } => self
+                .sample(index)
+                .and_then(|(corpus, sample)| corpus.conversation(sample)),
         }
     }
 }
@@ -107,6 +175,31 @@ impl Session {
         build(&self.recipe, &self.start, device)
     }
 
+    /// The steps of a phase from where the optimiser is.
+    fn fit(
+        &mut self,
+        phase: Phase,
+        training: &Training,
+        optimizer: &mut Optimizer,
+        observe: &mut Observe<'_>,
+    ) -> Result<Next> {
+        let features = self.features(phase)?;
+        let Session {
+            recipe,
+            data,
+            prepare,
+            vlm,
+            params,
+            ..
+        } = self;
+        let (recipe, data, prepare, vlm) = (&*recipe, &*data, &*prepare, &*vlm);
+        let measure = |params: &Params| held_out_loss(recipe, data, prepare, vlm, params, (phase, training));
+        let model = (vlm, params, optimizer);
+        let see =
+            |step: &Step, params: &mut Params, optimizer: &mut Optimizer| observe(step, params, optimizer, &measure);
+        train(recipe, data, prepare, model, features.as_ref(), phase, training, see)
+    }
+
     /// What a phase keeps of the images, if the recipe says that it does.
     fn features(&self, phase: Phase) -> Result<Option<Features>> {
         let wanted = self.recipe.phase2.as_ref().is_some_and(|phase2| phase2.cache_features);
@@ -160,6 +253,10 @@ impl Trained for Session {
         &self.params
     }
 
+    fn params_mut(&mut self) -> &mut Params {
+        &mut self.params
+    }
+
     fn vlm(&self) -> Option<&VlmConfig> {
         Some(&self.vlm.config)
     }
@@ -173,28 +270,12 @@ impl Trained for Session {
         if let Some((folder, place)) = from {
             read_numbers(folder, &self.recipe, place, &mut self.params, &mut optimizer)?;
         }
-        let features = self.features(phase)?;
-        let Session {
-            recipe,
-            data,
-            prepare,
-            vlm,
-            params,
-            ..
-        } = self;
-        let model = (&*vlm, &mut *params, &mut optimizer);
-        let next = train(
-            recipe,
-            data,
-            prepare,
-            model,
-            features.as_ref(),
-            phase,
-            &training,
-            observe,
-        )?;
-        if next == Next::Go {
-            optimizer.swap_average(params)?;
+        let next = match from {
+            Some((_, place)) if place.over => Next::Enough,
+            _ => self.fit(phase, &training, &mut optimizer, observe)?,
+        };
+        if next != Next::Stop {
+            optimizer.swap_average(&mut self.params)?;
         }
         Ok(next)
     }
@@ -290,6 +371,44 @@ fn train(
             fit(&instruct, params, optimizer, training, seed, observe)
         }
         _ => Ok(Next::Go),
+    }
+}
+
+/// A phase's loss on what was kept from training.
+fn held_out_loss(
+    recipe: &Recipe,
+    data: &Dataset,
+    prepare: &Prepare,
+    vlm: &Vlm,
+    params: &Params,
+    (phase, training): (Phase, &Training),
+) -> Result<f64> {
+    let source = data.held_out(recipe).context("nothing is held out")?;
+    let images = recipe.eval.limit.min(source.len());
+    let size = training.batch_size;
+    match (phase, &recipe.phase1, &recipe.phase2) {
+        (Phase::Align, Some(phase), _) => {
+            let align = Align {
+                vlm,
+                source: &source,
+                prepare,
+                phase,
+                seed: recipe.run.seed,
+            };
+            measure(&align, params, images, size)
+        }
+        (Phase::Instruct, _, Some(phase)) => {
+            let instruct = Instruct {
+                vlm,
+                source: &source,
+                prepare,
+                phase,
+                align: None,
+                features: None,
+            };
+            measure(&instruct, params, images, size)
+        }
+        _ => bail!("{} has no such loss", phase.name()),
     }
 }
 

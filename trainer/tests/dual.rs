@@ -29,7 +29,7 @@ fn steps(name: &str, more: &[&str]) -> Vec<Step> {
     let recipe = Recipe::load(&recipe(name), &settings).expect("a recipe");
     let mut session = DualSession::new(recipe, &Device::cpu()).expect("a session");
     let mut steps = Vec::new();
-    let seen = session.train(Phase::Contrast, None, &mut |step, _, _| {
+    let seen = session.train(Phase::Contrast, None, &mut |step, _, _, _| {
         steps.push(step.clone());
         Ok(Next::Go)
     });

@@ -56,7 +56,7 @@ fn steps(device: &Device, precision: &str) -> Vec<Step> {
     let mut session = Session::new(recipe, device).expect("a session");
     let mut steps = Vec::new();
     for phase in [Phase::Align, Phase::Instruct] {
-        let seen = session.train(phase, None, &mut |step, _, _| {
+        let seen = session.train(phase, None, &mut |step, _, _, _| {
             steps.push(step.clone());
             Ok(Next::Go)
         });
@@ -112,7 +112,7 @@ fn only_what_is_logged_comes_back_to_the_host() {
     let mut session = Session::new(recipe, &device).expect("a session");
     for phase in [Phase::Align, Phase::Instruct] {
         let mut before = device.downloads();
-        let seen = session.train(phase, None, &mut |step, _, _| {
+        let seen = session.train(phase, None, &mut |step, _, _, _| {
             let here = device.downloads();
             // The norm and the loss; then the loss's three parts, or the predictions.
             let expected = 2 + if step.phase == Phase::Align { 3 } else { 1 };

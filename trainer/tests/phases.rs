@@ -59,7 +59,7 @@ fn steps_of(phase: Phase, overrides: &[&str]) -> Vec<Step> {
     let recipe = Recipe::parse(RECIPE, Path::new("parts.toml"), &overrides).expect("a recipe");
     let mut session = Session::new(recipe, &Device::cpu()).expect("a session");
     let mut steps = Vec::new();
-    let seen = session.train(phase, None, &mut |step, _, _| {
+    let seen = session.train(phase, None, &mut |step, _, _, _| {
         steps.push(step.clone());
         Ok(Next::Go)
     });

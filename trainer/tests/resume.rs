@@ -240,3 +240,67 @@ fn a_run_is_gone_on_with_as_it_was_begun() {
     finish(&peace, &["run.threads=1"]);
     assert!(outcome(&peace) == before, "a run that is over is only measured again");
 }
+
+/// Held-out losses by the number of their step in phase 2, of a run of 20 steps of phase 1 before.
+fn held_out(run: &Path) -> Vec<(usize, f64)> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics.jsonl");
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let measured = lines
+        .enumerate()
+        .filter_map(|(i, line)| Some((i + 1, line["eval_loss"].as_f64()?)));
+    measured.collect()
+}
+
+#[test]
+fn a_phase_that_gets_no_better_ends_with_its_best_weights_killed_or_not() {
+    // Steps this long lead away again from what the first ones found.
+    let more = [
+        "phase2.lr=0.3",
+        "phase2.eval_every=3",
+        "phase2.patience=2",
+        "phase2.align_every=0",
+        "phase2.ema=0.5",
+        "eval.limit=8",
+    ];
+    let (root, peace) = peace(&more);
+    let losses = held_out(&peace);
+    let (best, _) = losses
+        .iter()
+        .copied()
+        .min_by(|a, b| a.1.total_cmp(&b.1))
+        .expect("measured");
+    let (last, _) = *losses.last().expect("measured");
+    assert!(
+        last < 50 && last == best + 6,
+        "two more measurements after the best: {losses:?}"
+    );
+    let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).expect("a model");
+    let kept = weights(&peace.join(format!("checkpoint-{best}")));
+    assert!(weights(&peace) == kept, "the best checkpoint's weights are the run's");
+    assert!(weights(&peace.join(format!("checkpoint-{last}"))) != kept);
+
+    let run = root.path().join("killed");
+    for number in [21, best, last] {
+        let mut child = start(&run, &more);
+        wait_for(&run, number);
+        child.kill().expect("SIGKILL");
+        child.wait().expect("an end");
+    }
+    finish(&run, &more);
+    assert!(outcome(&run) == outcome(&peace) && held_out(&run) == losses);
+}
+
+#[test]
+fn measuring_what_is_not_there_is_refused_beforehand() {
+    let root = tempfile::tempdir().expect("a folder");
+    let refused = command(&root.path().join("run"), &["phase1.patience=3"])
+        .output()
+        .expect("the binary starts");
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        errors.contains("phase1.patience: counts measurements: set `eval_every`, too"),
+        "{errors}"
+    );
+}

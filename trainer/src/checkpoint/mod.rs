@@ -8,7 +8,7 @@
 mod manifest;
 mod state;
 
-pub use state::{Best, Place, read_numbers, write_numbers};
+pub use state::{Best, Place, read_numbers, read_weights, write_numbers};
 
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};

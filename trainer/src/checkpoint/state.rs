@@ -29,6 +29,8 @@ pub struct Place {
     pub metrics_bytes: u64,
     /// The best held-out loss so far in that phase.
     pub best: Option<Best>,
+    /// Whether the phase is over, be it before its last step.
+    pub over: bool,
 }
 
 /// A held-out loss and where it was reached.
@@ -53,6 +55,25 @@ impl Place {
             num_tokens: 0,
             metrics_bytes,
             best: None,
+            over: false,
+        }
+    }
+
+    /// Takes note of a held-out loss at checkpoint `number`; whether it is the best so far.
+    pub fn measured(&mut self, loss: f64, number: usize) -> bool {
+        match &mut self.best {
+            Some(best) if !(loss < best.loss) => {
+                best.since += 1;
+                false
+            }
+            best => {
+                *best = Some(Best {
+                    loss,
+                    checkpoint: number,
+                    since: 0,
+                });
+                true
+            }
         }
     }
 
@@ -131,6 +152,25 @@ pub fn read_numbers(
     optimizer
         .restore(params, place.step as u64, value)
         .with_context(|| format!("{}: not of this recipe's model", file.path().display()))
+}
+
+/// Reads the weights of a checkpoint alone: their running average where one was kept.
+///
+/// # Errors
+/// As [`read_numbers`].
+pub fn read_weights(folder: &Path, params: &mut Params) -> Result<()> {
+    let file = TensorFile::open(&folder.join(NUMBERS))?;
+    for id in params.ids().filter(|&id| !params.is_frozen(id)).collect::<Vec<_>>() {
+        let name = params.name(id);
+        let average = format!("average.{name}");
+        let kept = match file.shape(&average) {
+            Some(_) => average,
+            None => format!("master.{name}"),
+        };
+        let value = file.tensor(&kept, params.device())?;
+        params.set(id, &value)?;
+    }
+    Ok(())
 }
 
 /// Parameters frozen now that an earlier phase trained, with their names in the file.

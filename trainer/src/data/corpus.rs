@@ -4,7 +4,7 @@ use super::bad_records::{BadRecord, BadRecords};
 use super::formats::{Ask, Format};
 use super::pictures::{Named, Pictures, decode, keeps};
 use super::record::{Found, Record, Select, Turn};
-use super::source::Pair;
+use super::source::{Conversation, Pair};
 use anyhow::{Context, Error, Result, ensure};
 use image::RgbImage;
 use model::ImageProcessor;
@@ -159,15 +159,38 @@ impl Corpus {
     /// # Errors
     /// When an image cannot be read.
     pub fn pairs(&self, count: usize) -> Result<Vec<Pair>> {
-        let pair = |sample: &Sample| {
-            Ok(Pair {
-                image: self.picture(sample)?,
-                caption: sample.turns.first().map(|turn| turn.answer.clone()).unwrap_or_default(),
-                others: sample.captions.clone(),
-                scene: None,
-            })
-        };
-        self.samples.iter().take(count).map(pair).collect()
+        self.samples
+            .iter()
+            .take(count)
+            .map(|sample| self.pair(sample))
+            .collect()
+    }
+
+    /// A sample as a pair of image and caption: its first answer.
+    ///
+    /// # Errors
+    /// When its image cannot be read.
+    pub fn pair(&self, sample: &Sample) -> Result<Pair> {
+        Ok(Pair {
+            image: self.picture(sample)?,
+            caption: sample.turns.first().map(|turn| turn.answer.clone()).unwrap_or_default(),
+            others: sample.captions.clone(),
+            scene: None,
+        })
+    }
+
+    /// A sample as a conversation.
+    ///
+    /// # Errors
+    /// When its images cannot be read.
+    pub fn conversation(&self, sample: &Sample) -> Result<Conversation> {
+        let turns = sample.turns.iter();
+        Ok(Conversation {
+            images: self.pictures(sample)?,
+            places: sample.images.clone(),
+            system: sample.system.clone(),
+            turns: turns.map(|turn| (turn.question.clone(), turn.answer.clone())).collect(),
+        })
     }
 
     /// Counts a sample whose images cannot be read, and names it on the terminal if it is among the first.

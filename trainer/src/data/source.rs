@@ -65,6 +65,25 @@ pub struct SceneSource {
 }
 
 impl Scenes {
+    /// A scene that is kept from training, with questions about it asked as often as `weights` say.
+    pub fn held_out_talk(
+        &self,
+        index: u64,
+        weights: &QuestionWeights,
+        turns: usize,
+        independent: bool,
+    ) -> Conversation {
+        let scene = self.scene(Split::HeldOut, index);
+        let mut rng = self.text_rng(Split::HeldOut, index, 9);
+        let turns = dialogue(&scene, weights, turns, independent, &mut rng);
+        Conversation {
+            images: vec![scene.render(self.image_size)],
+            places: Vec::new(),
+            system: None,
+            turns: turns.into_iter().map(|turn| (turn.question, turn.answer)).collect(),
+        }
+    }
+
     /// A scene that is kept from training, with a caption that is true of it.
     pub fn held_out(&self, index: u64) -> Pair {
         let scene = self.scene(Split::HeldOut, index);

@@ -17,6 +17,8 @@ const AHEAD: usize = 2;
 pub enum Next {
     /// With the next step, if there is one.
     Go,
+    /// The phase is over before its last step.
+    Enough,
     /// Not for now.
     Stop,
 }
@@ -150,12 +152,30 @@ pub fn fit<O: Objective>(
                 text_tokens: batches.iter().map(|batch| objective.text_tokens(batch)).sum(),
                 seconds: (begin.elapsed().as_secs_f64(), waited),
             };
-            if observe(&done, params, optimizer)? == Next::Stop {
-                return Ok(Next::Stop);
+            match observe(&done, params, optimizer)? {
+                Next::Go => {}
+                other => return Ok(other),
             }
         }
         Ok(Next::Go)
     })
+}
+
+/// The mean loss on the first `images` images of an objective's data, in batches of `size`, without dropout.
+///
+/// # Errors
+/// Those of data and of the model.
+pub fn measure<O: Objective>(objective: &O, params: &Params, images: usize, size: usize) -> Result<f64> {
+    let size = size.min(images).max(1);
+    let (mut sum, mut terms) = (0.0, 0.0);
+    for index in 0..(images / size).max(1) {
+        let batch = objective.batch(index as u64, size, 1.0)?;
+        let losses = objective.losses(&Graph::inference(params), &batch, None)?;
+        let weight = objective.weight(&batch);
+        sum += weight * losses.total.tensor().item()?;
+        terms += weight;
+    }
+    Ok(sum / terms.max(f64::MIN_POSITIVE))
 }
 
 /// A step that was not taken: names the losses that are not finite, if it was they.

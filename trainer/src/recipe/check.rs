@@ -3,6 +3,7 @@
 use super::error::Invalid;
 use super::{Data, Phase1, Phase2, Recipe, Source, Tokenizer, TokenizerKind, Training};
 use crate::data::formats::Format;
+use crate::phases::Phase;
 
 /// Checks every value of a recipe.
 pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
@@ -38,6 +39,7 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
     if let Some(phase) = &recipe.phase2 {
         phase2(phase, recipe)?;
     }
+    held_out(recipe)?;
     range("checkpoints.every", recipe.checkpoints.every, 0, usize::MAX)?;
     range("checkpoints.keep", recipe.checkpoints.keep, 1, 10_000)?;
     range("eval.samples", recipe.eval.samples, 0, 10_000)?;
@@ -45,6 +47,20 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
     range("eval.limit", recipe.eval.limit, 0, 10_000_000)?;
     range("eval.batch_size", recipe.eval.batch_size, 1, 65_536)?;
     range("eval.max_tokens", recipe.eval.max_tokens, 1, 65_536)
+}
+
+/// Measuring on held-out data needs some.
+fn held_out(recipe: &Recipe) -> Result<(), Invalid> {
+    let data = &recipe.data;
+    let some = data.source == Source::Scenes || data.heldout_path.is_some() || data.heldout_split.is_some();
+    let measured = Phase::of(recipe).find(|phase| phase.training(recipe).is_some_and(|t| t.eval_every > 0));
+    match measured {
+        Some(phase) if !some => {
+            let message = "there is nothing to measure on: set data.heldout_path or data.heldout_split";
+            Err(Invalid::new(format!("{}.eval_every", phase.name()), message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A name that makes one folder.
@@ -316,6 +332,14 @@ fn training(table: &str, training: &Training) -> Result<(), Invalid> {
     range(key("eps"), training.eps, 1e-20, 1.0)?;
     range(key("clip"), training.clip, 0.0, 1e6)?;
     below_one(key("ema"), training.ema)?;
+    range(key("eval_every"), training.eval_every, 0, usize::MAX)?;
+    range(key("patience"), training.patience, 0, 1_000_000)?;
+    if training.patience > 0 && training.eval_every == 0 {
+        return Err(Invalid::new(
+            key("patience"),
+            "counts measurements: set `eval_every`, too",
+        ));
+    }
     for (index, rule) in training.rules.iter().enumerate() {
         let key = |name: &str| format!("{table}.rules.{index}.{name}");
         if rule.pattern.is_empty() {
@@ -325,6 +349,7 @@ fn training(table: &str, training: &Training) -> Result<(), Invalid> {
             ));
         }
         range(key("lr_scale"), rule.lr_scale, 0.0, 1e6)?;
+        range(key("layer_decay"), rule.layer_decay, 0.0, 1.0)?;
         range(key("weight_decay"), rule.weight_decay.unwrap_or(0.0), 0.0, 1e3)?;
     }
     Ok(())

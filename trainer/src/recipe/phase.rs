@@ -75,6 +75,13 @@ macro_rules! phase {
             /// Recompute each block's activations in the backward pass instead of keeping them. Default false.
             #[serde(default)]
             pub recompute: bool,
+            /// Steps from one measurement of the loss on held-out data to the next (`eval_loss`); 0: none. Default 0.
+            #[serde(default)]
+            pub eval_every: usize,
+            /// Measurements in a row that are no better after which the phase ends; it ends with the best weights in any
+            /// case. 0: it goes to its end and keeps the last. Default 0.
+            #[serde(default)]
+            pub patience: usize,
             $($(#[$doc])* #[serde(default = $default)] pub $field: $type,)*
             /// Parts trained differently.
             #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -102,6 +109,8 @@ macro_rules! phase {
                     ema: self.ema,
                     stochastic_rounding: self.stochastic_rounding,
                     recompute: self.recompute,
+                    eval_every: self.eval_every,
+                    patience: self.patience,
                     rules: self.rules.clone(),
                 }
             }
@@ -192,6 +201,10 @@ pub struct Training {
     pub stochastic_rounding: bool,
     /// Recompute activations in the backward pass.
     pub recompute: bool,
+    /// Steps from one measurement on held-out data to the next; 0: none.
+    pub eval_every: usize,
+    /// Measurements in a row that are no better after which the phase ends; 0: it goes to its end.
+    pub patience: usize,
     /// Parts trained differently; the first match wins.
     pub rules: Vec<GroupRule>,
 }
