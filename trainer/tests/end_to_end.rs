@@ -108,7 +108,11 @@ fn assert_complete(run: &Path) {
     for name in [
         "model.safetensors",
         "loss.svg",
+        "report.html",
         "samples.md",
+        "samples.json",
+        "similarity.json",
+        "summary.json",
         "samples/00.png",
         "attention/00.png",
         "recipe.resolved.toml",
@@ -168,8 +172,11 @@ fn threads_change_no_result() {
     assert_eq!(losses(&one), losses(&two));
     let (mut one, mut two) = (files(&one), files(&two));
     // These hold times and the number of threads; the model card has the recipe in it.
-    for name in ["metrics.jsonl", "recipe.resolved.toml", "README.md"] {
+    for name in ["metrics.jsonl", "recipe.resolved.toml", "README.md", "summary.json", "report.html"] {
         assert!(one.remove(Path::new(name)).is_some() && two.remove(Path::new(name)).is_some());
+    }
+    for files in [&mut one, &mut two] {
+        files.retain(|name, _| !name.starts_with("tensorboard"));
     }
     assert!(one.keys().eq(two.keys()));
     for (name, bytes) in &one {
