@@ -172,7 +172,13 @@ fn threads_change_no_result() {
     assert_eq!(losses(&one), losses(&two));
     let (mut one, mut two) = (files(&one), files(&two));
     // These hold times and the number of threads; the model card has the recipe in it.
-    for name in ["metrics.jsonl", "recipe.resolved.toml", "README.md", "summary.json", "report.html"] {
+    for name in [
+        "metrics.jsonl",
+        "recipe.resolved.toml",
+        "README.md",
+        "summary.json",
+        "report.html",
+    ] {
         assert!(one.remove(Path::new(name)).is_some() && two.remove(Path::new(name)).is_some());
     }
     for files in [&mut one, &mut two] {
