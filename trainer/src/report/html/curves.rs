@@ -153,17 +153,15 @@ fn phases(run: &Files) -> Vec<(f64, String)> {
     found
 }
 
-/// Where steps on a phase's losses begin to be taken among those of a later phase.
+/// Where steps on the first phase's losses begin to be taken in the midst of a later one.
 fn mixed_in(run: &Files, phase: &str) -> Vec<(f64, String)> {
-    let mut behind = run
-        .steps
-        .iter()
-        .skip_while(|step| step.phase != phase)
-        .skip_while(|step| step.phase == phase);
-    let other = behind.next();
+    let mut behind = run.steps.iter().skip_while(|step| step.phase == phase);
+    let other = behind
+        .next()
+        .filter(|_| run.steps.first().is_some_and(|first| first.phase == phase));
     let again = behind.find(|step| step.phase == phase);
-    let mark = other
-        .zip(again)
-        .map(|(other, again)| (again.step as f64, format!("within {}", other.phase)));
-    mark.into_iter().collect()
+    let mark = other.zip(again);
+    mark.map(|(other, again)| (again.step as f64, format!("within {}", other.phase)))
+        .into_iter()
+        .collect()
 }
