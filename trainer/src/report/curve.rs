@@ -12,10 +12,20 @@ pub struct Curve {
 }
 
 impl Curve {
+    /// What has no noise, such as a schedule: shown as it is.
+    pub fn exact(name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Curve {
+        let raw: Vec<(f64, f64)> = points.into_iter().filter(|(_, y)| y.is_finite()).collect();
+        Curve {
+            name: name.into(),
+            smooth: raw.clone(),
+            raw,
+        }
+    }
+
     /// Smooths a metric by an exponential mean over about a fiftieth of the steps, without the bias towards its start
     /// (Kingma and Ba 2015).
     pub fn new(name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Curve {
-        let raw: Vec<(f64, f64)> = points.into_iter().filter(|(_, y)| y.is_finite()).collect();
+        let Curve { name, raw, .. } = Curve::exact(name, points);
         let keep = 1.0 - 1.0 / (1.0 + raw.len() as f64 / 50.0);
         let (mut sum, mut weight) = (0.0, 0.0);
         let smooth = raw.iter().map(|(x, y)| {
@@ -24,7 +34,7 @@ impl Curve {
             (*x, sum / weight)
         });
         Curve {
-            name: name.into(),
+            name,
             smooth: smooth.collect(),
             raw,
         }

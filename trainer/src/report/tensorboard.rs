@@ -3,6 +3,10 @@
 //! Records are framed as TFRecord frames them (length, its masked CRC-32C, bytes, their masked CRC-32C) and hold `Event`
 //! messages in protobuf's wire format. The horizontal axis counts the steps of all phases together, so that it grows
 //! throughout a run, which is what TensorBoard expects.
+//!
+//! A run that goes on from a checkpoint voids the steps behind it. They are cut off from the files, since TensorBoard's
+//! quick reader (`--load_fast=true`) does not heed a `SessionLog`; and a `SessionLog` says so, too, to a TensorBoard that
+//! has read them already.
 
 use crate::eval::Figures;
 use crate::metrics::StepMetrics;

@@ -63,7 +63,8 @@ impl Chart<'_> {
                     axes.points(points)
                 )
             };
-            line("raw", &curve.raw) + &line("smooth", &curve.smooth)
+            let raw = (curve.raw != curve.smooth).then(|| line("raw", &curve.raw));
+            raw.unwrap_or_default() + &line("smooth", &curve.smooth)
         });
         let grid = axes.y_ticks().into_iter().map(|y| {
             let y = axes.place_y(y);
@@ -250,8 +251,8 @@ pub(super) fn number(value: f64) -> String {
         size if size >= 99.95 => format!("{value:.0}"),
         size if size >= 9.995 => trim(format!("{value:.1}")),
         size if size >= 0.9995 => trim(format!("{value:.2}")),
-        size if size >= 0.001 => trim(format!("{value:.4}")),
-        _ => format!("{value:.1e}"),
+        size if size >= 0.00995 => trim(format!("{value:.4}")),
+        _ => format!("{value:.1e}").replace(".0e", "e"),
     }
 }
 
@@ -275,12 +276,12 @@ mod tests {
         for (value, text) in [
             (0.0, "0"),
             (1.5, "1.5"),
-            (0.0015, "0.0015"),
+            (0.0015, "1.5e-3"),
             (123.4, "123"),
             (12_345.0, "12.3k"),
             (2e6, "2M"),
             (-0.5, "-0.5"),
-            (1e-5, "1.0e-5"),
+            (1e-5, "1e-5"),
         ] {
             assert_eq!(number(value), text);
         }

@@ -3,7 +3,6 @@
 use super::absent;
 use super::chart::{Chart, number};
 use super::read::Files;
-use crate::memory as bytes;
 use crate::metrics::StepMetrics;
 use crate::report::curve::Curve;
 
@@ -37,7 +36,7 @@ pub(super) fn loss(run: &Files) -> String {
             title: &format!("Loss of {phase}"),
             about: "Thin as measured, thick smoothed; the parts before they are weighted.",
             curves,
-            marks: &[],
+            marks: &mixed_in(run, &phase),
             format: number,
             may_be_log: true,
         }
@@ -58,68 +57,57 @@ pub(super) fn loss(run: &Files) -> String {
 
 /// The learning rate and the gradient's norm.
 pub(super) fn rate(run: &Files) -> String {
-    let chart = |title, about, curve, may_be_log| over_run(run, title, about, vec![curve], number, may_be_log);
-    let rate = all(run, "learning rate", |step| Some(step.lr));
-    let norm = all(run, "gradient norm", |step| Some(step.grad_norm));
+    let rate = Curve::exact("learning rate", all(run, |step| Some(step.lr)));
+    let norm = Curve::new("gradient norm", all(run, |step| Some(step.grad_norm)));
     framed(
-        chart("Learning rate", "Of groups with factor 1.", rate, false)
-            + &chart("Gradient norm", "L2, before clipping.", norm, true),
+        over_run(run, ("Learning rate", "Of groups with factor 1."), rate, number, false)
+            + &over_run(run, ("Gradient norm", "L2, before clipping."), norm, number, true),
     )
 }
 
 /// Speed, and what the device made of its time.
 pub(super) fn throughput(run: &Files) -> String {
-    let tokens = all(run, "tokens/s", |step| step.tokens_per_s);
-    let samples = all(run, "images/s", |step| Some(step.samples_per_s));
-    let wait = all(run, "data wait", |step| step.data_wait_share.map(|share| 100.0 * share));
-    let mfu = all(run, "MFU", |step| step.mfu.map(|share| 100.0 * share));
+    let share = |value: Option<f64>| value.map(|share| 100.0 * share);
+    let tokens = Curve::new("tokens/s", all(run, |step| step.tokens_per_s));
+    let samples = Curve::new("images/s", all(run, |step| Some(step.samples_per_s)));
+    let wait = Curve::new("data wait", all(run, |step| share(step.data_wait_share)));
+    let mfu = Curve::new("MFU", all(run, |step| share(step.mfu)));
+    let (of_tokens, of_images) = ("Of images and texts, without padding.", "Seen by the model.");
+    let of_mfu = "What the model's products need, over what the device can do at the most.";
     framed(
-        over_run(
-            run,
-            "Tokens per second",
-            "Of images and texts, without padding.",
-            vec![tokens],
-            number,
-            false,
-        ) + &over_run(run, "Images per second", "", vec![samples], number, false)
+        over_run(run, ("Tokens per second", of_tokens), tokens, number, false)
+            + &over_run(run, ("Images per second", of_images), samples, number, false)
             + &over_run(
                 run,
-                "Waiting for data",
-                "Share of a step's time.",
-                vec![wait],
+                ("Waiting for data", "Share of a step's time."),
+                wait,
                 percent,
                 false,
             )
-            + &over_run(
-                run,
-                "Model FLOP/s utilisation",
-                "What the model's products need, over what the device can do at the most.",
-                vec![mfu],
-                percent,
-                false,
-            ),
+            + &over_run(run, ("Model FLOP/s utilisation", of_mfu), mfu, percent, false),
     )
 }
 
 /// Memory step by step.
 pub(super) fn memory(run: &Files) -> String {
-    let held = all(run, "memory", |step| step.memory_bytes.map(|bytes| bytes as f64));
+    const MIB: f64 = (1 << 20) as f64;
+    let held = Curve::exact("memory", all(run, |step| Some(step.memory_bytes? as f64 / MIB)));
+    let about = "Of the process on a CPU; on a GPU the most that tensors have held there.";
     let chart = over_run(
         run,
-        "Memory",
-        "Of the process on a CPU; on a GPU the most that tensors have held there.",
-        vec![held],
-        |value| bytes::size(value.max(0.0) as u64),
+        ("Memory", about),
+        held,
+        |value| format!("{} MiB", number(value)),
         false,
     );
     match (chart.is_empty(), run.steps.is_empty()) {
-        (true, false) => absent("The system does not say how much memory was held."),
+        (true, false) => absent("How much memory the steps took is not known: metrics.jsonl does not say."),
         _ => framed(chart),
     }
 }
 
 fn percent(value: f64) -> String {
-    format!("{} %", number(value))
+    format!("{} %", (10.0 * value).round() / 10.0)
 }
 
 fn framed(charts: String) -> String {
@@ -130,29 +118,24 @@ fn framed(charts: String) -> String {
 }
 
 /// A metric over all steps of the run, counted through.
-fn all(run: &Files, name: &str, value: impl Fn(&StepMetrics) -> Option<f64>) -> Curve {
+fn all(run: &Files, value: impl Fn(&StepMetrics) -> Option<f64>) -> impl Iterator<Item = (f64, f64)> {
     let points = run.steps.iter().enumerate();
-    Curve::new(
-        name,
-        points.filter_map(|(i, step)| Some((i as f64 + 1.0, value(step)?))),
-    )
+    points.filter_map(move |(i, step)| Some((i as f64 + 1.0, value(step)?)))
 }
 
 fn over_run(
     run: &Files,
-    title: &str,
-    about: &str,
-    curves: Vec<Curve>,
+    (title, about): (&str, &str),
+    curve: Curve,
     format: fn(f64) -> String,
     may_be_log: bool,
 ) -> String {
     let marks: Vec<(f64, String)> = phases(run).into_iter().skip(1).collect();
-    let marks = &marks;
     Chart {
         title,
         about,
-        curves,
-        marks,
+        curves: vec![curve],
+        marks: &marks,
         format,
         may_be_log,
     }
@@ -168,4 +151,17 @@ fn phases(run: &Files) -> Vec<(f64, String)> {
         }
     }
     found
+}
+
+/// Where steps on the first phase's losses begin to be taken in the midst of a later one.
+fn mixed_in(run: &Files, phase: &str) -> Vec<(f64, String)> {
+    let mut behind = run.steps.iter().skip_while(|step| step.phase == phase);
+    let other = behind
+        .next()
+        .filter(|_| run.steps.first().is_some_and(|first| first.phase == phase));
+    let again = behind.find(|step| step.phase == phase);
+    let mark = other.zip(again);
+    mark.map(|(other, again)| (again.step as f64, format!("within {}", other.phase)))
+        .into_iter()
+        .collect()
 }

@@ -34,8 +34,8 @@ pub(super) fn section(run: &Files) -> String {
     format!(
         "<p>{}</p>\n<figure>\n<div class=\"wide\" tabindex=\"0\">\n<table class=\"matrix\">\n\
          <thead><tr><th scope=\"col\"><span class=\"unseen\">image</span></th>{}</tr></thead>\n<tbody>\n{}</tbody>\n</table>\n</div>\n\
-         <figcaption>Scores of held-out images (rows) and captions (columns, under the images they were written of): darker is \
-         more alike. Each image's own caption has a frame; a dot marks the caption that it is most like.</figcaption>\n</figure>\n\
+         <figcaption>Scores of held-out images (rows) and captions (columns, under the images they were written of): the \
+         stronger the colour, the more alike. Each image's own caption has a frame; a dot marks the caption that it is most like.</figcaption>\n</figure>\n\
          <details>\n<summary>The captions</summary>\n<ol class=\"captions\">\n{}</ol>\n</details>\n",
         found_own(found),
         heads.collect::<String>(),

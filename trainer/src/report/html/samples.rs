@@ -6,7 +6,7 @@ use super::{absent, escape};
 use crate::report::samples::Shown;
 
 /// Questions shown at the most.
-const MOST: usize = 32;
+const MOST: usize = 24;
 /// When questions are asked.
 const TIMES: [&str; 3] = ["before training", "halfway", "after training"];
 
@@ -105,7 +105,7 @@ pub(super) fn attention(run: &Files) -> String {
         .iter()
         .filter_map(|sample| Some((sample, sample.attention.as_ref()?)));
     let figures: Vec<String> = seen
-        .take(MOST / 2)
+        .take(MOST / 3)
         .map(|(sample, name)| figure(run, sample, name))
         .collect();
     match figures.is_empty() {

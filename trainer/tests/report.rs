@@ -1,0 +1,65 @@
+//! `report.html` of a whole run: made at its end, made again from its files, and looked at in a browser where there is one.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn lenslet(arguments: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_lenslet")).args(arguments).output();
+    let output = output.expect("the binary starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    output
+}
+
+/// Has Chromium judge the page, by `tests/report_page.py`.
+fn look(page: &Path) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/report_page.py");
+    match Command::new("python3").arg(script).arg(page).output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout);
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{errors}");
+            println!("{said}");
+        }
+        Err(error) => println!("no python3 here ({error}): the page was not looked at"),
+    }
+}
+
+#[test]
+fn a_run_ends_with_a_page_that_can_be_made_again() {
+    let root = tempfile::tempdir().expect("a folder");
+    let run = root.path().join("tiny");
+    let out = run.to_str().expect("UTF-8");
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recipes/tiny.toml");
+    lenslet(&["train", "--recipe", recipe.to_str().expect("UTF-8"), "--out", out]);
+    let page = run.join("report.html");
+    let made = fs::read_to_string(&page).expect("report.html");
+    for part in [
+        "Loss of phase1",
+        "Loss of phase2",
+        "MFU",
+        "halfway",
+        "where the model looks",
+        "find their own caption",
+    ] {
+        assert!(made.contains(part), "{part}");
+    }
+    let remade = String::from_utf8(lenslet(&["report", "--run", out]).stdout).expect("UTF-8");
+    assert!(remade.trim_end().ends_with("report.html"), "{remade}");
+    assert!(
+        fs::read_to_string(&page).expect("report.html") == made,
+        "made again it is the same"
+    );
+    look(&page);
+
+    // What data say is shown and never run.
+    let samples = run.join("samples.json");
+    let text = fs::read_to_string(&samples).expect("samples.json");
+    let question = "is there a yellow triangle ?";
+    assert!(text.contains(question), "{text}");
+    let harm = "<script>alert(1)</script><img src=x onerror='alert(2)'><style>*{display:none}</style>".repeat(3);
+    fs::write(&samples, text.replace(question, &harm)).expect("written");
+    lenslet(&["report", "--run", out]);
+    look(&page);
+}
