@@ -206,6 +206,8 @@ pub enum Source {
     Folder,
     /// Tar shards, read in place.
     Webdataset,
+    /// Parquet files, if this was built with them.
+    Parquet,
 }
 
 impl Source {
@@ -219,6 +221,7 @@ impl Source {
             Source::Coco => Some(Format::Coco),
             Source::Folder => Some(Format::Folder),
             Source::Webdataset => Some(Format::Webdataset),
+            Source::Parquet => Some(Format::Parquet),
         }
     }
 }
