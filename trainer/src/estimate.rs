@@ -3,7 +3,7 @@
 use crate::memory;
 use crate::recipe::Training;
 use anyhow::Result;
-use engine::Device;
+use engine::{Device, Params};
 
 /// Steps rehearsed per phase: texts differ in length, and with them the buffers.
 const STEPS: usize = 6;
@@ -22,6 +22,21 @@ pub fn peak(device: &Device, rehearse: impl FnOnce(&Device) -> Result<()>) -> Re
     let held = memory::resident().map_or(0, |resident| resident.peak);
     let threads = rayon::current_num_threads() as u64;
     Ok(held + tensors.saturating_sub(device.memory().reserved as u64) + threads * PER_THREAD)
+}
+
+/// What of that is known before a step is taken: bytes by what they are for.
+pub fn parts(params: &Params, training: &Training) -> Vec<(&'static str, u64)> {
+    let (all, trained) = params.count();
+    let (wide, narrow) = (params.dtype().accumulator().size(), params.dtype().size());
+    let low = if wide == narrow { 0 } else { trained * narrow };
+    let average = if training.ema > 0.0 { trained * wide } else { 0 };
+    [
+        ("weights", trained * wide + low + (all - trained) * narrow),
+        ("gradients", trained * wide * training.shards),
+        ("optimiser", 2 * trained * wide + average),
+    ]
+    .map(|(name, bytes)| (name, bytes as u64))
+    .into()
 }
 
 /// The few steps of a phase that are rehearsed.

@@ -216,6 +216,8 @@ pub enum Source {
     Folder,
     /// Tar shards, read in place.
     Webdataset,
+    /// Parquet files, if this was built with them.
+    Parquet,
 }
 
 impl Source {
@@ -229,6 +231,7 @@ impl Source {
             Source::Coco => Some(Format::Coco),
             Source::Folder => Some(Format::Folder),
             Source::Webdataset => Some(Format::Webdataset),
+            Source::Parquet => Some(Format::Parquet),
         }
     }
 }

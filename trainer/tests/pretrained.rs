@@ -249,6 +249,43 @@ fn packed_batches_and_those_of_similar_length_learn() {
 }
 
 #[test]
+fn records_of_several_images_train_where_images_stand_within_the_text() {
+    let root = parts();
+    let record = |i: usize| {
+        let part = |text: &str| json!({ "type": "text", "text": text });
+        let (first, second) = (format!("{i}.png"), format!("{}.png", (i + 1) % 6));
+        let image = json!({ "type": "image" });
+        json!({ "images": [first, second], "messages": [
+            { "role": "user", "content": [part("what is "), image, part(" it "), image] },
+            { "role": "assistant", "content": if i.is_multiple_of(2) { "red blue" } else { "blue red" } },
+        ] })
+    };
+    let lines: Vec<String> = (0..6).map(|i| record(i).to_string()).collect();
+    let path = root.path().join("two.jsonl");
+    fs::write(&path, lines.join("\n")).expect("written");
+    let path = format!("data.path={}", text(&path));
+    let settings = ["data.source=messages", &path];
+    train(root.path(), "plain", &settings);
+    let packed = [&settings[..], &["phase2.packing=true", "phase2.cache_features=true"]].concat();
+    train(root.path(), "packed", &packed);
+    let of = |run: &str| losses(&root.path().join(run));
+    for (plain, packed) in of("plain").iter().zip(of("packed")) {
+        assert!((plain / packed - 1.0).abs() < 1e-4, "{plain} {packed}");
+    }
+    let (recipe, out) = (root.path().join("recipe.toml"), root.path().join("out"));
+    let mut arguments = vec!["train", "--recipe", text(&recipe), "--out", text(&out)];
+    for setting in settings.iter().chain(&["phase2.independent_turns=true"]) {
+        arguments.extend(["--set", setting]);
+    }
+    let refused = lenslet(&arguments, &root.path().join("cache"));
+    let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        errors.contains("two.jsonl:1: record `line 1`: image: 2 images; this run takes one"),
+        "{errors}"
+    );
+}
+
+#[test]
 fn what_does_not_go_together_is_said() {
     let root = parts();
     let recipe = root.path().join("recipe.toml");

@@ -1,5 +1,7 @@
 //! Images on disk, found by name in a folder, a zip or tar shards.
 
+#[cfg(feature = "parquet")]
+use super::parquet::Tables;
 use super::shards::{Shards, is_pattern};
 use anyhow::{Context, Result, anyhow, ensure};
 use image::RgbImage;
@@ -25,6 +27,8 @@ enum Store {
     Folder,
     Zip(Mutex<ZipArchive<BufReader<File>>>),
     Shards(Shards),
+    #[cfg(feature = "parquet")]
+    Tables(Tables),
 }
 
 impl ImageSource {
@@ -34,6 +38,10 @@ impl ImageSource {
     /// # Errors
     /// When `path` is none of them, or cannot be read.
     pub fn open(path: &Path) -> Result<ImageSource> {
+        #[cfg(feature = "parquet")]
+        if path.extension().is_some_and(|ending| ending == "parquet") {
+            return Ok(ImageSource::of_tables(path, Tables::open(path)?));
+        }
         let store = if is_pattern(path) && !path.is_dir() {
             Store::Shards(Shards::open(path, |_, _| ())?)
         } else {
@@ -62,6 +70,15 @@ impl ImageSource {
         }
     }
 
+    /// Parquet files that are open already.
+    #[cfg(feature = "parquet")]
+    pub(super) fn of_tables(path: &Path, tables: Tables) -> ImageSource {
+        ImageSource {
+            path: path.to_owned(),
+            store: Store::Tables(tables),
+        }
+    }
+
     /// The decoded image called `name`, `(height, width)` as in the file.
     ///
     /// # Errors
@@ -85,6 +102,8 @@ impl ImageSource {
     fn describe(&self, name: &str) -> String {
         match &self.store {
             Store::Shards(_) => name.to_string(),
+            #[cfg(feature = "parquet")]
+            Store::Tables(_) => name.to_string(),
             _ => self.path.join(name).display().to_string(),
         }
     }
@@ -125,6 +144,8 @@ impl ImageSource {
                 let member = member.with_context(|| format!("{name}: not in {}", self.path.display()))?;
                 return shards.read(member, MAX_FILE);
             }
+            #[cfg(feature = "parquet")]
+            Store::Tables(tables) => bytes = tables.read(name)?,
         }
         ensure!(
             bytes.len() as u64 <= MAX_FILE,

@@ -4,10 +4,15 @@ pub mod bad_records;
 pub mod corpus;
 mod corpus_source;
 mod features;
+mod files;
 pub mod filter;
 pub mod formats;
+#[cfg(feature = "parquet")]
+mod guard;
 pub mod images;
 pub mod order;
+#[cfg(feature = "parquet")]
+mod parquet;
 pub mod pictures;
 mod prepare;
 pub mod record;

@@ -1,6 +1,7 @@
 //! Tar archives whose members are read where they lie, nothing unpacked: their headers are read once, the data between
 //! them passed over.
 
+use super::files::in_folder;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -190,17 +191,7 @@ fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
         true => pattern.parent().unwrap_or(Path::new("")),
         false => pattern,
     };
-    if all || folder.is_dir() {
-        let about = || format!("{}: cannot be read", folder.display());
-        let mut paths = Vec::new();
-        for entry in std::fs::read_dir(folder).with_context(about)? {
-            let path = entry.with_context(about)?.path();
-            if path.extension().is_some_and(|ending| ending == "tar") {
-                paths.push(path);
-            }
-        }
-        ensure!(!paths.is_empty(), "{}: no .tar files in this folder", folder.display());
-        paths.sort();
+    if let Some(paths) = in_folder(folder, "tar")? {
         return Ok(paths);
     }
     let text = pattern.to_string_lossy();

@@ -3,19 +3,24 @@
 mod coco;
 mod completion;
 mod fault;
+mod fields;
 mod folder;
 mod json;
 mod llava;
 mod messages;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod talk;
 mod webdataset;
 
+use super::bad_records::BadRecord;
 use super::images::ImageSource;
-use super::record::{Found, Select};
+use super::record::{Content, Found, Record, Select};
 pub(crate) use json::bytes;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use fault::Fault;
 use std::path::Path;
 
 /// How a data set is kept.
@@ -33,6 +38,8 @@ pub enum Format {
     Folder,
     /// Tar shards of images with their texts.
     Webdataset,
+    /// Parquet files of images with their texts.
+    Parquet,
 }
 
 /// What is asked about images that come with captions or classes only.
@@ -63,12 +70,13 @@ impl Format {
             Format::Coco => "coco",
             Format::Folder => "folder",
             Format::Webdataset => "webdataset",
+            Format::Parquet => "parquet",
         }
     }
 
     /// Whether images lie beside the records, under a path of their own.
     pub fn has_images(self) -> bool {
-        !matches!(self, Format::Folder | Format::Webdataset)
+        !matches!(self, Format::Folder | Format::Webdataset | Format::Parquet)
     }
 
     /// Whether records may say which split they belong to.
@@ -87,6 +95,16 @@ impl Format {
                 let (found, shards) = webdataset::records(path, select, ask)?;
                 Ok((found, ImageSource::of_shards(path, shards)))
             }
+            #[cfg(feature = "parquet")]
+            Format::Parquet => {
+                let (found, tables) = parquet::records(path, select, ask)?;
+                Ok((found, ImageSource::of_tables(path, tables)))
+            }
+            #[cfg(not(feature = "parquet"))]
+            Format::Parquet => bail!(
+                "{}: this lenslet was built without Parquet; build it with `--features parquet`",
+                path.display()
+            ),
             _ => {
                 let images = images.context("the images' folder or archive is missing")?;
                 let images = ImageSource::open(images)?;
@@ -105,8 +123,29 @@ impl Format {
             Format::Messages => json::records(bytes, file, select, &messages::content),
             Format::Completion => json::records(bytes, file, select, &completion::content),
             Format::Coco => coco::records(bytes, file, select, &ask.question),
-            Format::Folder | Format::Webdataset => anyhow::bail!("{}: not a file of records", file.display()),
+            _ => bail!("{}: not a file of records", file.display()),
         }
+    }
+}
+
+/// Adds what is known of the sample `id`: good, broken, without an image or, where there is no content, of another split.
+fn add(found: &mut Found, file: &Path, id: String, content: Result<Option<Content>, Fault>) {
+    match content {
+        Ok(Some(content)) if content.images.is_empty() => found.text_only += 1,
+        Ok(Some(content)) => found.records.push(Record {
+            line: 0,
+            id,
+            bytes: None,
+            content,
+        }),
+        Ok(None) => found.other_splits += 1,
+        Err(fault) => found.bad.add(BadRecord {
+            file: file.to_owned(),
+            line: 0,
+            id: Some(id),
+            field: fault.field,
+            message: fault.message,
+        }),
     }
 }
 

@@ -276,6 +276,12 @@ fn samples_of_a_shard_are_the_files_of_one_name() {
         ("6.txt", b" "),
         ("7.json", b"{"),
         ("7.png", b"p"),
+        ("8.png", b"p"),
+        ("8.webp", b"p"),
+        (
+            "8.json",
+            br#"{"texts": [{"user": "<image> or <image>?", "assistant": "the first"}]}"#,
+        ),
     ])
     .unwrap();
     let said: Vec<(&str, &str, &str)> = found
@@ -294,14 +300,15 @@ fn samples_of_a_shard_are_the_files_of_one_name() {
         [
             ("s.tar/d/1", "s.tar/d/1.jpg", "a cat"),
             ("s.tar/d/2", "s.tar/d/2.seg.png", "a"),
-            ("s.tar/3", "s.tar/3.png", "three")
+            ("s.tar/3", "s.tar/3.png", "three"),
+            ("s.tar/8", "s.tar/8.png", "the first")
         ]
     );
-    assert_eq!((found.text_only, found.bad.count), (1, 3));
+    assert_eq!((found.text_only, found.bad.count), (1, 3), "{}", found.bad.list());
     let list = found.bad.list();
     for expected in [
-        "`s.tar/5`: neither a .txt",
-        "`s.tar/6`: txt: says nothing",
+        "`s.tar/5`: no conversations, messages",
+        "`s.tar/6`: caption: says nothing",
         "`s.tar/7`: not JSON",
     ] {
         assert!(list.contains(expected), "{list}");

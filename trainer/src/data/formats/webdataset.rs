@@ -1,14 +1,12 @@
 //! WebDataset: tar shards in which the files of a sample have one name up to its first dot, `0001.jpg` and `0001.txt`. Beside
 //! the image there is a caption (`.txt`), or a record (`.json`) of any of the other formats' fields or with a `caption`.
 
-use super::fault::{Fault, fault, kind};
+use super::fault::{Fault, fault};
 use super::json::{self, Object};
-use super::{Ask, completion, llava, messages};
-use crate::data::bad_records::BadRecord;
-use crate::data::record::{Content, Found, Record, Select};
+use super::{Ask, add, fields};
+use crate::data::record::{Content, Found, Select};
 use crate::data::shards::{Member, Shards};
 use anyhow::Result;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -50,23 +48,8 @@ pub(super) fn records(pattern: &Path, select: &Select, ask: &Ask) -> Result<(Fou
             break;
         }
         let key = sample.key.clone();
-        match content(sample, &shards, select, ask, &mut splits) {
-            Ok(Some(content)) if content.images.is_empty() => found.text_only += 1,
-            Ok(Some(content)) => found.records.push(Record {
-                line: 0,
-                id: key,
-                bytes: None,
-                content,
-            }),
-            Ok(None) => found.other_splits += 1,
-            Err(fault) => found.bad.add(BadRecord {
-                file: pattern.to_owned(),
-                line: 0,
-                id: Some(key),
-                field: fault.field,
-                message: fault.message,
-            }),
-        }
+        let content = content(sample, &shards, select, ask, &mut splits);
+        add(&mut found, pattern, key, content);
     }
     json::check_any(&found, pattern, select, &splits)?;
     Ok((found, shards))
@@ -101,39 +84,10 @@ fn content(
     if !json::is_wanted(&record, select, splits)? {
         return Ok(None);
     }
-    let said = ["conversations", "messages", "prompt"]
-        .into_iter()
-        .find(|field| record.contains_key(*field));
-    let Some(said) = said else {
-        let caption = match (sample.text, record.get("caption").or(record.get("text"))) {
-            (Some(member), _) => String::from_utf8_lossy(&read("txt", member)?).into_owned(),
-            (None, Some(Value::String(caption))) => caption.clone(),
-            (None, Some(other)) => return fault("caption", format!("expected text, found {}", kind(Some(other)))),
-            (None, None) => {
-                return fault(
-                    "",
-                    "neither a .txt nor a .json with conversations, messages, prompt or caption",
-                );
-            }
-        };
-        let caption = caption.trim().to_string();
-        if caption.is_empty() {
-            return fault("txt", "says nothing");
-        }
-        let mut images = sample.images.into_iter();
-        return Ok(Some(match (images.next(), images.next()) {
-            (Some(image), None) => Content::captioned(image, &ask.question, vec![caption]).unwrap_or_default(),
-            (None, _) => Content::default(),
-            _ => return fault("image", "several images with one caption"),
-        }));
-    };
-    // The images are those beside it, whatever the record calls them.
     let mut record = record;
-    record.remove("image");
-    record.insert("images".into(), sample.images.into());
-    Ok(Some(match said {
-        "conversations" => llava::content(&record)?,
-        "messages" => messages::content(&record)?,
-        _ => completion::content(&record)?,
-    }))
+    if let Some(member) = sample.text {
+        let text = String::from_utf8_lossy(&read("txt", member)?).into_owned();
+        record.entry("caption").or_insert(text.into());
+    }
+    fields::content(record, sample.images, ask).map(Some)
 }
