@@ -186,6 +186,14 @@ impl Device {
         self.downloads.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Bytes of a GPU's own memory that nobody holds; None where tensors lie in the host's.
+    ///
+    /// # Errors
+    /// When the driver does not say.
+    pub fn free_memory(&self) -> Result<Option<usize>> {
+        self.gpu().map_or(Ok(None), Gpu::free_memory)
+    }
+
     /// The pool's counters.
     pub fn memory(&self) -> MemoryUse {
         self.pool.lock().expect("no panic while the pool is locked").usage

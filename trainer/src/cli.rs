@@ -262,6 +262,10 @@ pub struct TrainArgs {
     /// Device in place of the recipe's.
     #[arg(long)]
     pub device: Option<String>,
+    /// Make batches as large as fit into the memory that is free, with as many images a step: what is taken from a batch is
+    /// accumulated, which changes nothing that is learned.
+    #[arg(long, conflicts_with_all = ["resume", "dry_run"])]
+    pub auto_batch: bool,
     /// Start each of a GPU's kernels by itself, to compare: otherwise a step that has come before is one CUDA graph.
     #[arg(long)]
     pub no_graph: bool,

@@ -83,9 +83,9 @@ impl DualSession {
     ///
     /// # Errors
     /// Those the run itself would meet.
-    pub fn rehearse(&self, trace: &Device) -> Result<()> {
-        let (model, mut params) = build(&self.model.config, &self.recipe.run, trace)?;
-        if let Some(training) = Phase::Contrast.training(&self.recipe) {
+    pub fn rehearse(&self, recipe: &Recipe, trace: &Device) -> Result<()> {
+        let (model, mut params) = build(&self.model.config, &recipe.run, trace)?;
+        if let Some(training) = Phase::Contrast.training(recipe) {
             let few = few(training);
             let mut optimizer = optimizer(&params, &few, 0)?;
             let objective = self.objective(&model, &few);

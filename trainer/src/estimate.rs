@@ -1,12 +1,14 @@
 //! How much memory a run will take, told before it begins.
 
 use crate::memory;
-use crate::recipe::Training;
-use anyhow::Result;
+use crate::recipe::{Recipe, Training};
+use anyhow::{Result, ensure};
 use engine::{Device, Params};
 
 /// Steps rehearsed per phase: texts differ in length, and with them the buffers.
 const STEPS: usize = 6;
+/// The share of free memory that batches may take: an estimate may be some per cent off.
+const SHARE: f64 = 0.85;
 /// What the rehearsal cannot see: stacks and packing buffers of the threads that compute.
 const PER_THREAD: u64 = 6 << 20;
 
@@ -16,12 +18,62 @@ const PER_THREAD: u64 = 6 << 20;
 /// # Errors
 /// Those the run itself would meet.
 pub fn peak(device: &Device, rehearse: impl FnOnce(&Device) -> Result<()>) -> Result<u64> {
+    Ok(in_all(tensors(rehearse)?, device))
+}
+
+/// Bytes that tensors take of it.
+fn tensors(rehearse: impl FnOnce(&Device) -> Result<()>) -> Result<u64> {
     let trace = Device::trace();
     rehearse(&trace)?;
-    let tensors = trace.memory().peak_reserved as u64;
+    Ok(trace.memory().peak_reserved as u64)
+}
+
+fn in_all(tensors: u64, device: &Device) -> u64 {
     let held = memory::resident().map_or(0, |resident| resident.peak);
     let threads = rayon::current_num_threads() as u64;
-    Ok(held + tensors.saturating_sub(device.memory().reserved as u64) + threads * PER_THREAD)
+    held + tensors.saturating_sub(device.memory().reserved as u64) + threads * PER_THREAD
+}
+
+/// Makes the batches of every phase as large as fits into the memory that is free, with as many images a step as before:
+/// what is taken from a batch is accumulated.
+///
+/// # Errors
+/// Those of `rehearse`, which is called with each choice; when not even single images fit.
+pub fn fit_batches(
+    recipe: &mut Recipe,
+    device: &Device,
+    rehearse: impl Fn(&Recipe, &Device) -> Result<()>,
+) -> Result<()> {
+    for (batch, accumulate, _) in recipe.batches() {
+        (*batch, *accumulate) = (*batch * *accumulate, 1);
+    }
+    loop {
+        let needed = tensors(|trace| rehearse(recipe, trace))?;
+        let (needed, free) = match device.free_memory()? {
+            Some(free) => (needed, free as u64 + device.memory().reserved as u64),
+            None => {
+                let held = memory::resident().map_or(0, |resident| resident.current);
+                (
+                    in_all(needed, device),
+                    memory::available().unwrap_or(u64::MAX).saturating_add(held),
+                )
+            }
+        };
+        if needed as f64 <= SHARE * free as f64 {
+            return Ok(());
+        }
+        let mut halved = false;
+        for (batch, accumulate, shards) in recipe.batches() {
+            if *batch % 2 == 0 && *batch / 2 % shards == 0 {
+                (*batch, *accumulate, halved) = (*batch / 2, *accumulate * 2, true);
+            }
+        }
+        let (needed, free) = (memory::size(needed), memory::size(free));
+        ensure!(
+            halved,
+            "the smallest batches need {needed}, {free} is free; phaseN.recompute = true or a smaller model needs less"
+        );
+    }
 }
 
 /// What of that is known before a step is taken: bytes by what they are for.
@@ -47,5 +99,56 @@ pub fn few(training: Training) -> Training {
         // Side by side, shards hold as much as the whole batch; their own gradients are left out.
         shards: 1,
         ..training
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn recipe() -> Recipe {
+        let text = "[run]\nname = \"fit\"\n[data]\nsource = \"scenes\"\n[model.qformer]\n\
+                    [phase1]\nsteps = 1\nbatch_size = 6\naccumulate = 4\nshards = 2\nlr = 1e-3\n\
+                    [phase2]\nsteps = 1\nbatch_size = 5\naccumulate = 3\nlr = 1e-3\n";
+        Recipe::parse(text, Path::new("fit.toml"), &[]).unwrap()
+    }
+
+    fn sizes(recipe: &mut Recipe) -> Vec<(usize, usize)> {
+        recipe
+            .batches()
+            .map(|(batch, accumulate, _)| (*batch, *accumulate))
+            .collect()
+    }
+
+    /// As much as a model might take that needs so many bytes for each image of its largest batch.
+    fn takes(recipe: &Recipe, trace: &Device, each: usize) -> Result<()> {
+        let largest = recipe.clone().batches().map(|(batch, ..)| *batch).max().unwrap_or(0);
+        let _held = trace.allocate(each * largest)?;
+        Ok(())
+    }
+
+    #[test]
+    fn batches_grow_to_what_fits_and_steps_keep_their_images() {
+        let mut small = recipe();
+        fit_batches(&mut small, &Device::cpu(), |recipe, trace| takes(recipe, trace, 1)).unwrap();
+        assert_eq!(sizes(&mut small), [(24, 1), (15, 1)]);
+
+        let free = memory::available().unwrap_or(1 << 34) as usize;
+        let mut large = recipe();
+        fit_batches(&mut large, &Device::cpu(), |recipe, trace| {
+            takes(recipe, trace, free / 18)
+        })
+        .unwrap();
+        assert_eq!(sizes(&mut large), [(12, 2), (15, 1)], "15 do not halve");
+
+        let refused = fit_batches(&mut recipe(), &Device::cpu(), |recipe, trace| {
+            takes(recipe, trace, free)
+        });
+        let text = refused.unwrap_err().to_string();
+        assert!(
+            text.starts_with("the smallest batches need ") && text.contains("recompute"),
+            "{text}"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::course::{Course, Trained};
 use crate::dual::DualSession;
-use crate::estimate;
+use crate::estimate::{self, fit_batches};
 use crate::eval::comparing::comparer;
 use crate::eval::{Figures, corpus, scenes::SceneEval, table};
 use crate::interrupt;
@@ -10,7 +10,6 @@ use crate::memory;
 use crate::metrics::read;
 use crate::peak::peak;
 use crate::phases::Phase;
-use crate::phases::fit::Next;
 use crate::progress::duration;
 use crate::recipe::Recipe;
 use crate::report::summary::Summary;
@@ -38,12 +37,12 @@ pub enum Begin {
     At(usize),
 }
 
-/// Trains as `recipe` says on `device` and leaves everything in the folder `out`.
+/// Trains as `recipe` says on `device` and leaves everything in the folder `out`. `fit_memory`: in batches as large as fit.
 ///
 /// # Errors
 /// Whatever goes wrong; a new folder in which nothing is complete is removed. [`crate::interrupt::Stopped`] when a signal
 /// asked to stop.
-pub fn run(recipe: Recipe, device: &Device, out: &Path, begin: Begin) -> Result<()> {
+pub fn run(recipe: Recipe, device: &Device, out: &Path, begin: Begin, fit_memory: bool) -> Result<()> {
     let started = Instant::now();
     interrupt::listen()?;
     let mut folder = match begin {
@@ -51,8 +50,26 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path, begin: Begin) -> Result<
         Begin::Latest | Begin::At(_) => RunFolder::reopen(out)?,
     };
     let (mut summary, example) = match recipe.dual {
-        Some(_) => run_dual(DualSession::new(recipe, device)?, device, &mut folder, begin)?,
-        None => run_vlm(Session::new(recipe, device)?, device, &mut folder, begin)?,
+        Some(_) => {
+            let mut session = DualSession::new(recipe, device)?;
+            if fit_memory {
+                let mut recipe = session.recipe.clone();
+                fit_batches(&mut recipe, device, |recipe, trace| session.rehearse(recipe, trace))?;
+                session.recipe = recipe;
+            }
+            run_dual(session, device, &mut folder, begin)?
+        }
+        None => {
+            let mut session = Session::new(recipe, device)?;
+            if fit_memory {
+                let mut recipe = session.recipe.clone();
+                fit_batches(&mut recipe, device, |recipe, trace| {
+                    rehearse(&session, recipe, trace, |_, _| ())
+                })?;
+                session.recipe = recipe;
+            }
+            run_vlm(session, device, &mut folder, begin)?
+        }
     };
     summary.seconds = Some(started.elapsed().as_secs_f64());
     summary.peak_memory_bytes = memory::resident().map(|memory| memory.peak);
@@ -113,7 +130,9 @@ fn run_dual(
     begin: Begin,
 ) -> Result<(Summary, Vec<Example>)> {
     settle_recipe(folder, &session.recipe)?;
-    let estimate = describe(&session, &session.data, device, |trace| session.rehearse(trace))?;
+    let estimate = describe(&session, &session.data, device, |trace| {
+        session.rehearse(&session.recipe, trace)
+    })?;
     let mut summary = Summary::of(&session.params, device, estimate, None);
     summary.write(folder)?;
     let mut course = Course::start(folder, session.recipe.checkpoints.keep, None)?;
@@ -213,7 +232,9 @@ fn save_adapter(session: &Session, folder: &RunFolder) -> Result<()> {
 pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
     if recipe.dual.is_some() {
         let session = DualSession::new(recipe, device)?;
-        describe(&session, &session.data, device, |trace| session.rehearse(trace))?;
+        describe(&session, &session.data, device, |trace| {
+            session.rehearse(&session.recipe, trace)
+        })?;
         plan(&session.recipe);
         let caption = session.data.source().pair(0)?.caption;
         let ids = session.tokenizer.tokenize(&caption, true)?;
@@ -221,7 +242,16 @@ pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
         return Ok(());
     }
     let session = Session::new(recipe, device)?;
-    introduce(&session, device)?;
+    describe(&session, &session.data, device, |trace| {
+        println!("parts       {}", modules(&session.params));
+        rehearse(&session, &session.recipe, trace, |phase, parts| {
+            let parts: Vec<String> = parts
+                .iter()
+                .map(|(name, bytes)| format!("{name} {}", memory::size(*bytes)))
+                .collect();
+            println!("{:<12}{}, and activations", phase.name(), parts.join(", "));
+        })
+    })?;
     plan(&session.recipe);
     let conversation = session.data.source().conversation(0, 0.0)?;
     println!("one sample, with what is learned in brackets:");
@@ -293,15 +323,49 @@ fn taught(phase: Phase, session: &Session, vlm: &Vlm, params: &Params) -> Result
 /// Prints what will be done and returns the memory it should take in all, in bytes.
 fn introduce(session: &Session, device: &Device) -> Result<u64> {
     describe(session, &session.data, device, |trace| {
-        let (vlm, mut params) = session.model_on(trace)?;
-        for phase in Phase::of(&session.recipe) {
-            if let Some(training) = phase.training(&session.recipe) {
-                let few = estimate::few(training);
-                session.train_model(&vlm, &mut params, phase, &few, |_, _, _| Ok(Next::Go))?;
-            }
-        }
-        evaluate(session, &vlm, &params).map(|_| ())
+        rehearse(session, &session.recipe, trace, |_, _| ())
     })
+}
+
+/// A few steps of every phase and the evaluation, on a device that only counts memory; `seen` is told what each phase takes
+/// for weights, gradients and optimiser.
+fn rehearse(
+    session: &Session,
+    recipe: &Recipe,
+    trace: &Device,
+    mut seen: impl FnMut(Phase, Vec<(&'static str, u64)>),
+) -> Result<()> {
+    let (vlm, mut params) = session.model_on(trace)?;
+    for phase in Phase::of(recipe) {
+        if let Some(training) = phase.training(recipe) {
+            let few = estimate::few(training.clone());
+            session.train_model(&vlm, &mut params, recipe, phase, &few)?;
+            seen(phase, estimate::parts(&params, &training));
+        }
+    }
+    evaluate(session, &vlm, &params).map(|_| ())
+}
+
+/// Parameters by the first part of their names, and how many of them are trained in the first phase.
+fn modules(params: &Params) -> String {
+    let mut parts: Vec<(&str, usize, usize)> = Vec::new();
+    for id in params.ids() {
+        let (module, size) = (
+            params.name(id).split('.').next().unwrap_or_default(),
+            params.shape(id).elements(),
+        );
+        let trained = if params.is_frozen(id) { 0 } else { size };
+        match parts.iter_mut().find(|(name, ..)| *name == module) {
+            Some((_, all, moving)) => (*all, *moving) = (*all + size, *moving + trained),
+            None => parts.push((module, size, trained)),
+        }
+    }
+    let shown = parts.iter().map(|(name, all, moving)| match moving {
+        0 => format!("{name} {all} (frozen)"),
+        moving if moving == all => format!("{name} {all}"),
+        _ => format!("{name} {all} ({moving} trained)"),
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// Prints device, parameters, data and memory; see [`estimate::peak`].

@@ -356,6 +356,21 @@ impl Recipe {
         }
     }
 
+    /// Of each phase there is: its batch size, how many batches are accumulated, and the shards a batch is cut into.
+    pub fn batches(&mut self) -> impl Iterator<Item = (&mut usize, &mut usize, usize)> {
+        let contrast = self.contrast.as_mut();
+        let contrast = contrast.map(|p| (&mut p.batch_size, &mut p.accumulate, p.shards));
+        let phase1 = self
+            .phase1
+            .as_mut()
+            .map(|p| (&mut p.batch_size, &mut p.accumulate, p.shards));
+        let phase2 = self
+            .phase2
+            .as_mut()
+            .map(|p| (&mut p.batch_size, &mut p.accumulate, p.shards));
+        [contrast, phase1, phase2].into_iter().flatten()
+    }
+
     /// The recipe with every default spelled out; reading it back gives the same recipe.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("every field of a checked recipe has a TOML form")

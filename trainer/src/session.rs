@@ -212,22 +212,21 @@ impl Session {
         }
     }
 
-    /// Trains one phase of a model of this recipe with other settings.
+    /// Trains a model of this recipe in a phase of another with other settings.
     pub fn train_model(
         &self,
         vlm: &Vlm,
         params: &mut Params,
+        recipe: &Recipe,
         phase: Phase,
         training: &Training,
-        observe: impl FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Next>,
     ) -> Result<Next> {
-        let Session {
-            recipe, data, prepare, ..
-        } = self;
+        let Session { data, prepare, .. } = self;
         group(params, training)?;
         let mut optimizer = optimizer(params, training, seed_of(phase, recipe))?;
         let model = (vlm, params, &mut optimizer);
-        train(recipe, data, prepare, model, None, phase, training, observe)
+        let see = |_: &Step, _: &mut Params, _: &mut Optimizer| Ok(Next::Go);
+        train(recipe, data, prepare, model, None, phase, training, see)
     }
 }
 

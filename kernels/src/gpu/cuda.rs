@@ -53,6 +53,11 @@ impl Cuda {
         })
     }
 
+    /// Bytes of the GPU's memory that nobody holds.
+    pub(super) fn free_memory(&self) -> Result<usize> {
+        Ok(self.context.memory()?.0)
+    }
+
     pub(super) fn multiprocessors(&self) -> usize {
         self.context.properties().multiprocessors as usize
     }

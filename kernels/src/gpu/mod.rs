@@ -159,6 +159,14 @@ impl Gpu {
         self.after_all(Runner::synchronize)
     }
 
+    /// Bytes of a real GPU's memory that nobody holds.
+    pub(crate) fn free_memory(&self) -> Result<Option<usize>> {
+        match &self.runner {
+            Runner::Cuda(cuda) => cuda.free_memory().map(Some),
+            Runner::Emulated(_) => Ok(None),
+        }
+    }
+
     /// Whether it has the module's instructions.
     fn runs(&self, module: &Module) -> bool {
         match &self.runner {

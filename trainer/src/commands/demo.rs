@@ -20,6 +20,6 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
     }
     let out = args.out.unwrap_or_else(|| PathBuf::from("runs/demo"));
     compute::with_threads(args.compute.threads, || {
-        pipeline::run(recipe, &device, &out, Begin::New)
+        pipeline::run(recipe, &device, &out, Begin::New, false)
     })
 }

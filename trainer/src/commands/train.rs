@@ -34,6 +34,6 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
             return pipeline::dry_run(recipe, &device);
         }
         let out = args.out.unwrap_or_else(|| Path::new("runs").join(&recipe.run.name));
-        pipeline::run(recipe, &device, &out, begin)
+        pipeline::run(recipe, &device, &out, begin, args.auto_batch)
     })
 }
