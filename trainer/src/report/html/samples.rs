@@ -111,7 +111,7 @@ fn words(text: &str) -> String {
     let first = |most: usize| text.chars().take(most).collect::<String>();
     match count {
         0 => "<span class=\"muted\">(nothing)</span>".into(),
-        ..=LONG => escape(text),
+        1..=LONG => escape(text),
         _ => format!(
             "<details><summary>{}…</summary>{}{}</details>",
             escape(&first(LONG / 2)),
