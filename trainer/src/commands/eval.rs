@@ -53,11 +53,11 @@ fn held_out(args: &EvalArgs, device: &Device) -> Result<()> {
 
 fn tasks(args: &EvalArgs, device: &Device) -> Result<()> {
     let wanted = wanted(args)?;
-    if let Some(output) = &args.output {
-        report::check(output)?;
-    }
     let subject = Subject::open(&args.model, device, args.dtype.map_or(DType::F32, DType::from))?;
     let ready = runner::prepare(&subject, &wanted)?;
+    if let Some(output) = &args.output {
+        report::make(output)?;
+    }
     let settings = Settings {
         batch_size: args.batch_size,
         max_tokens: args.max_tokens,
@@ -78,6 +78,10 @@ fn tasks(args: &EvalArgs, device: &Device) -> Result<()> {
 
 /// The tasks in the order they were named, each with what the command line says of it.
 fn wanted(args: &EvalArgs) -> Result<Vec<Wanted>> {
+    let twice = |i: &usize| args.tasks[..*i].contains(&args.tasks[*i]);
+    if let Some(i) = (0..args.tasks.len()).find(twice) {
+        bail!("--tasks: `{}` is named twice", args.tasks[i].text());
+    }
     let (data, images, prompts) = (
         by_task("--data", &args.data, false)?,
         by_task("--images", &args.images, true)?,

@@ -3,7 +3,6 @@
 use super::pictures::blank;
 use super::tasks::{Item, Setup, View};
 use anyhow::{Context, Result, bail};
-use image::RgbImage;
 use model::{Generation, Generator, Request};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -43,10 +42,8 @@ impl Setup<'_> {
             let prompt = self.subject.prompt(&item.question, image)?;
             let room = generator.room(&prompt)?;
             if room == 0 {
-                bail!(
-                    "no room for an answer to `{}`: it is as long as the model's longest text",
-                    item.question
-                );
+                let start: String = item.question.chars().take(60).collect();
+                bail!("no room for an answer to `{start}…`: with its image it is as long as the model's longest text");
             }
             let settings = Generation {
                 max_new: max_new.min(room),
@@ -70,22 +67,19 @@ impl Setup<'_> {
         }
         let names: Vec<&str> = items.iter().map(|item| item.image.as_str()).collect();
         let (images, places) = self.images(&names, view)?;
-        let params = self.subject.params();
-        let pixels = self
-            .subject
-            .processor()
-            .batch(&images, params.device(), params.dtype())?;
-        generator.see(&pixels)?;
+        let (processor, params) = (self.subject.processor(), self.subject.params());
+        generator.see(&processor.tensor(&images.concat(), params.device(), params.dtype())?)?;
         Ok(places.into_iter().map(Some).collect())
     }
 
-    /// The images of these names as a view shows them, each once, and which is which name's.
-    pub(super) fn images(&self, names: &[&str], view: View) -> Result<(Vec<RgbImage>, Vec<usize>)> {
+    /// The pixels of images of these names as a view shows them, each once, and which are which name's.
+    pub(super) fn images(&self, names: &[&str], view: View) -> Result<(Vec<Vec<u8>>, Vec<usize>)> {
+        let processor = self.subject.processor();
         if view == View::Blank {
-            return Ok((vec![blank(self.subject.processor())], vec![0; names.len()]));
+            return Ok((vec![processor.bytes([&blank(processor)])?], vec![0; names.len()]));
         }
         let (distinct, places) = distinct(names);
-        Ok((self.pictures.load(&distinct)?, places))
+        Ok((self.pictures.pixels(&distinct, processor)?, places))
     }
 }
 

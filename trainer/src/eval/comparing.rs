@@ -6,7 +6,6 @@ use crate::eval::{Figures, figures};
 use crate::phases::align::similarity;
 use anyhow::{Context, Result, bail};
 use engine::{Graph, Params, Tensor, Var};
-use image::RgbImage;
 use model::{DualEncoder, DualKind, ImageProcessor, QFormer, Texts, Tokenizer, Vit, Vlm};
 
 /// Images or texts computed at once.
@@ -140,14 +139,10 @@ impl<'m> Comparer<'m> {
         matches!(self.kind, Kind::QFormer(..))
     }
 
-    /// Adds the features of images to `features`, one batch at a time.
-    pub fn add_images<'i>(
-        &self,
-        images: impl IntoIterator<Item = &'i RgbImage>,
-        features: &mut Features,
-    ) -> Result<()> {
+    /// Adds the features of images to `features`, one batch at a time: pixels (batch, size, size, 3).
+    pub fn add_images(&self, pixels: &[u8], features: &mut Features) -> Result<()> {
         let graph = Graph::inference(self.params);
-        let pixels = self.pixels(&graph, images)?;
+        let pixels = self.pixels(&graph, pixels)?;
         features.extend(&match self.kind {
             Kind::QFormer(vision, qformer) => qformer.itc_features(&graph, &vision.forward(&graph, &pixels)?)?,
             Kind::Dual(dual) => dual.image_features(&graph, &pixels, &mut |_| {})?,
@@ -190,18 +185,19 @@ impl<'m> Comparer<'m> {
         Ok(rows)
     }
 
-    /// For each image and text, whether the matching head takes them for a pair.
+    /// For each image, pixels (size, size, 3), and text, whether the matching head takes them for a pair.
     ///
     /// # Errors
     /// When the model has none.
-    pub fn matches(&self, pairs: &[(&RgbImage, &str)]) -> Result<Vec<bool>> {
+    pub fn matches(&self, pairs: &[(&[u8], &str)]) -> Result<Vec<bool>> {
         let Kind::QFormer(vision, qformer) = self.kind else {
             bail!("a dual encoder has no matching head");
         };
         let mut found = Vec::with_capacity(pairs.len());
         for batch in pairs.chunks(BATCH) {
             let graph = Graph::inference(self.params);
-            let pixels = self.pixels(&graph, batch.iter().map(|(image, _)| *image))?;
+            let pixels = batch.iter().map(|(pixels, _)| *pixels).collect::<Vec<_>>().concat();
+            let pixels = self.pixels(&graph, &pixels)?;
             let texts: Vec<&str> = batch.iter().map(|(_, text)| *text).collect();
             let image = vision.forward(&graph, &pixels)?;
             let logits = qformer
@@ -213,19 +209,13 @@ impl<'m> Comparer<'m> {
         Ok(found)
     }
 
-    fn pixels<'i>(&self, graph: &Graph<'_>, images: impl IntoIterator<Item = &'i RgbImage>) -> Result<Var> {
-        let bytes = self.processor.bytes(images)?;
-        let pixels = self
-            .processor
-            .tensor(&bytes, self.params.device(), self.params.dtype())?;
-        Ok(graph.input(pixels))
+    fn pixels(&self, graph: &Graph<'_>, pixels: &[u8]) -> Result<Var> {
+        let (device, dtype) = (self.params.device(), self.params.dtype());
+        Ok(graph.input(self.processor.tensor(pixels, device, dtype)?))
     }
 
     /// Texts as ids, the longest cut to what fits.
     fn rows<S: AsRef<str>>(&self, texts: &[S]) -> Result<Texts> {
-        if !self.as_published {
-            return Ok(Texts::for_matching(self.tokenizer, texts)?);
-        }
         let (most, padded) = match self.kind {
             Kind::QFormer(_, qformer) => (qformer.config().max_position_embeddings, false),
             Kind::Dual(dual) => (
@@ -234,13 +224,12 @@ impl<'m> Comparer<'m> {
             ),
         };
         let pad = self.tokenizer.specials().pad;
-        let row = |text: &S| {
-            let mut ids = self.tokenizer.tokenize(text.as_ref(), true)?;
-            let last = *ids.last().context("a text without a token")?;
+        let fitted = |mut ids: Vec<u32>| {
+            let last = ids.last().copied().context("a text without a token")?;
             if ids.len() > most {
+                ids.truncate(most);
                 // What ends a text stays at its end.
-                ids.truncate(most - 1);
-                ids.push(last);
+                ids[most - 1] = last;
             }
             if padded {
                 // SigLIP reads its texts at the last of all places.
@@ -248,8 +237,27 @@ impl<'m> Comparer<'m> {
             }
             Ok(ids)
         };
-        Ok(Texts::pad(&texts.iter().map(row).collect::<Result<Vec<_>>>()?, pad))
+        let rows = match self.as_published {
+            true => texts
+                .iter()
+                .map(|text| Ok(self.tokenizer.tokenize(text.as_ref(), true)?))
+                .collect::<Result<_>>()?,
+            false => own_rows(self.tokenizer, texts)?,
+        };
+        Ok(Texts::pad(
+            &rows.into_iter().map(fitted).collect::<Result<Vec<_>>>()?,
+            pad,
+        ))
     }
+}
+
+/// Texts as Lenslet's own Q-Formers read them, each by itself.
+fn own_rows<S: AsRef<str>>(tokenizer: &Tokenizer, texts: &[S]) -> Result<Vec<Vec<u32>>> {
+    let whole = Texts::for_matching(tokenizer, texts)?;
+    let rows = whole.ids.chunks(whole.tokens.max(1)).zip(&whole.lens);
+    Ok(rows
+        .map(|(row, &len)| row[..len as usize].iter().map(|&id| id as u32).collect())
+        .collect())
 }
 
 /// R@1, R@5 and R@10 both ways among `pairs`, from a Q-Former's features. A caption that is true of several images counts
@@ -257,7 +265,8 @@ impl<'m> Comparer<'m> {
 pub fn retrieval(comparer: &Comparer<'_>, pairs: &[Pair]) -> Result<Figures> {
     let mut images = Features::default();
     for batch in pairs.chunks(BATCH) {
-        comparer.add_images(batch.iter().map(|pair| &pair.image), &mut images)?;
+        let pixels = comparer.processor.bytes(batch.iter().map(|pair| &pair.image))?;
+        comparer.add_images(&pixels, &mut images)?;
     }
     let captions: Vec<&str> = pairs.iter().map(|pair| pair.caption.as_str()).collect();
     let scored = Scored {

@@ -27,7 +27,7 @@ impl Setup<'_> {
         let mut features = Features::default();
         for batch in unique.chunks(self.batch_size) {
             let (images, _) = self.images(batch, view)?;
-            comparer.add_images(&images, &mut features)?;
+            comparer.add_images(&images.concat(), &mut features)?;
             (self.progress)(features.len(), unique.len());
         }
         Ok(features.select(&places))
@@ -46,7 +46,7 @@ impl Setup<'_> {
             let pairs = batch
                 .iter()
                 .zip(places)
-                .map(|((_, text), place)| (&images[place], *text));
+                .map(|((_, text), place)| (images[place].as_slice(), *text));
             found.extend(comparer.matches(&pairs.collect::<Vec<_>>())?);
             (self.progress)(found.len(), names.len());
         }

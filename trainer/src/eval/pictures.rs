@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use zip::ZipArchive;
 
 /// A folder or a zip of images.
@@ -45,18 +45,23 @@ impl Pictures {
 
     /// Whether there is an image of this name.
     pub fn has(&self, name: &str) -> bool {
+        let within = Path::new(name)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
         match &self.names {
             Some(names) => names.contains(name),
-            None => self.path.join(name).is_file(),
+            None => within && self.path.join(name).is_file(),
         }
     }
 
-    /// Images by name, decoded side by side.
+    /// Images by name at the size of a processor, each (size, size, 3): decoded side by side, and only so many of them are
+    /// in memory as large as they come.
     ///
     /// # Errors
     /// Names the first that is missing or damaged.
-    pub fn load(&self, names: &[&str]) -> Result<Vec<RgbImage>> {
-        names.par_iter().map(|name| self.source.load(name)).collect()
+    pub fn pixels(&self, names: &[&str], processor: &ImageProcessor) -> Result<Vec<Vec<u8>>> {
+        let pixels = |name: &&str| Ok(processor.bytes([&self.source.load(name)?])?);
+        names.par_iter().map(pixels).collect()
     }
 }
 

@@ -39,16 +39,16 @@ pub fn table(outcome: &Outcome) -> Table {
     table
 }
 
-/// Fails where an earlier evaluation lies, before anything is computed.
+/// Makes the folder for an evaluation, before anything is computed.
 ///
 /// # Errors
-/// Names the file.
-pub fn check(folder: &Path) -> Result<()> {
+/// When an earlier evaluation lies there, or it cannot be made.
+pub fn make(folder: &Path) -> Result<()> {
     let file = folder.join(RESULTS);
     if file.exists() {
         bail!("{} exists already; choose another folder with --output", file.display());
     }
-    Ok(())
+    std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))
 }
 
 const RESULTS: &str = "results.json";

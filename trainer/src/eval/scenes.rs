@@ -56,11 +56,15 @@ impl SceneEval<'_> {
         let mut asked = Vec::new();
         for (i, (scene, pair)) in scenes.iter().zip(&pairs).enumerate() {
             let mut rng = self.scenes.text_rng(Split::HeldOut, i as u64, 8);
-            asked.push((&pair.image, pair.caption.clone()));
-            asked.push((&pair.image, random_negative(&scenes, i, &mut rng)));
-            asked.push((&pair.image, scene.altered_caption(&mut rng).to_string()));
+            let random = random_negative(&scenes, i, &mut rng);
+            let hard = scene.altered_caption(&mut rng).to_string();
+            let pixels = self.prepare.pixels([&pair.image])?;
+            asked.push((pixels, [pair.caption.clone(), random, hard]));
         }
-        let asked: Vec<(&RgbImage, &str)> = asked.iter().map(|(image, text)| (*image, text.as_str())).collect();
+        let asked = asked
+            .iter()
+            .flat_map(|(pixels, texts)| texts.iter().map(|text| (pixels.as_slice(), text.as_str())));
+        let asked: Vec<(&[u8], &str)> = asked.collect();
         let found = comparer.matches(&asked)?;
         let said = |yes: bool| if yes { "yes" } else { "no" };
         for (name, place) in [("matching.random.", 1), ("matching.hard.", 2)] {

@@ -142,9 +142,10 @@ pub fn measures(captions: &[Mentions]) -> Vec<Measure> {
         };
         Measure::new(name, share, captions.iter().map(row))
     };
+    let is_false = |caption: &Mentions| (caption.cluster, f64::from(u8::from(caption.absent > 0)));
     vec![
         of("chair_i", |caption| (caption.absent, caption.named)),
-        of("chair_s", |caption| (usize::from(caption.absent > 0), 1)),
+        Measure::mean("chair_s", captions.iter().map(is_false)),
         of("recall", |caption| (caption.seen, caption.there)),
     ]
 }

@@ -14,6 +14,8 @@ pub struct Measure {
     /// What guessing reaches: chance, or always giving the most frequent answer. None where neither is known.
     pub guess: Option<f64>,
     formula: Formula,
+    /// Whether it is a mean of scores from 0 to 1.
+    is_share: bool,
     items: usize,
     /// Sums per cluster: items of the same image or sentence, which err together.
     clusters: BTreeMap<usize, Vec<f64>>,
@@ -38,6 +40,7 @@ impl Measure {
             name: name.into(),
             guess: None,
             formula,
+            is_share: false,
             items,
             clusters,
         }
@@ -46,7 +49,10 @@ impl Measure {
     /// The mean of scores from 0 to 1, each with its item's cluster.
     pub fn mean(name: impl Into<String>, scores: impl IntoIterator<Item = (usize, f64)>) -> Measure {
         let rows = scores.into_iter().map(|(cluster, score)| (cluster, vec![score, 1.0]));
-        Measure::new(name, share, rows)
+        Measure {
+            is_share: true,
+            ..Measure::new(name, share, rows)
+        }
     }
 
     /// With what guessing reaches.
@@ -80,16 +86,15 @@ impl Measure {
     /// Where no resample differs that tells nothing of the spread: a share then has Wilson's of as many items as clusters,
     /// other figures have none.
     pub fn interval(&self, seed: u64) -> Option<Interval> {
-        let is_share = std::ptr::fn_addr_eq(self.formula, share as Formula);
         let binary = |sums: &Vec<f64>| sums[1] == 1.0 && (sums[0] == 0.0 || sums[0] == 1.0);
         let clusters = self.clusters.len() as f64;
-        if is_share && self.clusters.len() == self.items && self.clusters.values().all(binary) {
+        if self.is_share && self.clusters.len() == self.items && self.clusters.values().all(binary) {
             return wilson(self.value() * clusters, clusters);
         }
         let sums: Vec<Vec<f64>> = self.clusters.values().cloned().collect();
         match bootstrap(&sums, seed, self.formula)? {
             Interval { low, high } if low < high => Some(Interval { low, high }),
-            _ if is_share && (0.0..=1.0).contains(&self.value()) => wilson(self.value() * clusters, clusters),
+            _ if self.is_share => wilson(self.value() * clusters, clusters),
             _ => None,
         }
     }
@@ -121,6 +126,8 @@ mod tests {
             wilson(0.0, 2.0),
             "nothing right in two clusters is not surely nothing"
         );
+        let score = Measure::new("x", share, [(0, vec![0.0, 1.0]), (1, vec![0.0, 1.0])]);
+        assert_eq!(score.interval(0), None, "Wilson's is for shares");
         let parts = Measure::mean("x", (0..50).map(|i| (i, 0.3 + 0.4 * (i % 2) as f64)));
         let interval = parts.interval(0).unwrap();
         assert!(interval.low > 0.4 && interval.high < 0.6 && interval.low < 0.5 && interval.high > 0.5);

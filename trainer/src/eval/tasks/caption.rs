@@ -3,7 +3,7 @@
 use super::captioned::{self, Captioned};
 use super::{Found, Item, Setup, Source, Task, View};
 use crate::eval::metrics::caption_tokens::tokens;
-use crate::eval::metrics::{Measure, bleu, cider};
+use crate::eval::metrics::{Measure, bleu, cider, share};
 use anyhow::Result;
 
 /// How a caption is asked for.
@@ -57,7 +57,9 @@ impl Task for Caption {
             .collect();
         let scores = cider::scores(&captions, &self.references);
         let mut measures = bleu::measures(&rows);
-        measures.push(Measure::mean("cider", scores.iter().copied().enumerate()));
+        // Up to 10: no share, so that its interval is a bootstrap's in any case.
+        let sums = scores.iter().map(|score| vec![*score, 1.0]).enumerate();
+        measures.push(Measure::new("cider", share, sums));
         Ok(Found {
             measures,
             answers,

@@ -1,26 +1,18 @@
 //! `lenslet eval --tasks` from outside, with small untrained models and pictures of noise.
 
-use engine::{DType, Device};
-use image::{Rgb, RgbImage};
-use model::{AdapterConfig, AdapterKind, Chat, DecoderConfig, ImageProcessor, Pretrained};
-use model::{QFormerConfig, Tokenizer, VisionConfig, Vlm, VlmConfig};
+mod benchmarks;
+#[allow(unreachable_pub)]
+#[path = "../../../model/tests/common/data.rs"]
+mod data;
+mod models;
+
+use benchmarks::Benchmarks;
+use models::{published_model, vision_model};
 use serde_json::Value;
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
-
-#[allow(unreachable_pub)]
-#[path = "../../model/tests/common/data.rs"]
-mod data;
-
-const WORDS: &str = "is there a dog cat in the image ? this statement true of picture false answer or . yes no describe one \
-                     sentence red two under how many what";
-/// The tokenizer of models with 31 ids, eight of which are special tokens.
-const FEW_WORDS: &str = "a photo of dog cat red two the";
-/// Images, and the classes, captions and objects of each.
-const IMAGES: usize = 6;
 
 fn lenslet(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lenslet"));
@@ -44,183 +36,6 @@ fn fails(arguments: &[&str]) -> String {
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
-}
-
-/// A model that answers, compares and matches at random.
-fn vision_model() -> TempDir {
-    let folder = TempDir::new().expect("a folder");
-    let tokenizer = Tokenizer::word_level([WORDS]).expect("words");
-    let config = VlmConfig {
-        vocab_size: tokenizer.vocab_size(),
-        vision: VisionConfig {
-            image_size: 24,
-            num_hidden_layers: 1,
-            ..VisionConfig::default()
-        },
-        qformer: Some(QFormerConfig {
-            num_query_tokens: 2,
-            hidden_size: 16,
-            num_hidden_layers: 2,
-            num_attention_heads: 2,
-            intermediate_size: 32,
-            projection: 8,
-            ..QFormerConfig::default()
-        }),
-        adapter: AdapterConfig {
-            kind: AdapterKind::Both,
-            ..AdapterConfig::default()
-        },
-        decoder: DecoderConfig {
-            num_hidden_layers: 1,
-            max_position_embeddings: 128,
-            ..DecoderConfig::default()
-        },
-        ..VlmConfig::default()
-    };
-    let (vlm, params) = Vlm::build(&config, &Device::cpu(), DType::F32, 1).expect("a model");
-    let whole = Pretrained {
-        chat: Chat::own(&tokenizer).expect("roles"),
-        processor: ImageProcessor {
-            size: 24,
-            ..ImageProcessor::default()
-        },
-        vlm,
-        params,
-        tokenizer,
-    };
-    whole.save(folder.path()).expect("saved");
-    folder
-}
-
-/// A model of the reference's, with a vocabulary and an image processor of ours.
-fn published_model(name: &str, size: usize) -> TempDir {
-    let folder = TempDir::new().expect("a folder");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/fixtures/parity")
-        .join(name);
-    fs::copy(
-        source.join("model.safetensors"),
-        folder.path().join("model.safetensors"),
-    )
-    .expect("a copy");
-    // OpenAI's way of saying that a text is summed up at its largest id.
-    let config = fs::read_to_string(source.join("config.json")).expect("a configuration");
-    fs::write(
-        folder.path().join("config.json"),
-        config.replace("\"eos_token_id\": 30", "\"eos_token_id\": 2"),
-    )
-    .expect("written");
-    Tokenizer::word_level([FEW_WORDS])
-        .expect("words")
-        .save(folder.path())
-        .expect("saved");
-    let processor = ImageProcessor {
-        size,
-        ..ImageProcessor::default()
-    };
-    processor.save(folder.path()).expect("saved");
-    folder
-}
-
-/// Files of every task about six pictures of noise.
-struct Benchmarks {
-    folder: TempDir,
-}
-
-impl Benchmarks {
-    fn new() -> Benchmarks {
-        let folder = TempDir::new().expect("a folder");
-        let root = folder.path();
-        for class in ["dog", "red_cat", "empty"] {
-            fs::create_dir_all(root.join("classes").join(class)).expect("made");
-        }
-        fs::create_dir_all(root.join("images")).expect("made");
-        let mut zip = zip::ZipWriter::new(fs::File::create(root.join("dev.zip")).expect("a zip"));
-        let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-        let [mut pope, mut vsr, mut vqa, mut lines, mut nlvr] = [const { String::new() }; 5];
-        for i in 0..IMAGES {
-            let path = root.join(format!("images/{i}.png"));
-            noise(i as u32).save(&path).expect("an image");
-            let class = ["dog", "red_cat"][i % 2];
-            fs::copy(&path, root.join(format!("classes/{class}/{i}.png"))).expect("a copy");
-            let label = ["yes", "no"][i % 2];
-            pope += &format!(
-                "{{\"image\": \"{i}.png\", \"text\": \"Is there a dog in the image?\", \"label\": \"{label}\"}}\n"
-            );
-            let relation = ["under", "in"][i % 2];
-            vsr += &format!(
-                "{{\"image\": \"{i}.png\", \"caption\": \"The dog is {relation} the cat.\", \"label\": {}, \
-                 \"relation\": \"{relation}\"}}\n",
-                i % 2
-            );
-            let people = ["\"two\""; 10].join(", ");
-            vqa += &format!("{{\"image\": \"{i}.png\", \"question\": \"How many?\", \"answers\": [{people}]}}\n");
-            lines += &format!(
-                "{{\"file\": \"{i}.png\", \"captions\": [\"a dog {i}\", \"the red dog\"], \
-                 \"objects\": [{{\"category\": \"dog\"}}]}}\n"
-            );
-            nlvr += &format!(
-                "{{\"sentence\": \"a {}\", \"label\": \"true\", \"identifier\": \"{}-{}\"}}\n",
-                i / 2,
-                i / 2,
-                i % 2
-            );
-            for order in 0..6 {
-                zip.start_file(format!("dev-{}-{}-{order}.png", i / 2, i % 2), stored)
-                    .expect("an entry");
-                zip.write_all(&fs::read(&path).expect("the image")).expect("written");
-            }
-        }
-        zip.finish().expect("a whole zip");
-        for (name, lines) in [
-            ("coco_pope_random.json", &pope),
-            ("coco_pope_popular.json", &pope),
-            ("vsr.jsonl", &vsr),
-            ("vqa.jsonl", &vqa),
-            ("lines.jsonl", &lines),
-            ("dev.json", &nlvr),
-        ] {
-            fs::write(root.join(name), lines).expect("written");
-        }
-        Benchmarks { folder }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// `--data` and `--images` of some tasks.
-    fn arguments(&self, tasks: &str) -> Vec<String> {
-        let at = |task: &str, name: &str| format!("{task}={}", text(&self.path(name)));
-        let mut arguments = vec![
-            "--tasks".into(),
-            tasks.into(),
-            "--images".into(),
-            text(&self.path("images")).into(),
-        ];
-        for task in tasks.split(',') {
-            let file = match task {
-                "pope" => ".",
-                "vsr" => "vsr.jsonl",
-                "vqa" => "vqa.jsonl",
-                "nlvr" => "dev.json",
-                "zeroshot" => "classes",
-                _ => "lines.jsonl",
-            };
-            arguments.extend(["--data".into(), at(task, file)]);
-            if task == "nlvr" {
-                arguments.extend(["--images".into(), at("nlvr", "dev.zip")]);
-            }
-        }
-        arguments
-    }
-}
-
-fn noise(seed: u32) -> RgbImage {
-    RgbImage::from_fn(30, 20, |x, y| {
-        let mix = |c: u32| ((x + 1) * (seed * 7 + 3) + (y + c) * (seed * 13 + 5)) as u8;
-        Rgb([mix(1), mix(40), mix(90)])
-    })
 }
 
 /// Runs an evaluation into a new folder; returns what it printed and its results.
@@ -426,6 +241,8 @@ fn what_cannot_be_measured_is_said_before_anything_is_computed() {
         let said = eval(&more);
         assert!(said.contains(naming), "{more:?}: `{naming}` is not in {said}");
     }
+    let twice = fails(&["eval", "--model", path, "--tasks", "pope,vqa,pope"]);
+    assert!(twice.contains("`pope` is named twice"), "{twice}");
     let said = fails(&["eval", "--model", path]);
     assert!(
         said.contains("recipe.resolved.toml") && said.contains("--tasks"),
@@ -433,7 +250,13 @@ fn what_cannot_be_measured_is_said_before_anything_is_computed() {
     );
 
     let out = TempDir::new().expect("a folder");
+    let unmade = out.path().join("new");
+    eval(&["--data", &bad, "--images", &images, "--output", text(&unmade)]);
+    assert!(!unmade.exists(), "what is refused leaves nothing");
     fs::write(out.path().join("results.json"), "precious").expect("written");
+    let below = out.path().join("results.json/below");
+    let said = eval(&["--data", &pope_data, "--images", &images, "--output", text(&below)]);
+    assert!(said.contains("cannot be made"), "{said}");
     let said = eval(&["--data", &pope_data, "--images", &images, "--output", text(out.path())]);
     assert!(said.contains("exists already"), "{said}");
     assert_eq!(
@@ -517,4 +340,48 @@ fn real_files_are_read() {
             (15.into(), 6.into())
         );
     }
+}
+
+/// Twelve images of one colour or the other, conversations and questions about them, and a recipe that learns the colours.
+fn colours(root: &Path) {
+    let (mut conversations, mut questions) = (Vec::new(), String::new());
+    for i in 0..12u8 {
+        let (name, red) = (format!("{i}.png"), i % 2 == 0);
+        let colour = if red { [200 + i, 20, 20] } else { [20, 20, 200 + i] };
+        image::RgbImage::from_pixel(20, 14, image::Rgb(colour))
+            .save(root.join(&name))
+            .expect("an image");
+        let answer = if red { "red" } else { "blue" };
+        conversations.push(
+            serde_json::json!({ "id": i.to_string(), "image": name, "conversations": [
+            { "from": "human", "value": "<image>\nwhat is it" }, { "from": "gpt", "value": answer },
+        ] }),
+        );
+        let line = serde_json::json!({ "image": name, "question": "what is it", "answer": format!("{answer}.") });
+        questions += &format!("{line}\n");
+    }
+    fs::write(root.join("data.json"), Value::from(conversations).to_string()).expect("written");
+    fs::write(root.join("vqa.jsonl"), questions).expect("written");
+    let recipe = "[run]\nname = \"colours\"\n[data]\nsource = \"llava\"\npath = \"ROOT/data.json\"\nimages = \"ROOT\"\n\
+        [model.vision]\nimage_size = 12\npatch_size = 6\nhidden_size = 16\nnum_hidden_layers = 1\nnum_attention_heads = 2\n\
+        [model.adapter]\nkind = \"mlp\"\n[model.decoder]\nhidden_size = 16\nnum_hidden_layers = 1\n\
+        num_attention_heads = 2\nnum_key_value_heads = 2\nintermediate_size = 32\n\
+        [phase2]\nsteps = 120\nbatch_size = 6\nlr = 1e-2\n[eval]\nsamples = 1\nattention = 0\n";
+    fs::write(root.join("recipe.toml"), recipe.replace("ROOT", text(root))).expect("written");
+}
+
+#[test]
+fn what_sees_exceeds_its_controls() {
+    let root = TempDir::new().expect("a folder");
+    colours(root.path());
+    let (recipe, run) = (root.path().join("recipe.toml"), root.path().join("run"));
+    works(&["train", "--recipe", text(&recipe), "--out", text(&run)]);
+    let vqa = format!("vqa={}", text(&root.path().join("vqa.jsonl")));
+    let arguments = ["--tasks", "vqa", "--data", &vqa, "--images", text(root.path())];
+    let (_, results, _) = evaluate(&run, &arguments.map(String::from), &[]);
+    let exact = &results["results"]["vqa"]["exact"];
+    for (key, expected) in [("value", 1.0), ("blank", 0.5), ("text_only", 0.5), ("guess", 0.5)] {
+        assert_eq!(exact[key], expected, "{key} of {exact}");
+    }
+    assert!(exact["low"].as_f64().is_some_and(|low| low > 0.7), "{exact}");
 }
