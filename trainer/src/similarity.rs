@@ -39,7 +39,8 @@ pub fn write(session: &Session, folder: &RunFolder) -> Result<()> {
         return Ok(());
     }
     let mut features = Features::default();
-    comparer.add_images(pairs.iter().map(|pair| &pair.image), &mut features)?;
+    let pixels = session.prepare.pixels(pairs.iter().map(|pair| &pair.image))?;
+    comparer.add_images(&pixels, &mut features)?;
     let captions: Vec<String> = pairs.iter().map(|pair| pair.caption.clone()).collect();
     let scores = comparer.scores(&features, &comparer.texts(&captions)?)?;
     let mut images = Vec::with_capacity(pairs.len());
