@@ -214,44 +214,68 @@ mod tests {
         lr = 1e-3
     ";
 
-    fn flops(settings: &[&str], freeze: &str) -> (Flops, usize) {
+    fn model(settings: &[&str], freeze: &str) -> (Flops, Params) {
         let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
         let recipe = Recipe::parse(RECIPE, Path::new("flops.toml"), &settings).unwrap();
         let (_, mut params) = Vlm::build(&recipe.model, &Device::trace(), DType::F32, 0).unwrap();
-        let rules = format!("rules = [{freeze}]");
-        let rules: std::collections::BTreeMap<String, Vec<model::GroupRule>> = toml::from_str(&rules).unwrap();
+        let rules: std::collections::BTreeMap<String, Vec<model::GroupRule>> =
+            toml::from_str(&format!("rules = [{freeze}]")).unwrap();
         set_groups(&mut params, &rules["rules"], 0.0, None).unwrap();
-        let weights = |id: &engine::ParamId| {
-            let name = params.name(*id);
-            name.starts_with("language_model") && params.shape(*id).len() == 2
-        };
-        let decoder = params.ids().filter(weights).map(|id| params.shape(id).elements()).sum();
-        (Flops::of(&recipe, &recipe.model, &params), decoder)
+        (Flops::of(&recipe, &recipe.model, &params), params)
+    }
+
+    fn flops(settings: &[&str], freeze: &str) -> Flops {
+        model(settings, freeze).0
+    }
+
+    /// Elements of the matrices whose names `chosen` likes.
+    fn weights(params: &Params, chosen: impl Fn(&str) -> bool) -> f64 {
+        let matrices = params
+            .ids()
+            .filter(|&id| params.shape(id).len() == 2 && chosen(params.name(id)));
+        matrices.map(|id| params.shape(id).elements()).sum::<usize>() as f64
+    }
+
+    fn assert_close(a: f64, b: f64) {
+        assert!((a / b - 1.0).abs() < 1e-6, "{a} {b}");
     }
 
     #[test]
-    fn a_trained_decoder_takes_six_operations_per_weight_and_token() {
-        let (flops, weights) = flops(&[], "");
-        let [_, _, forward] = flops.instruct(1e-9);
+    fn each_part_takes_two_operations_per_weight_and_token_and_attention() {
+        let (flops, params) = model(&[], "");
+        let [encoder, _, decoder] = flops.instruct(1e-9);
         let slots = flops.image_tokens(Phase::Instruct) as f64;
-        let attention = 3.0 * 4.0 * slots * (slots / 2.0) * 96.0;
-        // The head's table is among the weights; at no text it has nothing to do.
-        let expected = 2.0 * slots * (weights - 50 * 96) as f64 + attention;
-        assert!((forward / expected - 1.0).abs() < 1e-6, "{forward} {expected}");
+        // Without text the head has nothing to do.
+        let blocks = weights(&params, |name| name.starts_with("language_model.model.layers"));
+        assert_close(decoder, 2.0 * slots * blocks + 3.0 * 4.0 * slots * (slots / 2.0) * 96.0);
+        let blocks = weights(&params, |name| name.starts_with("vision_model.encoder"));
+        let stem = 2.0 * slots * (3 * 8 * 8 * 96) as f64;
+        assert_close(encoder, 2.0 * slots * blocks + stem + 3.0 * 4.0 * slots * slots * 96.0);
+
+        let (config, q) = (flops.config.qformer.as_ref().unwrap(), 8.0);
+        let layers = |name: &str| name.starts_with("qformer.encoder.layer");
+        let of_image =
+            |name: &str| name.contains("crossattention") && (name.contains(".key") || name.contains(".value"));
+        let of_text = |name: &str| matches!(name.split('.').nth(4), Some("intermediate" | "output"));
+        let image = weights(&params, |name| layers(name) && of_image(name));
+        let queries = weights(&params, |name| layers(name) && !of_image(name) && !of_text(name));
+        let attention = 4.0 * 4.0 * q * q * 96.0 + 2.0 * 4.0 * q * slots * 96.0;
+        let pass = qformer_pass(config, &flops.config.vision, q, 0.0, q);
+        assert_close(pass, 2.0 * (slots * image + q * queries) + attention);
         assert_eq!(flops.times, [3.0; 3]);
     }
 
     #[test]
     fn what_is_frozen_costs_less_and_a_kept_encoder_nothing() {
         let vision = "{ match = \"vision_model.*\", freeze = true }";
-        let (frozen, _) = flops(&[], vision);
+        let frozen = flops(&[], vision);
         assert_eq!(frozen.times, [1.0, 3.0, 3.0]);
-        let (behind, _) = flops(
+        let behind = flops(
             &[],
             "{ match = \"language_model.*\", freeze = true }, { match = \"vision_model.*\", freeze = true }",
         );
         assert_eq!(behind.times, [1.0, 3.0, 2.0]);
-        let (all, _) = flops(&[], "");
+        let all = flops(&[], "");
         assert!(frozen.step(Phase::Instruct, 8, 100) < all.step(Phase::Instruct, 8, 100));
         let double = all.step(Phase::Align, 16, 200) / all.step(Phase::Align, 8, 100);
         assert!(
@@ -262,9 +286,9 @@ mod tests {
 
     #[test]
     fn losses_that_are_left_out_cost_nothing() {
-        let all = flops(&[], "").0.step(Phase::Align, 8, 64);
-        let without = flops(&["phase1.itm=0"], "").0.step(Phase::Align, 8, 64);
-        let alone = flops(&["phase1.itm=0", "phase1.itg=0"], "").0.step(Phase::Align, 8, 64);
+        let all = flops(&[], "").step(Phase::Align, 8, 64);
+        let without = flops(&["phase1.itm=0"], "").step(Phase::Align, 8, 64);
+        let alone = flops(&["phase1.itm=0", "phase1.itg=0"], "").step(Phase::Align, 8, 64);
         assert!(
             all > without && without > alone && alone > 0.0,
             "{all} {without} {alone}"

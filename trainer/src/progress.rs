@@ -46,7 +46,7 @@ impl Progress {
             return progress;
         }
         let bar = ProgressBar::new(steps as u64);
-        let style = ProgressStyle::with_template("{prefix} {bar:12} {pos}/{len}  {msg}");
+        let style = ProgressStyle::with_template("{prefix} {bar:6} {pos}/{len}  {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_prefix(phase.to_string());
         bar.set_position(before as u64);

@@ -22,11 +22,11 @@ impl Curve {
         }
     }
 
-    /// Smooths a metric by an exponential mean over about a fiftieth of the steps, without the bias towards its start
-    /// (Kingma and Ba 2015).
+    /// Smooths a metric by an exponential mean over about a fiftieth of the steps, 500 at the most, without the bias
+    /// towards its start (Kingma and Ba 2015).
     pub fn new(name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Curve {
         let Curve { name, raw, .. } = Curve::exact(name, points);
-        let keep = 1.0 - 1.0 / (1.0 + raw.len() as f64 / 50.0);
+        let keep = 1.0 - 1.0 / (1.0 + (raw.len() as f64 / 50.0).min(500.0));
         let (mut sum, mut weight) = (0.0, 0.0);
         let smooth = raw.iter().map(|(x, y)| {
             sum = keep * sum + y;

@@ -7,6 +7,10 @@ use crate::report::samples::Shown;
 
 /// Questions shown at the most.
 const MOST: usize = 24;
+/// Characters of a text that fits beside its name; that is shown whole; that is shown at all.
+const SHORT: usize = 24;
+const LONG: usize = 160;
+const LONGEST: usize = 2000;
 /// When questions are asked.
 const TIMES: [&str; 3] = ["before training", "halfway", "after training"];
 
@@ -41,7 +45,10 @@ fn progress(samples: &[Shown]) -> String {
     let counts: Vec<String> = TIMES.iter().filter_map(count).collect();
     match counts.is_empty() {
         true => "Nothing is answered yet.".into(),
-        false => format!("Right answers: {}.", counts.join(", ")),
+        false => format!(
+            "Right answers: {}. Right is what was expected, word for word; of a scene, any true description.",
+            counts.join(", ")
+        ),
     }
 }
 
@@ -54,48 +61,63 @@ fn card(run: &Files, sample: &Shown) -> String {
     let expected_halfway = asked_halfway || run.steps.iter().any(|step| step.phase == "phase2");
     let times = TIMES.iter().filter(|when| **when != TIMES[1] || expected_halfway);
     let rows = times.map(|when| row(run, sample, when)).collect::<String>();
-    let expected = sample.expected.as_ref().map_or(String::new(), |text| {
-        format!(
-            "<tr><th scope=\"row\">expected</th><td>{}</td><td></td></tr>\n",
-            words(text)
-        )
-    });
+    let expected = sample
+        .expected
+        .as_ref()
+        .map_or(String::new(), |text| line("expected", text, ""));
+    let alt = format!("Image of the question: {}", sample.question);
     format!(
-        "<article class=\"card\">\n{}\n<div>\n<h3>{}</h3>\n<table>\n<tbody>\n{rows}{expected}</tbody>\n</table>\n</div>\n</article>\n",
-        picture(
-            &run.folder,
-            &sample.image,
-            &format!("Image of the question: {}", sample.question),
-            320
-        ),
-        words(&sample.question)
+        "<article class=\"card\">\n{}\n<div>\n<h3>{}</h3>\n<dl>\n{rows}{expected}</dl>\n</div>\n</article>\n",
+        picture(&run.folder, &sample.image, &alt, 256),
+        brief(&sample.question)
     )
 }
 
 fn row(run: &Files, sample: &Shown, when: &str) -> String {
     let said = sample.said.iter().find(|said| said.when == when);
-    let cells = match (said, run.is_over()) {
-        (Some(said), _) => {
-            let (class, mark) = if said.right {
-                ("right", "✓ right")
-            } else {
-                ("wrong", "✗ wrong")
-            };
-            format!("<td>{}</td><td class=\"{class}\">{mark}</td>", words(&said.answer))
-        }
-        (None, true) => "<td class=\"muted\">not known: the run was gone on with later</td><td></td>".into(),
-        (None, false) => "<td class=\"muted\">not asked yet</td><td></td>".into(),
-    };
-    format!("<tr><th scope=\"row\">{when}</th>{cells}</tr>\n")
+    match (said, run.is_over()) {
+        (Some(said), _) if said.right => line(when, &said.answer, "<dd class=\"right\">✓ right</dd>"),
+        (Some(said), _) => line(when, &said.answer, "<dd class=\"wrong\">✗ wrong</dd>"),
+        (None, true) => line(when, "not known: the run was gone on with later", ""),
+        (None, false) => line(when, "not asked yet", ""),
+    }
 }
 
-/// A text that may be long or empty.
-fn words(text: &str) -> String {
-    const MOST: usize = 400;
+/// A name, a text and a mark; a long text stands below the others.
+fn line(name: &str, text: &str, mark: &str) -> String {
+    let class = if text.chars().count() > SHORT {
+        " class=\"long\""
+    } else {
+        ""
+    };
+    format!(
+        "<div{class}><dt>{name}</dt><dd class=\"said\">{}</dd>{mark}</div>\n",
+        words(text)
+    )
+}
+
+/// The beginning of a text.
+fn brief(text: &str) -> String {
     match text.trim() {
-        "" => "<span class=\"muted\">(nothing)</span>".into(),
-        text if text.chars().count() > MOST => escape(&text.chars().take(MOST).chain(['…']).collect::<String>()),
+        "" => "(nothing)".into(),
+        text if text.chars().count() > LONG => escape(&text.chars().take(LONG).chain(['…']).collect::<String>()),
         text => escape(text),
+    }
+}
+
+/// A text that may be long or empty: of a long one the beginning, and the rest when asked for.
+fn words(text: &str) -> String {
+    let (text, count) = (text.trim(), text.trim().chars().count());
+    let first = |most: usize| text.chars().take(most).collect::<String>();
+    match count {
+        0 => "<span class=\"muted\">(nothing)</span>".into(),
+        1..=LONG => escape(text),
+        _ => format!(
+            "<details><summary>{}…</summary>{}{}</details>",
+            escape(&first(LONG / 2)),
+            escape(&first(LONGEST)),
+            if count > LONGEST { "…" } else { "" }
+        ),
     }
 }
 
@@ -128,10 +150,10 @@ fn figure(run: &Files, sample: &Shown, name: &str) -> String {
     let answer = sample
         .said
         .last()
-        .map_or(String::new(), |said| format!(" → <b>{}</b>", words(&said.answer)));
+        .map_or(String::new(), |said| format!(" → <b>{}</b>", brief(&said.answer)));
     format!(
         "<figure>\n{}\n<figcaption>{}{answer}</figcaption>\n</figure>\n",
         picture(&run.folder, name, &alt, 584),
-        words(&sample.question)
+        brief(&sample.question)
     )
 }
