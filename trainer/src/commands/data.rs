@@ -50,23 +50,7 @@ fn filter(args: &FilterArgs) -> Result<()> {
         .report
         .clone()
         .unwrap_or_else(|| args.out.with_file_name("report.html"));
-    for out in [&args.out, &report] {
-        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let there = folder.is_none_or(Path::is_dir);
-        ensure!(there, "{}: its folder is not there; make it first", out.display());
-        let same = |input: &Path| {
-            std::fs::canonicalize(input)
-                .ok()
-                .is_some_and(|input| std::fs::canonicalize(out).ok() == Some(input))
-        };
-        let input = [Some(files.path), files.images].into_iter().flatten().any(same);
-        ensure!(!input, "{}: is the input, which stays as it is", out.display());
-    }
-    ensure!(
-        args.out != report,
-        "{}: given for the records and for the page",
-        report.display()
-    );
+    check_outputs(&args.out, &report, &files)?;
     let criteria = Criteria {
         min_words: args.min_words,
         max_words: args.max_words,
@@ -89,6 +73,25 @@ fn filter(args: &FilterArgs) -> Result<()> {
     filter::report(&judged, &criteria, &report)?;
     show(&judged, kept, args, &files);
     println!("what went and why, with pictures: {}", report.display());
+    Ok(())
+}
+
+/// Fails where an output cannot be written, or would replace the input.
+fn check_outputs(records: &Path, report: &Path, files: &Files<'_>) -> Result<()> {
+    for out in [records, report] {
+        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let there = folder.is_none_or(Path::is_dir);
+        ensure!(there, "{}: its folder is not there; make it first", out.display());
+        let real = |path: &Path| std::fs::canonicalize(path).ok();
+        let mut inputs = [Some(files.path), files.images].into_iter().flatten();
+        let input = inputs.any(|input| real(input).is_some() && real(input) == real(out));
+        ensure!(!input, "{}: is the input, which stays as it is", out.display());
+    }
+    ensure!(
+        records != report,
+        "{}: given for the records and for the page",
+        report.display()
+    );
     Ok(())
 }
 

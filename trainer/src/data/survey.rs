@@ -1,6 +1,10 @@
 //! Reads a data set once, images and all, and says what is in it.
 
-use super::bad_records::BadRecord;
+mod numbers;
+
+pub use numbers::{Duplicates, Spread};
+
+use super::bad_records::{BadRecord, BadRecords};
 use super::corpus::Files;
 use super::images::ImageSource;
 use super::record::{Found, MARK, Record};
@@ -12,9 +16,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
-
-/// Groups of duplicates that are named.
-const GROUPS: usize = 3;
+use std::path::Path;
 
 /// What a data set holds.
 #[derive(Debug, Clone, Serialize)]
@@ -47,71 +49,6 @@ pub struct Survey {
     pub spreads: Vec<(String, Spread)>,
 }
 
-/// Items that are copies of others.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Duplicates {
-    /// Copies, the first of each group not counted.
-    pub copies: usize,
-    /// Groups of equal items.
-    pub groups: usize,
-    /// The largest groups, a few names each.
-    pub largest: Vec<Vec<String>>,
-}
-
-impl Duplicates {
-    /// Groups of names under the same key.
-    fn of<K: std::hash::Hash + Eq>(items: impl Iterator<Item = (K, String)>) -> Duplicates {
-        let mut groups: HashMap<K, (usize, Vec<String>)> = HashMap::new();
-        for (key, name) in items {
-            let (count, names) = groups.entry(key).or_default();
-            *count += 1;
-            if names.len() < GROUPS {
-                names.push(name);
-            }
-        }
-        let mut groups: Vec<_> = groups.into_values().filter(|(count, _)| *count > 1).collect();
-        groups.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-        Duplicates {
-            copies: groups.iter().map(|(count, _)| count - 1).sum(),
-            groups: groups.len(),
-            largest: groups.into_iter().take(GROUPS).map(|(_, names)| names).collect(),
-        }
-    }
-}
-
-/// How numbers are spread.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
-    /// The least.
-    pub min: usize,
-    /// Half of them are at most this.
-    pub median: usize,
-    /// Nine in ten are at most this.
-    pub p90: usize,
-    /// All but one in a hundred are at most this.
-    pub p99: usize,
-    /// The most.
-    pub max: usize,
-    /// The mean.
-    pub mean: f64,
-}
-
-impl Spread {
-    /// None of no numbers.
-    pub fn of(mut values: Vec<usize>) -> Option<Spread> {
-        values.sort_unstable();
-        let at = |share: usize| values[(values.len() * share).div_ceil(100).saturating_sub(1)];
-        Some(Spread {
-            min: *values.first()?,
-            median: at(50),
-            p90: at(90),
-            p99: at(99),
-            max: *values.last()?,
-            mean: values.iter().sum::<usize>() as f64 / values.len() as f64,
-        })
-    }
-}
-
 /// What is known of an image once it was seen.
 struct Seen {
     size: (u32, u32),
@@ -126,30 +63,18 @@ impl Survey {
     pub fn of(files: &Files<'_>, tokenizer: Option<&Tokenizer>) -> Result<Survey> {
         let (found, source) = files.format.open(files.path, files.images, &files.select, &files.ask)?;
         let (seen, unread) = look(&found, &source);
-        let (usable, broken): (Vec<&Record>, Vec<&Record>) = found
-            .records
-            .iter()
-            .partition(|record| record.content.images.iter().all(|name| seen.contains_key(name)));
-        let mut bad = found.bad.clone();
-        for record in broken {
-            let mut images = record.content.images.iter();
-            let message = images.find_map(|name| unread.get(name)).cloned().unwrap_or_default();
-            bad.add(BadRecord {
-                file: files.path.to_owned(),
-                line: record.line,
-                id: Some(record.id.clone()),
-                field: "image".into(),
-                message,
-            });
-        }
+        let is_whole = |record: &&Record| record.content.images.iter().all(|name| seen.contains_key(name));
+        let (usable, broken): (Vec<&Record>, Vec<&Record>) = found.records.iter().partition(is_whole);
+        let bad = unreadable(&found, &broken, &unread, files.path);
         let mut classes = BTreeMap::new();
         for class in usable.iter().filter_map(|record| record.content.class.clone()) {
             *classes.entry(class).or_default() += 1;
         }
         let mut names: Vec<&String> = seen.keys().collect();
         names.sort();
-        let shown =
-            |record: &Record| -> Vec<[u8; 32]> { record.content.images.iter().map(|name| seen[name].pixels).collect() };
+        let pixels = |name: &String| seen[name].pixels;
+        let shown = |record: &Record| -> Vec<[u8; 32]> { record.content.images.iter().map(pixels).collect() };
+        let images = names.iter().map(|name| (pixels(name), name.to_string()));
         let texts = usable.iter().map(|record| (said(record), record.id.clone()));
         let whole = usable
             .iter()
@@ -163,7 +88,7 @@ impl Survey {
             broken_kinds: bad.kinds,
             broken_first: bad.first.iter().map(BadRecord::to_string).collect(),
             images: seen.len(),
-            duplicate_images: Duplicates::of(names.iter().map(|name| (seen[*name].pixels, name.to_string()))),
+            duplicate_images: Duplicates::of(images),
             duplicate_texts: Duplicates::of(texts),
             duplicate_records: Duplicates::of(whole),
             classes,
@@ -223,6 +148,22 @@ impl Survey {
         }
         text.trim_end().to_string()
     }
+}
+
+/// The bad records, with those whose images cannot be read.
+fn unreadable(found: &Found, broken: &[&Record], unread: &HashMap<String, String>, path: &Path) -> BadRecords {
+    let mut bad = found.bad.clone();
+    for record in broken {
+        let mut images = record.content.images.iter();
+        bad.add(BadRecord {
+            file: path.to_owned(),
+            line: record.line,
+            id: Some(record.id.clone()),
+            field: "image".into(),
+            message: images.find_map(|name| unread.get(name)).cloned().unwrap_or_default(),
+        });
+    }
+    bad
 }
 
 /// Decodes every image once, on all threads: what is known of it, or what is wrong.
