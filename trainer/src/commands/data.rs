@@ -23,23 +23,34 @@ pub(super) fn run(verb: &DataVerb) -> Result<()> {
 
 fn check(args: &CheckArgs) -> Result<()> {
     let recipe = recipe(&args.data)?;
-    let mut files = files(&args.data, recipe.as_ref())?;
-    files.max_bad = args.max_bad.unwrap_or(files.max_bad);
+    let train = files(&args.data, recipe.as_ref())?;
+    let heldout = recipe.as_ref().and_then(|recipe| recipe.data.heldout());
+    let max_bad = args.max_bad.unwrap_or(train.max_bad);
     let tokenizer = tokenizer(args.tokenizer.as_deref(), recipe.as_ref())?;
-    let survey = Survey::of(&files, tokenizer.as_ref())?;
-    println!("{}: {}", files.path.display(), survey.table());
+    let mut surveys = Vec::new();
+    for files in [Some(train), heldout].into_iter().flatten() {
+        let survey = Survey::of(&files, tokenizer.as_ref())?;
+        println!("{}\n", survey.table());
+        surveys.push(survey);
+    }
+    if let [train, heldout] = &surveys[..] {
+        println!(
+            "images of the second that are in the first, too: {}",
+            heldout.shared_images(train)
+        );
+    }
     if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&survey).context("--json")?;
+        let json = serde_json::to_string_pretty(&surveys).context("--json")?;
         write_atomically(path, |file| writeln!(file, "{json}")).with_context(|| path.display().to_string())?;
     }
-    ensure!(
-        !survey.is_bad(files.max_bad),
-        "{}: {} of {} records are broken, more than {} %",
-        files.path.display(),
-        survey.broken,
-        survey.usable + survey.broken,
-        100.0 * files.max_bad
-    );
+    for survey in &surveys {
+        let (path, broken, share) = (survey.path.display(), survey.broken, 100.0 * max_bad);
+        let all = survey.usable + broken;
+        ensure!(
+            !survey.is_bad(max_bad),
+            "{path}: {broken} of {all} records are broken, more than {share} %"
+        );
+    }
     Ok(())
 }
 
@@ -130,13 +141,9 @@ fn recipe(args: &DataArgs) -> Result<Option<Recipe>> {
 
 /// The data set that the recipe trains on, or that the arguments name.
 fn files<'a>(args: &'a DataArgs, recipe: Option<&'a Recipe>) -> Result<Files<'a>> {
-    if let Some(data) = recipe.map(|recipe| &recipe.data) {
-        let found = data.source.format().zip(data.path.as_deref());
-        let (format, path) = found.context("data.source: scenes are drawn, there is nothing to read")?;
-        return Ok(Files {
-            select: data.select(data.train_split.as_deref(), data.max_samples),
-            ..data.files(format, path)
-        });
+    if let Some(recipe) = recipe {
+        let found = recipe.data.train();
+        return found.context("data.source: scenes are drawn, there is nothing to read");
     }
     let (Some(format), Some(path)) = (args.source, &args.path) else {
         bail!("--recipe, or --source and --path, say which data set");

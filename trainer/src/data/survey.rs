@@ -15,12 +15,14 @@ use model::Tokenizer;
 use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 /// What a data set holds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Survey {
+    /// The records' file or folder.
+    pub path: PathBuf,
     /// Records, those of other splits left out.
     pub records: usize,
     /// Records that can be used.
@@ -45,6 +47,9 @@ pub struct Survey {
     pub duplicate_records: Duplicates,
     /// Images by class, where they were sorted.
     pub classes: BTreeMap<String, usize>,
+    /// Hashes of the images' pixels.
+    #[serde(skip)]
+    pixels: HashSet<[u8; 32]>,
     /// Distributions by name, in the order they are shown.
     pub spreads: Vec<(String, Spread)>,
 }
@@ -80,6 +85,8 @@ impl Survey {
             .iter()
             .map(|record| ((shown(record), said(record)), record.id.clone()));
         Ok(Survey {
+            path: files.path.to_owned(),
+            pixels: seen.values().map(|seen| seen.pixels).collect(),
             records: found.count(),
             usable: usable.len(),
             without_image: found.text_only,
@@ -101,43 +108,33 @@ impl Survey {
         self.broken as f64 > max_bad * (self.usable + self.broken) as f64
     }
 
+    /// How many distinct images both sets have.
+    pub fn shared_images(&self, other: &Survey) -> usize {
+        self.pixels.intersection(&other.pixels).count()
+    }
+
     /// What people read.
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{} records: {} usable, {} broken, {} without an image; {} of other splits\n{} images",
-            self.records, self.usable, self.broken, self.without_image, self.other_splits, self.images
+            "{}: {} records: {} usable, {} broken, {} without an image; {} of other splits\n{} images",
+            self.path.display(),
+            self.records,
+            self.usable,
+            self.broken,
+            self.without_image,
+            self.other_splits,
+            self.images
         );
         if !self.classes.is_empty() {
             text += &format!(" in {} classes", self.classes.len());
         }
-        text += "\n\n";
-        let mut table = Table::new(["", "min", "median", "90 %", "99 %", "max", "mean"]);
-        for (name, spread) in &self.spreads {
-            let Spread {
-                min,
-                median,
-                p90,
-                p99,
-                max,
-                mean,
-            } = spread;
-            let counts = [min, median, p90, p99, max].map(ToString::to_string);
-            let cells = std::iter::once(name.clone()).chain(counts);
-            table.row(cells.chain([format!("{mean:.1}")]));
-        }
-        text += &table.to_string();
+        text += &format!("\n\n{}", self.spread_table());
         for (what, duplicates) in [
             ("images with the pixels of another", &self.duplicate_images),
             ("records that say what another says", &self.duplicate_texts),
             ("records that show and say what another does", &self.duplicate_records),
         ] {
-            text += &format!("\n{what}: {}", duplicates.copies);
-            if duplicates.copies > 0 {
-                text += &format!(" (in {} groups, such as", duplicates.groups);
-                let groups = duplicates.largest.iter().map(|names| format!(" {}", names.join(" = ")));
-                text += &groups.collect::<Vec<_>>().join(";");
-                text += ")";
-            }
+            text += &format!("\n{what}: {duplicates}");
         }
         text += "\n";
         for (kind, count) in &self.broken_kinds {
@@ -147,6 +144,16 @@ impl Survey {
             text += &format!("\n  {first}");
         }
         text.trim_end().to_string()
+    }
+
+    fn spread_table(&self) -> Table {
+        let mut table = Table::new(["", "min", "median", "90 %", "99 %", "max", "mean"]);
+        for (name, spread) in &self.spreads {
+            let counts = [spread.min, spread.median, spread.p90, spread.p99, spread.max];
+            let cells = std::iter::once(name.clone()).chain(counts.map(|count| count.to_string()));
+            table.row(cells.chain([format!("{:.1}", spread.mean)]));
+        }
+        table
     }
 }
 

@@ -39,6 +39,17 @@ impl Duplicates {
     }
 }
 
+impl std::fmt::Display for Duplicates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.copies)?;
+        if self.copies == 0 {
+            return Ok(());
+        }
+        let groups: Vec<String> = self.largest.iter().map(|names| names.join(" = ")).collect();
+        write!(f, " (in {} groups, such as {})", self.groups, groups.join("; "))
+    }
+}
+
 /// How numbers are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
