@@ -173,20 +173,37 @@ pub struct Data {
 }
 
 impl Data {
-    /// The records of `split`, at most `limit`.
-    pub fn select(&self, split: Option<&str>, limit: Option<usize>) -> Select {
+    /// The data set on disk to train on; none where scenes are drawn.
+    pub fn train(&self) -> Option<Files<'_>> {
+        let (format, path) = self.source.format().zip(self.path.as_deref())?;
+        let select = self.select(self.train_split.as_ref(), self.max_samples);
+        Some(self.files(format, path, self.images.as_deref(), select))
+    }
+
+    /// The one that is held out, if any is.
+    pub fn heldout(&self) -> Option<Files<'_>> {
+        let (format, path) = self.source.format().zip(self.path.as_deref())?;
+        let own = self.heldout_path.as_deref();
+        if own.is_none() && self.heldout_split.is_none() {
+            return None;
+        }
+        let images = own.and(self.heldout_images.as_deref()).or(self.images.as_deref());
+        let select = self.select(self.heldout_split.as_ref(), None);
+        Some(self.files(format, own.unwrap_or(path), images, select))
+    }
+
+    fn select(&self, split: Option<&String>, limit: Option<usize>) -> Select {
         Select {
             field: self.split_field.clone().unwrap_or_else(|| Select::default().field),
-            split: split.map(String::from),
+            split: split.cloned(),
             limit,
         }
     }
 
-    /// The data set of `path`, with what this table says of its images, questions and bad records.
-    pub fn files<'a>(&'a self, format: Format, path: &'a Path) -> Files<'a> {
-        let usual = Files::new(format, path, self.images.as_deref());
+    fn files<'a>(&self, format: Format, path: &'a Path, images: Option<&'a Path>, select: Select) -> Files<'a> {
+        let usual = Files::new(format, path, images);
         Files {
-            select: self.select(None, None),
+            select,
             ask: Ask {
                 question: self.question.clone().unwrap_or(usual.ask.question),
                 templates: self.templates.clone().unwrap_or(usual.ask.templates),

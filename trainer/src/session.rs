@@ -3,7 +3,6 @@
 use crate::checkpoint::{Place, read_numbers};
 use crate::course::{Observe, Trained, Writer};
 use crate::data::corpus::{Corpus, Files, Sample};
-use crate::data::formats::Format;
 use crate::data::scenes::{QuestionWeights, Scenes, vocabulary};
 use crate::data::{Conversation, CorpusSource, Features, Pair, Prepare, SceneSource, Source};
 use crate::phases::Phase;
@@ -15,7 +14,7 @@ use crate::start::{Start, grouping};
 use anyhow::{Context, Result, bail, ensure};
 use engine::{DType, Device, Optimizer, Params};
 use model::{Chat, ImageProcessor, Pretrained, Tokenizer, Vlm, VlmConfig, hf, save_folder, set_groups};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What a run trains on.
 pub enum Dataset {
@@ -425,9 +424,9 @@ fn weaves(recipe: &Recipe) -> bool {
 pub(crate) fn dataset(recipe: &Recipe, processor: &ImageProcessor) -> Result<Dataset> {
     let packing = recipe.phase2.as_ref().is_some_and(|phase| phase.packing);
     ensure!(!packing || weaves(recipe), "{}", Prepare::NO_PACKING);
-    match recipe.data.source.format() {
+    match recipe.data.train() {
         None => Ok(scenes(recipe, processor)),
-        Some(format) => corpus(recipe, format, processor),
+        Some(files) => corpus(recipe, files, processor),
     }
 }
 
@@ -448,30 +447,15 @@ fn scenes(recipe: &Recipe, processor: &ImageProcessor) -> Dataset {
     })
 }
 
-fn corpus(recipe: &Recipe, format: Format, processor: &ImageProcessor) -> Result<Dataset> {
-    let data = &recipe.data;
-    let phase = recipe.phase2.as_ref();
+fn corpus(recipe: &Recipe, train: Files<'_>, processor: &ImageProcessor) -> Result<Dataset> {
+    let (data, phase) = (&recipe.data, recipe.phase2.as_ref());
     let several = weaves(recipe) && recipe.phase1.is_none() && !phase.is_some_and(|phase| phase.independent_turns);
-    let path = data.path.as_ref().context("data.path is needed")?;
-    let load = |path, images: &Option<PathBuf>, split: &Option<String>, limit, several| {
-        let files = Files {
-            images: images.as_deref(),
-            select: data.select(split.as_deref(), limit),
-            several,
-            ..data.files(format, path)
-        };
-        Corpus::load(&files, processor)
-    };
-    let train = load(path, &data.images, &data.train_split, data.max_samples, several)?;
-    let heldout = match (&data.heldout_path, &data.heldout_split) {
-        (None, None) => None,
-        (other, split) => {
-            let own = other.as_ref().and(data.heldout_images.as_ref()).is_some();
-            let images = if own { &data.heldout_images } else { &data.images };
-            // Questions are asked of one image.
-            Some(load(other.as_ref().unwrap_or(path), images, split, None, false)?)
-        }
-    };
+    let train = Corpus::load(&Files { several, ..train }, processor)?;
+    // Held-out questions are asked of one image each.
+    let heldout = data
+        .heldout()
+        .map(|files| Corpus::load(&files, processor))
+        .transpose()?;
     let group = phase.filter(|_| data.group_by_length).map(|phase| phase.batch_size);
     Ok(Dataset::Corpus {
         train: Box::new(CorpusSource::new(train, recipe.run.seed, group)),

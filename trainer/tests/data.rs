@@ -71,7 +71,7 @@ fn a_set_in_shards_is_checked_filtered_and_trained_on() {
     let seen = works(&[&["data", "check"][..], &source, &["--json", text(&json)]].concat());
     assert!(seen.contains("6 records: 6 usable, 0 broken"), "{seen}");
     let figures: Value = serde_json::from_slice(&fs::read(&json).expect("figures")).expect("JSON");
-    assert_eq!((&figures["usable"], &figures["images"]), (&6.into(), &6.into()));
+    assert_eq!((&figures[0]["usable"], &figures[0]["images"]), (&6.into(), &6.into()));
 
     let out = root.path().join("kept.jsonl");
     let limits = ["--max-hamming", "0", "--min-words", "3", "--out", text(&out)];
@@ -97,6 +97,34 @@ fn a_set_in_shards_is_checked_filtered_and_trained_on() {
     let steps = fs::read_to_string(run.join("metrics.jsonl")).expect("steps");
     assert_eq!(steps.lines().count(), 2);
     assert!(works(&["data", "check", "--recipe", text(&path)]).contains("0 broken"));
+}
+
+#[test]
+fn a_recipe_is_checked_with_what_it_holds_out() {
+    let root = set();
+    let text_of = |split: &str, line: &str| line.replacen('{', &format!("{{\"split\":\"{split}\","), 1);
+    let lines = fs::read_to_string(root.path().join("d.jsonl")).expect("lines");
+    let split = |i: usize| if i < 4 { "train" } else { "test" };
+    let lines: Vec<String> = lines
+        .lines()
+        .enumerate()
+        .map(|(i, line)| text_of(split(i), line))
+        .collect();
+    fs::write(root.path().join("d.jsonl"), lines.join("\n")).expect("written");
+    fs::copy(root.path().join("0.png"), root.path().join("4.png")).expect("a copy");
+    let recipe = format!(
+        "[run]\nname = \"x\"\n[data]\nsource = \"llava\"\npath = \"{0}/d.jsonl\"\nimages = \"{0}\"\n\
+         train_split = \"train\"\nheldout_split = \"test\"\n[phase2]\nsteps = 1\nbatch_size = 1\nlr = 1e-3\n",
+        text(root.path())
+    );
+    let path = root.path().join("recipe.toml");
+    fs::write(&path, recipe).expect("written");
+    let seen = works(&["data", "check", "--recipe", text(&path)]);
+    assert!(seen.contains("4 usable") && seen.contains("2 usable"), "{seen}");
+    assert!(
+        seen.contains("images of the second that are in the first, too: 1"),
+        "{seen}"
+    );
 }
 
 #[test]

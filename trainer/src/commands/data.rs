@@ -23,23 +23,34 @@ pub(super) fn run(verb: &DataVerb) -> Result<()> {
 
 fn check(args: &CheckArgs) -> Result<()> {
     let recipe = recipe(&args.data)?;
-    let mut files = files(&args.data, recipe.as_ref())?;
-    files.max_bad = args.max_bad.unwrap_or(files.max_bad);
+    let train = files(&args.data, recipe.as_ref())?;
+    let heldout = recipe.as_ref().and_then(|recipe| recipe.data.heldout());
+    let max_bad = args.max_bad.unwrap_or(train.max_bad);
     let tokenizer = tokenizer(args.tokenizer.as_deref(), recipe.as_ref())?;
-    let survey = Survey::of(&files, tokenizer.as_ref())?;
-    println!("{}: {}", files.path.display(), survey.table());
+    let mut surveys = Vec::new();
+    for files in [Some(train), heldout].into_iter().flatten() {
+        let survey = Survey::of(&files, tokenizer.as_ref())?;
+        println!("{}\n", survey.table());
+        surveys.push(survey);
+    }
+    if let [train, heldout] = &surveys[..] {
+        println!(
+            "images of the second that are in the first, too: {}",
+            heldout.shared_images(train)
+        );
+    }
     if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&survey).context("--json")?;
+        let json = serde_json::to_string_pretty(&surveys).context("--json")?;
         write_atomically(path, |file| writeln!(file, "{json}")).with_context(|| path.display().to_string())?;
     }
-    ensure!(
-        !survey.is_bad(files.max_bad),
-        "{}: {} of {} records are broken, more than {} %",
-        files.path.display(),
-        survey.broken,
-        survey.usable + survey.broken,
-        100.0 * files.max_bad
-    );
+    for survey in &surveys {
+        let (path, broken, share) = (survey.path.display(), survey.broken, 100.0 * max_bad);
+        let all = survey.usable + broken;
+        ensure!(
+            !survey.is_bad(max_bad),
+            "{path}: {broken} of {all} records are broken, more than {share} %"
+        );
+    }
     Ok(())
 }
 
@@ -50,23 +61,7 @@ fn filter(args: &FilterArgs) -> Result<()> {
         .report
         .clone()
         .unwrap_or_else(|| args.out.with_file_name("report.html"));
-    for out in [&args.out, &report] {
-        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let there = folder.is_none_or(Path::is_dir);
-        ensure!(there, "{}: its folder is not there; make it first", out.display());
-        let same = |input: &Path| {
-            std::fs::canonicalize(input)
-                .ok()
-                .is_some_and(|input| std::fs::canonicalize(out).ok() == Some(input))
-        };
-        let input = [Some(files.path), files.images].into_iter().flatten().any(same);
-        ensure!(!input, "{}: is the input, which stays as it is", out.display());
-    }
-    ensure!(
-        args.out != report,
-        "{}: given for the records and for the page",
-        report.display()
-    );
+    check_outputs(&args.out, &report, &files)?;
     let criteria = Criteria {
         min_words: args.min_words,
         max_words: args.max_words,
@@ -89,6 +84,25 @@ fn filter(args: &FilterArgs) -> Result<()> {
     filter::report(&judged, &criteria, &report)?;
     show(&judged, kept, args, &files);
     println!("what went and why, with pictures: {}", report.display());
+    Ok(())
+}
+
+/// Fails where an output cannot be written, or would replace the input.
+fn check_outputs(records: &Path, report: &Path, files: &Files<'_>) -> Result<()> {
+    for out in [records, report] {
+        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let there = folder.is_none_or(Path::is_dir);
+        ensure!(there, "{}: its folder is not there; make it first", out.display());
+        let real = |path: &Path| std::fs::canonicalize(path).ok();
+        let mut inputs = [Some(files.path), files.images].into_iter().flatten();
+        let input = inputs.any(|input| real(input).is_some() && real(input) == real(out));
+        ensure!(!input, "{}: is the input, which stays as it is", out.display());
+    }
+    ensure!(
+        records != report,
+        "{}: given for the records and for the page",
+        report.display()
+    );
     Ok(())
 }
 
@@ -127,13 +141,9 @@ fn recipe(args: &DataArgs) -> Result<Option<Recipe>> {
 
 /// The data set that the recipe trains on, or that the arguments name.
 fn files<'a>(args: &'a DataArgs, recipe: Option<&'a Recipe>) -> Result<Files<'a>> {
-    if let Some(data) = recipe.map(|recipe| &recipe.data) {
-        let found = data.source.format().zip(data.path.as_deref());
-        let (format, path) = found.context("data.source: scenes are drawn, there is nothing to read")?;
-        return Ok(Files {
-            select: data.select(data.train_split.as_deref(), data.max_samples),
-            ..data.files(format, path)
-        });
+    if let Some(recipe) = recipe {
+        let found = recipe.data.train();
+        return found.context("data.source: scenes are drawn, there is nothing to read");
     }
     let (Some(format), Some(path)) = (args.source, &args.path) else {
         bail!("--recipe, or --source and --path, say which data set");

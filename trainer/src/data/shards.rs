@@ -83,20 +83,8 @@ impl Shards {
 
 /// Hands `add` the name, place and size of every file in an archive.
 fn index(path: &Path, mut add: impl FnMut(String, u64, u64)) -> Result<()> {
-    let about = || format!("{}: cannot be read", path.display());
-    let mut file = File::open(path).with_context(about)?;
-    let length = file.metadata().with_context(about)?.len();
-    let mut start = [0; 2];
-    if length >= 2 {
-        file.read_exact(&mut start).with_context(about)?;
-        file.rewind().with_context(about)?;
-    }
-    let gzip = start == [0x1f, 0x8b];
-    ensure!(
-        !gzip,
-        "{}: compressed; members are read in place: unpack it with gunzip",
-        path.display()
-    );
+    let (file, length) = open(path)?;
+    let name = path.display();
     let read = Cell::new(0);
     let mut archive = Archive::new(Headers {
         inner: BufReader::new(file),
@@ -106,8 +94,7 @@ fn index(path: &Path, mut add: impl FnMut(String, u64, u64)) -> Result<()> {
         // Some of tar's messages repeat a whole header.
         let why: String = error.to_string().chars().take(80).collect();
         anyhow!(
-            "{}: no tar archive at byte {at} of {length}: {}",
-            path.display(),
+            "{name}: no tar archive at byte {at} of {length}: {}",
             why.escape_debug()
         )
     };
@@ -117,33 +104,48 @@ fn index(path: &Path, mut add: impl FnMut(String, u64, u64)) -> Result<()> {
         let entry = entry.map_err(|error| damaged(end, error))?;
         read.set(0);
         let (at, size) = (entry.raw_file_position(), entry.size());
-        let name = String::from_utf8(entry.path_bytes().into_owned());
-        let name = name
+        let inner = String::from_utf8(entry.path_bytes().into_owned());
+        let inner = inner
             .ok()
-            .with_context(|| format!("{}: a name at byte {end} is not UTF-8", path.display()))?;
+            .with_context(|| format!("{name}: a name at byte {end} is not UTF-8"))?;
         let whole = at.checked_add(size).filter(|end| *end <= length);
         end = whole.with_context(|| {
-            format!(
-                "{}: truncated: `{name}` takes {size} bytes from {at} on, the file has {length}",
-                path.display()
-            )
+            format!("{name}: truncated: `{inner}` takes {size} bytes from {at} on, the file has {length}")
         })?;
         match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Continuous => add(name.trim_start_matches("./").to_string(), at, size),
-            EntryType::GNUSparse => bail!("{}: `{name}` is sparse; pack it without `--sparse`", path.display()),
+            EntryType::Regular | EntryType::Continuous => add(inner.trim_start_matches("./").to_string(), at, size),
+            EntryType::GNUSparse => bail!("{name}: `{inner}` is sparse; pack it without `--sparse`"),
             _ => {}
         }
     }
-    let whole = end
-        .next_multiple_of(BLOCK)
-        .checked_add(BLOCK)
-        .is_some_and(|end| end <= length);
+    // At least one block of the two that are empty.
+    let ends = end
+        .checked_next_multiple_of(BLOCK)
+        .and_then(|end| end.checked_add(BLOCK));
     ensure!(
-        whole,
-        "{}: truncated: ends at byte {length} without the end of an archive",
-        path.display()
+        ends.is_some_and(|end| end <= length),
+        "{name}: truncated: ends at byte {length} without the end of an archive"
     );
     Ok(())
+}
+
+/// An archive's file and its length.
+fn open(path: &Path) -> Result<(File, u64)> {
+    let about = || format!("{}: cannot be read", path.display());
+    let mut file = File::open(path).with_context(about)?;
+    let about_file = file.metadata().with_context(about)?;
+    ensure!(about_file.is_file(), "{}: not a file", path.display());
+    let mut start = [0; 2];
+    if about_file.len() >= 2 {
+        file.read_exact(&mut start).with_context(about)?;
+        file.rewind().with_context(about)?;
+    }
+    ensure!(
+        start != [0x1f, 0x8b],
+        "{}: compressed; members are read in place: unpack it with gunzip",
+        path.display()
+    );
+    Ok((file, about_file.len()))
 }
 
 /// Fails where more is read at a time than headers take: a damaged header must not have data read as a name.

@@ -1,6 +1,10 @@
 //! Reads a data set once, images and all, and says what is in it.
 
-use super::bad_records::BadRecord;
+mod numbers;
+
+pub use numbers::{Duplicates, Spread};
+
+use super::bad_records::{BadRecord, BadRecords};
 use super::corpus::Files;
 use super::images::ImageSource;
 use super::record::{Found, MARK, Record};
@@ -11,14 +15,14 @@ use model::Tokenizer;
 use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
-
-/// Groups of duplicates that are named.
-const GROUPS: usize = 3;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 /// What a data set holds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Survey {
+    /// The records' file or folder.
+    pub path: PathBuf,
     /// Records, those of other splits left out.
     pub records: usize,
     /// Records that can be used.
@@ -43,73 +47,11 @@ pub struct Survey {
     pub duplicate_records: Duplicates,
     /// Images by class, where they were sorted.
     pub classes: BTreeMap<String, usize>,
+    /// Hashes of the images' pixels.
+    #[serde(skip)]
+    pixels: HashSet<[u8; 32]>,
     /// Distributions by name, in the order they are shown.
     pub spreads: Vec<(String, Spread)>,
-}
-
-/// Items that are copies of others.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Duplicates {
-    /// Copies, the first of each group not counted.
-    pub copies: usize,
-    /// Groups of equal items.
-    pub groups: usize,
-    /// The largest groups, a few names each.
-    pub largest: Vec<Vec<String>>,
-}
-
-impl Duplicates {
-    /// Groups of names under the same key.
-    fn of<K: std::hash::Hash + Eq>(items: impl Iterator<Item = (K, String)>) -> Duplicates {
-        let mut groups: HashMap<K, (usize, Vec<String>)> = HashMap::new();
-        for (key, name) in items {
-            let (count, names) = groups.entry(key).or_default();
-            *count += 1;
-            if names.len() < GROUPS {
-                names.push(name);
-            }
-        }
-        let mut groups: Vec<_> = groups.into_values().filter(|(count, _)| *count > 1).collect();
-        groups.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-        Duplicates {
-            copies: groups.iter().map(|(count, _)| count - 1).sum(),
-            groups: groups.len(),
-            largest: groups.into_iter().take(GROUPS).map(|(_, names)| names).collect(),
-        }
-    }
-}
-
-/// How numbers are spread.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
-    /// The least.
-    pub min: usize,
-    /// Half of them are at most this.
-    pub median: usize,
-    /// Nine in ten are at most this.
-    pub p90: usize,
-    /// All but one in a hundred are at most this.
-    pub p99: usize,
-    /// The most.
-    pub max: usize,
-    /// The mean.
-    pub mean: f64,
-}
-
-impl Spread {
-    /// None of no numbers.
-    pub fn of(mut values: Vec<usize>) -> Option<Spread> {
-        values.sort_unstable();
-        let at = |share: usize| values[(values.len() * share).div_ceil(100).saturating_sub(1)];
-        Some(Spread {
-            min: *values.first()?,
-            median: at(50),
-            p90: at(90),
-            p99: at(99),
-            max: *values.last()?,
-            mean: values.iter().sum::<usize>() as f64 / values.len() as f64,
-        })
-    }
 }
 
 /// What is known of an image once it was seen.
@@ -126,35 +68,25 @@ impl Survey {
     pub fn of(files: &Files<'_>, tokenizer: Option<&Tokenizer>) -> Result<Survey> {
         let (found, source) = files.format.open(files.path, files.images, &files.select, &files.ask)?;
         let (seen, unread) = look(&found, &source);
-        let (usable, broken): (Vec<&Record>, Vec<&Record>) = found
-            .records
-            .iter()
-            .partition(|record| record.content.images.iter().all(|name| seen.contains_key(name)));
-        let mut bad = found.bad.clone();
-        for record in broken {
-            let mut images = record.content.images.iter();
-            let message = images.find_map(|name| unread.get(name)).cloned().unwrap_or_default();
-            bad.add(BadRecord {
-                file: files.path.to_owned(),
-                line: record.line,
-                id: Some(record.id.clone()),
-                field: "image".into(),
-                message,
-            });
-        }
+        let is_whole = |record: &&Record| record.content.images.iter().all(|name| seen.contains_key(name));
+        let (usable, broken): (Vec<&Record>, Vec<&Record>) = found.records.iter().partition(is_whole);
+        let bad = unreadable(&found, &broken, &unread, files.path);
         let mut classes = BTreeMap::new();
         for class in usable.iter().filter_map(|record| record.content.class.clone()) {
             *classes.entry(class).or_default() += 1;
         }
         let mut names: Vec<&String> = seen.keys().collect();
         names.sort();
-        let shown =
-            |record: &Record| -> Vec<[u8; 32]> { record.content.images.iter().map(|name| seen[name].pixels).collect() };
+        let pixels = |name: &String| seen[name].pixels;
+        let shown = |record: &Record| -> Vec<[u8; 32]> { record.content.images.iter().map(pixels).collect() };
+        let images = names.iter().map(|name| (pixels(name), name.to_string()));
         let texts = usable.iter().map(|record| (said(record), record.id.clone()));
         let whole = usable
             .iter()
             .map(|record| ((shown(record), said(record)), record.id.clone()));
         Ok(Survey {
+            path: files.path.to_owned(),
+            pixels: seen.values().map(|seen| seen.pixels).collect(),
             records: found.count(),
             usable: usable.len(),
             without_image: found.text_only,
@@ -163,7 +95,7 @@ impl Survey {
             broken_kinds: bad.kinds,
             broken_first: bad.first.iter().map(BadRecord::to_string).collect(),
             images: seen.len(),
-            duplicate_images: Duplicates::of(names.iter().map(|name| (seen[*name].pixels, name.to_string()))),
+            duplicate_images: Duplicates::of(images),
             duplicate_texts: Duplicates::of(texts),
             duplicate_records: Duplicates::of(whole),
             classes,
@@ -176,43 +108,33 @@ impl Survey {
         self.broken as f64 > max_bad * (self.usable + self.broken) as f64
     }
 
+    /// How many distinct images both sets have.
+    pub fn shared_images(&self, other: &Survey) -> usize {
+        self.pixels.intersection(&other.pixels).count()
+    }
+
     /// What people read.
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{} records: {} usable, {} broken, {} without an image; {} of other splits\n{} images",
-            self.records, self.usable, self.broken, self.without_image, self.other_splits, self.images
+            "{}: {} records: {} usable, {} broken, {} without an image; {} of other splits\n{} images",
+            self.path.display(),
+            self.records,
+            self.usable,
+            self.broken,
+            self.without_image,
+            self.other_splits,
+            self.images
         );
         if !self.classes.is_empty() {
             text += &format!(" in {} classes", self.classes.len());
         }
-        text += "\n\n";
-        let mut table = Table::new(["", "min", "median", "90 %", "99 %", "max", "mean"]);
-        for (name, spread) in &self.spreads {
-            let Spread {
-                min,
-                median,
-                p90,
-                p99,
-                max,
-                mean,
-            } = spread;
-            let counts = [min, median, p90, p99, max].map(ToString::to_string);
-            let cells = std::iter::once(name.clone()).chain(counts);
-            table.row(cells.chain([format!("{mean:.1}")]));
-        }
-        text += &table.to_string();
+        text += &format!("\n\n{}", self.spread_table());
         for (what, duplicates) in [
             ("images with the pixels of another", &self.duplicate_images),
             ("records that say what another says", &self.duplicate_texts),
             ("records that show and say what another does", &self.duplicate_records),
         ] {
-            text += &format!("\n{what}: {}", duplicates.copies);
-            if duplicates.copies > 0 {
-                text += &format!(" (in {} groups, such as", duplicates.groups);
-                let groups = duplicates.largest.iter().map(|names| format!(" {}", names.join(" = ")));
-                text += &groups.collect::<Vec<_>>().join(";");
-                text += ")";
-            }
+            text += &format!("\n{what}: {duplicates}");
         }
         text += "\n";
         for (kind, count) in &self.broken_kinds {
@@ -223,6 +145,32 @@ impl Survey {
         }
         text.trim_end().to_string()
     }
+
+    fn spread_table(&self) -> Table {
+        let mut table = Table::new(["", "min", "median", "90 %", "99 %", "max", "mean"]);
+        for (name, spread) in &self.spreads {
+            let counts = [spread.min, spread.median, spread.p90, spread.p99, spread.max];
+            let cells = std::iter::once(name.clone()).chain(counts.map(|count| count.to_string()));
+            table.row(cells.chain([format!("{:.1}", spread.mean)]));
+        }
+        table
+    }
+}
+
+/// The bad records, with those whose images cannot be read.
+fn unreadable(found: &Found, broken: &[&Record], unread: &HashMap<String, String>, path: &Path) -> BadRecords {
+    let mut bad = found.bad.clone();
+    for record in broken {
+        let mut images = record.content.images.iter();
+        bad.add(BadRecord {
+            file: path.to_owned(),
+            line: record.line,
+            id: Some(record.id.clone()),
+            field: "image".into(),
+            message: images.find_map(|name| unread.get(name)).cloned().unwrap_or_default(),
+        });
+    }
+    bad
 }
 
 /// Decodes every image once, on all threads: what is known of it, or what is wrong.

@@ -74,8 +74,19 @@ fn name(key: &str, name: &str) -> Result<(), Invalid> {
 }
 
 fn data(data: &Data) -> Result<(), Invalid> {
-    let invalid = |key: &str, message: String| Err(Invalid::new(format!("data.{key}"), message));
-    let on_disk = [
+    range("data.max_tokens", data.max_tokens.unwrap_or(1), 1, 1 << 24)?;
+    match data.source.format() {
+        None => scenes(data),
+        Some(format) => on_disk(data, format),
+    }
+}
+
+fn invalid(key: &str, message: impl Into<String>) -> Result<(), Invalid> {
+    Err(Invalid::new(format!("data.{key}"), message))
+}
+
+fn scenes(data: &Data) -> Result<(), Invalid> {
+    let meaningless = [
         ("path", data.path.is_some()),
         ("images", data.images.is_some()),
         ("heldout_path", data.heldout_path.is_some()),
@@ -90,57 +101,49 @@ fn data(data: &Data) -> Result<(), Invalid> {
         ("keep", data.keep.is_some()),
         ("group_by_length", data.group_by_length),
     ];
-    range("data.max_tokens", data.max_tokens.unwrap_or(1), 1, 1 << 24)?;
-    let Some(format) = data.source.format() else {
-        if let Some((key, _)) = on_disk.iter().find(|(_, set)| *set) {
-            return invalid(
-                key,
-                "belongs to data on disk, such as `source = \"llava\"`; built-in scenes are drawn, not read".into(),
-            );
+    match meaningless.iter().find(|(_, set)| *set) {
+        Some((key, _)) => {
+            let message = "belongs to data on disk, such as `source = \"llava\"`; built-in scenes are drawn, not read";
+            invalid(key, message)
         }
-        return range("data.image_size", data.image_size.unwrap_or(48), 16, 1024);
-    };
+        None => range("data.image_size", data.image_size.unwrap_or(48), 16, 1024),
+    }
+}
+
+fn on_disk(data: &Data, format: Format) -> Result<(), Invalid> {
     let source = format!("`source = \"{}\"`", format.name());
-    for (key, set) in &on_disk[..1 + usize::from(format.has_images())] {
+    let needed = [("path", data.path.is_some()), ("images", data.images.is_some())];
+    for (key, set) in &needed[..1 + usize::from(format.has_images())] {
         if !set {
             return invalid(key, format!("key `{key}` is missing; {source} needs it"));
         }
     }
-    for (key, set) in [
-        ("images", data.images.is_some()),
-        ("heldout_images", data.heldout_images.is_some()),
-    ] {
-        if set && !format.has_images() {
-            return invalid(
-                key,
-                format!("means nothing with {source}: `path` holds the images, too"),
-            );
-        }
-    }
-    for (key, set) in &on_disk[4..7] {
-        if *set && !format.has_splits() {
-            return invalid(
-                key,
-                format!("means nothing with {source}; give the folders of a split as `path` and `heldout_path`"),
-            );
-        }
-    }
-    if data.world.is_some() {
-        return invalid("world", "belongs to `source = \"scenes\"`".into());
-    }
-    if data.image_size.is_some() {
-        let message = "belongs to `source = \"scenes\"`; images are resized to model.vision.image_size";
-        return invalid("image_size", message.into());
-    }
-    if data.heldout_images.is_some() && data.heldout_path.is_none() {
-        return invalid("heldout_images", "means nothing without `heldout_path`".into());
-    }
-    if data
+    let (images, splits) = (format.has_images(), format.has_splits());
+    let inside = format!("means nothing with {source}: `path` holds the images, too");
+    let folders = format!("means nothing with {source}; give the folders of a split as `path` and `heldout_path`");
+    let drawn = "belongs to `source = \"scenes\"`".to_string();
+    let resized = format!("{drawn}; images are resized to model.vision.image_size");
+    let asked = data
         .question
         .as_ref()
-        .is_some_and(|question| question.trim().is_empty())
-    {
-        return invalid("question", "asks nothing".into());
+        .is_none_or(|question| !question.trim().is_empty());
+    let table = [
+        ("images", data.images.is_some() && !images, &inside),
+        ("heldout_images", data.heldout_images.is_some() && !images, &inside),
+        ("split_field", data.split_field.is_some() && !splits, &folders),
+        ("train_split", data.train_split.is_some() && !splits, &folders),
+        ("heldout_split", data.heldout_split.is_some() && !splits, &folders),
+        ("world", data.world.is_some(), &drawn),
+        ("image_size", data.image_size.is_some(), &resized),
+        (
+            "heldout_images",
+            data.heldout_images.is_some() && data.heldout_path.is_none(),
+            &"means nothing without `heldout_path`".to_string(),
+        ),
+        ("question", !asked, &"asks nothing".to_string()),
+    ];
+    if let Some((key, _, message)) = table.into_iter().find(|(_, wrong, _)| *wrong) {
+        return invalid(key, message.as_str());
     }
     templates(data, format)?;
     range("data.max_samples", data.max_samples.unwrap_or(1), 1, usize::MAX)?;

@@ -1,11 +1,12 @@
 //! COCO's captions: the published file, `{"images": [{"id": 1, "file_name": "1.jpg"}, …], "annotations": [{"image_id": 1,
 //! "caption": "…"}, …]}`, or JSON lines of `{"file": "1.jpg", "captions": ["…", …]}`. An image is one record with all its captions.
 
+use super::add;
 use super::fault::{Fault, fault, kind};
 use super::json::{self, Object};
 use crate::data::bad_records::BadRecord;
-use crate::data::record::{Content, Found, Record, Select};
-use anyhow::{Result, bail, ensure};
+use crate::data::record::{Content, Found, Select};
+use anyhow::{Result, anyhow, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -85,43 +86,9 @@ fn caption_text(value: Option<&Value>, field: &str) -> Result<String, Fault> {
 
 /// COCO's own file: captions are gathered under their images, whose order is kept.
 fn published(bytes: &[u8], file: &Path, select: &Select, question: &str) -> Result<Found> {
-    let start = json::first(bytes).unwrap_or(0);
-    ensure!(
-        bytes.len() <= MAX_PUBLISHED,
-        "{}: {} bytes are more than the {MAX_PUBLISHED} that one object may have; write JSON lines of `file` and `captions`",
-        file.display(),
-        bytes.len()
-    );
-    let Published { images, annotations } = match serde_json::from_slice(&bytes[start..]) {
-        Ok(published) => published,
-        Err(error) => bail!(
-            "{}: neither COCO's `images` and `annotations` nor JSON lines: {error}",
-            file.display()
-        ),
-    };
+    let Published { images, annotations } = whole(bytes, file)?;
     let (mut found, mut splits) = (Found::default(), BTreeMap::new());
-    let bad = |id: Option<String>, place: String, fault: Fault| {
-        let field = match fault.field.is_empty() {
-            true => place,
-            false => format!("{place}.{}", fault.field),
-        };
-        BadRecord {
-            file: file.to_owned(),
-            line: 0,
-            id,
-            field,
-            message: fault.message,
-        }
-    };
-    let mut captions: HashMap<String, Vec<String>> = HashMap::new();
-    for (i, annotation) in annotations.iter().enumerate() {
-        let caption = number(annotation, "image_id")
-            .and_then(|image| Ok((image, caption_text(annotation.get("caption"), "caption")?)));
-        match caption {
-            Ok((image, caption)) => captions.entry(image).or_default().push(caption),
-            Err(fault) => found.bad.add(bad(None, format!("annotations[{i}]"), fault)),
-        }
-    }
+    let mut captions = captions(&annotations, file, &mut found);
     for (i, image) in images.iter().enumerate() {
         if select.is_full(&found) {
             break;
@@ -131,21 +98,46 @@ fn published(bytes: &[u8], file: &Path, select: &Select, question: &str) -> Resu
             let wanted = json::is_wanted(image, select, &mut splits)?;
             let captions = captions.remove(&id).unwrap_or_default();
             let content = captioned(file_name(image, "file_name")?, question, captions)?;
-            Ok(wanted.then_some((id, content)))
+            Ok(wanted.then_some(content))
         });
-        match content {
-            Ok(Some((id, content))) => found.records.push(Record {
-                line: 0,
-                id,
-                bytes: None,
-                content,
-            }),
-            Ok(None) => found.other_splits += 1,
-            Err(fault) => found.bad.add(bad(id.ok(), format!("images[{i}]"), fault)),
-        }
+        let place = format!("images[{i}]");
+        let content = content.map_err(|fault| fault.within(&place));
+        add(&mut found, file, id.unwrap_or(place), content);
     }
     json::check_any(&found, file, select, &splits)?;
     Ok(found)
+}
+
+fn whole(bytes: &[u8], file: &Path) -> Result<Published> {
+    let (start, name) = (json::first(bytes).unwrap_or(0), file.display());
+    ensure!(
+        bytes.len() <= MAX_PUBLISHED,
+        "{name}: {} bytes are more than the {MAX_PUBLISHED} that one object may have; write JSON lines of `file` and \
+         `captions`",
+        bytes.len()
+    );
+    let whole = serde_json::from_slice(&bytes[start..]);
+    whole.map_err(|error| anyhow!("{name}: neither COCO's `images` and `annotations` nor JSON lines: {error}"))
+}
+
+/// The captions of each image by its number; broken ones are counted.
+fn captions(annotations: &[Object], file: &Path, found: &mut Found) -> HashMap<String, Vec<String>> {
+    let mut captions: HashMap<String, Vec<String>> = HashMap::new();
+    for (i, annotation) in annotations.iter().enumerate() {
+        let image = number(annotation, "image_id");
+        let caption = image.and_then(|image| Ok((image, caption_text(annotation.get("caption"), "caption")?)));
+        match caption.map_err(|fault| fault.within(&format!("annotations[{i}]"))) {
+            Ok((image, caption)) => captions.entry(image).or_default().push(caption),
+            Err(Fault { field, message }) => found.bad.add(BadRecord {
+                file: file.to_owned(),
+                line: 0,
+                id: None,
+                field,
+                message,
+            }),
+        }
+    }
+    captions
 }
 
 /// The number of an image, which may be written as text.

@@ -9,6 +9,17 @@ pub(super) struct Fault {
     pub(super) message: String,
 }
 
+impl Fault {
+    /// The same of a record that is part of another.
+    pub(super) fn within(self, place: &str) -> Fault {
+        let field = match self.field.is_empty() {
+            true => place.to_string(),
+            false => format!("{place}.{}", self.field),
+        };
+        Fault { field, ..self }
+    }
+}
+
 pub(super) fn fault<T>(field: impl Into<String>, message: impl Into<String>) -> Result<T, Fault> {
     Err(Fault {
         field: field.into(),
