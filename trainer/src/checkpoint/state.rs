@@ -61,20 +61,18 @@ impl Place {
 
     /// Takes note of a held-out loss at checkpoint `number`; whether it is the best so far.
     pub fn measured(&mut self, loss: f64, number: usize) -> bool {
+        let better = self.best.is_none_or(|best| loss < best.loss);
         match &mut self.best {
-            Some(best) if !(loss < best.loss) => {
-                best.since += 1;
-                false
-            }
+            Some(best) if !better => best.since += 1,
             best => {
                 *best = Some(Best {
                     loss,
                     checkpoint: number,
                     since: 0,
                 });
-                true
             }
         }
+        better
     }
 
     /// Writes it into a checkpoint's folder.
