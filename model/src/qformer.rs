@@ -93,6 +93,13 @@ impl QFormer {
         })
     }
 
+    /// Whether a parameter of a whole model is the Q-Former's.
+    pub(crate) fn owns(name: &str) -> bool {
+        let heads = ["vision_projection.", "text_projection.", "itm_head."];
+        let parts = ["qformer.", "embeddings."].into_iter().chain(heads);
+        name == "query_tokens" || name == "logit_scale" || parts.into_iter().any(|part| name.starts_with(part))
+    }
+
     /// The configuration.
     pub fn config(&self) -> &QFormerConfig {
         &self.config

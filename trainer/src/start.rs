@@ -28,11 +28,13 @@ impl Start {
         for (part, name, key) in [
             (Part::Whole, named.model, "model"),
             (Part::Vision, named.vision, "vision"),
+            (Part::Qformer, named.qformer, "qformer"),
             (Part::Decoder, named.decoder, "decoder"),
         ] {
             let Some(name) = name else { continue };
             let folder = hf::resolve(&name).with_context(|| format!("pretrained.{key}"))?;
-            describe(&mut recipe.model, part, &folder).with_context(|| format!("pretrained.{key}"))?;
+            let texts = recipe.phase1.is_some();
+            describe(&mut recipe.model, part, &folder, texts).with_context(|| format!("pretrained.{key}"))?;
             parts.push((part, folder));
         }
         Ok(Start { parts })
@@ -40,7 +42,10 @@ impl Start {
 
     /// The folder that gives tokenizer and chat template.
     fn text(&self) -> Option<&Path> {
-        let found = self.parts.iter().find(|(part, _)| *part != Part::Vision);
+        let found = self
+            .parts
+            .iter()
+            .find(|(part, _)| matches!(part, Part::Whole | Part::Decoder));
         found.map(|(_, folder)| folder.as_path())
     }
 
@@ -49,7 +54,10 @@ impl Start {
     /// # Errors
     /// When its file is missing or malformed.
     pub fn processor(&self) -> Result<Option<ImageProcessor>> {
-        let found = self.parts.iter().find(|(part, _)| *part != Part::Decoder);
+        let found = self
+            .parts
+            .iter()
+            .find(|(part, _)| matches!(part, Part::Whole | Part::Vision));
         Ok(found.map(|(_, folder)| ImageProcessor::open(folder)).transpose()?)
     }
 
@@ -76,8 +84,8 @@ impl Start {
     }
 }
 
-/// Fills in what a part says of the model.
-fn describe(config: &mut VlmConfig, part: Part, folder: &Path) -> Result<()> {
+/// Fills in what a part says of the model; `texts`: a Q-Former is to take texts, too.
+fn describe(config: &mut VlmConfig, part: Part, folder: &Path, texts: bool) -> Result<()> {
     match part {
         Part::Whole => {
             let mut found = hf::vlm_config(folder)?;
@@ -100,6 +108,13 @@ fn describe(config: &mut VlmConfig, part: Part, folder: &Path) -> Result<()> {
             agree("[model.vision]", &config.vision, &Default::default(), &found)?;
             found.feature_layer = layer.or(patches.then_some(-2));
             config.vision = found;
+        }
+        Part::Qformer => {
+            let mut found = hf::qformer_config(folder)?;
+            found.text &= texts;
+            let said = config.qformer.clone().unwrap_or_default();
+            agree("[model.qformer]", &said, &Default::default(), &found)?;
+            config.qformer = Some(found);
         }
         Part::Decoder => {
             let (found, vocab_size) = hf::decoder_config(folder)?;

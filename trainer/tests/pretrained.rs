@@ -1,10 +1,14 @@
 //! Training from pretrained parts, from outside: a frozen image encoder, a new projector, a language model with adapters.
 
+#[path = "common/parts.rs"]
+mod common;
+
+use common::fixture;
 use engine::{DType, Device, Params};
 use model::hf::{self, Model};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
@@ -18,41 +22,9 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/fixtures/parity")
-        .join(name)
-}
-
-/// Copies a fixture's model into a folder of its own.
-fn model(name: &str, folder: &Path) {
-    fs::create_dir_all(folder).expect("a folder");
-    for file in ["config.json", "model.safetensors"] {
-        fs::copy(fixture(name).join(file), folder.join(file)).expect("a copy");
-    }
-}
-
-fn write(path: PathBuf, value: &Value) {
-    fs::write(path, value.to_string()).expect("written");
-}
-
-/// An image encoder with its processor, a language model with a foreign tokenizer of 41 ids, six images and a recipe.
+/// The parts and a recipe.
 fn parts() -> TempDir {
-    let root = TempDir::new().expect("a folder");
-    let (vision, decoder) = (root.path().join("vision"), root.path().join("decoder"));
-    model("clip-quick-gelu", &vision);
-    let processor = json!({
-        "image_processor_type": "CLIPImageProcessor",
-        "do_resize": true, "size": { "shortest_edge": 12 }, "resample": 3,
-        "do_center_crop": true, "crop_size": { "height": 12, "width": 12 },
-        "do_rescale": true, "rescale_factor": 1.0 / 255.0, "do_normalize": true,
-        "image_mean": [0.48, 0.45, 0.40], "image_std": [0.26, 0.26, 0.27], "do_convert_rgb": true,
-    });
-    write(vision.join("preprocessor_config.json"), &processor);
-    model("llama2-full-heads", &decoder);
-    tokenizer(&decoder);
-    let records: Vec<Value> = (0..6u8).map(|i| sample(root.path(), i)).collect();
-    write(root.path().join("data.json"), &records.into());
+    let root = common::parts();
     let recipe = "[run]\nname = \"parts\"\n[data]\nsource = \"llava\"\npath = \"ROOT/data.json\"\nimages = \"ROOT\"\n\
         [pretrained]\nvision = \"ROOT/vision\"\ndecoder = \"ROOT/decoder\"\n[model.adapter]\npositions = false\n\
         [model.lora.decoder]\nr = 2\ntarget_modules = [\"q_proj\", \"v_proj\"]\n\
@@ -62,57 +34,6 @@ fn parts() -> TempDir {
     let recipe = recipe.replace("ROOT", text(root.path()));
     fs::write(root.path().join("recipe.toml"), recipe).expect("written");
     root
-}
-
-/// Words of a vocabulary that fills the language model's table: a token for images needs a row more.
-fn tokenizer(folder: &Path) {
-    let mut words: Vec<String> = [
-        "<unk>",
-        "<s>",
-        "</s>",
-        "user",
-        ":",
-        "assistant",
-        "what",
-        "is",
-        "it",
-        "red",
-        "blue",
-    ]
-    .map(String::from)
-    .to_vec();
-    words.extend((words.len()..41).map(|i| format!("word{i}")));
-    let vocabulary: serde_json::Map<String, Value> = words
-        .iter()
-        .enumerate()
-        .map(|(i, word)| (word.clone(), i.into()))
-        .collect();
-    let special = |id: u32, token: &str| {
-        json!({ "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-                "special": true })
-    };
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null,
-        "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
-        "normalizer": { "type": "Lowercase" }, "pre_tokenizer": { "type": "BertPreTokenizer" },
-        "post_processor": null, "decoder": null,
-        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>" },
-    });
-    write(folder.join("tokenizer.json"), &tokenizer);
-    let config = json!({ "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>" });
-    write(folder.join("tokenizer_config.json"), &config);
-}
-
-/// An image of one colour, or the other, and what is said of it.
-fn sample(root: &Path, i: u8) -> Value {
-    let (name, red) = (format!("{i}.png"), i.is_multiple_of(2));
-    let colour = if red { [200 + i, 20, 20] } else { [20, 20, 200 + i] };
-    let image = image::RgbImage::from_fn(20, 14, |x, _| image::Rgb(colour.map(|c| c + x as u8)));
-    image.save(root.join(&name)).expect("an image");
-    json!({ "id": i.to_string(), "image": name, "conversations": [
-        { "from": "human", "value": "<image>\nwhat is it" },
-        { "from": "gpt", "value": if red { "red" } else { "blue" } },
-    ] })
 }
 
 fn train(root: &Path, out: &str, more: &[&str]) -> String {

@@ -18,7 +18,7 @@ mod vlm;
 pub use adapter::{Base, save_adapter};
 pub(crate) use fields::Fields;
 pub use hub::resolve;
-pub use parts::{Part, assemble, decoder_config, vision_config, vlm_config};
+pub use parts::{Part, assemble, decoder_config, qformer_config, vision_config, vlm_config};
 pub use save::{Format, format, save};
 pub use trace::{Inputs, Trace};
 

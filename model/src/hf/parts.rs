@@ -3,11 +3,11 @@
 
 use super::fields::Fields;
 use super::{Layout, decoder, own, towers, vlm};
-use crate::Vlm;
-use crate::config::{DecoderConfig, DualKind, VisionConfig, VlmConfig};
+use crate::config::{DecoderConfig, DualKind, QFormerConfig, VisionConfig, VlmConfig};
 use crate::error::Result;
 use crate::groups::{GroupRule, groups};
 use crate::weights::{Checkpoint, Plan, Source};
+use crate::{QFormer, Vlm};
 use engine::{DType, Device, ParamBuilder, Params, Shape};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,8 @@ pub enum Part {
     Whole,
     /// The image encoder.
     Vision,
+    /// The Q-Former with its queries, and its heads and embeddings where it takes texts.
+    Qformer,
     /// The language model.
     Decoder,
 }
@@ -69,6 +71,30 @@ pub fn vision_config(folder: &Path) -> Result<VisionConfig> {
     };
     let head = family == DualKind::Siglip && tower.or("vision_use_head", true)?;
     towers::vision(tower, family, head)
+}
+
+/// The configuration of the Q-Former in a folder: of BLIP-2, its first stage, or a model of our own.
+///
+/// # Errors
+/// As [`vlm_config`]; when the model has none.
+pub fn qformer_config(folder: &Path) -> Result<QFormerConfig> {
+    let fields = open(folder)?;
+    let kind: String = fields.need("model_type")?;
+    let found = match kind.as_str() {
+        "blip-2" => {
+            let retrieval = fields.table("qformer_config")?.or("use_qformer_text_input", false)?;
+            return Ok(vlm::blip2_parts(&fields, retrieval)?.1);
+        }
+        own::TYPE => own::read(open(folder)?)?.qformer,
+        _ => None,
+    };
+    match found {
+        Some(qformer) => Ok(qformer),
+        None => fields.bad(
+            "model_type",
+            format!("`{kind}` has no Q-Former that is known; expected blip-2 or a run with one"),
+        ),
+    }
 }
 
 /// The configuration of the language model in a folder and the size of its vocabulary.
@@ -161,6 +187,7 @@ impl Origin {
         let wanted = match self.part {
             Part::Whole => true,
             Part::Vision => name.starts_with("vision_model."),
+            Part::Qformer => QFormer::owns(name),
             Part::Decoder => name.starts_with("language_model."),
         };
         if !wanted || name.contains(".lora_") && !self.own {
@@ -184,6 +211,8 @@ impl Origin {
             Part::Whole => true,
             // SigLIP's pooling head belongs to the dual encoder.
             Part::Vision => stored.contains("vision_model.") && !stored.contains("vision_model.head."),
+            // Its parts for texts are left where only its queries are wanted.
+            Part::Qformer => false,
             Part::Decoder => self.text_only || stored.contains("language_model.") || stored.starts_with("lm_head."),
         }
     }

@@ -4,6 +4,7 @@ use super::error::Invalid;
 use super::{Data, Phase1, Phase2, Recipe, Source, Tokenizer, TokenizerKind, Training};
 use crate::data::formats::Format;
 use crate::phases::Phase;
+use model::{AdapterKind, Fit};
 
 /// Checks every value of a recipe.
 pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
@@ -16,7 +17,7 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
     data(&recipe.data)?;
     pretrained(recipe)?;
     tokenizer(&recipe.tokenizer)?;
-    model(&recipe.model)?;
+    model(recipe)?;
     match &recipe.dual {
         Some(dual) => self::dual(dual, recipe)?,
         None if recipe.contrast.is_some() => {
@@ -175,13 +176,23 @@ fn templates(data: &Data, format: Format) -> Result<(), Invalid> {
 
 fn pretrained(recipe: &Recipe) -> Result<(), Invalid> {
     let parts = &recipe.pretrained;
-    if parts.model.is_some() && (parts.vision.is_some() || parts.decoder.is_some()) {
-        let message = "has both parts already: leave out `vision` and `decoder`, or `model`";
+    let single = [&parts.vision, &parts.qformer, &parts.decoder];
+    if parts.model.is_some() && single.iter().any(|part| part.is_some()) {
+        let message = "has all parts already: leave out `vision`, `qformer` and `decoder`, or `model`";
         return Err(Invalid::new("pretrained.model", message));
     }
     if parts.text().is_some() && recipe.tokenizer != Tokenizer::default() {
         let message = "the pretrained language model has a tokenizer: leave out [tokenizer]";
         return Err(Invalid::new("tokenizer", message));
+    }
+    if parts.qformer.is_some() && recipe.model.adapter.kind == AdapterKind::Mlp && recipe.phase1.is_none() {
+        let message = "would not be used: set model.adapter.kind to `qformer` or `both`";
+        return Err(Invalid::new("pretrained.qformer", message));
+    }
+    if parts.images().is_some() && recipe.data.fit != Fit::default() {
+        let message =
+            "means nothing here: the pretrained encoder's preprocessor_config.json says how images are brought to size";
+        return Err(Invalid::new("data.fit", message));
     }
     if parts.image_token.is_some() && parts.decoder.is_none() {
         let message = "means nothing without `decoder`";
@@ -206,10 +217,13 @@ fn tokenizer(tokenizer: &Tokenizer) -> Result<(), Invalid> {
     range("tokenizer.size", tokenizer.size, 16, 1_000_000)
 }
 
-/// The model's own checks, under the recipe's key. The vocabulary is not known yet, so any size will do.
-fn model(config: &model::VlmConfig) -> Result<(), Invalid> {
-    let mut config = config.clone();
+/// The model's own checks, under the recipe's key. The vocabulary and pretrained parts are not known yet, so any will do.
+fn model(recipe: &Recipe) -> Result<(), Invalid> {
+    let mut config = recipe.model.clone();
     config.vocab_size = config.vocab_size.max(1);
+    if recipe.pretrained.qformer.is_some() {
+        config.qformer.get_or_insert_default();
+    }
     config.validate().map_err(|error| match error {
         model::Error::Config { field, message } => Invalid::new(format!("model.{field}"), message),
         other => Invalid::new("model", other.to_string()),
@@ -252,6 +266,7 @@ fn phase1(phase: &Phase1, recipe: &Recipe) -> Result<(), Invalid> {
         ));
     }
     match &recipe.model.qformer {
+        None if recipe.pretrained.qformer.is_some() => {}
         None => {
             let message = "key `qformer` is missing; [phase1] trains a Q-Former";
             return Err(Invalid::new("model.qformer", message));

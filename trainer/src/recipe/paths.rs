@@ -28,11 +28,16 @@ pub(super) fn expand(recipe: &mut Recipe) -> Result<(), Invalid> {
         }
     }
     let Pretrained {
-        model, vision, decoder, ..
+        model,
+        vision,
+        qformer,
+        decoder,
+        ..
     } = &mut recipe.pretrained;
     let names = [
         ("pretrained.model", model),
         ("pretrained.vision", vision),
+        ("pretrained.qformer", qformer),
         ("pretrained.decoder", decoder),
     ];
     for (key, name) in names {

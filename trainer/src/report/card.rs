@@ -49,7 +49,9 @@ fn front(recipe: &Recipe, format: &Format) -> String {
         Format::Own(_) => "lenslet",
     };
     let parts = &recipe.pretrained;
-    let named = [&parts.model, &parts.vision, &parts.decoder].into_iter().flatten();
+    let named = [&parts.model, &parts.vision, &parts.qformer, &parts.decoder]
+        .into_iter()
+        .flatten();
     // Folders of one machine mean nothing on another.
     let bases: Vec<&String> = named.filter(|name| !std::path::Path::new(name).exists()).collect();
     let bases = match bases.is_empty() {
