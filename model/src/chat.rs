@@ -471,26 +471,29 @@ fn starts(tokenizer: &Tokenizer) -> Result<Starts> {
 }
 
 impl Texts {
-    /// Texts to be compared or matched with images: `<cls> text`.
-    pub fn for_matching<S: AsRef<str>>(tokenizer: &Tokenizer, texts: &[S]) -> Result<Texts> {
+    /// Texts to be compared or matched with images: `<cls> text`, cut to `most` tokens.
+    pub fn for_matching<S: AsRef<str>>(tokenizer: &Tokenizer, texts: &[S], most: usize) -> Result<Texts> {
         let cls = starts(tokenizer)?.cls;
         let start = |text: &S| {
             let mut ids = vec![cls];
             ids.extend(tokenizer.encode(text.as_ref())?);
+            ids.truncate(most);
             Ok(ids)
         };
         let rows: Vec<_> = texts.iter().map(start).collect::<Result<_>>()?;
         Ok(Texts::pad(&rows, tokenizer.specials().pad))
     }
 
-    /// Texts the Q-Former learns to say: `<dec> text <eos>`; the targets are [`Texts::next_tokens`].
-    pub fn for_captioning<S: AsRef<str>>(tokenizer: &Tokenizer, texts: &[S]) -> Result<Texts> {
+    /// Texts the Q-Former learns to say: `<dec> text <eos>`, cut to `most` tokens, the end left out then; the targets are
+    /// [`Texts::next_tokens`].
+    pub fn for_captioning<S: AsRef<str>>(tokenizer: &Tokenizer, texts: &[S], most: usize) -> Result<Texts> {
         let specials = tokenizer.specials();
         let dec = starts(tokenizer)?.dec;
         let whole = |text: &S| {
             let mut ids = vec![dec];
             ids.extend(tokenizer.encode(text.as_ref())?);
             ids.push(specials.eos);
+            ids.truncate(most);
             Ok(ids)
         };
         let rows: Vec<_> = texts.iter().map(whole).collect::<Result<_>>()?;

@@ -150,10 +150,13 @@ fn conversations_teach_answers_only() {
 fn texts_for_the_qformer_have_their_marks() {
     let tokenizer = words();
     let (pad, eos, cls, dec) = (0, 2, 6, 7);
-    let matching = Texts::for_matching(&tokenizer, &["a red circle", "a"]).unwrap();
+    let matching = Texts::for_matching(&tokenizer, &["a red circle", "a"], 9).unwrap();
     assert_eq!(matching.ids, [cls, 8, 9, 11, cls, 8, pad, pad]);
     assert_eq!(matching.lens, [4, 2]);
-    let said = Texts::for_captioning(&tokenizer, &["a red", "a"]).unwrap();
+    let said = Texts::for_captioning(&tokenizer, &["a red", "a"], 9).unwrap();
     assert_eq!(said.ids, [dec, 8, 9, eos, dec, 8, eos, pad]);
     assert_eq!(said.next_tokens(), [8, 9, 2, -100, 8, 2, -100, -100]);
+    let cut = Texts::for_captioning(&tokenizer, &["a red", "a"], 3).unwrap();
+    assert_eq!(cut.ids, [dec, 8, 9, dec, 8, eos]);
+    assert_eq!(Texts::for_matching(&tokenizer, &["a red"], 2).unwrap().ids, [cls, 8]);
 }

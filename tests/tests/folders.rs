@@ -2,8 +2,9 @@
 
 use engine::{DType, Device, Graph};
 use lenslet_tests::{Expected, cases};
-use model::hf::{self, Model};
+use model::hf::{self, Model, Part};
 use model::weights::{Entry, TensorFile, write_shards, write_tensors};
+use model::{QFormerConfig, Texts, VlmConfig};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -39,6 +40,55 @@ fn every_family_is_written_and_read_again_to_the_same_numbers() {
             assert_eq!(read(folder.path())["architectures"], read(&case)["architectures"]);
         }
     }
+}
+
+#[test]
+fn a_q_former_that_starts_from_a_bert_reads_texts_as_it_does() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/bert");
+    let mut config = VlmConfig {
+        vocab_size: 43,
+        qformer: Some(hf::qformer_config(&folder, &QFormerConfig::default()).unwrap()),
+        ..VlmConfig::default()
+    };
+    config.vision.hidden_size = 16;
+    let parts = [(Part::Qformer, folder.clone())];
+    let (vlm, params) = hf::assemble(&config, &parts, &Device::cpu(), DType::F32, 0, (&[], 0.0, None)).unwrap();
+    let expected = TensorFile::open(&folder.join("expected.safetensors")).unwrap();
+    let ids = expected
+        .tensor("input_ids", &Device::cpu())
+        .unwrap()
+        .to_vec::<i32>()
+        .unwrap();
+    let rows: Vec<Vec<u32>> = ids
+        .chunks(7)
+        .map(|row| row.iter().map(|&id| id as u32).collect())
+        .collect();
+    let qformer = vlm.qformer.as_ref().unwrap();
+    let out = qformer.text(&Graph::inference(&params), &Texts::pad(&rows, 0)).unwrap();
+    let expected = expected
+        .tensor("last_hidden_state", &Device::cpu())
+        .unwrap()
+        .to_f64()
+        .unwrap();
+    let off = out
+        .tensor()
+        .to_f64()
+        .unwrap()
+        .into_iter()
+        .zip(expected)
+        .map(|(ours, theirs)| (ours - theirs).abs());
+    assert!(off.fold(0.0, f64::max) < 1e-5);
+
+    // Queries have the texts' feed-forward layers; the two words that BERT does not know are the mean of its own.
+    let value = |name: &str| params.master(params.find(name).unwrap()).to_f64().unwrap();
+    let layer = "qformer.encoder.layer.1";
+    for part in ["intermediate{}.dense.weight", "output{}.LayerNorm.bias"] {
+        let of = |kind: &str| value(&format!("{layer}.{}", part.replace("{}", kind)));
+        assert_eq!(of("_query"), of(""));
+    }
+    let words = value("embeddings.word_embeddings.weight");
+    let mean = (0..41).map(|row| words[row * 16]).sum::<f64>() / 41.0;
+    assert!((words[42 * 16] - mean).abs() < 1e-6);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::phases::Phase;
 use crate::recipe::Recipe;
 use anyhow::{Context, Result, bail};
 use model::hf::{self, Part};
-use model::{AdapterKind, Chat, ImageAttention, ImagePositions, ImageProcessor, Tokenizer, VlmConfig};
+use model::{AdapterKind, Chat, ImageAttention, ImagePositions, ImageProcessor, QFormerConfig, Tokenizer, VlmConfig};
 use std::path::{Path, PathBuf};
 
 /// What stands for an image in texts, where the recipe does not say.
@@ -110,10 +110,21 @@ fn describe(config: &mut VlmConfig, part: Part, folder: &Path, texts: bool) -> R
             config.vision = found;
         }
         Part::Qformer => {
-            let mut found = hf::qformer_config(folder)?;
-            found.text &= texts;
             let said = config.qformer.clone().unwrap_or_default();
-            agree("[model.qformer]", &said, &Default::default(), &found)?;
+            let mut found = hf::qformer_config(folder, &said)?;
+            found.text &= texts;
+            // A BERT leaves these to the recipe, which may then say no more.
+            let free = |of: &QFormerConfig, rest: QFormerConfig| QFormerConfig {
+                num_query_tokens: of.num_query_tokens,
+                cross_attention_frequency: of.cross_attention_frequency,
+                projection: of.projection,
+                ..rest
+            };
+            let unsaid = match free(&found, said.clone()) == said {
+                true => free(&said, QFormerConfig::default()),
+                false => QFormerConfig::default(),
+            };
+            agree("[model.qformer]", &said, &unsaid, &found)?;
             config.qformer = Some(found);
         }
         Part::Decoder => {

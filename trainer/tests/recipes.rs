@@ -46,6 +46,7 @@ fn train(root: &Path, name: &str, vision: &str, settings: &[&str]) -> Model {
     let folders = [
         ("LENSLET_CACHE", "cache"),
         ("VISION", vision),
+        ("BERT", "bert"),
         ("DECODER", "decoder"),
         ("QFORMER", "blip2-stage1"),
         ("STAGE1", "llava-stage1"),
@@ -124,8 +125,8 @@ fn blip_2_in_two_stages() {
     let root = root.path();
     captions(root);
     let (first, second) = (root.join("blip2-stage1"), root.join("blip2-stage2"));
-    let batch = ["phase1.batch_size=3", "phase1.accumulate=2", "tokenizer.size=300"];
-    let trained = train(root, "blip2-stage1", "blip2", &[&SMALL[..], &batch].concat());
+    let batch = ["phase1.batch_size=3", "phase1.accumulate=2"];
+    let trained = train(root, "blip2-stage1", "blip2", &batch);
     let Model::Vlm(trained) = trained else {
         panic!("{trained:?}")
     };

@@ -16,6 +16,8 @@ pub(super) enum Layout {
     Llava,
     /// BLIP-2.
     Blip2,
+    /// BERT, from which BLIP-2's Q-Former starts.
+    Bert,
 }
 
 impl Layout {
@@ -26,6 +28,7 @@ impl Layout {
             Layout::Dual => dual(name),
             Layout::Llava => llava(name),
             Layout::Blip2 => blip2(name),
+            Layout::Bert => bert(name),
         }
     }
 
@@ -92,6 +95,31 @@ fn blip2(name: &str) -> Source {
         };
     }
     same(name)
+}
+
+/// BERT: queries get the feed-forward layers of texts; what looks at images, compares and matches is not in it. Old files call a
+/// norm's scale and shift `gamma` and `beta`.
+fn bert(name: &str) -> Source {
+    let inside = match name.strip_prefix("qformer.") {
+        Some(rest) if rest.contains(".crossattention.") => return Source::Initial,
+        Some(rest) => rest
+            .replace("layernorm.", "embeddings.LayerNorm.")
+            .replace(".attention.attention.", ".attention.self.")
+            .replace("_query.", "."),
+        None if name.starts_with("embeddings.") => name.to_string(),
+        None => return Source::Initial,
+    };
+    let old = inside
+        .replace("LayerNorm.weight", "LayerNorm.gamma")
+        .replace("LayerNorm.bias", "LayerNorm.beta");
+    let names = [inside, old]
+        .into_iter()
+        .flat_map(|name| [format!("bert.{name}"), name])
+        .collect();
+    match name.ends_with("word_embeddings.weight") {
+        true => Source::Grown(names),
+        false => Source::Tensor(names),
+    }
 }
 
 /// For the query, key or value layer of the attention at `path`: the path, its number among the three, and `weight` or

@@ -3,7 +3,7 @@
 
 use super::fields::Fields;
 use super::{Layout, decoder, own, towers, vlm};
-use crate::config::{DecoderConfig, DualKind, QFormerConfig, VisionConfig, VlmConfig};
+use crate::config::{DecoderConfig, DualKind, HiddenAct, QFormerConfig, VisionConfig, VlmConfig};
 use crate::error::Result;
 use crate::groups::{GroupRule, groups};
 use crate::weights::{Checkpoint, Plan, Source};
@@ -73,11 +73,13 @@ pub fn vision_config(folder: &Path) -> Result<VisionConfig> {
     towers::vision(tower, family, head)
 }
 
-/// The configuration of the Q-Former in a folder: of BLIP-2, its first stage, or a model of our own.
+/// The configuration of the Q-Former in a folder: of BLIP-2, its first stage, a model of our own, or one that starts from a
+/// BERT, as BLIP-2's did; `said` is what of it is free to choose then: queries, how often they look at the image, and the width of
+/// the space of comparison.
 ///
 /// # Errors
 /// As [`vlm_config`]; when the model has none.
-pub fn qformer_config(folder: &Path) -> Result<QFormerConfig> {
+pub fn qformer_config(folder: &Path, said: &QFormerConfig) -> Result<QFormerConfig> {
     let fields = open(folder)?;
     let kind: String = fields.need("model_type")?;
     let found = match kind.as_str() {
@@ -86,15 +88,39 @@ pub fn qformer_config(folder: &Path) -> Result<QFormerConfig> {
             return Ok(vlm::blip2_parts(&fields, retrieval)?.1);
         }
         own::TYPE => own::read(open(folder)?)?.qformer,
+        "bert" => return bert(&fields, said),
         _ => None,
     };
     match found {
         Some(qformer) => Ok(qformer),
         None => fields.bad(
             "model_type",
-            format!("`{kind}` has no Q-Former that is known; expected blip-2 or a run with one"),
+            format!("`{kind}` has no Q-Former that is known; expected blip-2, bert or a run with one"),
         ),
     }
+}
+
+/// A Q-Former in the shape of a BERT.
+fn bert(fields: &Fields, said: &QFormerConfig) -> Result<QFormerConfig> {
+    fields.only("position_embedding_type", "absolute".to_string())?;
+    let found = QFormerConfig {
+        num_query_tokens: said.num_query_tokens,
+        hidden_size: fields.need("hidden_size")?,
+        num_hidden_layers: fields.need("num_hidden_layers")?,
+        num_attention_heads: fields.need("num_attention_heads")?,
+        intermediate_size: fields.need("intermediate_size")?,
+        cross_attention_frequency: said.cross_attention_frequency,
+        max_position_embeddings: fields.need("max_position_embeddings")?,
+        hidden_act: fields.or("hidden_act", HiddenAct::Gelu)?,
+        text: true,
+        layer_norm_eps: fields.or("layer_norm_eps", 1e-12)?,
+        dropout: fields.or("hidden_dropout_prob", 0.1)?,
+        attention_dropout: fields.or("attention_probs_dropout_prob", 0.1)?,
+        projection: said.projection,
+        positions_in_keys: false,
+        norm_first: false,
+    };
+    Ok(found)
 }
 
 /// The configuration of the language model in a folder and the size of its vocabulary.
@@ -170,6 +196,7 @@ impl Origin {
             layout: match kind.as_str() {
                 "llava" => Layout::Llava,
                 "blip-2" => Layout::Blip2,
+                "bert" => Layout::Bert,
                 _ => Layout::Same,
             },
             text_only: decoder::TYPES.contains(&kind.as_str()),

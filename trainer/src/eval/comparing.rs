@@ -230,7 +230,11 @@ impl<'m> Comparer<'m> {
             Kind::QFormer(_, qformer) => qformer,
         };
         let most = qformer.config().max_position_embeddings;
-        let fitted = |mut ids: Vec<u32>| {
+        if !self.as_published {
+            return Ok(Texts::for_matching(self.tokenizer, texts, most)?);
+        }
+        let row = |text: &S| {
+            let mut ids = self.tokenizer.tokenize(text.as_ref(), true)?;
             let last = ids.last().copied().context("a text without a token")?;
             if ids.len() > most {
                 ids.truncate(most);
@@ -239,25 +243,9 @@ impl<'m> Comparer<'m> {
             }
             Ok(ids)
         };
-        let rows = match self.as_published {
-            true => texts
-                .iter()
-                .map(|text| Ok(self.tokenizer.tokenize(text.as_ref(), true)?))
-                .collect::<Result<_>>()?,
-            false => own_rows(self.tokenizer, texts)?,
-        };
-        let rows = rows.into_iter().map(fitted).collect::<Result<Vec<_>>>()?;
+        let rows = texts.iter().map(row).collect::<Result<Vec<_>>>()?;
         Ok(Texts::pad(&rows, self.tokenizer.specials().pad))
     }
-}
-
-/// Texts as Lenslet's own Q-Formers read them, each by itself.
-fn own_rows<S: AsRef<str>>(tokenizer: &Tokenizer, texts: &[S]) -> Result<Vec<Vec<u32>>> {
-    let whole = Texts::for_matching(tokenizer, texts)?;
-    let rows = whole.ids.chunks(whole.tokens.max(1)).zip(&whole.lens);
-    Ok(rows
-        .map(|(row, &len)| row[..len as usize].iter().map(|&id| id as u32).collect())
-        .collect())
 }
 
 /// R@1, R@5 and R@10 both ways among `pairs`, from a Q-Former's features. A caption that is true of several images counts

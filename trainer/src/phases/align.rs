@@ -68,10 +68,11 @@ impl Objective for Align<'_> {
             .collect::<Result<Vec<Pair>>>()?;
         let captions: Vec<&str> = pairs.iter().map(|p| p.caption.as_str()).collect();
         let tokenizer = &self.prepare.tokenizer;
+        let most = self.qformer()?.config().max_position_embeddings;
         let hard = self.phase.itm_hardness * ((progress - EASY) / (1.0 - EASY)).max(0.0);
         let (texts, captions) = (
-            Texts::for_matching(tokenizer, &captions)?,
-            Texts::for_captioning(tokenizer, &captions)?,
+            Texts::for_matching(tokenizer, &captions, most)?,
+            Texts::for_captioning(tokenizer, &captions, most)?,
         );
         let pixels = self.prepare.pixels(pairs.iter().map(|p| &p.image))?;
         pairs.iter_mut().for_each(|pair| pair.image = RgbImage::default());

@@ -23,15 +23,16 @@ fn write(path: PathBuf, value: &Value) {
     fs::write(path, value.to_string()).expect("written");
 }
 
-/// Two image encoders with their processors, CLIP's and BLIP-2's, a language model with a foreign tokenizer of 41 ids, and
-/// six images with `data.json`, LLaVA conversations about them.
+/// Two image encoders with their processors, CLIP's and BLIP-2's, a BERT and a language model with a foreign tokenizer of 41
+/// ids, and six images with `data.json`, LLaVA conversations about them.
 pub(crate) fn parts() -> TempDir {
     let root = TempDir::new().expect("a folder");
     encoder("clip-quick-gelu", &root.path().join("vision"));
     encoder("blip2-retrieval", &root.path().join("blip2"));
-    let decoder = root.path().join("decoder");
-    model("llama2-full-heads", &decoder);
-    tokenizer(&decoder);
+    for (name, part) in [("llama2-full-heads", "decoder"), ("../bert", "bert")] {
+        model(name, &root.path().join(part));
+        tokenizer(&root.path().join(part));
+    }
     let records: Vec<Value> = (0..6u8).map(|i| sample(root.path(), i)).collect();
     write(root.path().join("data.json"), &records.into());
     root
