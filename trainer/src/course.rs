@@ -108,8 +108,8 @@ impl<'r> Course<'r> {
         self.watch.from_step(number)?;
         self.checkpoints.tidy(number)?;
         match &found {
-            Some(found) => println!("goes on from {}", found.path.display()),
-            None => println!("no checkpoint yet: begins at the start"),
+            Some(found) => say!("goes on from {}", found.path.display()),
+            None => say!("no checkpoint yet: begins at the start"),
         }
         self.from = found.zip(place);
         Ok(())
@@ -229,7 +229,7 @@ impl<'r> Course<'r> {
         progress.finish();
         if let (Some(best), true, true) = (place.best, patience > 0, next != Next::Stop) {
             let best = self.checkpoints.at(best.checkpoint)?;
-            println!(
+            say!(
                 "{}: the best held-out loss is that of {}",
                 phase.name(),
                 best.path.display()

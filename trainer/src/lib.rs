@@ -1,5 +1,8 @@
 //! Trains small vision-language models from raw pixels to answers: recipe, data, run folder, report, command line.
 
+#[macro_use]
+pub mod say;
+
 pub mod bench;
 pub mod checkpoint;
 pub mod cli;

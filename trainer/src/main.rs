@@ -1,7 +1,7 @@
 //! The binary `lenslet`.
 
 use clap::Parser;
-use lenslet::interrupt;
+use lenslet::{interrupt, say};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -11,6 +11,7 @@ fn main() -> ExitCode {
             eprintln!("{error}");
             ExitCode::from(interrupt::STATUS)
         }
+        Err(error) if say::unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -144,7 +144,7 @@ fn run_dual(
     let mut watch = course.end();
     let figures = session.evaluate()?;
     watch.evaluated(&figures)?;
-    println!("\n{}", table::table(&figures));
+    say!("\n{}", table::table(&figures));
     figures_and_curves(&figures, folder)?;
     similarity::write(&session.comparer(), &session.data, folder)?;
     folder.write("README.md", card::of_dual(&session, &figures).as_bytes())?;
@@ -197,7 +197,7 @@ fn conclude(session: &Session, folder: &mut RunFolder, showcase: &mut Showcase, 
     let figures = evaluate(session, &session.vlm, &session.params)?;
     watch.evaluated(&figures)?;
     showcase.conclude(session, folder)?;
-    println!("\n{}", table::table(&figures));
+    say!("\n{}", table::table(&figures));
     figures_and_curves(&figures, folder)?;
     let compares = comparer(&session.vlm, &session.params, &session.prepare);
     if let (Some(comparer), Some(_)) = (compares, &session.recipe.phase1) {
@@ -238,23 +238,23 @@ pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
         plan(&session.recipe);
         let caption = session.data.source().pair(0)?.caption;
         let ids = session.tokenizer.tokenize(&caption, true)?;
-        println!("one caption:\n  {}", session.tokenizer.decode_with_specials(&ids)?);
+        say!("one caption:\n  {}", session.tokenizer.decode_with_specials(&ids)?);
         return Ok(());
     }
     let session = Session::new(recipe, device)?;
     describe(&session, &session.data, device, |trace| {
-        println!("parts       {}", modules(&session.params));
+        say!("parts       {}", modules(&session.params));
         rehearse(&session, &session.recipe, trace, |phase, parts| {
             let parts: Vec<String> = parts
                 .iter()
                 .map(|(name, bytes)| format!("{name} {}", memory::size(*bytes)))
                 .collect();
-            println!("{:<12}{}, and activations", phase.name(), parts.join(", "));
+            say!("{:<12}{}, and activations", phase.name(), parts.join(", "));
         })
     })?;
     plan(&session.recipe);
     let conversation = session.data.source().conversation(0, 0.0)?;
-    println!("one sample, with what is learned in brackets:");
+    say!("one sample, with what is learned in brackets:");
     let separate = session
         .recipe
         .phase2
@@ -262,7 +262,7 @@ pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
         .is_some_and(|phase| phase.independent_turns);
     let size = if separate { 1 } else { conversation.turns.len().max(1) };
     for turns in conversation.turns.chunks(size) {
-        println!("  {}", session.prepare.shown(conversation.system.as_deref(), turns)?);
+        say!("  {}", session.prepare.shown(conversation.system.as_deref(), turns)?);
     }
     Ok(())
 }
@@ -272,11 +272,11 @@ fn plan(recipe: &Recipe) {
     for phase in Phase::of(recipe) {
         if let Some(training) = phase.training(recipe) {
             let images = training.batch_size * training.accumulate;
-            println!("{:<12}{} steps of {images} images", phase.name(), training.steps);
+            say!("{:<12}{} steps of {images} images", phase.name(), training.steps);
         }
     }
     if let Some(every @ 2..) = recipe.phase2.as_ref().map(|phase| phase.align_every) {
-        println!("{:<12}one step in {every} is taken on phase 1's losses and batch", "");
+        say!("{:<12}one step in {every} is taken on phase 1's losses and batch", "");
     }
 }
 
@@ -377,21 +377,21 @@ fn describe(
 ) -> Result<u64> {
     let (all, trainable) = model.params().count();
     let dtype = model.params().dtype();
-    println!(
+    say!(
         "device      {} ({:?}), {} threads",
         device.kind().name(),
         isa(),
         rayon::current_num_threads()
     );
-    println!("parameters  {all} ({trainable} trainable), {dtype}");
+    say!("parameters  {all} ({trainable} trainable), {dtype}");
     if let Dataset::Corpus { train, heldout } = data {
-        println!("data        {}", train.corpus.summary());
+        say!("data        {}", train.corpus.summary());
         if let Some(heldout) = heldout {
-            println!("held out    {}", heldout.summary());
+            say!("held out    {}", heldout.summary());
         }
     }
     let estimate = estimate::peak(device, rehearse)?;
-    println!("memory      about {} at the most", memory::size(estimate));
+    say!("memory      about {} at the most", memory::size(estimate));
     Ok(estimate)
 }
 
@@ -399,13 +399,13 @@ fn farewell(folder: &RunFolder, summary: &Summary, next: Vec<Example>) {
     let path = folder.path().display();
     if let Some(peak) = summary.peak_memory_bytes {
         let off = 100.0 * (peak as f64 / summary.estimate_bytes as f64 - 1.0);
-        println!("peak memory {} ({off:+.0} % against the estimate)", memory::size(peak));
+        say!("peak memory {} ({off:+.0} % against the estimate)", memory::size(peak));
     }
     let seconds = Duration::from_secs_f64(summary.seconds.unwrap_or(0.0));
-    println!("took        {}", duration(seconds));
-    println!("in {path}: report.html to look at, eval.json, metrics.jsonl, tensorboard/ and the model");
-    println!("next:");
+    say!("took        {}", duration(seconds));
+    say!("in {path}: report.html to look at, eval.json, metrics.jsonl, tensorboard/ and the model");
+    say!("next:");
     // As it was started: after `cargo run` the binary is not on the path.
     let lenslet = std::env::args().next().unwrap_or_else(|| "lenslet".into());
-    next.iter().for_each(|example| println!("  {lenslet} {example}"));
+    next.iter().for_each(|example| say!("  {lenslet} {example}"));
 }

@@ -127,7 +127,7 @@ impl Progress {
         match &mut self.output {
             Output::Bar(bar) => {
                 bar.finish_and_clear();
-                eprintln!("{line}");
+                say_aside!("{line}");
             }
             Output::Lines { out, .. } => {
                 // As in `step`.

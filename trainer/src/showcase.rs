@@ -101,10 +101,10 @@ impl Showcase {
                 answer,
             });
         }
-        println!("{when}:");
+        say!("{when}:");
         for (item, shown) in self.items.iter().zip(&self.shown).take(ON_TERMINAL) {
             let answer = shown.said.last().map_or("", |said| &said.answer);
-            println!(
+            say!(
                 "  {}  ->  {}   (expected: {})",
                 item.question,
                 shorten(answer),

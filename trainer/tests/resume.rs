@@ -140,6 +140,45 @@ fn outcome_lines(run: &Path) -> usize {
         .count()
 }
 
+/// As with `lenslet train … 2>&1 | head`: the reader of both outputs goes after the first lines.
+#[test]
+fn a_run_whose_output_nobody_reads_goes_to_its_end() {
+    let (_root, peace) = peace(&[]);
+    let root = TempDir::new().expect("a folder");
+    let run = root.path().join("unread");
+    let mut child = command(&run, &[])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    drop((child.stdout.take(), child.stderr.take()));
+    let status = child.wait().expect("an end");
+    assert_eq!(status.code(), Some(0));
+    assert!(outcome(&run) == outcome(&peace), "the unread run differs");
+    assert!(run.join("report.html").is_file());
+
+    let run = run.to_str().expect("a path in UTF-8");
+    for verb in [
+        vec!["env"],
+        vec!["inspect", "--model", run],
+        vec!["eval", "--model", run],
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_lenslet"))
+            .args(&verb)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("an end");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.success() && !errors.contains("panicked"),
+            "{verb:?}: {errors}"
+        );
+    }
+}
+
 #[test]
 fn damaged_checkpoints_are_passed_over_and_named() {
     let (root, peace) = peace(&["checkpoints.keep=100"]);

@@ -30,11 +30,11 @@ fn check(args: &CheckArgs) -> Result<()> {
     let mut surveys = Vec::new();
     for files in [Some(train), heldout].into_iter().flatten() {
         let survey = Survey::of(&files, tokenizer.as_ref())?;
-        println!("{}\n", survey.table());
+        say!("{}\n", survey.table());
         surveys.push(survey);
     }
     if let [train, heldout] = &surveys[..] {
-        println!(
+        say!(
             "images of the second that are in the first, too: {}",
             heldout.shared_images(train)
         );
@@ -83,7 +83,7 @@ fn filter(args: &FilterArgs) -> Result<()> {
     let kept = write(&judged, &args.out)?;
     filter::report(&judged, &criteria, &report)?;
     show(&judged, kept, args, &files);
-    println!("what went and why, with pictures: {}", report.display());
+    say!("what went and why, with pictures: {}", report.display());
     Ok(())
 }
 
@@ -116,13 +116,13 @@ fn show(judged: &Judged, kept: Kept, args: &FilterArgs, files: &Files<'_>) {
     for reason in Reason::ALL {
         table.row([reason.name().to_string(), judged.count(reason).to_string()]);
     }
-    println!("{table}");
-    println!(
+    say!("{table}");
+    say!(
         "kept {} of {} records; to train on them:\n",
         kept.records,
         judged.verdicts.len() + unread
     );
-    println!("[data]\nsource = \"{}\"\npath = {:?}", kept.format.name(), args.out);
+    say!("[data]\nsource = \"{}\"\npath = {:?}", kept.format.name(), args.out);
     let images = files.images.unwrap_or(files.path);
     // Images of shards are named by their shard, those of a folder by their place in it.
     let shards = files.format == Format::Webdataset && images.is_dir();
@@ -131,7 +131,7 @@ fn show(judged: &Judged, kept: Kept, args: &FilterArgs, files: &Files<'_>) {
     } else {
         images.to_owned()
     };
-    println!("images = {images:?}\n");
+    say!("images = {images:?}\n");
 }
 
 fn recipe(args: &DataArgs) -> Result<Option<Recipe>> {

@@ -46,14 +46,14 @@ fn held_out(args: &EvalArgs, device: &Device) -> Result<()> {
     let dtype = args.dtype.map_or(crate::session::dtype(recipe.run.dtype), DType::from);
     if recipe.dual.is_some() {
         let figures = DualSession::of_trained(recipe, &folder, device, dtype)?.evaluate()?;
-        println!("{}", table::table(&figures));
+        say!("{}", table::table(&figures));
         return Ok(());
     }
     let trained = Pretrained::load(&folder, device, dtype)
         .with_context(|| format!("{}: not the folder of a trained model", folder.display()))?;
     let session = Session::of_trained(recipe, trained)?;
     let figures = evaluate(&session, &session.vlm, &session.params)?;
-    println!("{}", table::table(&figures));
+    say!("{}", table::table(&figures));
     Ok(())
 }
 
@@ -73,7 +73,7 @@ fn tasks(args: &EvalArgs, device: &Device) -> Result<()> {
     let mut outcomes = Vec::with_capacity(ready.len());
     for task in &ready {
         let outcome = runner::run(&subject, task, &settings)?;
-        println!("{}", report::table(&outcome));
+        say!("{}", report::table(&outcome));
         outcomes.push(outcome);
     }
     match &args.output {

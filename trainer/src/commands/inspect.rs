@@ -10,7 +10,7 @@ use engine::{Device, Graph, Params, Tensor};
 use model::hf::{self, Inputs, Model, Trace};
 use model::weights::{Entry, write_tensors};
 use model::{Chat, ImageProcessor, Message, Part, Role, Texts, Tokenizer, Turn, lora, open_image};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Likeliest next tokens shown.
@@ -48,12 +48,9 @@ fn look(args: &InspectArgs, device: &Device) -> Result<()> {
     }
 }
 
-/// Prints lines; a reader that has seen enough (`| head`) ends the command without a word.
+/// Prints lines.
 fn show(lines: &str) -> Result<()> {
-    match writeln!(std::io::stdout(), "{lines}") {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
-        written => Ok(written?),
-    }
+    Ok(writeln!(std::io::stdout(), "{lines}")?)
 }
 
 fn kind(model: &Model) -> &'static str {

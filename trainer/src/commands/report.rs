@@ -6,6 +6,6 @@ use anyhow::Result;
 
 pub(super) fn run(args: &ReportArgs) -> Result<()> {
     html::write(&args.run)?;
-    println!("{}", args.run.join(html::REPORT).display());
+    say!("{}", args.run.join(html::REPORT).display());
     Ok(())
 }

@@ -204,7 +204,7 @@ impl Corpus {
         }
         let bad = bad_image(&self.path, sample.line, &sample.id, format!("{error:#}"));
         if late.bad.first.len() < super::bad_records::NAMED {
-            eprintln!("left out: {bad}");
+            say_aside!("left out: {bad}");
         }
         late.bad.add(bad);
         let all = BadRecords {

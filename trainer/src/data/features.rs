@@ -136,7 +136,7 @@ fn encode(vlm: &Vlm, params: &Params, prepare: &Prepare, corpus: &Corpus, path: 
     let config = &vlm.config.vision;
     let shape = Shape::from([corpus.images.len(), config.tokens(), config.hidden_size]);
     let size = memory::size((shape.elements() * params.dtype().size()) as u64);
-    println!(
+    say!(
         "features    {} images, {size} in {}",
         corpus.images.len(),
         path.display()
