@@ -68,6 +68,11 @@ fn every_format_is_understood() {
         (vqa.items()[0].expected.as_str(), vqa.items()[1].expected.as_str()),
         ("2 | two", "dog")
     );
+    let talk = r#"{"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\nHow many?"},
+        {"from": "gpt", "value": "2"}, {"from": "human", "value": "Of what?"}, {"from": "gpt", "value": "dogs"}]}"#;
+    let vqa = read(Name::Vqa, "llava.json", &talk.replace('\n', "")).unwrap();
+    let of = |i: usize| (vqa.items()[i].question.as_str(), vqa.items()[i].expected.as_str());
+    assert_eq!((of(0), of(1)), (("How many?", "2"), ("Of what?", "dogs")));
     let captions = read(Name::Caption, "lines.jsonl", LINES).unwrap();
     assert_eq!(captions.items()[0].question, "Describe the picture in one sentence.");
     assert_eq!(captions.items()[1].question, "What?", "the data's own question");
@@ -146,7 +151,7 @@ fn what_is_wrong_is_named_by_file_line_and_field() {
         (
             Name::Vqa,
             "\n\n{\"image\": \"a.jpg\", \"question\": \"?\"}",
-            "x.json:3: neither `answer` nor `answers`",
+            "x.json:3: expected `question` with `answer` or `answers`",
         ),
         (Name::Vqa, "[1, 2", "x.json:1: EOF"),
         (

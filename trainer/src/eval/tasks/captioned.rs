@@ -38,9 +38,17 @@ struct Object {
     category: String,
 }
 
+/// What one side says in LLaVA's conversations.
 #[derive(Deserialize)]
-struct Turn {
+pub(super) struct Turn {
     value: String,
+}
+
+impl Turn {
+    /// What is said, without the mark of an image.
+    pub(super) fn text(self) -> String {
+        self.value.replace("<image>", "").trim().to_string()
+    }
 }
 
 /// COCO's captions, or its instances.
@@ -96,10 +104,8 @@ pub(super) fn parse(bytes: &[u8], file: &Path) -> Result<Vec<Captioned>> {
 
 fn captioned(line: Line, file: &Path, number: usize) -> Result<Captioned> {
     let mut captions: Vec<String> = line.captions.into_iter().chain(line.caption).collect();
-    let mut turns = line.conversations.into_iter().map(|turn| turn.value);
-    let question = turns
-        .next()
-        .map(|question| question.replace("<image>", "").trim().to_string());
+    let mut turns = line.conversations.into_iter().map(Turn::text);
+    let question = turns.next();
     captions.extend(turns.next().filter(|_| captions.is_empty()));
     captions.retain(|caption| !caption.trim().is_empty());
     if captions.is_empty() && line.objects.is_none() {

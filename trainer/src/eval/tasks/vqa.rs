@@ -1,6 +1,7 @@
 //! Questions with short answers: lines `{"image": "a.jpg", "question": "…", "answer": "…"}`, with `"answers": [...]` where
-//! several people answered, or VQA's pair of files (Antol et al. 2015), questions and annotations.
+//! several people answered, LLaVA's conversations, or VQA's pair of files (Antol et al. 2015), questions and annotations.
 
+use super::captioned::Turn;
 use super::{Found, Item, Setup, Source, Task, View, by_image, majority, score};
 use crate::eval::metrics::{Measure, vqa};
 use crate::eval::pictures::Pictures;
@@ -33,11 +34,32 @@ impl Said {
 #[derive(Deserialize)]
 struct Line {
     image: String,
-    question: String,
+    question: Option<String>,
     answer: Option<String>,
     #[serde(default)]
     answers: Vec<Said>,
     answer_type: Option<String>,
+    #[serde(default)]
+    conversations: Vec<Turn>,
+}
+
+impl Line {
+    /// Questions, each with what people answered; None where one is not answered, or there is none.
+    fn asked(self) -> Option<Vec<(String, Vec<String>)>> {
+        let mut turns = self.conversations.into_iter().map(Turn::text);
+        let mut asked = Vec::new();
+        while let Some(question) = turns.next() {
+            asked.push((question, vec![turns.next()?]));
+        }
+        let mut people: Vec<String> = self.answers.into_iter().map(Said::text).collect();
+        people.extend(self.answer.filter(|_| people.is_empty()));
+        match self.question {
+            Some(_) if people.is_empty() => return None,
+            Some(question) => asked.push((question, people)),
+            None => {}
+        }
+        Some(asked).filter(|asked| !asked.is_empty())
+    }
 }
 
 #[derive(Deserialize)]
@@ -101,19 +123,14 @@ impl Vqa {
         let prompt = source.prompt("{}")?;
         let mut vqa = Vqa::default();
         for (line, record) in records::parse::<Line>(bytes, file, source.limit)? {
-            let mut people: Vec<String> = record.answers.into_iter().map(Said::text).collect();
-            people.extend(record.answer.filter(|_| people.is_empty()));
-            ensure!(
-                !people.is_empty(),
-                "{}:{line}: neither `answer` nor `answers`",
-                file.display()
-            );
-            vqa.push(
-                record.image,
-                prompt.replace("{}", &record.question),
-                people,
-                record.answer_type,
-            );
+            let (image, kind) = (record.image.clone(), record.answer_type.clone());
+            let asked = record.asked().with_context(|| {
+                let expected = "expected `question` with `answer` or `answers`, or `conversations` in pairs";
+                format!("{}:{line}: {expected}", file.display())
+            })?;
+            for (question, people) in asked {
+                vqa.push(image.clone(), prompt.replace("{}", &question), people, kind.clone());
+            }
         }
         Ok(vqa)
     }
