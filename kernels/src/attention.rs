@@ -9,7 +9,7 @@
 
 use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{DType, Error, Kind, Result, View, ViewMut, cpu, gpu};
+use crate::{DType, Error, Kind, Result, View, ViewMut, cpu, gpu, profile};
 
 /// Which keys a query sees, before lengths and segments narrow it further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,6 +71,18 @@ impl Attention<'_> {
 
     fn rows(&self) -> usize {
         self.batch * self.q_heads * self.q_len
+    }
+
+    /// Floating-point operations of so many matrix products over the queries and the keys that they see, segments and
+    /// lengths not considered.
+    fn products(&self, count: f64) -> f64 {
+        let (q, k) = (self.q_len as f64, self.k_len as f64);
+        let pairs = match self.mask {
+            Mask::Full => q * k,
+            Mask::Causal | Mask::PrefixCausal(_) => q * k - q.min(k) * (q.min(k) - 1.0) / 2.0,
+            Mask::Window(window) => q * k.min(window as f64),
+        };
+        count * 2.0 * (self.batch * self.q_heads * self.head_dim) as f64 * pairs
     }
 
     fn check(&self, op: &'static str) -> Result<()> {
@@ -152,6 +164,7 @@ pub fn attention(p: &Attention, q: View, k: View, v: View, out: &mut ViewMut, ls
     let call = p.check_inputs(OP, &q, &k, &v)?;
     call.same("out", out, p.q_size())?;
     call.accumulator("lse", lse, p.rows())?;
+    profile::computes(p.products(2.0));
     on_device!("attention", q, T => {
         cpu::attention::forward::<T>(p, q.slice(), k.slice(), v.slice(), out.slice_mut(), lse.slice_mut())
     }, gpu => gpu::attention::forward(p, q, k, v, out, lse))
@@ -187,6 +200,7 @@ pub fn attention_backward(
     call.same("dq", dq, p.q_size())?;
     call.same("dk", dk, p.kv_size())?;
     call.same("dv", dv, p.kv_size())?;
+    profile::computes(p.products(5.0));
     on_device!("attention_backward", q, T => {
         let saved = cpu::attention::Saved::<T> {
             q: q.slice(),

@@ -9,7 +9,7 @@
 
 use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{Result, View, ViewMut, cpu, gpu};
+use crate::{Result, View, ViewMut, cpu, gpu, profile};
 
 /// Sizes of a contrastive loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +32,19 @@ impl Contrastive {
         call.same("image", &image, self.n * self.groups * self.dim)?;
         call.same("text", &text, self.n * self.dim)?;
         call.accumulator("log_scale", &log_scale, 1)?;
+        profile::computes(self.products(1.0));
         Ok(call)
+    }
+
+    /// Floating-point operations of so many matrix products of all images with all texts.
+    fn products(&self, count: f64) -> f64 {
+        count * 2.0 * (self.n * self.groups) as f64 * self.n as f64 * self.dim as f64
     }
 
     /// Checks the gradients that all the losses have.
     fn gradients(&self, call: &Call, dimage: &ViewMut, dtext: &ViewMut, dlog_scale: &ViewMut) -> Result<()> {
+        // The scores once more, and the gradients of both sides.
+        profile::computes(self.products(3.0));
         call.same("dimage", dimage, self.n * self.groups * self.dim)?;
         call.same("dtext", dtext, self.n * self.dim)?;
         call.accumulator("dlog_scale", dlog_scale, 1)

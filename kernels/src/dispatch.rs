@@ -1,7 +1,7 @@
 //! Checks that all families share, and the dispatch over pairs of types.
 
 use crate::device::Kind;
-use crate::{DType, Error, Result, View, ViewMut};
+use crate::{DType, Error, Result, View, ViewMut, profile};
 
 /// What a check asks of an argument.
 pub(crate) trait Argument {
@@ -25,6 +25,8 @@ impl Argument for ViewMut<'_> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call {
     op: &'static str,
+    /// The argument that `T` is the type of, if it has a name.
+    leader: &'static str,
     kind: Kind,
     dtype: DType,
 }
@@ -32,7 +34,10 @@ pub(crate) struct Call {
 impl Call {
     /// A call whose `T` is the type of `leader`, which must be one the kernels compute in.
     pub(crate) fn new(op: &'static str, what: &'static str, leader: &impl Argument) -> Result<Call> {
-        let call = Call::of_any(op, leader);
+        let call = Call {
+            leader: what,
+            ..Call::of_any(op, leader)
+        };
         match call.dtype {
             DType::F32 | DType::BF16 | DType::F64 => Ok(call),
             found => Err(call.wrong_type(what, found, "f32, bf16 or f64")),
@@ -41,8 +46,15 @@ impl Call {
 
     /// A call that accepts a leader of any type.
     pub(crate) fn of_any(op: &'static str, leader: &impl Argument) -> Call {
-        let (dtype, _, kind) = leader.describe();
-        Call { op, kind, dtype }
+        let (dtype, len, kind) = leader.describe();
+        profile::prepare();
+        profile::touches(len * dtype.size());
+        Call {
+            op,
+            leader: "",
+            kind,
+            dtype,
+        }
     }
 
     /// Requires `len` elements of type `T`.
@@ -76,6 +88,9 @@ impl Call {
                 found: kind.name(),
                 expected: self.kind.name(),
             });
+        }
+        if what != self.leader {
+            profile::touches(len * dtype.size());
         }
         self.sized(what, found_len, len)
     }
@@ -129,6 +144,7 @@ macro_rules! on_pair {
             $(($crate::device::Kind::Cpu, $crate::DType::$a, $crate::DType::$b) => {
                 type $t = $ta;
                 type $u = $tb;
+                let _span = $crate::profile::span($op);
                 $body;
                 Ok(())
             })*

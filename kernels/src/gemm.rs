@@ -6,7 +6,7 @@ use crate::cpu::simd::Real;
 use crate::device::Kind;
 use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{DType, Element, Result, View, ViewMut, cpu, gpu};
+use crate::{DType, Element, Result, View, ViewMut, cpu, gpu, profile};
 
 /// Which operand is stored transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,6 +73,7 @@ pub struct Epilogue<'a> {
 /// Lengths that do not follow from `shape`, or types that differ.
 pub fn gemm(shape: Gemm, a: View, b: View, c: &mut ViewMut, mut epilogue: Epilogue) -> Result<()> {
     check(shape, a, b, c, &epilogue)?;
+    profile::computes(2.0 * shape.batch as f64 * shape.m as f64 * shape.n as f64 * shape.k as f64);
     on_device!("gemm", a, T => {
         let finish = Finish::<T> {
             alpha: <T as Element>::Acc::of(epilogue.alpha.unwrap_or(1.0)),

@@ -32,6 +32,7 @@ pub mod norm;
 pub mod optimizer;
 pub mod patch;
 pub mod pixels;
+pub mod profile;
 pub mod reduce;
 pub mod rotary;
 mod view;

@@ -7,7 +7,7 @@
 
 use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{DType, Result, View, ViewMut, cpu, gpu};
+use crate::{DType, Result, View, ViewMut, cpu, gpu, profile};
 
 /// Sizes and options of a linear layer followed by cross-entropy.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,6 +61,8 @@ pub fn linear_cross_entropy(
     if !(0.0..=1.0).contains(&p.smoothing) {
         return Err(call.refuse(format!("smoothing {} is outside 0..=1", p.smoothing)));
     }
+    let products = 1 + u8::from(dx.is_some()) + u8::from(dw.is_some());
+    profile::computes(2.0 * f64::from(products) * p.rows as f64 * p.vocab as f64 * p.dim as f64);
     on_device!("linear_cross_entropy", x, T => cpu::loss::linear_cross_entropy::<T>(
         p,
         x.slice(),

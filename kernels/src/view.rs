@@ -216,16 +216,19 @@ macro_rules! on_device {
             ($crate::device::Kind::Cuda(_) | $crate::device::Kind::Emulated, _) => $launch,
             ($crate::device::Kind::Cpu, $crate::DType::F32) => {
                 type $t = f32;
+                let _span = $crate::profile::span($op);
                 $body;
                 Ok(())
             }
             ($crate::device::Kind::Cpu, $crate::DType::BF16) => {
                 type $t = half::bf16;
+                let _span = $crate::profile::span($op);
                 $body;
                 Ok(())
             }
             ($crate::device::Kind::Cpu, $crate::DType::F64) => {
                 type $t = f64;
+                let _span = $crate::profile::span($op);
                 $body;
                 Ok(())
             }

@@ -1,6 +1,7 @@
 //! The command line: one verb each, kebab-case flags.
 
 use crate::bench::Grid;
+use crate::bench::step::Size;
 use crate::data::filter::likeness::MAX_HAMMING;
 use crate::data::formats::Format;
 use crate::eval::tasks::Name as Task;
@@ -152,7 +153,11 @@ pub struct ReportArgs {
 
 /// `lenslet bench`: time the kernels.
 #[derive(Debug, Clone, PartialEq, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    /// What else is timed.
+    #[command(subcommand)]
+    pub verb: Option<BenchVerb>,
     /// Kernel families; all where left out.
     pub families: Vec<String>,
     /// Which shapes.
@@ -164,6 +169,36 @@ pub struct BenchArgs {
     /// Time PyTorch's kernels in turn with ours: a Python in which `import torch` works.
     #[arg(long, value_name = "PYTHON")]
     pub reference: Option<PathBuf>,
+    /// Where to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// `lenslet bench step`: whole training steps.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum BenchVerb {
+    /// Time whole training steps of a model of one of three sizes, random weights and data.
+    Step(StepArgs),
+}
+
+/// `lenslet bench step`: which model, and in what.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct StepArgs {
+    /// Which model: S (128 wide, 32 images), M (256 wide, 16 images) or L (ViT-B/16 and SmolLM2-135M, one image).
+    #[arg(long, value_enum)]
+    pub size: Size,
+    /// What to compute in.
+    #[arg(long, value_enum, default_value_t = WeightType::F32)]
+    pub dtype: WeightType,
+    /// Steps to time.
+    #[arg(long, default_value_t = 20, value_parser = at_least_one)]
+    pub steps: usize,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Print where the time goes, kernel by kernel, and write a trace for Chrome's viewer to this file. On the CPU.
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub profile: Option<PathBuf>,
     /// Where to compute.
     #[command(flatten)]
     pub compute: ComputeArgs,

@@ -40,6 +40,16 @@ impl Flops {
         }
     }
 
+    /// Of a model that is trained as a whole on conversations.
+    pub fn of_training(config: &VlmConfig) -> Flops {
+        Flops {
+            config: config.clone(),
+            aligns: (false, false),
+            cached: false,
+            times: [3.0; 3],
+        }
+    }
+
     /// Floating-point operations of a step on `images` images with `text` tokens of text in all.
     pub fn step(&self, phase: Phase, images: usize, text: usize) -> f64 {
         let t = text as f64 / images.max(1) as f64;

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod peak;
 pub mod phases;
 pub mod pipeline;
+pub mod profile;
 pub mod progress;
 pub mod recipe;
 pub mod report;

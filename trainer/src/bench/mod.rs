@@ -8,6 +8,7 @@ mod arithmetic;
 mod cases;
 mod reference;
 mod shapes;
+pub mod step;
 mod timing;
 
 pub use arithmetic::Arithmetic;

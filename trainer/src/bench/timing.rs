@@ -26,13 +26,12 @@ pub(super) struct Timing {
 }
 
 impl Timing {
-    fn of(mut seconds: Vec<f64>) -> Timing {
-        seconds.sort_by(f64::total_cmp);
-        let at = |share: f64| seconds[((seconds.len() - 1) as f64 * share).round() as usize];
+    fn of(seconds: Vec<f64>) -> Timing {
+        let [median, p20, p80] = quantiles(&seconds);
         Timing {
-            median: at(0.5),
-            p20: at(0.2),
-            p80: at(0.8),
+            median,
+            p20,
+            p80,
             samples: seconds.len(),
         }
     }
@@ -41,6 +40,13 @@ impl Timing {
     pub(super) fn quantiles(&self) -> [f64; 3] {
         [self.median, self.p20, self.p80]
     }
+}
+
+/// The median of some values and their quantiles at 20 and 80 %; there is at least one.
+pub(super) fn quantiles(values: &[f64]) -> [f64; 3] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    [0.5, 0.2, 0.8].map(|share| sorted[((sorted.len() - 1) as f64 * share).round() as usize])
 }
 
 /// A call whose samples are taken one at a time, so that another program's can come in between.

@@ -1,12 +1,18 @@
 //! `lenslet bench`: times the kernels.
 
-use crate::bench::{self, Arithmetic, Bench, Reference};
-use crate::cli::BenchArgs;
+use crate::bench::{self, Arithmetic, Bench, Reference, step};
+use crate::cli::{BenchArgs, BenchVerb, StepArgs};
 use crate::compute;
+use crate::memory;
+use crate::profile;
 use crate::run_folder::write_whole;
 use anyhow::Result;
+use std::io::Write;
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
+    if let Some(BenchVerb::Step(step)) = &args.verb {
+        return self::step(step);
+    }
     let device = compute::open(&args.compute.device)?;
     let python = args.reference.as_deref();
     let reference = python.map(|python| Reference::start(python, &args.compute.device));
@@ -24,4 +30,41 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     compute::with_threads(args.compute.threads, || {
         bench::run(&bench, reference, &mut std::io::stdout(), save).map(drop)
     })
+}
+
+fn step(args: &StepArgs) -> Result<()> {
+    let device = compute::open(&args.compute.device)?;
+    let report = compute::with_threads(args.compute.threads, || {
+        step::run(
+            args.size,
+            args.dtype.into(),
+            &device,
+            args.steps,
+            args.profile.is_some(),
+        )
+    });
+    let (report, events) = report?;
+    let mut out = std::io::stdout();
+    if let Some(path) = &args.profile {
+        write_whole(path, profile::trace(&events).to_string().as_bytes())?;
+        let seconds = report.samples.iter().sum::<f64>() / 1e3;
+        write!(out, "{}", profile::table(&events, report.samples.len(), seconds))?;
+        return Ok(());
+    }
+    if args.json {
+        return Ok(writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?);
+    }
+    let [median, p20, p80] = report.milliseconds;
+    writeln!(
+        out,
+        "{} in {}, {} threads: {median:.1} ms a step ({p20:.1} to {p80:.1}, {} steps), {:.1} GFLOP/s, peak memory {}, pool {}",
+        report.size,
+        report.dtype,
+        report.threads,
+        report.samples.len(),
+        report.gflops_per_s,
+        report.peak_bytes.map_or("unknown".into(), memory::size),
+        memory::size(report.pool_bytes as u64),
+    )?;
+    Ok(())
 }

@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Times training steps of the same vision-language models: ours (`lenslet bench step`) and PyTorch's, in turn.
+
+    python3 benches/peers/step.py --sizes S M --dtypes f32 --threads 2
+
+Needs PyTorch and a built `lenslet`. Each of PyTorch's modes lives in a process of its own, eager and compiled; in bf16, weights and
+optimiser in bf16 and automatic mixed precision. Round after round each takes a few steps; medians, and the spread as quantiles at
+20 and 80 %. Memory is the most that a process ever held.
+"""
+
+import argparse
+import json
+import multiprocessing as mp
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+
+def held():
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def torch_worker(pipe, size, dtype, threads, mode):
+    """Answers a number of steps with their milliseconds, and 0 with the memory."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+    from models import SIZES, Vlm
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    shape = SIZES[size]
+    model = Vlm(**shape)
+    mixed = dtype == "bf16" and mode.endswith("amp")
+    if dtype == "bf16" and not mixed:
+        model = model.bfloat16()
+    kind = torch.bfloat16 if dtype == "bf16" and not mixed else torch.float32
+    pixels = (torch.rand(shape["batch"], 3, shape["image"], shape["image"]) * 2 - 1).to(kind)
+    ids = torch.randint(0, shape["vocab"], (shape["batch"], shape["text"]))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
+    run = torch.compile(model) if mode.startswith("compiled") else model
+
+    def step():
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = run(pixels, ids)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    for _ in range(3):
+        step()
+    pipe.send(sum(p.numel() for p in model.parameters()))
+    while True:
+        count = pipe.recv()
+        if count == 0:
+            pipe.send(held())
+            return
+        taken = []
+        for _ in range(count):
+            begin = time.perf_counter()
+            step()
+            taken.append(1e3 * (time.perf_counter() - begin))
+        pipe.send(taken)
+
+
+class Torch:
+    def __init__(self, size, dtype, threads, mode):
+        self.name = f"PyTorch {mode}"
+        self.pipe, other = mp.get_context("spawn").Pipe()
+        self.process = mp.get_context("spawn").Process(target=torch_worker, args=(other, size, dtype, threads, mode), daemon=True)
+        self.process.start()
+        self.parameters = self.pipe.recv()
+
+    def steps(self, count):
+        self.pipe.send(count)
+        return self.pipe.recv()
+
+    def memory(self):
+        self.pipe.send(0)
+        peak = self.pipe.recv()
+        self.process.join()
+        return peak
+
+
+class Lenslet:
+    name = "Lenslet"
+
+    def __init__(self, binary, size, dtype, threads):
+        self.command = [binary, "bench", "step", "--size", size, "--dtype", dtype, "--threads", str(threads), "--json"]
+        self.peak = 0
+        self.steps(1)
+
+    def steps(self, count):
+        done = subprocess.run([*self.command, "--steps", str(count)], capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(done.stderr)
+        report = json.loads(done.stdout)
+        self.parameters, self.peak = report["parameters"], max(self.peak, report["peak_bytes"])
+        self.flops = report["flops"]
+        return report["samples"]
+
+    def memory(self):
+        return self.peak
+
+
+def quantiles(values):
+    ordered = sorted(values)
+    at = lambda share: ordered[round((len(ordered) - 1) * share)]
+    return statistics.median(ordered), at(0.2), at(0.8)
+
+
+def compare(args, size, dtype, threads):
+    modes = args.modes or (["eager", "compiled"] if dtype == "f32" else ["eager", "compiled", "eager amp", "compiled amp"])
+    programs = [Lenslet(args.lenslet, size, dtype, threads)]
+    programs += [Torch(size, dtype, threads, mode) for mode in modes]
+    samples = {program.name: [] for program in programs}
+    for _ in range(args.rounds):
+        for program in programs:
+            samples[program.name] += program.steps(args.steps)
+    rows, best = [], min(statistics.median(samples[p.name]) for p in programs[1:])
+    for program in programs:
+        median, p20, p80 = quantiles(samples[program.name])
+        row = dict(
+            size=size, dtype=dtype, threads=threads, program=program.name, parameters=program.parameters, median_ms=median, p20_ms=p20,
+            p80_ms=p80, peak_mib=program.memory() / 2**20, gflops_per_s=programs[0].flops / median / 1e6, ratio=best / median,
+        )
+        rows.append(row)
+        print(
+            f"| {size} {dtype}, {threads} | {program.name} | {median:.1f} ({p20:.1f}–{p80:.1f}) | {row['gflops_per_s']:.0f} "
+            f"| {row['peak_mib']:.0f} | {row['ratio']:.2f} |",
+            flush=True,
+        )
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lenslet", default="target/release/lenslet", help="the binary")
+    parser.add_argument("--sizes", nargs="+", default=["S", "M", "L"])
+    parser.add_argument("--dtypes", nargs="+", default=["f32", "bf16"])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--modes", nargs="*", help="of PyTorch: eager, compiled, 'eager amp', 'compiled amp'")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=5, help="in a round")
+    parser.add_argument("--json", help="write the figures there, too")
+    args = parser.parse_args()
+    rows = []
+    print("| size and type, threads | program | ms a step (p20–p80) | GFLOP/s | peak MiB | best PyTorch's time over it |\n|---|---|---|---|---|---|")
+    for size in args.sizes:
+        for dtype in args.dtypes:
+            for threads in args.threads:
+                rows += compare(args, size, dtype, threads)
+                if args.json:
+                    with open(args.json, "w") as file:
+                        json.dump(rows, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
