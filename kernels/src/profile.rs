@@ -90,7 +90,7 @@ pub(crate) fn span(kernel: &'static str) -> Span {
     Span {
         kernel,
         begin: recording().then(Instant::now),
-        next: NEXT.get(),
+        next: NEXT.take(),
     }
 }
 

@@ -301,6 +301,10 @@ pub struct TrainArgs {
     /// accumulated, which changes nothing that is learned.
     #[arg(long, conflicts_with_all = ["resume", "dry_run"])]
     pub auto_batch: bool,
+    /// Write down where the time of ten steps of each phase goes, in the run's folder: `profile/PHASE.txt`, kernel by kernel,
+    /// and `profile/PHASE.json` for Chrome's viewer (chrome://tracing, ui.perfetto.dev).
+    #[arg(long)]
+    pub profile: bool,
     /// Start each of a GPU's kernels by itself, to compare: otherwise a step that has come before is one CUDA graph.
     #[arg(long)]
     pub no_graph: bool,

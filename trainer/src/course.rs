@@ -5,7 +5,7 @@ use crate::interrupt;
 use crate::metrics::{MetricsLog, StepMetrics};
 use crate::phases::Phase;
 use crate::phases::fit::{Next, Step};
-use crate::pipeline::Begin;
+use crate::pipeline::{Begin, How};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::run_folder::{RECIPE, RunFolder, write_whole};
@@ -76,12 +76,13 @@ impl<'r> Course<'r> {
         })
     }
 
-    /// Begins where it is to begin.
+    /// Begins where it is to begin, watched as is wanted.
     ///
     /// # Errors
     /// When a checkpoint is not there or not whole, or is of another version.
-    pub fn begin(&mut self, begin: Begin) -> Result<()> {
-        match begin {
+    pub fn begin(&mut self, how: How) -> Result<()> {
+        self.watch.profile(how.profile);
+        match how.begin {
             Begin::New => Ok(()),
             Begin::Latest => self.go_on(None),
             Begin::At(number) => self.go_on(Some(number)),

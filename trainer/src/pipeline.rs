@@ -20,7 +20,7 @@ use crate::showcase::Showcase;
 use crate::similarity;
 use crate::watch::Watch;
 use anyhow::{Context, Result, bail, ensure};
-use engine::{Device, Params};
+use engine::{Device, Kind, Params};
 use kernels::cpu::simd::isa;
 use model::{Vlm, hf};
 use std::path::Path;
@@ -37,38 +37,64 @@ pub enum Begin {
     At(usize),
 }
 
-/// Trains as `recipe` says on `device` and leaves everything in the folder `out`. `fit_memory`: in batches as large as fit.
+/// How a recipe is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct How {
+    /// Where it begins.
+    pub begin: Begin,
+    /// In batches as large as fit into memory.
+    pub fit_memory: bool,
+    /// Writes down where the time of some steps of each phase goes; on the CPU.
+    pub profile: bool,
+}
+
+impl Default for How {
+    fn default() -> How {
+        How {
+            begin: Begin::New,
+            fit_memory: false,
+            profile: false,
+        }
+    }
+}
+
+/// Trains as `recipe` says on `device` and leaves everything in the folder `out`.
 ///
 /// # Errors
 /// Whatever goes wrong; a new folder in which nothing is complete is removed. [`crate::interrupt::Stopped`] when a signal
 /// asked to stop.
-pub fn run(recipe: Recipe, device: &Device, out: &Path, begin: Begin, fit_memory: bool) -> Result<()> {
+pub fn run(recipe: Recipe, device: &Device, out: &Path, how: How) -> Result<()> {
+    let on_cpu = device.kind() == Kind::Cpu;
+    ensure!(
+        on_cpu || !how.profile,
+        "--profile times the CPU's kernels; this device has its maker's tools for that"
+    );
     let started = Instant::now();
     interrupt::listen()?;
-    let mut folder = match begin {
+    let mut folder = match how.begin {
         Begin::New => RunFolder::create(out)?,
         Begin::Latest | Begin::At(_) => RunFolder::reopen(out)?,
     };
     let (mut summary, example) = match recipe.dual {
         Some(_) => {
             let mut session = DualSession::new(recipe, device)?;
-            if fit_memory {
+            if how.fit_memory {
                 let mut recipe = session.recipe.clone();
                 fit_batches(&mut recipe, device, |recipe, trace| session.rehearse(recipe, trace))?;
                 session.recipe = recipe;
             }
-            run_dual(session, device, &mut folder, begin)?
+            run_dual(session, device, &mut folder, how)?
         }
         None => {
             let mut session = Session::new(recipe, device)?;
-            if fit_memory {
+            if how.fit_memory {
                 let mut recipe = session.recipe.clone();
                 fit_batches(&mut recipe, device, |recipe, trace| {
                     rehearse(&session, recipe, trace, |_, _| ())
                 })?;
                 session.recipe = recipe;
             }
-            run_vlm(session, device, &mut folder, begin)?
+            run_vlm(session, device, &mut folder, how)?
         }
     };
     summary.seconds = Some(started.elapsed().as_secs_f64());
@@ -82,12 +108,7 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path, begin: Begin, fit_memory
 /// What to try next, as a command line behind the program's name.
 type Example = String;
 
-fn run_vlm(
-    mut session: Session,
-    device: &Device,
-    folder: &mut RunFolder,
-    begin: Begin,
-) -> Result<(Summary, Vec<Example>)> {
+fn run_vlm(mut session: Session, device: &Device, folder: &mut RunFolder, how: How) -> Result<(Summary, Vec<Example>)> {
     settle_recipe(folder, &session.recipe)?;
     let estimate = introduce(&session, device)?;
     let peak = peak(device, session.recipe.run.dtype)?;
@@ -96,7 +117,7 @@ fn run_vlm(
     let mut showcase = Showcase::new(&session, folder)?;
     let vlm = session.vlm.clone();
     let mut course = Course::start(folder, session.recipe.checkpoints.keep, peak)?;
-    course.begin(begin)?;
+    course.begin(how)?;
     summary.goes_on = course.goes_on();
     if !summary.goes_on {
         showcase.ask(&vlm, &session.params, "before training")?;
@@ -127,7 +148,7 @@ fn run_dual(
     mut session: DualSession,
     device: &Device,
     folder: &mut RunFolder,
-    begin: Begin,
+    how: How,
 ) -> Result<(Summary, Vec<Example>)> {
     settle_recipe(folder, &session.recipe)?;
     let estimate = describe(&session, &session.data, device, |trace| {
@@ -136,7 +157,7 @@ fn run_dual(
     let mut summary = Summary::of(&session.params, device, estimate, None);
     summary.write(folder)?;
     let mut course = Course::start(folder, session.recipe.checkpoints.keep, None)?;
-    course.begin(begin)?;
+    course.begin(how)?;
     summary.goes_on = course.goes_on();
     for phase in Phase::of(&session.recipe) {
         course.phase(&mut session, phase, &mut |_| Ok(()))?;

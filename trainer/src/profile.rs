@@ -1,9 +1,63 @@
 //! Where a training step's time goes: a table of kernels and a trace for Chrome's viewer (`chrome://tracing`, ui.perfetto.dev).
 
-use kernels::profile::Event;
+use crate::phases::Phase;
+use crate::run_folder::write_whole;
+use anyhow::{Context, Result};
+use kernels::profile::{self, Event};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::PathBuf;
+
+/// Where profiles lie in a run's folder.
+pub const FOLDER: &str = "profile";
+
+/// Steps of a phase that are let pass first, as memory is taken in them.
+const WARM_UP: usize = 3;
+/// Steps that are recorded.
+const STEPS: usize = 10;
+
+/// Records some steps of each phase.
+#[derive(Debug)]
+pub struct Profiler {
+    folder: PathBuf,
+    /// The phase that is under way, its steps so far, and the seconds of those recorded.
+    seen: Option<(Phase, usize, f64)>,
+}
+
+impl Profiler {
+    /// One that writes into this folder.
+    pub fn into(folder: PathBuf) -> Profiler {
+        Profiler { folder, seen: None }
+    }
+
+    /// Told of each step when it is over, and of the seconds it took.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn see(&mut self, phase: Phase, seconds: f64) -> Result<()> {
+        let (steps, sum) = match self.seen {
+            Some((known, steps, sum)) if known == phase => (steps + 1, sum),
+            _ => (1, 0.0),
+        };
+        let sum = if steps > WARM_UP { sum + seconds } else { 0.0 };
+        self.seen = Some((phase, steps, sum));
+        match steps {
+            WARM_UP => profile::begin(),
+            steps if steps == WARM_UP + STEPS => self.write(phase, sum)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn write(&self, phase: Phase, seconds: f64) -> Result<()> {
+        let events = profile::end();
+        std::fs::create_dir_all(&self.folder).with_context(|| self.folder.display().to_string())?;
+        let path = |ending: &str| self.folder.join(format!("{}.{ending}", phase.name()));
+        write_whole(&path("txt"), table(&events, STEPS, seconds).as_bytes())?;
+        write_whole(&path("json"), trace(&events).to_string().as_bytes())
+    }
+}
 
 /// All calls of one kernel.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

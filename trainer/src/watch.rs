@@ -6,6 +6,7 @@ use crate::memory;
 use crate::metrics::StepMetrics;
 use crate::phases::Phase;
 use crate::phases::fit::Step;
+use crate::profile::{self, Profiler};
 use crate::recipe::Recipe;
 use crate::report::tensorboard::Board;
 use anyhow::Result;
@@ -25,6 +26,7 @@ pub struct Watch {
     peak: Option<f64>,
     /// What the model takes in a phase.
     flops: Option<(Phase, Flops)>,
+    profiler: Option<Profiler>,
 }
 
 impl Watch {
@@ -35,7 +37,14 @@ impl Watch {
             board: None,
             peak,
             flops: None,
+            profiler: None,
         }
+    }
+
+    /// From now on with the kernels of some steps, if `wanted`.
+    pub fn profile(&mut self, wanted: bool) {
+        let folder = self.folder.with_file_name(profile::FOLDER);
+        self.profiler = wanted.then(|| Profiler::into(folder));
     }
 
     /// Takes up behind the first `step` steps of the run; those that came after are forgotten.
@@ -69,6 +78,9 @@ impl Watch {
             let done = flops.step(step.phase, step.samples, step.text_tokens);
             line.tokens_per_s = Some(tokens as f64 / seconds.max(1e-9));
             line.mfu = self.peak.map(|peak| done / seconds.max(1e-9) / peak);
+        }
+        if let Some(profiler) = &mut self.profiler {
+            profiler.see(phase, seconds)?;
         }
         line.memory_bytes = in_use(params.device());
         self.board()?.step(number, line)

@@ -180,6 +180,28 @@ fn a_run_whose_output_nobody_reads_goes_to_its_end() {
 }
 
 #[test]
+fn a_profiled_run_says_where_its_time_goes_and_learns_the_same() {
+    let (_root, peace) = peace(&[]);
+    let root = TempDir::new().expect("a folder");
+    let run = root.path().join("profiled");
+    let mut command = command(&run, &[]);
+    let output = command.arg("--profile").output().expect("the binary starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(outcome(&run) == outcome(&peace), "the profiled run differs");
+    for phase in ["phase1", "phase2"] {
+        let read = |ending: &str| fs::read_to_string(run.join(format!("profile/{phase}.{ending}"))).expect(ending);
+        let (table, trace) = (read("txt"), read("json"));
+        for kernel in ["gemm", "attention_backward", "adamw", "outside of kernels", "a step"] {
+            assert!(table.contains(kernel), "{table}");
+        }
+        let trace: Value = serde_json::from_str(&trace).expect("JSON");
+        let calls = trace["traceEvents"].as_array().expect("events");
+        // One step of AdamW a step.
+        assert_eq!(calls.iter().filter(|call| call["name"] == "adamw").count(), 10);
+    }
+}
+
+#[test]
 fn damaged_checkpoints_are_passed_over_and_named() {
     let (root, peace) = peace(&["checkpoints.keep=100"]);
     let run = root.path().join("damaged");

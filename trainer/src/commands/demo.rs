@@ -2,7 +2,7 @@
 
 use crate::cli::DemoArgs;
 use crate::compute;
-use crate::pipeline::{self, Begin};
+use crate::pipeline::{self, How};
 use crate::recipe::Recipe;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,6 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
     }
     let out = args.out.unwrap_or_else(|| PathBuf::from("runs/demo"));
     compute::with_threads(args.compute.threads, || {
-        pipeline::run(recipe, &device, &out, Begin::New, false)
+        pipeline::run(recipe, &device, &out, How::default())
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::TrainArgs;
 use crate::compute;
-use crate::pipeline::{self, Begin};
+use crate::pipeline::{self, Begin, How};
 use crate::recipe::Recipe;
 use crate::run_folder::RECIPE;
 use anyhow::{Context, Result};
@@ -34,6 +34,11 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
             return pipeline::dry_run(recipe, &device);
         }
         let out = args.out.unwrap_or_else(|| Path::new("runs").join(&recipe.run.name));
-        pipeline::run(recipe, &device, &out, begin, args.auto_batch)
+        let how = How {
+            begin,
+            fit_memory: args.auto_batch,
+            profile: args.profile,
+        };
+        pipeline::run(recipe, &device, &out, how)
     })
 }
