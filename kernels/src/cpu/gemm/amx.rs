@@ -124,11 +124,12 @@ mod asm {
                     } else {
                         block!(@asm $load, c = in(reg) block.sums, d = in(reg) low_sums, w = in(reg) block.sums_stride);
                     }
+                    let ahead = block.ahead.spread(block.groups);
                     let mut a = block.a;
                     let mut low_a = low_a;
                     let mut b = block.b;
                     for group in 0..block.groups {
-                        block.ahead.fetch(group, block.groups);
+                        ahead.fetch(group);
                         block!(@asm $step,
                             a = in(reg) a, l = in(reg) low_a, s = in(reg) block.a_stride,
                             b = in(reg) b, t = in(reg) block.b_stride);

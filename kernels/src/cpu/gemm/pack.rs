@@ -162,20 +162,16 @@ fn along<V: Lanes<T::Acc>, T: Element, F: Format, const W: usize>(
 ) {
     let full_steps = ks.len() / F::PER_STEP;
     let row = |i: usize| &from.data[(span.start + i) * from.stride..][ks.clone()];
-    for i in (0..W).step_by(transpose::SIZE) {
-        let square = transpose::fits::<V, T::Acc>() && i + transpose::SIZE <= span.len();
-        let done = if square {
-            full_steps / transpose::SIZE * transpose::SIZE
-        } else {
-            0
-        };
-        for step in (0..done).step_by(transpose::SIZE) {
+    let fits = transpose::fits::<V, T::Acc>();
+    let side = if fits { V::N } else { transpose::SIZE };
+    for i in (0..W).step_by(side) {
+        let square = fits && i + side <= span.len();
+        let done = if square { full_steps / side * side } else { 0 };
+        for step in (0..done).step_by(side) {
             let value = step * F::PER_STEP;
-            let rows: [&[T]; transpose::SIZE] =
-                std::array::from_fn(|j| &row(i + j)[value..value + transpose::SIZE * F::PER_STEP]);
-            transpose::square::<V, T, F>(rows, &mut panel[step * W + i..], W);
+            transpose::square::<V, T, F>(|j| &row(i + j)[value..], &mut panel[step * W + i..], W);
         }
-        for j in i..W.min(i + transpose::SIZE) {
+        for j in i..W.min(i + side) {
             let values = if j < span.len() {
                 &row(j)[done * F::PER_STEP..]
             } else {

@@ -191,5 +191,7 @@ fn short_rows<T: Element, F: Format>(x: Operand<T>) -> bool {
 
 /// Whether `b` is best read in place when `m` rows use it.
 pub(super) fn reads_in_place<V: Lanes<T::Acc>, T: Element, F: Format>(b: Operand<T>, m: usize) -> bool {
-    short_rows::<T, F>(b) && b.stride.is_multiple_of(V::N) && m <= FEW_ROWS
+    // Narrow panels want their steps side by side: of rows far apart the first-level cache holds only a few.
+    let wide = size_of::<V>() == 64;
+    wide && short_rows::<T, F>(b) && b.stride.is_multiple_of(V::N) && m <= FEW_ROWS
 }

@@ -74,19 +74,41 @@ impl<A> Ahead<A> {
         }
     }
 
-    /// Fetches what belongs to group `index` of `groups` groups of [`FETCH`] steps.
+    /// Spread over `groups` groups of [`FETCH`] steps.
     #[inline(always)]
-    pub(super) fn fetch(&self, index: usize, groups: usize) {
-        for row in 0..self.count {
-            fetch(self.rows.wrapping_add(row * self.stride + index * FETCH), 1);
+    pub(super) fn spread(self, groups: usize) -> Spread<A> {
+        Spread {
+            rows: self.result.rows.div_ceil(groups.max(1)),
+            size: self.share.div_ceil(groups.max(1)).next_multiple_of(FETCH),
+            ahead: self,
         }
-        let result = self.result;
-        for row in result.rows * index / groups..result.rows * (index + 1) / groups {
+    }
+}
+
+/// An [`Ahead`] group by group. What a group's part is has been divided beforehand: a division takes as long as a step.
+#[derive(Clone, Copy)]
+pub(super) struct Spread<A> {
+    ahead: Ahead<A>,
+    /// Rows of the result for each group.
+    rows: usize,
+    /// Elements of the panel for each group.
+    size: usize,
+}
+
+impl<A> Spread<A> {
+    /// Fetches what belongs to group `index`.
+    #[inline(always)]
+    pub(super) fn fetch(&self, index: usize) {
+        let ahead = &self.ahead;
+        for row in 0..ahead.count {
+            fetch(ahead.rows.wrapping_add(row * ahead.stride + index * FETCH), 1);
+        }
+        let result = ahead.result;
+        for row in index * self.rows..result.rows.min((index + 1) * self.rows) {
             fetch(result.first.wrapping_add(row * result.stride), result.bytes);
         }
-        let size = self.share.div_ceil(groups).next_multiple_of(FETCH);
-        if index * size < self.share {
-            fetch(self.panel.wrapping_add(index * size), size);
+        if index * self.size < ahead.share {
+            fetch(ahead.panel.wrapping_add(index * self.size), self.size);
         }
     }
 }
@@ -191,8 +213,9 @@ unsafe fn add_steps<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
     dot: impl Fn(V, V, V) -> V + Copy,
 ) {
     let groups = step.steps.div_ceil(FETCH);
+    let ahead = step.ahead.spread(groups);
     for group in 0..groups {
-        step.ahead.fetch(group, groups);
+        ahead.fetch(group);
         for index in group * FETCH..step.steps.min((group + 1) * FETCH) {
             // SAFETY: the caller's promise.
             unsafe {
@@ -215,8 +238,9 @@ unsafe fn add_rows<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
     dot: impl Fn(V, V, V) -> V + Copy,
 ) {
     let groups = step.steps.div_ceil(FETCH);
+    let ahead = step.ahead.spread(groups);
     for group in 0..groups {
-        step.ahead.fetch(group, groups);
+        ahead.fetch(group);
         for start in starts {
             soon(start.wrapping_add((group + 2) * FETCH));
         }

@@ -1,36 +1,43 @@
-//! Transposing squares of 16×16 steps in registers.
+//! Transposing squares of 4-byte steps in registers: 16×16 under AVX-512, 8×8 under AVX2.
 
 use super::format::Format;
 use crate::Element;
-use crate::cpu::simd::{Lanes, Real};
+use crate::cpu::simd::{Isa, Lanes, Real, isa};
 
-/// Rows and columns of a square.
+/// Rows and columns of the largest square.
 pub(super) const SIZE: usize = 16;
 
-/// Whether registers hold a row of a square of 4-byte steps.
+/// Whether registers hold a row of a square of `V::N` 4-byte steps.
 #[inline(always)]
-pub(super) const fn fits<V: Lanes<A>, A: Real>() -> bool {
-    V::N == SIZE && size_of::<V>() == 64 && cfg!(target_arch = "x86_64")
+pub(super) fn fits<V: Lanes<A>, A: Real>() -> bool {
+    let wide = V::N == SIZE && size_of::<V>() == 64;
+    // Plain Rust's groups are as large as AVX2's registers.
+    let narrow = V::N == SIZE / 2 && size_of::<V>() == 32 && isa() >= Isa::Avx2;
+    cfg!(target_arch = "x86_64") && (wide || narrow)
 }
 
-/// `to[step·stride + i] = rows[i][step]` for sixteen steps of sixteen rows; only where [`fits`] says so.
+/// `to[step·stride + i] = row(i)[step]` for `V::N` steps of `V::N` rows; only where [`fits`] says so.
 #[inline(always)]
-pub(super) fn square<V: Lanes<T::Acc>, T: Element, F: Format>(rows: [&[T]; SIZE], to: &mut [T::Acc], stride: usize) {
+pub(super) fn square<'a, V: Lanes<T::Acc>, T: Element, F: Format>(
+    row: impl Fn(usize) -> &'a [T],
+    to: &mut [T::Acc],
+    stride: usize,
+) {
     let mut lines = [V::zero(); SIZE];
-    for i in 0..SIZE {
-        assert!(rows[i].len() == SIZE * F::PER_STEP);
-        // SAFETY: the row holds sixteen steps: sixteen elements to widen, or thirty-two of two bytes, 64 in all.
-        lines[i] = unsafe {
+    for (i, line) in lines.iter_mut().enumerate().take(V::N) {
+        let row = &row(i)[..V::N * F::PER_STEP];
+        // SAFETY: the row holds as many steps as a register: elements to widen, or pairs of two bytes each.
+        *line = unsafe {
             match F::PER_STEP {
-                1 => T::load::<V>(rows[i].as_ptr()),
-                _ => V::load(rows[i].as_ptr().cast()),
+                1 => T::load::<V>(row.as_ptr()),
+                _ => V::load(row.as_ptr().cast()),
             }
         };
     }
     store(turned(lines), to, stride);
 }
 
-/// `to[i·stride + step] = from[step·16 + i]`.
+/// `to[i·stride + step] = from[step·16 + i]`, for sixteen of each.
 #[inline(always)]
 pub(super) fn turn<V: Lanes<A>, A: Real>(from: &[A; SIZE * SIZE], to: &mut [A], stride: usize) {
     let mut lines = [V::zero(); SIZE];
@@ -43,19 +50,61 @@ pub(super) fn turn<V: Lanes<A>, A: Real>(from: &[A; SIZE * SIZE], to: &mut [A], 
 
 #[inline(always)]
 fn store<V: Lanes<A>, A: Real>(lines: [V; SIZE], to: &mut [A], stride: usize) {
-    for (i, line) in lines.into_iter().enumerate() {
+    for (i, line) in lines.into_iter().enumerate().take(V::N) {
         let to = &mut to[i * stride..][..V::N];
         // SAFETY: the slice holds a register.
         unsafe { line.store(to.as_mut_ptr()) }
     }
 }
 
-/// The transpose of sixteen registers of sixteen.
+/// The transpose of as many registers as each has elements.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn turned<V: Lanes<A>, A: Real>(lines: [V; SIZE]) -> [V; SIZE] {
+    debug_assert!(fits::<V, A>());
+    match V::N {
+        SIZE => turned_16(lines),
+        _ => turned_8(lines),
+    }
+}
+
+/// The transpose of eight registers of eight: pairs, then fours, then halves change places.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn turned_8<V: Copy>(mut lines: [V; SIZE]) -> [V; SIZE] {
     use std::arch::x86_64::*;
-    assert!(fits::<V, A>());
+    assert!(size_of::<V>() == 32);
+    // SAFETY: the registers are 32 plain bytes, and this is reached only from code compiled for AVX2.
+    unsafe {
+        let r: [__m256; SIZE] = std::mem::transmute_copy(&lines);
+        let mut fours = [_mm256_setzero_ps(); 8];
+        for i in (0..8).step_by(4) {
+            let (ab_low, ab_high) = (_mm256_unpacklo_ps(r[i], r[i + 1]), _mm256_unpackhi_ps(r[i], r[i + 1]));
+            let (cd_low, cd_high) = (
+                _mm256_unpacklo_ps(r[i + 2], r[i + 3]),
+                _mm256_unpackhi_ps(r[i + 2], r[i + 3]),
+            );
+            fours[i] = _mm256_shuffle_ps::<0b01_00_01_00>(ab_low, cd_low);
+            fours[i + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(ab_low, cd_low);
+            fours[i + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high);
+            fours[i + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high);
+        }
+        for i in 0..4 {
+            let low = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
+            let high = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
+            lines[i] = std::mem::transmute_copy(&low);
+            lines[i + 4] = std::mem::transmute_copy(&high);
+        }
+    }
+    lines
+}
+
+/// The transpose of sixteen registers of sixteen.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn turned_16<V: Copy>(lines: [V; SIZE]) -> [V; SIZE] {
+    use std::arch::x86_64::*;
+    assert!(size_of::<V>() == 64);
     // SAFETY: the registers are 64 plain bytes, and this is reached only from code compiled for AVX-512.
     unsafe {
         let r: [__m512; SIZE] = std::mem::transmute_copy(&lines);
@@ -89,5 +138,5 @@ fn turned<V: Lanes<A>, A: Real>(lines: [V; SIZE]) -> [V; SIZE] {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn turned<V: Lanes<A>, A: Real>(_: [V; SIZE]) -> [V; SIZE] {
-    unreachable!("squares are turned under AVX-512 only")
+    unreachable!("squares are turned on x86-64 only")
 }
