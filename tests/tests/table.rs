@@ -69,7 +69,7 @@ fn no_op_and_no_kernel_is_missing() {
         "rows of the table (left) and files in engine/src/ops (right)"
     );
     let used: BTreeSet<String> = table.iter().flat_map(|r| r.kernels).map(|k| k.to_string()).collect();
-    let infrastructure = ["lib", "device", "dtype", "error", "view", "dispatch", "cuda"];
+    let infrastructure = ["lib", "device", "dtype", "error", "view", "dispatch", "cuda", "profile"];
     let mut families = files("kernels/src", &infrastructure);
     // What has no place on the tape is checked in the kernels' own tests: stepping parameters, reading images, drawing pairs.
     for family in ["optimizer", "pixels", "matching"] {
