@@ -316,9 +316,11 @@ fn held_out(run: &Path) -> Vec<(usize, f64)> {
 
 #[test]
 fn a_phase_that_gets_no_better_ends_with_its_best_weights_killed_or_not() {
-    // Steps this long lead away again from what the first ones found.
+    // Steps this long lead away again from what the first ones found, and stay so for a hundred measurements: whatever order a
+    // processor sums in, two of them in a row are no better.
     let more = [
         "phase2.lr=0.3",
+        "phase2.steps=300",
         "phase2.eval_every=3",
         "phase2.patience=2",
         "phase2.align_every=0",
@@ -334,7 +336,7 @@ fn a_phase_that_gets_no_better_ends_with_its_best_weights_killed_or_not() {
         .expect("measured");
     let (last, _) = *losses.last().expect("measured");
     assert!(
-        last < 50 && last == best + 6,
+        last < 320 && last == best + 6,
         "two more measurements after the best: {losses:?}"
     );
     let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).expect("a model");
