@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 
+from decode import quantiles
+
 
 def held():
     with open("/proc/self/status") as status:
@@ -105,12 +107,6 @@ class Lenslet:
 
     def memory(self):
         return self.peak
-
-
-def quantiles(values):
-    ordered = sorted(values)
-    at = lambda share: ordered[round((len(ordered) - 1) * share)]
-    return statistics.median(ordered), at(0.2), at(0.8)
 
 
 def compare(args, size, dtype, threads):

@@ -2,6 +2,7 @@
 //!
 //! All arguments are `T` and have the same number of elements.
 
+use crate::dispatch::Call;
 use crate::view::on_device;
 use crate::{Result, View, ViewMut, cpu, gpu};
 
@@ -23,8 +24,7 @@ pub enum Activation {
 /// # Errors
 /// Lengths or types that differ.
 pub fn activate(x: View, y: &mut ViewMut, act: Activation) -> Result<()> {
-    y.expect_len("activate", "y", x.len())?;
-    y.expect_dtype("activate", "y", x.dtype())?;
+    Call::new("activate", "x", &x)?.same("y", y, x.len())?;
     on_device!("activate", x, T => cpu::activation::activate::<T>(x.slice(), y.slice_mut(), act),
         gpu => gpu::activation::activate(x, y, act))
 }
@@ -34,10 +34,9 @@ pub fn activate(x: View, y: &mut ViewMut, act: Activation) -> Result<()> {
 /// # Errors
 /// Lengths or types that differ.
 pub fn activate_backward(x: View, dy: View, dx: &mut ViewMut, act: Activation) -> Result<()> {
-    dy.expect_len("activate_backward", "dy", x.len())?;
-    dy.expect_dtype("activate_backward", "dy", x.dtype())?;
-    dx.expect_len("activate_backward", "dx", x.len())?;
-    dx.expect_dtype("activate_backward", "dx", x.dtype())?;
+    let call = Call::new("activate_backward", "x", &x)?;
+    call.same("dy", &dy, x.len())?;
+    call.same("dx", dx, x.len())?;
     on_device!("activate_backward", x, T =>
         cpu::activation::activate_backward::<T>(x.slice(), dy.slice(), dx.slice_mut(), act),
         gpu => gpu::activation::activate_backward(x, dy, dx, act))
@@ -48,10 +47,9 @@ pub fn activate_backward(x: View, dy: View, dx: &mut ViewMut, act: Activation) -
 /// # Errors
 /// Lengths or types that differ.
 pub fn silu_mul(gate: View, up: View, y: &mut ViewMut) -> Result<()> {
-    up.expect_len("silu_mul", "up", gate.len())?;
-    up.expect_dtype("silu_mul", "up", gate.dtype())?;
-    y.expect_len("silu_mul", "y", gate.len())?;
-    y.expect_dtype("silu_mul", "y", gate.dtype())?;
+    let call = Call::new("silu_mul", "gate", &gate)?;
+    call.same("up", &up, gate.len())?;
+    call.same("y", y, gate.len())?;
     on_device!("silu_mul", gate, T => cpu::activation::silu_mul::<T>(gate.slice(), up.slice(), y.slice_mut()),
         gpu => gpu::activation::silu_mul(gate, up, y))
 }
@@ -61,14 +59,12 @@ pub fn silu_mul(gate: View, up: View, y: &mut ViewMut) -> Result<()> {
 /// # Errors
 /// Lengths or types that differ.
 pub fn silu_mul_backward(gate: View, up: View, dy: View, dgate: &mut ViewMut, dup: &mut ViewMut) -> Result<()> {
-    const OP: &str = "silu_mul_backward";
-    for (what, view) in [("up", up), ("dy", dy)] {
-        view.expect_len(OP, what, gate.len())?;
-        view.expect_dtype(OP, what, gate.dtype())?;
+    let call = Call::new("silu_mul_backward", "gate", &gate)?;
+    for (what, view) in [("up", &up), ("dy", &dy)] {
+        call.same(what, view, gate.len())?;
     }
     for (what, view) in [("dgate", &*dgate), ("dup", &*dup)] {
-        view.expect_len(OP, what, gate.len())?;
-        view.expect_dtype(OP, what, gate.dtype())?;
+        call.same(what, view, gate.len())?;
     }
     on_device!("silu_mul_backward", gate, T => cpu::activation::silu_mul_backward::<T>(
         gate.slice(),

@@ -7,7 +7,7 @@ use crate::device::Kind;
 use crate::dispatch::{Call, on_pair};
 use crate::gpu;
 use crate::view::on_device;
-use crate::{DType, Error, Result, View, ViewMut};
+use crate::{DType, Error, Result, View, ViewMut, profile};
 
 /// `out = x + y`; all `T`, of equal length.
 ///
@@ -133,17 +133,12 @@ pub fn add_broadcast(x: View, b: View, out: &mut ViewMut) -> Result<()> {
 pub fn cast(x: View, out: &mut ViewMut) -> Result<()> {
     float("cast", "x", x.dtype())?;
     float("cast", "out", out.dtype())?;
-    out.expect_len("cast", "out", x.len())?;
-    if x.kind() != out.kind() {
-        return Err(Error::Device {
-            op: "cast",
-            what: "out",
-            found: out.kind().name(),
-            expected: x.kind().name(),
-        });
-    }
+    Call::of_any("cast", &x).typed("out", out, out.dtype(), x.len())?;
     match x.kind() {
-        Kind::Cpu => cpu::elementwise::cast(x, out),
+        Kind::Cpu => {
+            let _span = profile::span("cast");
+            cpu::elementwise::cast(x, out);
+        }
         Kind::Cuda(_) | Kind::Emulated => gpu::elementwise::cast(x, out)?,
         Kind::Trace => {}
     }

@@ -1,7 +1,8 @@
 //! Images as rows of patches: what turns a patch embedding's convolution into a matrix product.
 
+use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{Error, Result, View, ViewMut, cpu, gpu};
+use crate::{Result, View, ViewMut, cpu, gpu};
 
 /// Images and the square windows they are cut into: one every `patch` pixels, `patch + 2·margin` wide, zero beyond the
 /// image. Rows and columns of pixels that do not fill a patch at the lower and right edge have no window of their own.
@@ -27,10 +28,10 @@ impl Patches {
         self.patch + 2 * self.margin
     }
 
-    fn check(&self, op: &'static str, image: (usize, &'static str), patches: (usize, &'static str)) -> Result<()> {
+    /// Elements of all images and of all windows.
+    fn sizes(&self, call: Call) -> Result<(usize, usize)> {
         if self.patch == 0 {
-            let message = "patches need a side of at least one pixel".to_owned();
-            return Err(Error::Value { op, message });
+            return Err(call.refuse("patches need a side of at least one pixel".to_owned()));
         }
         let Patches {
             batch,
@@ -40,19 +41,11 @@ impl Patches {
             patch,
             ..
         } = *self;
-        let whole = batch * channels * height * width;
-        let cut = batch * (height / patch) * (width / patch) * channels * self.window() * self.window();
-        for ((found, what), expected) in [(image, whole), (patches, cut)] {
-            if found != expected {
-                return Err(Error::Length {
-                    op,
-                    what,
-                    found,
-                    expected,
-                });
-            }
-        }
-        Ok(())
+        let windows = batch * (height / patch) * (width / patch);
+        Ok((
+            batch * channels * height * width,
+            windows * channels * self.window() * self.window(),
+        ))
     }
 }
 
@@ -62,9 +55,10 @@ impl Patches {
 /// # Errors
 /// Lengths or types that do not fit; a patch of no pixels.
 pub fn unfold(p: Patches, image: View, patches: &mut ViewMut) -> Result<()> {
-    const OP: &str = "unfold";
-    p.check(OP, (image.len(), "image"), (patches.len(), "patches"))?;
-    patches.expect_dtype(OP, "patches", image.dtype())?;
+    let call = Call::new("unfold", "image", &image)?;
+    let (whole, cut) = p.sizes(call)?;
+    call.same("image", &image, whole)?;
+    call.same("patches", patches, cut)?;
     on_device!("unfold", image, T => cpu::patch::unfold::<T>(p, image.slice(), patches.slice_mut()),
         gpu => gpu::patch::unfold(p, image, patches))
 }
@@ -74,9 +68,10 @@ pub fn unfold(p: Patches, image: View, patches: &mut ViewMut) -> Result<()> {
 /// # Errors
 /// As for [`unfold`].
 pub fn fold(p: Patches, dpatches: View, dimage: &mut ViewMut) -> Result<()> {
-    const OP: &str = "fold";
-    p.check(OP, (dimage.len(), "dimage"), (dpatches.len(), "dpatches"))?;
-    dimage.expect_dtype(OP, "dimage", dpatches.dtype())?;
+    let call = Call::new("fold", "dpatches", &dpatches)?;
+    let (whole, cut) = p.sizes(call)?;
+    call.same("dimage", dimage, whole)?;
+    call.same("dpatches", &dpatches, cut)?;
     on_device!("fold", dpatches, T => cpu::patch::fold::<T>(p, dpatches.slice(), dimage.slice_mut()),
         gpu => gpu::patch::fold(p, dpatches, dimage))
 }

@@ -1,7 +1,7 @@
 //! Where time goes: how long each kernel call on the CPU took, what it computed and what it touched.
 //!
-//! The checks of a call's arguments, which every kernel makes, count their bytes; kernels that multiply matrices say how many
-//! floating-point operations they take. While nothing is recorded a call costs two reads of a flag.
+//! The checks of a call's arguments count their bytes; kernels that multiply matrices say how many floating-point operations
+//! they take. While nothing is recorded each of these costs a read of a flag.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,30 +81,32 @@ pub(crate) fn computes(flops: f64) {
 /// A call under way: it is recorded when this is dropped.
 pub(crate) struct Span {
     kernel: &'static str,
-    begin: Option<Instant>,
-    next: (f64, f64),
+    /// When it began, its bytes and operations; None while nothing is recorded.
+    call: Option<(Instant, (f64, f64))>,
 }
 
 /// Begins the call that was prepared.
 pub(crate) fn span(kernel: &'static str) -> Span {
-    Span {
-        kernel,
-        begin: recording().then(Instant::now),
-        next: NEXT.take(),
-    }
+    let call = recording().then(|| (Instant::now(), NEXT.take()));
+    Span { kernel, call }
 }
 
 impl Drop for Span {
     fn drop(&mut self) {
-        let (Some(begin), Ok(mut events)) = (self.begin, EVENTS.lock()) else {
+        let Some((begin, (bytes, flops))) = self.call else {
             return;
         };
-        let (bytes, flops) = self.next;
+        let seconds = begin.elapsed().as_secs_f64();
+        let Ok(mut events) = EVENTS.lock() else { return };
+        // A call of another thread may end after recording did.
+        if !recording() {
+            return;
+        }
         events.push(Event {
             kernel: self.kernel,
             thread: rayon::current_thread_index().unwrap_or(0),
             start: (begin - epoch()).as_secs_f64(),
-            seconds: begin.elapsed().as_secs_f64(),
+            seconds,
             flops,
             bytes,
         });

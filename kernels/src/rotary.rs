@@ -1,7 +1,8 @@
 //! Rotary position embedding (Su et al. 2021) in the rotate-half convention of Hugging Face checkpoints.
 
+use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{DType, Error, Result, View, ViewMut, cpu, gpu};
+use crate::{DType, Result, View, ViewMut, cpu, gpu};
 
 /// Rotates each pair (x\[i\], x\[i + `head_dim`/2\]) of each head by `position · inv_freq[i]`, or back for `inverse`.
 ///
@@ -19,17 +20,14 @@ pub fn rotary(
     head_dim: usize,
     inverse: bool,
 ) -> Result<()> {
-    const OP: &str = "rotary";
+    let call = Call::new("rotary", "x", &x)?;
     if !head_dim.is_multiple_of(2) {
-        let message = format!("head_dim {head_dim} is odd, pairs need an even one");
-        return Err(Error::Value { op: OP, message });
+        return Err(call.refuse(format!("head_dim {head_dim} is odd, pairs need an even one")));
     }
-    positions.expect_dtype(OP, "positions", DType::I32)?;
-    inv_freq.expect_dtype(OP, "inv_freq", x.dtype().accumulator())?;
-    inv_freq.expect_len(OP, "inv_freq", head_dim / 2)?;
-    x.expect_len(OP, "x", positions.len() * heads * head_dim)?;
-    y.expect_dtype(OP, "y", x.dtype())?;
-    y.expect_len(OP, "y", x.len())?;
+    call.typed("positions", &positions, DType::I32, positions.len())?;
+    call.accumulator("inv_freq", &inv_freq, head_dim / 2)?;
+    call.same("x", &x, positions.len() * heads * head_dim)?;
+    call.same("y", y, x.len())?;
     on_device!("rotary", x, T => {
         cpu::rotary::rotary::<T>(x.slice(), positions.slice(), inv_freq.slice(), y.slice_mut(), heads, inverse)
     }, gpu => gpu::rotary::rotary(x, positions, inv_freq, y, heads, inverse))

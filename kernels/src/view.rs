@@ -46,18 +46,6 @@ macro_rules! common {
             pub fn kind(&self) -> Kind {
                 self.buffer.device().kind()
             }
-            /// Fails unless the view has `expected` elements.
-            pub(crate) fn expect_len(&self, op: &'static str, what: &'static str, expected: usize) -> Result<()> {
-                if self.len == expected {
-                    return Ok(());
-                }
-                Err(Error::Length {
-                    op,
-                    what,
-                    found: self.len,
-                    expected,
-                })
-            }
             /// Fails unless the view's elements are of type `expected`.
             pub(crate) fn expect_dtype(&self, op: &'static str, what: &'static str, expected: DType) -> Result<()> {
                 if self.dtype == expected {
@@ -145,7 +133,15 @@ impl ViewMut<'_> {
     /// # Errors
     /// Another number of bytes than the elements have; a device that fails.
     pub fn upload_bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.expect_len("upload", "bytes", bytes.len() / self.dtype.size())?;
+        let expected = bytes.len() / self.dtype.size();
+        if self.len != expected {
+            return Err(Error::Length {
+                op: "upload",
+                what: "bytes",
+                found: self.len,
+                expected,
+            });
+        }
         match self.device().gpu() {
             Some(gpu) => gpu.upload(self.device_range(true).address, bytes)?,
             None if self.kind() == Kind::Cpu => {

@@ -99,7 +99,7 @@ impl<'r> Course<'r> {
             Some(number) => Some(self.checkpoints.at(number)?),
             None => {
                 let (found, damaged) = self.checkpoints.newest()?;
-                damaged.iter().for_each(|why| eprintln!("passed over: {why}"));
+                damaged.iter().for_each(|why| say_aside!("passed over: {why}"));
                 found
             }
         };

@@ -27,9 +27,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Where a run begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Begin {
     /// At the start, in a new folder.
+    #[default]
     New,
     /// At the newest whole checkpoint in its folder; at the start where there is none.
     Latest,
@@ -38,7 +39,7 @@ pub enum Begin {
 }
 
 /// How a recipe is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct How {
     /// Where it begins.
     pub begin: Begin,
@@ -46,16 +47,6 @@ pub struct How {
     pub fit_memory: bool,
     /// Writes down where the time of some steps of each phase goes; on the CPU.
     pub profile: bool,
-}
-
-impl Default for How {
-    fn default() -> How {
-        How {
-            begin: Begin::New,
-            fit_memory: false,
-            profile: false,
-        }
-    }
 }
 
 /// Trains as `recipe` says on `device` and leaves everything in the folder `out`.

@@ -1,5 +1,8 @@
 //! `lenslet data` from outside: what a user sees of good sets and bad ones, and training on what was kept.
 
+#[path = "common/folders.rs"]
+mod folders;
+
 use engine::{DType, Device, Params};
 use image::RgbImage;
 use serde_json::{Value, json};
@@ -208,45 +211,12 @@ fn what_cannot_be_is_said() {
 /// A CLIP of the fixtures with a processor and a tokenizer of whole words.
 fn dual_encoder(root: &Path) -> PathBuf {
     let folder = root.join("clip");
-    fs::create_dir_all(&folder).expect("a folder");
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/parity/clip-quick-gelu");
-    for file in ["config.json", "model.safetensors"] {
-        fs::copy(fixture.join(file), folder.join(file)).expect("a copy");
-    }
+    folders::model("clip-quick-gelu", &folder);
     let config: Value = serde_json::from_slice(&fs::read(folder.join("config.json")).expect("read")).expect("JSON");
-    let (size, vocabulary) = (
-        &config["vision_config"]["image_size"],
-        config["text_config"]["vocab_size"].as_u64(),
-    );
-    let processor = json!({
-        "image_processor_type": "CLIPImageProcessor", "do_resize": true, "size": { "shortest_edge": size }, "resample": 3,
-        "do_center_crop": true, "crop_size": { "height": size, "width": size }, "do_rescale": true,
-        "rescale_factor": 1.0 / 255.0, "do_normalize": true, "image_mean": [0.48, 0.45, 0.40],
-        "image_std": [0.26, 0.26, 0.27], "do_convert_rgb": true,
-    });
-    fs::write(folder.join("preprocessor_config.json"), processor.to_string()).expect("written");
-    let mut words: Vec<String> = ["<unk>", "<s>", "</s>", "a", "red", "blue", "square", "number", "here"]
-        .map(String::from)
-        .to_vec();
-    words.extend((words.len()..vocabulary.expect("a number") as usize).map(|i| format!("word{i}")));
-    let ids: serde_json::Map<String, Value> = words
-        .iter()
-        .enumerate()
-        .map(|(i, word)| (word.clone(), i.into()))
-        .collect();
-    let special = |id: u32, token: &str| {
-        json!({ "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-                "special": true })
-    };
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null,
-        "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")], "normalizer": { "type": "Lowercase" },
-        "pre_tokenizer": { "type": "BertPreTokenizer" }, "post_processor": null, "decoder": null,
-        "model": { "type": "WordLevel", "vocab": ids, "unk_token": "<unk>" },
-    });
-    fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).expect("written");
-    let config = json!({ "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>" });
-    fs::write(folder.join("tokenizer_config.json"), config.to_string()).expect("written");
+    let number = |part: &str, field: &str| config[part][field].as_u64().expect("a number");
+    folders::processor(&folder, number("vision_config", "image_size"));
+    let words = ["a", "red", "blue", "square", "number", "here"];
+    folders::tokenizer(&folder, &words, number("text_config", "vocab_size") as usize);
     folder
 }
 

@@ -3,7 +3,7 @@
 #[path = "common/parts.rs"]
 mod common;
 
-use common::fixture;
+use common::folders::fixture;
 use engine::{DType, Device, Params};
 use model::hf::{self, Model};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! The recipes that come with Lenslet: each is read, and the roads from pretrained parts are gone to their end, every recipe
-//! as it is written but for the sizes.
+//! The recipes that come with Lenslet: each is read, and of those that start from trained parts two steps are taken, as they are
+//! written but for the sizes.
 
 #[path = "common/parts.rs"]
 mod common;

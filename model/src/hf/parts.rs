@@ -103,7 +103,7 @@ pub fn qformer_config(folder: &Path, said: &QFormerConfig) -> Result<QFormerConf
 /// A Q-Former in the shape of a BERT.
 fn bert(fields: &Fields, said: &QFormerConfig) -> Result<QFormerConfig> {
     fields.only("position_embedding_type", "absolute".to_string())?;
-    let found = QFormerConfig {
+    Ok(QFormerConfig {
         num_query_tokens: said.num_query_tokens,
         hidden_size: fields.need("hidden_size")?,
         num_hidden_layers: fields.need("num_hidden_layers")?,
@@ -119,8 +119,7 @@ fn bert(fields: &Fields, said: &QFormerConfig) -> Result<QFormerConfig> {
         projection: said.projection,
         positions_in_keys: false,
         norm_first: false,
-    };
-    Ok(found)
+    })
 }
 
 /// The configuration of the language model in a folder and the size of its vocabulary.

@@ -13,8 +13,8 @@ pub struct Pretrained {
     /// An image encoder: CLIP's, SigLIP's or a vision-language model's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision: Option<String>,
-    /// A Q-Former with its queries: that of a run, of BLIP-2's first stage or of a whole BLIP-2. Where the recipe has no
-    /// [phase1], its parts for texts are left out.
+    /// A Q-Former with its queries: that of a run, of BLIP-2's first stage or of a whole BLIP-2, or a new one that starts from
+    /// a BERT. Where the recipe has no [phase1], its parts for texts are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub qformer: Option<String>,
     /// A language model: Llama's, Mistral's, Qwen2's or a vision-language model's. Its tokenizer and chat template are the run's.
