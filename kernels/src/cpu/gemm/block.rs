@@ -190,10 +190,20 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
                 stride: job.n,
             };
             let next = if col == 0 { row + R } else { count };
+            // Sums that are gone on with are read before they are written: those of the next tile are fetched.
+            let touched = Rect {
+                row: at.row + if visit.fresh { 0 } else { R },
+                rows: if visit.fresh {
+                    at.rows
+                } else {
+                    R.min(count.saturating_sub(row + R))
+                },
+                ..at
+            };
             let ahead = Ahead {
                 panel: b.wrapping_add(width * steps + row / R * share),
                 share,
-                ..left.ahead::<R>(next, count, written(job.c, at, writes))
+                ..left.ahead::<R>(next, count, written(job.c, touched, writes))
             };
             let step = Step {
                 vectors,

@@ -108,21 +108,24 @@ fn across<T: Element, F: Format, const W: usize>(
     if whole > 0 {
         let data = &from.data[ks.start * from.stride + span.start..][..(whole * F::PER_STEP - 1) * from.stride + W];
         for (step, to) in body.chunks_exact_mut(W).enumerate() {
+            // By value: behind pointers the compiler would go element by element.
             // SAFETY: the slice taken above ends with the last row's W elements.
             let row = |i: usize| unsafe {
-                &*data
-                    .as_ptr()
+                data.as_ptr()
                     .add((step * F::PER_STEP + i) * from.stride)
                     .cast::<[T; W]>()
+                    .read()
             };
             let (first, second) = (row(0), row(F::PER_STEP - 1));
+            let mut values = [T::Acc::of(0.0); W];
             for i in 0..W {
-                to[i] = if F::PER_STEP == 2 {
+                values[i] = if F::PER_STEP == 2 {
                     pair::<T>(first[i], second[i])
                 } else {
                     first[i].widen()
                 };
             }
+            to.copy_from_slice(&values);
         }
     }
     let row = |k: usize| {

@@ -133,7 +133,11 @@ wide_lanes!(
     |x| exp_f32(
         x,
         |v: Wide<f32>| Wide(v.0.map(|a| a.round_ties_even())),
-        |n| { Wide(n.0.map(|a| f32::from_bits(((a as i32 + 127) as u32) << 23))) }
+        |p: Wide<f32>, n| {
+            // 2ⁿ might be infinite, 2ⁿ⁻¹ is not.
+            let power = Wide(n.0.map(|a| f32::from_bits(((a as i32 + 126) as u32) << 23)));
+            p * power * Wide([2.0; 8])
+        }
     ),
     erf_f32
 );

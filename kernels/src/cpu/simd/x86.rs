@@ -125,15 +125,8 @@ impl Lanes<f32> for F32x16 {
             self,
             // SAFETY: values of this type exist only where AVX-512 is enabled.
             |v| Self(unsafe { _mm512_roundscale_ps(v.0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC) }),
-            |n| {
-                // SAFETY: as above.
-                Self(unsafe {
-                    _mm512_castsi512_ps(_mm512_slli_epi32(
-                        _mm512_add_epi32(_mm512_cvtps_epi32(n.0), _mm512_set1_epi32(127)),
-                        23,
-                    ))
-                })
-            },
+            // SAFETY: as above.
+            |p, n| Self(unsafe { _mm512_scalef_ps(p.0, n.0) }),
         )
     }
     #[inline(always)]
@@ -185,14 +178,17 @@ impl Lanes<f32> for F32x8 {
             self,
             // SAFETY: values of this type exist only where AVX2 is enabled.
             |v| Self(unsafe { _mm256_round_ps(v.0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC) }),
-            |n| {
+            |p, n| {
+                // 2ⁿ might be infinite, 2ⁿ⁻¹ is not.
+                let below = n - Self::splat(1.0);
                 // SAFETY: as above.
-                Self(unsafe {
+                let power = Self(unsafe {
                     _mm256_castsi256_ps(_mm256_slli_epi32(
-                        _mm256_add_epi32(_mm256_cvtps_epi32(n.0), _mm256_set1_epi32(127)),
+                        _mm256_add_epi32(_mm256_cvtps_epi32(below.0), _mm256_set1_epi32(127)),
                         23,
                     ))
-                })
+                });
+                p * power * Self::splat(2.0)
             },
         )
     }
