@@ -136,6 +136,9 @@ impl ParamBuilder {
         };
         params.assign(groups, assign);
         params.allocate(|i| values[i].clone())?;
+        // The values lie in the arenas now; whole models of them would stay in the pool, in sizes that no step asks for.
+        drop(values);
+        device.trim();
         Ok(params)
     }
 }

@@ -205,6 +205,14 @@ impl Device {
         (usage.peak_in_use, usage.peak_reserved) = (usage.in_use, usage.reserved);
     }
 
+    /// Gives what the pool holds and nobody uses back to the system: after work whose sizes will not come again.
+    pub fn trim(&self) {
+        self.pool
+            .lock()
+            .expect("no panic while the pool is locked")
+            .make_room(0);
+    }
+
     /// A buffer of at least `bytes` bytes with arbitrary (initialised) contents.
     ///
     /// # Errors
@@ -339,6 +347,19 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trimming_gives_back_what_nobody_uses() {
+        let device = Device::cpu();
+        let held = device.allocate(1000).unwrap();
+        drop(device.allocate(5000).unwrap());
+        device.trim();
+        let usage = device.memory();
+        assert_eq!((usage.in_use, usage.reserved), (1024, 1024));
+        drop(held);
+        device.trim();
+        assert_eq!(device.memory().reserved, 0);
+    }
 
     #[test]
     fn a_freed_buffer_is_handed_out_again() {

@@ -27,11 +27,11 @@ pub(super) fn erf_f32<V: Lanes<f32>>(x: V) -> V {
     let square = a * a;
     let (mut p, mut q) = (V::splat(2.050_085_3e-6), V::splat(3.809_158_4e-5));
     for (above, below) in [
-        (2.848_806_1e-4, 1.162_520_3e-3),
+        (2.848_806e-4, 1.162_520_3e-3),
         (3.765_560_5e-3, 1.496_910_3e-2),
         (5.274_854_4e-2, 0.114_108_6),
-        (0.190_405_27, 0.502_075_02),
-        (1.128_379_2, 1.0),
+        (0.190_405_27, 0.502_075),
+        (std::f32::consts::FRAC_2_SQRT_PI, 1.0),
     ] {
         p = p.fma(square, V::splat(above));
         q = q.fma(square, V::splat(below));
