@@ -136,6 +136,7 @@ def adamw(case, dtype, device):
 
 
 REFERENCES = {
+    "peak": lambda *_: {},
     "gemm": gemm,
     "attention": attention,
     "norm": norm,

@@ -21,3 +21,5 @@ pub(crate) mod reduce;
 pub(crate) mod rotary;
 pub(crate) mod score;
 pub mod simd;
+
+pub use gemm::saturate;

@@ -41,8 +41,11 @@ impl Arithmetic {
         }
     }
 
-    /// Whether a family computes in it on a device: tf32 and f16 are for products on GPUs.
+    /// Whether a family computes in it on a device: tf32 and f16 are for products on GPUs, the peak is known of the CPU.
     pub fn is_for(self, family: &str, device: &Device) -> bool {
+        if family == "peak" && device.kind() != Kind::Cpu {
+            return false;
+        }
         let everywhere = matches!(self, Arithmetic::F32 | Arithmetic::Bf16);
         everywhere || (family == "gemm" && matches!(device.kind(), Kind::Cuda(_) | Kind::Emulated))
     }

@@ -56,13 +56,14 @@ impl Case {
 /// A case that is made when its turn comes, so that one case's memory is held at a time.
 pub(super) type Make = Box<dyn Fn(&Device, DType) -> Result<Case>>;
 
-/// The cases of a grid with their families, the ceilings' first: a copy and a large product.
+/// The cases of a grid with their families, the ceilings' first: a copy, multiply-adds on registers alone, a large product.
 pub(super) fn cases(grid: Grid) -> Vec<(&'static str, Make)> {
     let shapes = grid.shapes();
     let mut all: Vec<(&'static str, Make)> = Vec::new();
     let mut add = |family, make: Make| all.push((family, make));
     let elements = shapes.elements;
     add("copy", Box::new(move |device, dtype| copy(device, dtype, elements)));
+    add("peak", Box::new(saturate));
     for p in shapes.products {
         add("gemm", Box::new(move |device, dtype| product(device, dtype, p)));
     }
@@ -138,6 +139,18 @@ fn copy(device: &Device, dtype: DType, len: usize) -> Result<Case> {
         shape: vec![len],
         work: Work::Bytes((2 * len * dtype.size()) as f64),
         run: Box::new(move || Ok(copy_blocks(blocks, x.view(), &mut y.view_mut()?, false)?)),
+    })
+}
+
+fn saturate(_: &Device, dtype: DType) -> Result<Case> {
+    const ROUNDS: usize = 20_000;
+    Ok(Case {
+        family: "peak",
+        kernel: "multiply_add",
+        variant: "on registers alone".into(),
+        shape: Vec::new(),
+        work: Work::Flops(kernels::cpu::saturate(dtype, ROUNDS)?),
+        run: Box::new(move || kernels::cpu::saturate(dtype, ROUNDS).map(drop).map_err(Into::into)),
     })
 }
 

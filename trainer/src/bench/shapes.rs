@@ -63,7 +63,14 @@ fn small() -> Shapes {
         elements: 1 << 25,
         products: products(
             &[1024, 256, 512],
-            &[[2304, 384, 384], [4000, 96, 384], [1024, 512, 128]],
+            // A ViT's layers of 384, and those of the steps that are timed whole: up in S, down in M, up and down in L.
+            &[
+                [2304, 384, 384],
+                [2080, 512, 128],
+                [2320, 256, 1024],
+                [197, 3072, 768],
+                [160, 576, 1536],
+            ],
         ),
         attentions: vec![
             ([32, 124, 124, 4, 4, 32], Mask::Causal),
@@ -71,8 +78,8 @@ fn small() -> Shapes {
             ([2, 257, 257, 16, 16, 64], Mask::Full),
         ],
         norms: vec![[4096, 256], [4096, 768]],
-        classifiers: vec![[1024, 256, 8000]],
-        pairs: vec![[256, 128], [1024, 512]],
+        classifiers: vec![[1024, 256, 8000], [128, 576, 49_152]],
+        pairs: vec![[256, 128], [4096, 512]],
         parameters: vec![10_000_000],
     }
 }

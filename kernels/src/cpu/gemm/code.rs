@@ -40,6 +40,8 @@ pub(super) struct Code<T: Element, C> {
     pub(super) pack: Pack<T>,
     /// [`multiply_part`]
     pub(super) multiply: Multiply<T, C>,
+    /// [`Format::saturate`]
+    pub(super) saturate: unsafe fn(usize) -> f64,
 }
 
 macro_rules! code {
@@ -60,6 +62,10 @@ macro_rules! code {
                 multiply_part::<<T::Acc as Real>::$register, T, C, $format, $rows, $vectors>(job, part, packed, kept)
             }
         }
+        $(#[$attribute])*
+        fn saturate<A: Real>(rounds: usize) -> f64 {
+            $format::saturate::<A, A::$register>(rounds)
+        }
         let lanes = <<T::Acc as Real>::$register as Lanes<T::Acc>>::N;
         Code {
             tile: Tile { rows: $rows, cols: $vectors * lanes, lanes },
@@ -67,6 +73,7 @@ macro_rules! code {
             reads_in_place: reads_in_place::<<T::Acc as Real>::$register, T, $format>,
             pack: pack::<T>,
             multiply: multiply::<T, C>,
+            saturate: saturate::<T::Acc>,
         }
     }};
 }

@@ -1,6 +1,7 @@
 //! How panels hold the values of `k`, and the micro-kernel that goes with it.
 
 use super::amx;
+use super::peak::chains;
 use super::tile::{self, Left, Step};
 use crate::Element;
 use crate::cpu::simd::{Lanes, Real};
@@ -24,6 +25,9 @@ pub(super) trait Format: Copy + Send + Sync + 'static {
     /// # Safety
     /// `a` and `b` must hold the step's rows and columns, `tile` `R` rows; `1 ≤ vectors ≤ 3`.
     unsafe fn multiply<A: Real, V: Lanes<A>, const R: usize>(session: &Self::Session, a: Left<A>, step: Step<A>);
+
+    /// The micro-kernel's multiply-adds without its memory, `rounds` of them on independent sums; the floating-point operations done.
+    fn saturate<A: Real, V: Lanes<A>>(rounds: usize) -> f64;
 
     /// Steps that `k` values take.
     #[inline(always)]
@@ -58,6 +62,11 @@ impl Format for Singles {
         // SAFETY: the caller's promise.
         unsafe { tile::multiply::<A, V, R>(a, step, |a, b, sum| a.fma(b, sum)) }
     }
+
+    #[inline(always)]
+    fn saturate<A: Real, V: Lanes<A>>(rounds: usize) -> f64 {
+        chains(rounds, Self::PER_STEP, |a: V, b, sum| a.fma(b, sum))
+    }
 }
 
 impl Format for Pairs {
@@ -73,6 +82,11 @@ impl Format for Pairs {
     unsafe fn multiply<A: Real, V: Lanes<A>, const R: usize>(_: &(), a: Left<A>, step: Step<A>) {
         // SAFETY: the caller's promise.
         unsafe { tile::multiply::<A, V, R>(a, step, dot_pairs) }
+    }
+
+    #[inline(always)]
+    fn saturate<A: Real, V: Lanes<A>>(rounds: usize) -> f64 {
+        chains(rounds, Self::PER_STEP, dot_pairs::<A, V>)
     }
 }
 
@@ -105,6 +119,10 @@ impl Format for Amx {
         };
         // SAFETY: the caller's promise; `a` has whole groups of rows, `b` whole groups of steps.
         unsafe { session.multiply(rows.div_ceil(Self::GROUP), step.vectors, block) }
+    }
+
+    fn saturate<A: Real, V: Lanes<A>>(rounds: usize) -> f64 {
+        amx::Tiles::new().saturate(rounds)
     }
 }
 

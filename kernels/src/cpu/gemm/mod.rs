@@ -11,6 +11,7 @@ mod epilogue;
 mod format;
 mod gemv;
 mod pack;
+mod peak;
 mod plan;
 mod scratch;
 mod side;
@@ -18,6 +19,7 @@ mod tile;
 mod transpose;
 
 pub(crate) use epilogue::Finish;
+pub use peak::saturate;
 
 use crate::Element;
 use crate::cpu::simd::isa;
@@ -217,6 +219,16 @@ fn pack_shared<T: Element, C: Element<Acc = T::Acc>>(
 mod tests {
     use super::*;
     use half::bf16;
+
+    #[test]
+    fn what_saturates_counts_the_operations_of_every_thread() {
+        let threads = rayon::current_num_threads() as f64;
+        let singles = saturate(crate::DType::F32, 10).unwrap();
+        assert!(singles >= threads * 10.0 * 2.0 * 12.0 && saturate(crate::DType::BF16, 10).unwrap() >= singles);
+        assert_eq!(saturate(crate::DType::F32, 20).unwrap(), 2.0 * singles);
+        let error = saturate(crate::DType::I32, 1).unwrap_err().to_string();
+        assert!(error.contains("i32") && error.contains("bf16"), "{error}");
+    }
 
     /// The dot products of pairs, which a processor with AMX never chooses by itself, against a plain triple loop.
     #[test]
