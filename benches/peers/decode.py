@@ -5,22 +5,11 @@ Builds both first. The machine's other load hits both alike only over many round
 """
 
 import argparse
-import os
-import pathlib
-import statistics
 import subprocess
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PEER = ROOT / "target" / "peers" / "candle"
+from programs import ROOT, build, build_peer, quantiles
 
-
-def build():
-    ours = ["cargo", "build", "--release", "--locked", "-p", "lenslet-benches", "--bin", "decode"]
-    subprocess.run(ours, cwd=ROOT, check=True)
-    # candle chooses much of its SIMD when it is compiled; ours when it runs.
-    env = {**os.environ, "RUSTFLAGS": "-C target-cpu=native", "CARGO_TARGET_DIR": str(PEER)}
-    peer = ["cargo", "build", "--release", "--locked"]
-    subprocess.run(peer, cwd=ROOT / "benches" / "peers" / "candle", env=env, check=True)
+PEER = ROOT / "target" / "peers" / "candle" / "release" / "candle-peer"
 
 
 def sample(program, threads, dtype, prompt, options):
@@ -31,19 +20,13 @@ def sample(program, threads, dtype, prompt, options):
     return [tuple(map(float, line.split())) for line in done.stdout.splitlines()]
 
 
-def quantiles(values):
-    """Median, p20 and p80."""
-    cuts = statistics.quantiles(values, n=5, method="inclusive")
-    return statistics.median(values), cuts[0], cuts[3]
-
-
 def row(what, ours, theirs):
     (a, a20, a80), (b, b20, b80) = quantiles(ours), quantiles(theirs)
     print(f"| {what} | {a:.1f} ({a20:.1f}–{a80:.1f}) | {b:.1f} ({b20:.1f}–{b80:.1f}) | {a / b:.2f} |", flush=True)
 
 
 def compare(threads, dtype, prompt, options):
-    programs = [ROOT / "target" / "release" / "decode", PEER / "release" / "candle-peer"]
+    programs = [ROOT / "target" / "release" / "decode", PEER]
     runs = [[], []]
     for _ in range(options.rounds):
         for found, program in zip(runs, programs):
@@ -65,7 +48,8 @@ def main():
     parser.add_argument("--no-build", action="store_true")
     options = parser.parse_args()
     if not options.no_build:
-        build()
+        build("-p", "lenslet-benches", "--bin", "decode")
+        build_peer("candle")
     print("| tokens/s, median (p20–p80) | Lenslet | candle | ratio |\n|---|---|---|---|")
     for dtype in options.dtypes:
         for threads in options.threads:

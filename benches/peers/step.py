@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Times training steps of the same vision-language models: ours (`lenslet bench step`) and PyTorch's, in turn.
+"""Times training steps of the same vision-language models in turn: ours (`lenslet bench step`), PyTorch's, candle's and burn's.
 
     python3 benches/peers/step.py --sizes S M --dtypes f32 --threads 2
 
-Needs PyTorch and a built `lenslet`. Each of PyTorch's modes lives in a process of its own, eager and compiled; in bf16, weights and
+Needs PyTorch; builds the others. Each of PyTorch's modes lives in a process of its own, eager and compiled; in bf16, weights and
 optimiser in bf16 and automatic mixed precision. Round after round each takes a few steps; medians, and the spread as quantiles at
 20 and 80 %. Memory is the most that a process ever held.
 """
@@ -12,12 +12,15 @@ import argparse
 import json
 import multiprocessing as mp
 import os
-import statistics
 import subprocess
-import sys
 import time
 
-from decode import quantiles
+from programs import ROOT, build, build_peer, quantiles
+
+PEERS = {
+    "candle": ROOT / "target" / "peers" / "candle" / "release" / "step",
+    "burn": ROOT / "target" / "peers" / "burn" / "release" / "burn-peer",
+}
 
 
 def held():
@@ -70,6 +73,8 @@ def torch_worker(pipe, size, dtype, threads, mode):
 
 
 class Torch:
+    most = 1000
+
     def __init__(self, size, dtype, threads, mode):
         self.name = f"PyTorch {mode}"
         self.pipe, other = mp.get_context("spawn").Pipe()
@@ -88,41 +93,55 @@ class Torch:
         return peak
 
 
-class Lenslet:
-    name = "Lenslet"
+class Program:
+    """One that is started anew for every round, and tells its steps in JSON."""
 
-    def __init__(self, binary, size, dtype, threads):
-        self.command = [binary, "bench", "step", "--size", size, "--dtype", dtype, "--threads", str(threads), "--json"]
-        self.peak = 0
-        self.steps(1)
+    def __init__(self, name, command, size, dtype, threads):
+        self.name = name
+        self.command = [*map(str, command), "--size", size, "--dtype", dtype, "--threads", str(threads)]
+        self.peak, self.report = 0, {}
+        # A step of the slowest takes minutes: they take one in a round.
+        self.most = 1 if self.steps(1)[0] > 5000 else 1000
+        self.parameters = self.report["parameters"]
 
     def steps(self, count):
         done = subprocess.run([*self.command, "--steps", str(count)], capture_output=True, text=True)
         if done.returncode != 0:
-            sys.exit(done.stderr)
-        report = json.loads(done.stdout)
-        self.parameters, self.peak = report["parameters"], max(self.peak, report["peak_bytes"])
-        self.flops = report["flops"]
-        return report["samples"]
+            raise RuntimeError(" ".join(done.stderr.split())[:200])
+        self.report = json.loads(done.stdout)
+        self.peak = max(self.peak, self.report["peak_bytes"])
+        return self.report["samples"]
 
     def memory(self):
         return self.peak
 
 
-def compare(args, size, dtype, threads):
+def programs(args, size, dtype, threads):
+    """Those that can do it, ours first."""
+    ours = Program("Lenslet", [args.lenslet, "bench", "step", "--json"], size, dtype, threads)
+    peers = []
+    for name in args.peers:
+        try:
+            peers.append(Program(name, [PEERS[name]], size, dtype, threads))
+        except RuntimeError as error:
+            print(f"| {size} {dtype}, {threads} | {name} | fails: {error} | | | |", flush=True)
     modes = args.modes or (["eager", "compiled"] if dtype == "f32" else ["eager", "compiled", "eager amp", "compiled amp"])
-    programs = [Lenslet(args.lenslet, size, dtype, threads)]
-    programs += [Torch(size, dtype, threads, mode) for mode in modes]
-    samples = {program.name: [] for program in programs}
+    return [ours, *(Torch(size, dtype, threads, mode) for mode in modes), *peers]
+
+
+def compare(args, size, dtype, threads):
+    running = programs(args, size, dtype, threads)
+    samples = {program.name: [] for program in running}
     for _ in range(args.rounds):
-        for program in programs:
-            samples[program.name] += program.steps(args.steps)
-    rows, best = [], min(statistics.median(samples[p.name]) for p in programs[1:])
-    for program in programs:
+        for program in running:
+            samples[program.name] += program.steps(min(args.steps, program.most))
+    rows = []
+    best = min(quantiles(samples[program.name])[0] for program in running if isinstance(program, Torch))
+    for program in running:
         median, p20, p80 = quantiles(samples[program.name])
         row = dict(
             size=size, dtype=dtype, threads=threads, program=program.name, parameters=program.parameters, median_ms=median, p20_ms=p20,
-            p80_ms=p80, peak_mib=program.memory() / 2**20, gflops_per_s=programs[0].flops / median / 1e6, ratio=best / median,
+            p80_ms=p80, peak_mib=program.memory() / 2**20, gflops_per_s=running[0].report["flops"] / median / 1e6, ratio=best / median,
         )
         rows.append(row)
         print(
@@ -135,7 +154,9 @@ def compare(args, size, dtype, threads):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lenslet", default="target/release/lenslet", help="the binary")
+    parser.add_argument("--lenslet", default=ROOT / "target" / "release" / "lenslet", help="the binary")
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--no-build", action="store_true")
     parser.add_argument("--sizes", nargs="+", default=["S", "M", "L"])
     parser.add_argument("--dtypes", nargs="+", default=["f32", "bf16"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
@@ -144,6 +165,10 @@ def main():
     parser.add_argument("--steps", type=int, default=5, help="in a round")
     parser.add_argument("--json", help="write the figures there, too")
     args = parser.parse_args()
+    if not args.no_build:
+        build()
+        for peer in args.peers:
+            build_peer(peer)
     rows = []
     print("| size and type, threads | program | ms a step (p20–p80) | GFLOP/s | peak MiB | best PyTorch's time over it |\n|---|---|---|---|---|---|")
     for size in args.sizes:

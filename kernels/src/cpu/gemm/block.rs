@@ -5,7 +5,7 @@ use super::format::Format;
 use super::pack::Operand;
 use super::scratch::{Purpose, Scratch};
 use super::side::{Side, panels};
-use super::tile::{Ahead, MAX_TILE, Result, Step};
+use super::tile::{Ahead, MAX_TILE, Rows, Step};
 use crate::cpu::simd::{Lanes, Real};
 use crate::{Element, Stored};
 use std::ops::Range;
@@ -203,7 +203,7 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
             let ahead = Ahead {
                 panel: b.wrapping_add(width * steps + row / R * share),
                 share,
-                ..left.ahead::<R>(next, count, written(job.c, touched, writes))
+                ..left.ahead::<R>(next, count, results(job, touched, writes, visit.last))
             };
             let step = Step {
                 vectors,
@@ -226,13 +226,28 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
     }
 }
 
-/// What a tile finished into `at` will write, to be fetched ahead; nothing unless it `writes`.
+/// What a tile that `writes` into `at` will touch of `c`, and if it is its `last` visit of what else belongs to it; to be fetched ahead.
 #[inline(always)]
-fn written<C>(c: Shared<C>, at: Rect, writes: bool) -> Result {
-    Result {
-        first: c.element(at.row * at.stride + at.col).cast(),
-        rows: if writes { at.rows } else { 0 },
-        stride: at.stride * size_of::<C>(),
-        bytes: at.cols * size_of::<C>(),
-    }
+fn results<T: Element, C: Element<Acc = T::Acc>>(job: &Job<T, C>, at: Rect, writes: bool, last: bool) -> [Rows; 3] {
+    let place = at.row * at.stride + at.col;
+    let rows = |first: *const u8, size, exists| Rows {
+        first,
+        rows: if exists { at.rows } else { 0 },
+        stride: at.stride * size,
+        bytes: at.cols * size,
+    };
+    let pre = job
+        .finish
+        .pre
+        .map_or(std::ptr::null(), |pre| pre.element(place).cast_const());
+    let residual = job
+        .finish
+        .residual
+        .map_or(std::ptr::null(), |x| x.as_ptr().wrapping_add(place));
+    let last = writes && last;
+    [
+        rows(job.c.element(place).cast(), size_of::<C>(), writes),
+        rows(pre.cast(), size_of::<T>(), last && !pre.is_null()),
+        rows(residual.cast(), size_of::<T>(), last && !residual.is_null()),
+    ]
 }

@@ -65,19 +65,14 @@ impl<'a, T: Element> Finish<'a, T> {
     /// Whether it is `c = [c +] sum`.
     #[inline(always)]
     pub(super) fn is_sum(&self) -> bool {
-        self.alpha == T::Acc::of(1.0)
-            && Finish {
-                accumulate: false,
-                ..*self
-            }
-            .is_scale()
+        let inputs = self.bias.or(self.gate).or(self.residual);
+        self.alpha == T::Acc::of(1.0) && inputs.is_none() && self.pre.is_none() && self.activation.is_none()
     }
 
-    /// Whether it is `c = alpha·sum`.
+    /// Whether it is `c = alpha·sum [+ bias] [+ residual]`.
     #[inline(always)]
-    fn is_scale(&self) -> bool {
-        let inputs = self.bias.or(self.gate).or(self.residual);
-        !self.accumulate && inputs.is_none() && self.pre.is_none() && self.activation.is_none()
+    fn is_affine(&self) -> bool {
+        !self.accumulate && self.gate.is_none() && self.pre.is_none() && self.activation.is_none()
     }
 
     /// The part of a batch that begins at element `offset` of `c`.
@@ -118,13 +113,69 @@ pub(super) unsafe fn write_tile<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T
     finish: &Finish<T>,
     c: Shared<C>,
 ) {
-    if finish.is_scale() && at.cols.is_multiple_of(V::N) {
+    if !at.cols.is_multiple_of(V::N) {
         // SAFETY: the caller's promise.
-        return unsafe { scale_tile::<V, C>(sums, width, at, finish.alpha, c) };
+        return unsafe { finish_tile::<V, T, C>(sums, width, at, finish, c, |col| (at.cols - col).min(V::N)) };
     }
+    // What most products of a step are is told apart once for a tile: to ask for each register would cost as much as its sum.
+    let alpha = V::splat(finish.alpha);
+    // SAFETY: the caller's promise: bias reaches to the last column, the other slices cover `c`.
+    unsafe {
+        let at_col = |bias: &[T], col| T::load::<V>(bias.as_ptr().add(at.col + col));
+        let at_place = |x: &[T], place| T::load::<V>(x.as_ptr().add(place));
+        match (finish.is_affine(), finish.bias, finish.residual) {
+            (true, None, None) => each::<V, C>(sums, width, at, c, |sum, _, _| sum * alpha),
+            (true, Some(bias), None) => {
+                each::<V, C>(sums, width, at, c, |sum, col, _| sum.fma(alpha, at_col(bias, col)));
+            }
+            (true, None, Some(x)) => {
+                each::<V, C>(sums, width, at, c, |sum, _, place| sum.fma(alpha, at_place(x, place)));
+            }
+            (true, Some(bias), Some(x)) => each::<V, C>(sums, width, at, c, |sum, col, place| {
+                sum.fma(alpha, at_col(bias, col)) + at_place(x, place)
+            }),
+            _ => finish_tile::<V, T, C>(sums, width, at, finish, c, |_| V::N),
+        }
+    }
+}
+
+/// `c = f(sum, column of the tile, place in c)`, for whole registers.
+///
+/// # Safety
+/// As for [`write_tile`].
+#[inline(always)]
+unsafe fn each<V: Lanes<C::Acc>, C: Element>(
+    sums: *const C::Acc,
+    width: usize,
+    at: Rect,
+    c: Shared<C>,
+    f: impl Fn(V, usize, usize) -> V,
+) {
     for row in 0..at.rows {
         for col in (0..at.cols).step_by(V::N) {
-            let count = (at.cols - col).min(V::N);
+            let place = (at.row + row) * at.stride + at.col + col;
+            // SAFETY: both registers lie inside the tile and the rectangle.
+            unsafe { C::store::<V>(c.0.add(place), f(V::load(sums.add(row * width + col)), col, place)) }
+        }
+    }
+}
+
+/// Any finish; `count` says how many elements of the register at a column there are.
+///
+/// # Safety
+/// As for [`write_tile`].
+#[inline(always)]
+unsafe fn finish_tile<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>>(
+    sums: *const T::Acc,
+    width: usize,
+    at: Rect,
+    finish: &Finish<T>,
+    c: Shared<C>,
+    count: impl Fn(usize) -> usize,
+) {
+    for row in 0..at.rows {
+        for col in (0..at.cols).step_by(V::N) {
+            let count = count(col);
             let place = (at.row + row) * at.stride + at.col + col;
             // SAFETY: `place .. place + count` lies inside the rectangle; the tile holds whole registers.
             unsafe {
@@ -137,32 +188,6 @@ pub(super) unsafe fn write_tile<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T
                     y
                 };
                 write::<V, C>(c, count, y);
-            }
-        }
-    }
-}
-
-/// `c = alpha·sum`, for whole registers.
-///
-/// # Safety
-/// As for [`write_tile`].
-#[inline(always)]
-unsafe fn scale_tile<V: Lanes<C::Acc>, C: Element>(
-    sums: *const C::Acc,
-    width: usize,
-    at: Rect,
-    alpha: C::Acc,
-    c: Shared<C>,
-) {
-    for row in 0..at.rows {
-        for col in (0..at.cols).step_by(V::N) {
-            // SAFETY: both registers lie inside the tile and the rectangle.
-            unsafe {
-                let sum = V::load(sums.add(row * width + col));
-                C::store::<V>(
-                    c.0.add((at.row + row) * at.stride + at.col + col),
-                    sum * V::splat(alpha),
-                );
             }
         }
     }

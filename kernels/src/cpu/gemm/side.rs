@@ -4,7 +4,7 @@ use super::block::Part;
 use super::format::Format;
 use super::pack::{Operand, Order, pack, pack_rows};
 use super::scratch::{Purpose, Scratch};
-use super::tile::{Ahead, Left, Result};
+use super::tile::{Ahead, Left, Rows};
 use crate::Element;
 use crate::cpu::simd::{Lanes, Real};
 use std::ops::Range;
@@ -88,7 +88,7 @@ impl<'a, A: Real> Side<'a, A> {
 
     /// The tile of rows from `next` on, to be fetched if it is read in place.
     #[inline(always)]
-    pub(super) fn ahead<const R: usize>(self, next: usize, count: usize, result: Result) -> Ahead<A> {
+    pub(super) fn ahead<const R: usize>(self, next: usize, count: usize, results: [Rows; 3]) -> Ahead<A> {
         let (rows, stride, count) = match self {
             Side::Rows { first, stride } if next < count => {
                 (first.wrapping_add(next * stride), stride, R.min(count - next))
@@ -101,7 +101,7 @@ impl<'a, A: Real> Side<'a, A> {
             count,
             panel: std::ptr::null(),
             share: 0,
-            result,
+            results,
         }
     }
 

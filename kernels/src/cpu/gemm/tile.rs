@@ -45,13 +45,13 @@ pub(super) struct Ahead<A> {
     /// `share` elements of packed `b`.
     pub(super) panel: *const A,
     pub(super) share: usize,
-    /// What this tile will write.
-    pub(super) result: Result,
+    /// What this tile will write, and what its finish reads.
+    pub(super) results: [Rows; 3],
 }
 
-/// Rows of `c`: their number, bytes between them, and bytes of each.
+/// Rows of `c` or of what goes with it: their number, bytes between them, and bytes of each.
 #[derive(Clone, Copy)]
-pub(super) struct Result {
+pub(super) struct Rows {
     pub(super) first: *const u8,
     pub(super) rows: usize,
     pub(super) stride: usize,
@@ -70,7 +70,7 @@ impl<A> Ahead<A> {
             count: self.count,
             panel: self.panel.cast(),
             share: self.share,
-            result: self.result,
+            results: self.results,
         }
     }
 
@@ -78,7 +78,11 @@ impl<A> Ahead<A> {
     #[inline(always)]
     pub(super) fn spread(self, groups: usize) -> Spread<A> {
         Spread {
-            rows: self.result.rows.div_ceil(groups.max(1)),
+            rows: self.results[0]
+                .rows
+                .max(self.results[1].rows)
+                .max(self.results[2].rows)
+                .div_ceil(groups.max(1)),
             size: self.share.div_ceil(groups.max(1)).next_multiple_of(FETCH),
             ahead: self,
         }
@@ -89,7 +93,7 @@ impl<A> Ahead<A> {
 #[derive(Clone, Copy)]
 pub(super) struct Spread<A> {
     ahead: Ahead<A>,
-    /// Rows of the result for each group.
+    /// Rows of the results for each group.
     rows: usize,
     /// Elements of the panel for each group.
     size: usize,
@@ -103,9 +107,10 @@ impl<A> Spread<A> {
         for row in 0..ahead.count {
             fetch(ahead.rows.wrapping_add(row * ahead.stride + index * FETCH), 1);
         }
-        let result = ahead.result;
-        for row in index * self.rows..result.rows.min((index + 1) * self.rows) {
-            fetch(result.first.wrapping_add(row * result.stride), result.bytes);
+        for result in ahead.results {
+            for row in index * self.rows..result.rows.min((index + 1) * self.rows) {
+                fetch(result.first.wrapping_add(row * result.stride), result.bytes);
+            }
         }
         if index * self.size < ahead.share {
             fetch(ahead.panel.wrapping_add(index * self.size), self.size);
