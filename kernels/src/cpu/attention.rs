@@ -86,20 +86,20 @@ impl Plan {
 
     /// Asks for rows that the next head will read, those of its queries `first..end` and as large a share of its keys.
     /// A head is a short piece of each token, and the processor does not foresee such strides by itself.
-    /// With a single block there is nothing to hide the fetching behind.
     fn prefetch_next<T>(&self, batch: usize, head: usize, first: usize, end: usize, of_q: &[&[T]], of_kv: &[&[T]]) {
-        if end - first == self.q_len {
-            return;
-        }
         let next = batch * self.q_heads + head + 1;
         let (batch, head) = (next / self.q_heads, next % self.q_heads);
         for x in of_q {
-            prefetch(x, self.q_head(batch, head).from(first), end - first);
+            prefetch(x.as_ptr(), self.q_head(batch, head).from(first), end - first);
         }
         if head.is_multiple_of(self.group()) {
             let (first, end) = (first * self.k_len / self.q_len, end * self.k_len / self.q_len);
             for x in of_kv {
-                prefetch(x, self.kv_head(batch, head / self.group()).from(first), end - first);
+                prefetch(
+                    x.as_ptr(),
+                    self.kv_head(batch, head / self.group()).from(first),
+                    end - first,
+                );
             }
         }
     }

@@ -16,6 +16,7 @@ pub(crate) mod optimizer;
 pub(crate) mod parallel;
 pub(crate) mod patch;
 pub(crate) mod pixels;
+pub(crate) mod prefetch;
 pub(crate) mod random;
 pub(crate) mod reduce;
 pub(crate) mod rotary;

@@ -90,6 +90,8 @@ impl<T: Element> Pass<'_, T> {
         let (p, plan, saved) = (self.p, self.plan, &self.saved);
         let (batch, kv_head) = (task / p.kv_heads, task % p.kv_heads);
         let (sequence, rows) = (Sequence::new(p, batch), plan.kv_head(batch, kv_head));
+        self.dk.prefetch(rows, p.k_len);
+        self.dv.prefetch(rows, p.k_len);
         pack_transposed(saved.k, rows, sequence.keys, keys_t, plan.keys);
         pack_transposed(saved.v, rows, sequence.keys, values_t, plan.keys);
         pack(saved.k, rows, sequence.keys, T::Acc::one(), keys, plan.width);
@@ -165,6 +167,7 @@ impl<T: Element> Group<'_, T> {
             &[saved.q, saved.out, saved.dout],
             &[saved.k, saved.v],
         );
+        dq.prefetch(rows, m);
         pack(saved.q, rows, m, T::Acc::of(p.scale), self.queries, width);
         pack(saved.dout, rows, m, T::Acc::one(), self.dout, width);
         row_dots(saved.dout, saved.out, rows, &mut self.delta[..m]);

@@ -81,6 +81,7 @@ impl<T: Element> Heads<'_, T> {
             let end = (first + block).min(self.sequence.queries);
             let (m, visible) = (end - first, self.sequence.visible_to(first, end));
             self.plan.prefetch_next(self.batch, head, first, end, &[q], &[k, v]);
+            self.out.prefetch(rows.from(first), m);
             pack(q, rows.from(first), m, T::Acc::of(self.p.scale), queries, width);
             let whole = score(&self.plan, m, visible, queries, keys, scores);
             // SAFETY: rows of log-sum-exps belong to heads, and heads to tasks.

@@ -2,6 +2,7 @@
 
 use super::sequence::Sequence;
 use super::transpose::{SIDE, transpose};
+use crate::cpu::prefetch::fetch;
 use crate::cpu::random::uniform;
 use crate::cpu::simd::{MAX_LANES, Real, load_tail, simd, store_tail};
 use num_traits::{Float, One, Zero};
@@ -37,6 +38,11 @@ impl<'a, T> Shared<'a, T> {
         // SAFETY: inside the slice this was made from; the caller vouches that nobody else uses these elements.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(first), len) }
     }
+
+    /// Asks for rows that will be written.
+    pub(super) fn prefetch(&self, head: Head, rows: usize) {
+        prefetch(self.data, head, rows);
+    }
 }
 
 /// Where one head's rows lie in `(tokens, heads, head_dim)`.
@@ -60,22 +66,12 @@ impl Head {
     }
 }
 
-/// Asks the processor to fetch `rows` rows of a head.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn prefetch<T>(x: &[T], head: Head, rows: usize) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+/// Asks for `rows` rows of a head in the second-level cache: the first is full of what the current head's products read.
+pub(super) fn prefetch<T>(x: *const T, head: Head, rows: usize) {
     for row in 0..rows {
-        let start = x.as_ptr().wrapping_add(head.first + row * head.stride).cast::<i8>();
-        for byte in (0..head.dim * size_of::<T>()).step_by(64) {
-            // SAFETY: a prefetch changes no memory and does not fault, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(byte)) }
-        }
+        fetch(x.wrapping_add(head.first + row * head.stride), head.dim);
     }
 }
-
-/// Elsewhere the processor is left to itself.
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) fn prefetch<T>(_: &[T], _: Head, _: usize) {}
 
 simd! {
     /// Copies `rows` rows times `factor` into scratch rows of `width` elements, padded with zeros.

@@ -5,11 +5,11 @@
 use super::block::Job;
 use super::epilogue::{Rect, write_tile};
 use super::pack::Order;
-use super::tile::fetch;
 use crate::Element;
 use crate::cpu::elementwise::widened;
 use crate::cpu::lanes::{Place, lanes};
 use crate::cpu::parallel::for_chunks;
+use crate::cpu::prefetch::fetch;
 use crate::cpu::simd::{Lanes, MAX_LANES, simd};
 use num_traits::Zero;
 use std::ops::Range;

@@ -4,9 +4,9 @@
 //! edge, and past the last value of `k`, it holds zeros.
 
 use super::format::{Format, pair};
-use super::tile::fetch;
 use super::transpose;
 use crate::Element;
+use crate::cpu::prefetch::fetch;
 use crate::cpu::simd::{Lanes, Real};
 use std::ops::Range;
 

@@ -1,5 +1,6 @@
 //! The micro-kernel: a tile of sums kept in registers over all steps of a block of `k`.
 
+use crate::cpu::prefetch::{fetch, soon};
 use crate::cpu::simd::{Lanes, Real};
 
 /// Elements of the largest tile of any instruction set.
@@ -115,35 +116,6 @@ impl<A> Spread<A> {
         if index * self.size < ahead.share {
             fetch(ahead.panel.wrapping_add(index * self.size), self.size);
         }
-    }
-}
-
-/// Asks for a cache line in the first-level cache.
-#[inline(always)]
-fn soon<A>(p: *const A) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, without effect on memory or faults at any address.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(p.cast::<i8>());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = p;
-}
-
-/// Asks for the cache lines of `len` elements from `p` on, which need not exist.
-#[inline(always)]
-pub(super) fn fetch<A>(p: *const A, len: usize) {
-    for byte in (0..len * size_of::<A>()).step_by(64) {
-        let line = p.cast::<i8>().wrapping_add(byte);
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint, without effect on memory or faults at any address.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T1>(line);
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = line;
     }
 }
 
