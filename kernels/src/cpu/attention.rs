@@ -10,7 +10,6 @@ mod rows;
 mod scratch;
 mod sequence;
 mod tile;
-mod transpose;
 
 pub(crate) use backward::{Saved, backward};
 pub(crate) use forward::{forward, weights};

@@ -22,5 +22,6 @@ pub(crate) mod reduce;
 pub(crate) mod rotary;
 pub(crate) mod score;
 pub mod simd;
+mod transpose;
 
 pub use gemm::saturate;

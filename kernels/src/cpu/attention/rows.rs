@@ -1,10 +1,10 @@
 //! Row by row: between heads in memory and padded scratch, and from scores to softmax weights and back.
 
 use super::sequence::Sequence;
-use super::transpose::{SIDE, transpose};
 use crate::cpu::prefetch::fetch;
 use crate::cpu::random::uniform;
-use crate::cpu::simd::{MAX_LANES, Real, load_tail, simd, store_tail};
+use crate::cpu::simd::{Real, load_tail, simd, store_tail};
+use crate::cpu::transpose;
 use num_traits::{Float, One, Zero};
 use std::marker::PhantomData;
 
@@ -91,32 +91,29 @@ simd! {
         }
     }
 
-    /// Copies `rows` rows into the columns of scratch rows of `width` elements, padded with zeros.
+    /// Copies `rows` rows into the columns of scratch rows of `width` elements, a multiple of `MAX_LANES`, padded with zeros.
     pub(super) fn pack_transposed<V; T: Element>(x: &[T], head: Head, rows: usize, out: &mut [T::Acc], width: usize) {
-        let Head { first, stride, dim } = head;
-        let (whole_rows, whole) = (rows - rows % SIDE, dim - dim % V::N);
-        let mut block = [[T::Acc::zero(); MAX_LANES]; SIDE];
-        for i in (0..whole_rows).step_by(SIDE) {
+        let dim = head.dim;
+        let row = |i: usize| &x[head.first + i * head.stride..][..dim];
+        let whole = if transpose::fits::<V, T::Acc>() { dim - dim % V::N } else { 0 };
+        for i in (0..if whole > 0 { rows } else { 0 }).step_by(V::N) {
             for j in (0..whole).step_by(V::N) {
-                for (r, row) in block.iter_mut().enumerate() {
-                    let x = &x[first + (i + r) * stride + j..][..V::N];
-                    // SAFETY: `x` has V::N elements and `row` MAX_LANES ≥ V::N.
-                    unsafe { T::load::<V>(x.as_ptr()).store(row.as_mut_ptr()) }
-                }
-                for part in (0..V::N).step_by(SIDE) {
-                    transpose(&block, part, &mut out[(j + part) * width + i..], width);
-                }
+                let line = |r| match i + r < rows {
+                    // SAFETY: the row has dim ≥ j + V::N elements.
+                    true => unsafe { T::load::<V>(row(i + r)[j..].as_ptr()) },
+                    false => V::zero(),
+                };
+                transpose::square(line, &mut out[j * width + i..], width);
             }
         }
-        for i in 0..rows {
-            let x = &x[first + i * stride..][..dim];
-            let done = if i < whole_rows { whole } else { 0 };
-            for (out, x) in out.chunks_exact_mut(width).zip(x).skip(done) {
-                out[i] = x.widen();
-            }
+        let padded = rows.next_multiple_of(V::N);
+        for out in out.chunks_exact_mut(width).take(whole) {
+            out[padded..].fill(T::Acc::zero());
         }
-        for out in out.chunks_exact_mut(width).take(dim) {
-            out[rows..].fill(T::Acc::zero());
+        for (j, out) in out.chunks_exact_mut(width).enumerate().take(dim).skip(whole) {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = if i < rows { row(i)[j].widen() } else { T::Acc::zero() };
+            }
         }
     }
 

@@ -16,7 +16,6 @@ mod plan;
 mod scratch;
 mod side;
 mod tile;
-mod transpose;
 
 pub(crate) use epilogue::Finish;
 pub use peak::saturate;

@@ -4,10 +4,10 @@
 //! edge, and past the last value of `k`, it holds zeros.
 
 use super::format::{Format, pair};
-use super::transpose;
 use crate::Element;
 use crate::cpu::prefetch::fetch;
 use crate::cpu::simd::{Lanes, Real};
+use crate::cpu::transpose;
 use std::ops::Range;
 
 /// Which way an operand lies in memory.
@@ -172,7 +172,8 @@ fn along<V: Lanes<T::Acc>, T: Element, F: Format, const W: usize>(
         let done = if square { full_steps / side * side } else { 0 };
         for step in (0..done).step_by(side) {
             let value = step * F::PER_STEP;
-            transpose::square::<V, T, F>(|j| &row(i + j)[value..], &mut panel[step * W + i..], W);
+            let steps = |j| register::<V, T, F>(&row(i + j)[value..]);
+            transpose::square(steps, &mut panel[step * W + i..], W);
         }
         for j in i..W.min(i + side) {
             let values = if j < span.len() {
@@ -182,6 +183,19 @@ fn along<V: Lanes<T::Acc>, T: Element, F: Format, const W: usize>(
             };
             let column = panel.iter_mut().skip(done * W + j).step_by(W);
             fill::<T, F>(values, column);
+        }
+    }
+}
+
+/// A row's first `V::N` steps.
+#[inline(always)]
+fn register<V: Lanes<T::Acc>, T: Element, F: Format>(row: &[T]) -> V {
+    let row = &row[..V::N * F::PER_STEP];
+    // SAFETY: the row holds as many steps as a register: elements to widen, or pairs of two bytes each.
+    unsafe {
+        match F::PER_STEP {
+            1 => T::load::<V>(row.as_ptr()),
+            _ => V::load(row.as_ptr().cast()),
         }
     }
 }
@@ -240,7 +254,9 @@ fn rows_across<V: Lanes<T::Acc>, T: Element, F: Format>(
             let columns = first.min(span.end)..span.end.min(first + S);
             square.fill(T::Acc::of(0.0));
             across::<T, F, S>(from, columns, start..end, &mut square);
-            transpose::turn::<V, T::Acc>(&square, &mut block[step..], steps);
+            // SAFETY: the square has a line of S ≥ V::N steps for each row.
+            let line = |i: usize| unsafe { V::load(square[i * S..].as_ptr()) };
+            transpose::square(line, &mut block[step..], steps);
         }
     }
 }

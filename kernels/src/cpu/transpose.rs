@@ -1,8 +1,6 @@
 //! Transposing squares of 4-byte steps in registers: 16×16 under AVX-512, 8×8 under AVX2.
 
-use super::format::Format;
-use crate::Element;
-use crate::cpu::simd::{Isa, Lanes, Real, isa};
+use super::simd::{Isa, Lanes, Real, isa};
 
 /// Rows and columns of the largest square.
 pub(super) const SIZE: usize = 16;
@@ -16,42 +14,15 @@ pub(super) fn fits<V: Lanes<A>, A: Real>() -> bool {
     cfg!(target_arch = "x86_64") && (wide || narrow)
 }
 
-/// `to[step·stride + i] = row(i)[step]` for `V::N` steps of `V::N` rows; only where [`fits`] says so.
+/// `to[j·stride + i] = row(i)[j]` for `V::N` rows of as many steps; only where [`fits`] says so.
 #[inline(always)]
-pub(super) fn square<'a, V: Lanes<T::Acc>, T: Element, F: Format>(
-    row: impl Fn(usize) -> &'a [T],
-    to: &mut [T::Acc],
-    stride: usize,
-) {
+pub(super) fn square<V: Lanes<A>, A: Real>(row: impl Fn(usize) -> V, to: &mut [A], stride: usize) {
     let mut lines = [V::zero(); SIZE];
     for (i, line) in lines.iter_mut().enumerate().take(V::N) {
-        let row = &row(i)[..V::N * F::PER_STEP];
-        // SAFETY: the row holds as many steps as a register: elements to widen, or pairs of two bytes each.
-        *line = unsafe {
-            match F::PER_STEP {
-                1 => T::load::<V>(row.as_ptr()),
-                _ => V::load(row.as_ptr().cast()),
-            }
-        };
+        *line = row(i);
     }
-    store(turned(lines), to, stride);
-}
-
-/// `to[i·stride + step] = from[step·16 + i]`, for sixteen of each.
-#[inline(always)]
-pub(super) fn turn<V: Lanes<A>, A: Real>(from: &[A; SIZE * SIZE], to: &mut [A], stride: usize) {
-    let mut lines = [V::zero(); SIZE];
-    for (line, from) in lines.iter_mut().zip(from.chunks_exact(SIZE)) {
-        // SAFETY: the chunk holds sixteen elements, V::N of them at least where this is used.
-        *line = unsafe { V::load(from.as_ptr()) };
-    }
-    store(turned(lines), to, stride);
-}
-
-#[inline(always)]
-fn store<V: Lanes<A>, A: Real>(lines: [V; SIZE], to: &mut [A], stride: usize) {
-    for (i, line) in lines.into_iter().enumerate().take(V::N) {
-        let to = &mut to[i * stride..][..V::N];
+    for (j, line) in turned(lines).into_iter().enumerate().take(V::N) {
+        let to = &mut to[j * stride..][..V::N];
         // SAFETY: the slice holds a register.
         unsafe { line.store(to.as_mut_ptr()) }
     }
