@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times training steps of the same vision-language models in turn: ours (`lenslet bench step`), PyTorch's, candle's and burn's.
+"""Times training steps of the same vision-language models in turn: ours (`lenslet bench step`), PyTorch's and burn's.
 
     python3 benches/peers/step.py --sizes S M --dtypes f32 --threads 2
 
@@ -18,7 +18,6 @@ import time
 from programs import ROOT, build, build_peer, quantiles
 
 PEERS = {
-    "candle": ROOT / "target" / "peers" / "candle" / "release" / "step",
     "burn": ROOT / "target" / "peers" / "burn" / "release" / "burn-peer",
 }
 
