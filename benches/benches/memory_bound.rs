@@ -207,7 +207,7 @@ fn embeddings(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
     // The gradient of the table is zeroed, then read and written where ids point.
     let dtable_bytes = (VOCAB + 2 * ROWS) * DIM * dtype.accumulator().size();
     measure(group, "embedding_backward", dtype, bytes + dtable_bytes, || {
-        embedding_backward(ids.view(), out.view(), &mut dtable.view_mut(), VOCAB, DIM).unwrap();
+        embedding_backward(ids.view(), out.view(), &mut dtable.view_mut(), VOCAB, DIM, false).unwrap();
     });
 }
 

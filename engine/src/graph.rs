@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::ops::recompute::Recompute;
-use crate::tape::{Leaf, Tape, Var, record};
-use crate::{ParamId, Params, Tensor};
+use crate::tape::{Tape, Var, record};
+use crate::{GradientArena, ParamId, Params, Tensor};
 use std::cell::{Cell, RefCell};
 
 /// A forward pass: hands out parameters as variables, seeds for dropout, and knows whether gradients are wanted.
@@ -138,14 +138,11 @@ impl<'p> Graph<'p> {
         }))
     }
 
-    /// Backward from the loss; parameter gradients are added to `gradients`, which lies as the trainable arena does.
-    pub fn backward(&self, loss: &Var, gradients: &mut Tensor) -> Result<()> {
+    /// Backward from the loss; the parameters' gradients are added to `gradients`.
+    pub fn backward(&self, loss: &Var, gradients: &mut GradientArena) -> Result<()> {
         let Some(tape) = &self.tape else { return Ok(()) };
         self.leaves.borrow_mut().fill(None);
-        let params = self.params;
-        tape.backward(loss, Some(params), &mut |leaf, gradient| match leaf {
-            Leaf::Param(index) => params.add_gradient(index, &gradient, gradients),
-            Leaf::Node(_) => Ok(()),
-        })
+        tape.backward(loss, Some((self.params, gradients)))?;
+        Ok(())
     }
 }

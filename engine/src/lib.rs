@@ -21,6 +21,7 @@
 //! ```
 
 mod error;
+mod gradients;
 mod graph;
 mod matching;
 mod muon;
@@ -34,6 +35,7 @@ mod tape;
 mod tensor;
 
 pub use error::{Error, Result};
+pub use gradients::GradientArena;
 pub use graph::Graph;
 pub use kernels::activation::Activation;
 pub use kernels::attention::Mask;

@@ -1,7 +1,7 @@
 //! AdamW and Muon over the trainable arena, with gradient clipping and accumulation.
 
 use crate::error::{Error, Result};
-use crate::{DType, GroupSpec, Kind, Params, Shape, Tensor, Update, muon};
+use crate::{DType, GradientArena, GroupSpec, Kind, Params, Shape, Tensor, Update, muon};
 use kernels::optimizer as kernel;
 use kernels::optimizer::NormScale;
 use kernels::{View, ViewMut, elementwise};
@@ -54,7 +54,7 @@ pub struct StepReport {
 pub struct Optimizer {
     settings: AdamW,
     /// At least one, as long as the trainable parameters.
-    gradients: Vec<Tensor>,
+    gradients: Vec<GradientArena>,
     first: Tensor,
     second: Tensor,
     /// The running average of the weights, at full precision.
@@ -76,7 +76,7 @@ impl Optimizer {
         };
         Ok(Optimizer {
             settings,
-            gradients: vec![zeros()?],
+            gradients: vec![GradientArena::new(params)?],
             first: zeros()?,
             second: zeros()?,
             average: settings.average.map(|_| params.arenas().0.copy()).transpose()?,
@@ -86,16 +86,14 @@ impl Optimizer {
     }
 
     /// The arena [`crate::Graph::backward`] adds gradients to; several backward passes before a step accumulate.
-    pub fn gradients(&mut self) -> &mut Tensor {
+    pub fn gradients(&mut self) -> &mut GradientArena {
         &mut self.gradients[0]
     }
 
     /// `count` such arenas, for backward passes side by side; the step is taken on their sum.
-    pub fn separate_gradients(&mut self, count: usize) -> Result<&mut [Tensor]> {
+    pub fn separate_gradients(&mut self, params: &Params, count: usize) -> Result<&mut [GradientArena]> {
         while self.gradients.len() < count {
-            let first = &self.gradients[0];
-            let zeros = Tensor::zeros(first.device(), first.dtype(), first.shape())?;
-            self.gradients.push(zeros);
+            self.gradients.push(GradientArena::new(params)?);
         }
         Ok(&mut self.gradients[..count])
     }
@@ -112,24 +110,24 @@ impl Optimizer {
     pub fn step(&mut self, params: &mut Params, lr: f64) -> Result<StepReport> {
         let (sum, others) = self.gradients.split_at_mut(1);
         for other in others {
-            elementwise::axpy(other.view(), &mut sum[0].view_mut()?, 1.0)?;
-            elementwise::fill(&mut other.view_mut()?, 0.0)?;
+            sum[0].absorb(other)?;
         }
-        let squares = sum_squares(sum[0].view())?;
+        let gradients = sum[0].tensor()?.clone();
+        let squares = sum_squares(gradients.view())?;
         let limit = self.settings.clip.unwrap_or(f64::INFINITY);
-        let mut grad_scale = Tensor::empty(params.device(), sum[0].dtype(), [1])?;
+        let mut grad_scale = Tensor::empty(params.device(), gradients.dtype(), [1])?;
         kernel::norm_scale(squares.view(), NormScale::Clip(limit), &mut grad_scale.view_mut()?)?;
-        self.update(params, lr, &grad_scale)?;
+        self.update(params, lr, &gradients, &grad_scale)?;
         // The only number that comes back to the host, after all work has been handed out: where it is not finite, the
         // kernels have changed nothing.
         let grad_norm = squares.item()?.sqrt();
         if !grad_norm.is_finite() {
             return Err(Error::NotFinite {
-                name: self.first_bad(params)?,
+                name: first_bad(params, &gradients)?,
             });
         }
         self.steps += 1;
-        elementwise::fill(&mut self.gradients[0].view_mut()?, 0.0)?;
+        self.gradients[0].clear();
         self.follow(params)?;
         Ok(StepReport { grad_norm })
     }
@@ -229,7 +227,7 @@ impl Optimizer {
     }
 
     /// Every group by its rule; nothing changes where `grad_scale` is NaN.
-    fn update(&mut self, params: &mut Params, lr: f64, grad_scale: &Tensor) -> Result<()> {
+    fn update(&mut self, params: &mut Params, lr: f64, gradients: &Tensor, grad_scale: &Tensor) -> Result<()> {
         let (mut segments, mut matrices) = (Vec::new(), Vec::new());
         for (group, range) in params.trainable_groups() {
             let mut segment = |range| {
@@ -252,16 +250,22 @@ impl Optimizer {
             }
         }
         segments.sort_by_key(|segment| segment.range.start);
-        self.adamw(params, &segments, grad_scale)?;
+        self.adamw(params, &segments, gradients, grad_scale)?;
         for (group, matrices) in matrices {
             for few in matrices.chunks(TOGETHER) {
-                self.muon(params, &group, few, lr, grad_scale)?;
+                self.muon(params, &group, few, lr, gradients, grad_scale)?;
             }
         }
         Ok(())
     }
 
-    fn adamw(&mut self, params: &mut Params, segments: &[kernel::Segment], grad_scale: &Tensor) -> Result<()> {
+    fn adamw(
+        &mut self,
+        params: &mut Params,
+        segments: &[kernel::Segment],
+        gradients: &Tensor,
+        grad_scale: &Tensor,
+    ) -> Result<()> {
         let AdamW {
             beta1,
             beta2,
@@ -284,7 +288,7 @@ impl Optimizer {
             &p,
             segments,
             &mut master.range_mut("the parameters", 0, len)?,
-            self.gradients[0].view(),
+            gradients.view(),
             Some(grad_scale.view()),
             &mut self.first.view_mut()?,
             &mut self.second.view_mut()?,
@@ -300,10 +304,11 @@ impl Optimizer {
         group: &GroupSpec,
         matrices: &[(Shape, Range<usize>)],
         lr: f64,
+        gradients: &Tensor,
         grad_scale: &Tensor,
     ) -> Result<()> {
         let lr = lr * group.lr_scale;
-        let (gradients, first) = (&self.gradients[0], &self.first);
+        let first = &self.first;
         let direction = |(shape, range): &(Shape, Range<usize>)| {
             let mut momentum = first.slice_flat(range.start, *shape).copy()?;
             let step = muon::direction(&gradients.slice_flat(range.start, *shape), &mut momentum, grad_scale)?;
@@ -337,16 +342,17 @@ impl Optimizer {
         }
         Ok(())
     }
+}
 
-    fn first_bad(&self, params: &Params) -> Result<String> {
-        for (name, shape, start) in params.trainable_places() {
-            let part = self.gradients[0].slice_flat(start, shape);
-            if !sum_squares(part.view())?.item()?.is_finite() {
-                return Ok(name.to_string());
-            }
+/// The first parameter whose gradient is not finite.
+fn first_bad(params: &Params, gradients: &Tensor) -> Result<String> {
+    for (name, shape, start) in params.trainable_places() {
+        let part = gradients.slice_flat(start, shape);
+        if !sum_squares(part.view())?.item()?.is_finite() {
+            return Ok(name.to_string());
         }
-        Ok("the gradient norm".into())
     }
+    Ok("the gradient norm".into())
 }
 
 fn sum_squares(view: View<'_>) -> Result<Tensor> {

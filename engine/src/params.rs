@@ -411,11 +411,12 @@ impl Params {
         self.ranges.iter().map(|r| r.len()).sum()
     }
 
-    /// Adds a parameter's gradient into an arena of gradients.
-    pub(crate) fn add_gradient(&self, index: usize, gradient: &Tensor, arena: &mut Tensor) -> Result<()> {
-        let entry = &self.entries[index];
-        let mut target = arena.range_mut("the gradients", entry.offset, entry.shape.elements())?;
-        Ok(elementwise::axpy(gradient.view(), &mut target, 1.0)?)
+    /// Each parameter's range of the trainable arena, in the order of their numbers; none of it for a frozen one.
+    pub(crate) fn places(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
+        self.entries.iter().map(|e| match self.groups[e.group].frozen {
+            true => 0..0,
+            false => e.offset..e.offset + e.shape.elements(),
+        })
     }
 
     /// Trainable groups with their ranges of the arena.

@@ -4,8 +4,8 @@
 //! activations they saved go back to the pool during the backward pass.
 
 use crate::error::{Error, Result, mismatch};
-use crate::{DType, Params, Shape, Tensor};
-use kernels::elementwise;
+use crate::{DType, GradientArena, Params, Shape, Tensor};
+use kernels::{ViewMut, elementwise};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -36,23 +36,42 @@ impl Op for NoDerivative {
 pub(crate) struct Context<'a> {
     /// Which inputs want a gradient.
     pub(crate) needs: Vec<bool>,
-    /// The parameters, for blocks that are computed again.
-    pub(crate) params: Option<&'a Params>,
-    /// Where finished gradients of leaves go.
-    pub(crate) sink: &'a mut dyn FnMut(Leaf, Tensor) -> Result<()>,
+    /// Which inputs are parameters, by number.
+    params: Vec<Option<usize>>,
+    /// The model that the parameters are of.
+    pub(crate) model: Option<Model<'a>>,
 }
 
-/// What a leaf stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Leaf {
-    /// A parameter of the model.
-    Param(usize),
-    /// A variable made with [`Tape::leaf`], by its place on the tape.
-    Node(usize),
+/// The parameters of a pass, for blocks that are computed again, and where their gradients go.
+pub(crate) type Model<'a> = (&'a Params, &'a mut GradientArena);
+
+impl Context<'_> {
+    /// The gradient of input `i`, which is `weight`, if it wants one: made by `write`, which hears whether to add it to what is
+    /// there. A parameter's goes to where the optimiser finds it, and is not returned.
+    pub(crate) fn gradient(
+        &mut self,
+        i: usize,
+        weight: &Tensor,
+        write: impl FnOnce(&mut ViewMut<'_>, bool) -> Result<()>,
+    ) -> Result<Option<Tensor>> {
+        if !self.needs[i] {
+            return Ok(None);
+        }
+        if let (Some(param), Some((_, gradients))) = (self.params[i], &mut self.model) {
+            gradients.write(param, write)?;
+            return Ok(None);
+        }
+        let mut gradient = Tensor::empty(weight.device(), weight.dtype().accumulator(), weight.shape())?;
+        write(&mut gradient.view_mut()?, false)?;
+        Ok(Some(gradient))
+    }
 }
 
 enum Entry {
-    Leaf(Leaf),
+    /// A variable made with [`Tape::leaf`].
+    Leaf,
+    /// A parameter of the model, by number.
+    Param(usize),
     Computed {
         op: Box<dyn Op>,
         inputs: Vec<Option<usize>>,
@@ -104,11 +123,6 @@ impl Var {
         Var::constant(self.tensor.clone())
     }
 
-    /// Whether it is the leaf at place `index` of its tape.
-    pub(crate) fn is_leaf(&self, index: usize) -> bool {
-        matches!(&self.node, Some((_, i)) if *i == index)
-    }
-
     /// Whether gradients flow to it.
     pub fn needs_gradient(&self) -> bool {
         self.node.is_some()
@@ -123,12 +137,11 @@ impl Tape {
 
     /// A variable whose gradient [`Tape::gradients`] returns.
     pub fn leaf(&self, tensor: Tensor) -> Var {
-        let index = self.nodes.borrow().len();
-        self.push(Entry::Leaf(Leaf::Node(index)), tensor)
+        self.push(Entry::Leaf, tensor)
     }
 
     pub(crate) fn param(&self, index: usize, tensor: Tensor) -> Var {
-        self.push(Entry::Leaf(Leaf::Param(index)), tensor)
+        self.push(Entry::Param(index), tensor)
     }
 
     fn push(&self, entry: Entry, tensor: Tensor) -> Var {
@@ -144,21 +157,11 @@ impl Tape {
 
     /// Gradients of a scalar with respect to every leaf. The tape is empty afterwards.
     pub fn gradients(&self, loss: &Var) -> Result<Gradients> {
-        let mut found = Vec::new();
-        self.backward(loss, None, &mut |leaf, tensor| {
-            found.push((leaf, tensor));
-            Ok(())
-        })?;
-        Ok(Gradients(found))
+        self.backward(loss, None)
     }
 
-    /// Walks back from a scalar and hands each leaf's gradient to `sink` as soon as it is complete.
-    pub(crate) fn backward(
-        &self,
-        loss: &Var,
-        params: Option<&Params>,
-        sink: &mut dyn FnMut(Leaf, Tensor) -> Result<()>,
-    ) -> Result<()> {
+    /// Walks back from a scalar: parameters' gradients are added to those of `model`, other leaves' are returned.
+    pub(crate) fn backward(&self, loss: &Var, model: Option<Model<'_>>) -> Result<Gradients> {
         if loss.shape().elements() != 1 {
             return mismatch(
                 "backward",
@@ -166,7 +169,7 @@ impl Tape {
             );
         }
         let one = Tensor::full(loss.tensor.device(), loss.dtype(), loss.shape(), 1.0)?;
-        self.backward_from(loss, one, params, sink)
+        self.backward_from(loss, one, model)
     }
 
     /// As [`Tape::backward`], from any variable and its gradient.
@@ -174,11 +177,11 @@ impl Tape {
         &self,
         output: &Var,
         gradient: Tensor,
-        params: Option<&Params>,
-        sink: &mut dyn FnMut(Leaf, Tensor) -> Result<()>,
-    ) -> Result<()> {
+        mut model: Option<Model<'_>>,
+    ) -> Result<Gradients> {
+        let mut found = Gradients(Vec::new());
         let Some((tape, start)) = &output.node else {
-            return Ok(());
+            return Ok(found);
         };
         debug_assert!(Rc::ptr_eq(&tape.nodes, &self.nodes), "the variable is on another tape");
         let mut nodes = std::mem::take(&mut *self.nodes.borrow_mut());
@@ -189,16 +192,27 @@ impl Tape {
         while let Some(node) = nodes.pop() {
             let Some(dy) = slots.pop().flatten() else { continue };
             match node.entry {
-                Entry::Leaf(leaf) => sink(leaf, dy)?,
+                Entry::Leaf => found.0.push((nodes.len(), dy)),
+                Entry::Param(param) => {
+                    if let Some((_, gradients)) = &mut model {
+                        gradients.add(param, &dy)?;
+                    }
+                }
                 Entry::Computed { op, inputs } => {
                     let needs = inputs.iter().map(Option::is_some).collect();
+                    let param = |input: &Option<usize>| match nodes[(*input)?].entry {
+                        Entry::Param(param) => Some(param),
+                        _ => None,
+                    };
+                    let params = inputs.iter().map(param).collect();
+                    let model = model.as_mut().map(|(params, gradients)| (*params, &mut **gradients));
                     let dy = if dy.dtype() == node.dtype {
                         dy
                     } else {
                         dy.cast(node.dtype)?
                     };
                     let name = op.name();
-                    let gradients = op.backward(dy, &mut Context { needs, params, sink })?;
+                    let gradients = op.backward(dy, &mut Context { needs, params, model })?;
                     debug_assert_eq!(
                         gradients.len(),
                         inputs.len(),
@@ -213,7 +227,7 @@ impl Tape {
                 }
             }
         }
-        Ok(())
+        Ok(found)
     }
 }
 
@@ -244,7 +258,7 @@ fn accumulate_same(slot: &mut Option<Tensor>, mut sum: Tensor, gradient: Tensor)
 }
 
 /// Gradients of the leaves made with [`Tape::leaf`].
-pub struct Gradients(Vec<(Leaf, Tensor)>);
+pub struct Gradients(Vec<(usize, Tensor)>);
 
 impl Gradients {
     /// The gradient of `var`.
@@ -252,11 +266,20 @@ impl Gradients {
     /// # Errors
     /// When `var` is no leaf of the tape, or did not take part.
     pub fn of(&self, var: &Var) -> Result<Tensor> {
-        let wanted = var.node.as_ref().map(|(_, index)| Leaf::Node(*index));
-        match self.0.iter().find(|(leaf, _)| Some(*leaf) == wanted) {
-            Some((_, tensor)) => tensor.reshape(var.shape()),
+        match self.place(var) {
+            Some(place) => self.0[place].1.reshape(var.shape()),
             None => mismatch("gradients", "the variable is not a leaf that took part in the loss"),
         }
+    }
+
+    /// Gives away the gradient of `var`, if it is a leaf that took part.
+    pub(crate) fn take(&mut self, var: &Var) -> Option<Tensor> {
+        self.place(var).map(|place| self.0.swap_remove(place).1)
+    }
+
+    fn place(&self, var: &Var) -> Option<usize> {
+        let (_, wanted) = var.node.as_ref()?;
+        self.0.iter().position(|(leaf, _)| leaf == wanted)
     }
 }
 

@@ -41,7 +41,7 @@ fn loss_and_gradients(net: &Net, recompute: bool) -> Result<(f64, Vec<f32>, usiz
     let loss = ops::sum(&ops::mul(&x, &x)?)?;
     let held = device.memory().in_use - before;
     graph.backward(&loss, optimizer.gradients())?;
-    Ok((loss.tensor().item()?, optimizer.gradients().to_vec()?, held))
+    Ok((loss.tensor().item()?, optimizer.gradients().tensor()?.to_vec()?, held))
 }
 
 #[test]

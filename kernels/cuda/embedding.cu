@@ -92,13 +92,14 @@ __device__ inline void sum_places(const int* ids, const T* dout, const int* list
     }
 }
 
-/// dtable[row] = Σ dout[i] over the places i with ids[i] = row, which is the block's.
+/// dtable[row] = [dtable[row] +] Σ dout[i] over the places i with ids[i] = row, which is the block's.
 ///
 /// The range's list is cut into WARPS parts, one for each warp, and the warps' sums are added in their order: a row that
 /// occurs often does not wait for one warp. A lane takes W columns of WARP·W at a time. Most rows of a large vocabulary
 /// do not occur at all and are soon done.
 extern "C" __global__ void __launch_bounds__(THREADS)
-sum_rows(const int* ids, const T* dout, const int* counts, const int* starts, const int* places, float* dtable, i64 dim) {
+sum_rows(const int* ids, const T* dout, const int* counts, const int* starts, const int* places, float* dtable, i64 dim,
+         int accumulate) {
     SMEM_STATIC(float, sums, [WARPS][WARP * W]);
     int row = blockIdx.x, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     int count = counts[row / RANGE], part = (count + WARPS - 1) / WARPS;
@@ -108,7 +109,7 @@ sum_rows(const int* ids, const T* dout, const int* counts, const int* starts, co
     int occurrences = 0;
     for (int i = threadIdx.x; i < count; i += THREADS) occurrences += ids[list[i]] == row;
     if (block_reduce<Sum>(occurrences, 0) == 0) {
-        for (i64 column = threadIdx.x; column < dim; column += THREADS) dtable[row * dim + column] = 0;
+        for (i64 column = threadIdx.x; column < dim && !accumulate; column += THREADS) dtable[row * dim + column] = 0;
         return;
     }
     for (i64 columns = 0; columns < dim; columns += WARP * W) {
@@ -117,7 +118,7 @@ sum_rows(const int* ids, const T* dout, const int* counts, const int* starts, co
         for (int k = 0; k < W; k++) sums[warp][lane * W + k] = sum[k];
         __syncthreads();
         for (int c = threadIdx.x; c < WARP * W && columns + c < dim; c += THREADS) {
-            float total = 0;
+            float total = accumulate ? dtable[row * dim + columns + c] : 0;
             for (int w = 0; w < WARPS; w++) total += sums[w][c];
             dtable[row * dim + columns + c] = total;
         }

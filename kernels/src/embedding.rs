@@ -28,20 +28,27 @@ pub fn embedding(table: View, ids: View, out: &mut ViewMut, vocab: usize, dim: u
         gpu => gpu::embedding::embedding(table, ids, out, vocab, dim))
 }
 
-/// Derivative of [`embedding`]: `dtable[t] = Σ dout[i]` over the places `i` with `ids[i] = t`, added in order. `dout` is
-/// `(n, dim)` of type `T`, `dtable` is `(vocab, dim)` in `A` and overwritten, zero where no id points.
+/// Derivative of [`embedding`]: `dtable[t] = [dtable[t] +] Σ dout[i]` over the places `i` with `ids[i] = t`, added in order. `dout`
+/// is `(n, dim)` of type `T`, `dtable` is `(vocab, dim)` in `A`; unless `accumulate`, it is zero where no id points.
 ///
 /// # Errors
 /// Lengths, types or devices that do not fit; an id outside `0..vocab`, which the error names with its place.
-pub fn embedding_backward(ids: View, dout: View, dtable: &mut ViewMut, vocab: usize, dim: usize) -> Result<()> {
+pub fn embedding_backward(
+    ids: View,
+    dout: View,
+    dtable: &mut ViewMut,
+    vocab: usize,
+    dim: usize,
+    accumulate: bool,
+) -> Result<()> {
     let call = Call::new("embedding_backward", "dout", &dout)?;
     call.typed("ids", &ids, DType::I32, ids.len())?;
     call.same("dout", &dout, call.elements(&[ids.len(), dim])?)?;
     call.accumulator("dtable", dtable, call.elements(&[vocab, dim])?)?;
     check_ids(&call, &ids, vocab)?;
     on_device!("embedding_backward", dout, T => {
-        cpu::embedding::embedding_backward::<T>(ids.slice(), dout.slice(), dtable.slice_mut(), dim)
-    }, gpu => gpu::embedding::embedding_backward(ids, dout, dtable, vocab, dim))
+        cpu::embedding::embedding_backward::<T>(ids.slice(), dout.slice(), dtable.slice_mut(), dim, accumulate)
+    }, gpu => gpu::embedding::embedding_backward(ids, dout, dtable, vocab, dim, accumulate))
 }
 
 fn check_ids(call: &Call, ids: &View, vocab: usize) -> Result<()> {

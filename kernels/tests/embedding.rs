@@ -42,21 +42,36 @@ fn check(dtype: DType, n: usize, vocab: usize, dim: usize) {
     assert_eq!(out.values(), expected, "{dtype} ({n}, {vocab}, {dim})");
 
     let dout = Array::new(dtype, &numbers(n * dim, 2));
-    let mut dtable = Array::out(dtype.accumulator(), vocab * dim);
-    embedding_backward(Array::ids(&ids).view(), dout.view(), &mut dtable.view_mut(), vocab, dim).unwrap();
-    let mut expected = vec![0.0; vocab * dim];
-    for (i, d) in dout.values().iter().enumerate() {
-        expected[ids[i / dim] as usize * dim + i % dim] += d;
+    let before = Array::new(dtype.accumulator(), &numbers(vocab * dim, 3));
+    for accumulate in [false, true] {
+        let mut dtable = Array::new(dtype.accumulator(), &before.values());
+        let ids_view = Array::ids(&ids);
+        embedding_backward(
+            ids_view.view(),
+            dout.view(),
+            &mut dtable.view_mut(),
+            vocab,
+            dim,
+            accumulate,
+        )
+        .unwrap();
+        let mut expected = match accumulate {
+            true => before.values(),
+            false => vec![0.0; vocab * dim],
+        };
+        for (i, d) in dout.values().iter().enumerate() {
+            expected[ids[i / dim] as usize * dim + i % dim] += d;
+        }
+        // Partial sums of up to n/3 terms below 2, each rounded in A.
+        let absolute = spacing(dtype.accumulator()) * (n as f64 + 1.0);
+        close(
+            &format!("dtable {dtype} ({n}, {vocab}, {dim}), accumulate {accumulate}"),
+            &dtable.values(),
+            &expected,
+            0.0,
+            absolute,
+        );
     }
-    // Partial sums of up to n/3 terms below 2, each rounded in A.
-    let absolute = spacing(dtype.accumulator()) * (n as f64 + 1.0);
-    close(
-        &format!("dtable {dtype} ({n}, {vocab}, {dim})"),
-        &dtable.values(),
-        &expected,
-        0.0,
-        absolute,
-    );
 }
 
 #[test]
@@ -71,7 +86,7 @@ fn every_instruction_set_follows_the_plain_loops() {
         );
         same_for_any_threads("embedding_backward", || {
             let mut dtable = Array::out(DType::F32, 30 * 200);
-            embedding_backward(ids.view(), dout.view(), &mut dtable.view_mut(), 30, 200).unwrap();
+            embedding_backward(ids.view(), dout.view(), &mut dtable.view_mut(), 30, 200, false).unwrap();
             dtable.bytes().to_vec()
         });
     });
@@ -90,7 +105,7 @@ fn what_does_not_fit_is_an_error() {
     }
     let mut dtable = Array::out(DType::F32, 15);
     let (ids, dout) = (Array::ids(&[0, 6]), Array::new(DType::F32, &[1.0; 6]));
-    let error = embedding_backward(ids.view(), dout.view(), &mut dtable.view_mut(), 5, 3).unwrap_err();
+    let error = embedding_backward(ids.view(), dout.view(), &mut dtable.view_mut(), 5, 3, false).unwrap_err();
     assert_eq!(error.to_string(), "embedding_backward: id 6 at place 1 is outside 0..5");
     let error = embedding(table.view(), dout.view(), &mut out.view_mut(), 5, 3).unwrap_err();
     assert!(matches!(error, Error::Type { what: "ids", .. }), "{error}");

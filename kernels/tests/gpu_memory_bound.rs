@@ -399,8 +399,10 @@ fn embeddings() {
                 let dout = place.array(t, &numbers(n * dim, 2));
                 let (mut out, mut dtable) = (place.out(t, n * dim), place.out(DType::F32, vocab * dim));
                 embedding(table.view(), ids.view(), &mut out.view_mut(), vocab, dim).unwrap();
-                embedding_backward(ids.view(), dout.view(), &mut dtable.view_mut(), vocab, dim).unwrap();
-                vec![out, dtable]
+                embedding_backward(ids.view(), dout.view(), &mut dtable.view_mut(), vocab, dim, false).unwrap();
+                let mut more = place.array(DType::F32, &numbers(vocab * dim, 3));
+                embedding_backward(ids.view(), dout.view(), &mut more.view_mut(), vocab, dim, true).unwrap();
+                vec![out, dtable, more]
             });
         }
     }
@@ -421,7 +423,7 @@ fn ids_outside_the_table_are_skipped() {
     assert_eq!(out.values(), [3.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0]);
     let mut dtable = place.out(DType::F32, 4);
     let dout = place.array(DType::F32, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]);
-    embedding_backward(ids.view(), dout.view(), &mut dtable.view_mut(), 2, 2).unwrap();
+    embedding_backward(ids.view(), dout.view(), &mut dtable.view_mut(), 2, 2, false).unwrap();
     assert_eq!(dtable.values(), [9.0, 10.0, 1.0, 2.0]);
 }
 

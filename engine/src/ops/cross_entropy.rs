@@ -3,7 +3,7 @@
 use crate::error::{Result, expect_shape, mismatch};
 use crate::tape::{Context, Op, Var, record};
 use crate::{DType, Tensor};
-use kernels::elementwise::scale_by;
+use kernels::elementwise::{axpy_by, scale_by};
 use kernels::loss as kernel;
 
 /// A cross-entropy and what is worth logging about it.
@@ -55,7 +55,8 @@ pub fn linear_cross_entropy(x: &Var, w: &Var, targets: &Tensor, smoothing: f64) 
         dx.as_mut().map(Tensor::view_mut).transpose()?.as_mut(),
         dw.as_mut().map(Tensor::view_mut).transpose()?.as_mut(),
     )?;
-    let loss = record(&[x, w], loss, || LinearCrossEntropy { dx, dw });
+    let w_tensor = w.tensor().clone();
+    let loss = record(&[x, w], loss, || LinearCrossEntropy { w: w_tensor, dx, dw });
     Ok(CrossEntropy {
         loss,
         losses,
@@ -65,6 +66,7 @@ pub fn linear_cross_entropy(x: &Var, w: &Var, targets: &Tensor, smoothing: f64) 
 
 /// The gradients were computed with the loss; backward only scales them.
 struct LinearCrossEntropy {
+    w: Tensor,
     dx: Option<Tensor>,
     dw: Option<Tensor>,
 }
@@ -74,8 +76,16 @@ impl Op for LinearCrossEntropy {
         "linear_cross_entropy"
     }
 
-    fn backward(self: Box<Self>, dy: Tensor, _: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![scaled(self.dx, &dy)?, scaled(self.dw, &dy)?])
+    fn backward(self: Box<Self>, dy: Tensor, context: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
+        let LinearCrossEntropy { w, dx, dw } = *self;
+        let dw = match dw {
+            Some(made) => context.gradient(1, &w, |dw, add| match add {
+                true => Ok(axpy_by(made.view(), dy.view(), dw, 1.0)?),
+                false => Ok(scale_by(made.view(), dy.view(), dw, 1.0)?),
+            })?,
+            None => None,
+        };
+        Ok(vec![scaled(dx, &dy)?, dw])
     }
 }
 

@@ -1,8 +1,8 @@
 //! Rows of a table, by id.
 
+use crate::Tensor;
 use crate::error::Result;
 use crate::tape::{Context, Op, Var, record};
-use crate::{Shape, Tensor};
 use kernels::embedding as kernel;
 
 /// `table[ids]`: table (vocab, dim), ids (…) I32 → (…, dim). Also gathers entries of a batch:
@@ -12,16 +12,16 @@ use kernels::embedding as kernel;
 /// When an id is outside the table.
 pub fn embedding(table: &Var, ids: &Tensor) -> Result<Var> {
     let out = table.tensor().select(ids)?;
-    let (ids, shape) = (ids.clone(), table.shape());
-    let (vocab, dim) = (shape[0], shape[1..].iter().product());
-    Ok(record(&[table], out, || Embedding { ids, shape, vocab, dim }))
+    let (ids, table_tensor) = (ids.clone(), table.tensor().clone());
+    Ok(record(&[table], out, || Embedding {
+        ids,
+        table: table_tensor,
+    }))
 }
 
 struct Embedding {
     ids: Tensor,
-    shape: Shape,
-    vocab: usize,
-    dim: usize,
+    table: Tensor,
 }
 
 impl Op for Embedding {
@@ -29,15 +29,19 @@ impl Op for Embedding {
         "embedding"
     }
 
-    fn backward(self: Box<Self>, dy: Tensor, _: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
-        let mut dtable = Tensor::empty(dy.device(), dy.dtype().accumulator(), self.shape)?;
-        kernel::embedding_backward(
-            self.ids.view(),
-            dy.view(),
-            &mut dtable.view_mut()?,
-            self.vocab,
-            self.dim,
-        )?;
-        Ok(vec![Some(dtable)])
+    fn backward(self: Box<Self>, dy: Tensor, context: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
+        let Embedding { ids, table } = *self;
+        let (vocab, dim) = (table.shape()[0], table.shape()[1..].iter().product());
+        let dtable = context.gradient(0, &table, |dtable, add| {
+            Ok(kernel::embedding_backward(
+                ids.view(),
+                dy.view(),
+                dtable,
+                vocab,
+                dim,
+                add,
+            )?)
+        })?;
+        Ok(vec![dtable])
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::{Result, expect_shape, mismatch};
 use crate::tape::{Context, Op, Var, record};
 use crate::{Activation, Tensor};
+use kernels::ViewMut;
 use kernels::activation::activate_backward;
 use kernels::gemm::{Epilogue, Gemm, Layout, gemm};
 use kernels::reduce::sum_axis;
@@ -112,8 +113,7 @@ impl Op for Linear {
                     ..
                 },
         } = *self;
-        let needs = |i: usize| context.needs[i];
-        let residual = needs(3).then(|| dy.clone());
+        let residual = context.needs[3].then(|| dy.clone());
         let dpre = match activation {
             Some((activation, pre)) => {
                 let mut dpre = dy.like()?;
@@ -122,28 +122,27 @@ impl Op for Linear {
             }
             None => dy,
         };
-        let accumulator = x.dtype().accumulator();
-        let dx = needs(0)
-            .then(|| self::product(Gemm::new(Layout::Nn, rows, dim, out), &dpre, &w, x.like()?))
-            .transpose()?;
-        let dw = needs(1)
+        let product = |shape, b: &Tensor, c: &mut ViewMut<'_>, accumulate| {
+            let epilogue = Epilogue {
+                accumulate,
+                ..Epilogue::default()
+            };
+            Ok(gemm(shape, dpre.view(), b.view(), c, epilogue)?)
+        };
+        let mut dx = context.needs[0].then(|| x.like()).transpose()?;
+        if let Some(dx) = &mut dx {
+            product(Gemm::new(Layout::Nn, rows, dim, out), &w, &mut dx.view_mut()?, false)?;
+        }
+        let dw = context.gradient(1, &w, |dw, add| {
+            product(Gemm::new(Layout::Tn, out, dim, rows), &x, dw, add)
+        })?;
+        let db = context.needs[2]
             .then(|| {
-                let dw = Tensor::empty(x.device(), accumulator, w.shape())?;
-                self::product(Gemm::new(Layout::Tn, out, dim, rows), &dpre, &x, dw)
-            })
-            .transpose()?;
-        let db = needs(2)
-            .then(|| {
-                let mut db = Tensor::empty(x.device(), accumulator, [out])?;
+                let mut db = Tensor::empty(x.device(), x.dtype().accumulator(), [out])?;
                 sum_axis(dpre.view(), &mut db.view_mut()?, 1, rows, out, 1.0)?;
                 Result::Ok(db)
             })
             .transpose()?;
         Ok(vec![dx, dw, db, residual])
     }
-}
-
-fn product(shape: Gemm, a: &Tensor, b: &Tensor, mut c: Tensor) -> Result<Tensor> {
-    gemm(shape, a.view(), b.view(), &mut c.view_mut()?, Epilogue::default())?;
-    Ok(c)
 }

@@ -1,7 +1,7 @@
 //! A block whose inside is computed again in backward instead of being kept.
 
 use crate::error::Result;
-use crate::tape::{Context, Leaf, Op, Tape, Var};
+use crate::tape::{Context, Op, Tape, Var};
 use crate::{Graph, Tensor};
 
 /// A block as a function of its inputs.
@@ -22,7 +22,7 @@ impl Op for Recompute {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, context: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
-        let Some(params) = context.params else {
+        let Some((params, gradients)) = context.model.take() else {
             return Ok(vec![None; self.inputs.len() + 1]);
         };
         let tape = Tape::new();
@@ -36,21 +36,8 @@ impl Op for Recompute {
         };
         let inputs: Vec<Var> = self.inputs.iter().zip(&context.needs).map(leaf).collect();
         let y = (self.run)(&graph, &inputs)?;
-        let mut found: Vec<(usize, Tensor)> = Vec::new();
-        let sink = &mut *context.sink;
-        tape.backward_from(&y, dy, Some(params), &mut |leaf, gradient| match leaf {
-            Leaf::Node(index) => {
-                found.push((index, gradient));
-                Ok(())
-            }
-            param => sink(param, gradient),
-        })?;
-        let mut take = |input: &Var| {
-            let place = found.iter().position(|(index, _)| input.is_leaf(*index))?;
-            Some(found.swap_remove(place).1)
-        };
-        let mut gradients: Vec<Option<Tensor>> = inputs.iter().map(&mut take).collect();
-        gradients.push(None);
-        Ok(gradients)
+        let mut found = tape.backward_from(&y, dy, Some((params, gradients)))?;
+        let anchor = None;
+        Ok(inputs.iter().map(|input| found.take(input)).chain([anchor]).collect())
     }
 }

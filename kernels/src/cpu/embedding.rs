@@ -29,10 +29,18 @@ pub(crate) fn embedding<T: Stored>(table: &[T], ids: &[i32], out: &mut [T], dim:
     );
 }
 
-/// `dtable[ids[i]] += dout[i]` from zero. Tasks own blocks of columns and go through the ids in order: the work is even
+/// `dtable[ids[i]] += dout[i]`, from zero unless `accumulate`. Tasks own blocks of columns and go through the ids in order: the work is even
 /// however often an id occurs, and the order of every sum is that of the ids.
-pub(crate) fn embedding_backward<T: Element>(ids: &[i32], dout: &[T], dtable: &mut [T::Acc], dim: usize) {
-    fill_slice(dtable, T::Acc::zero());
+pub(crate) fn embedding_backward<T: Element>(
+    ids: &[i32],
+    dout: &[T],
+    dtable: &mut [T::Acc],
+    dim: usize,
+    accumulate: bool,
+) {
+    if !accumulate {
+        fill_slice(dtable, T::Acc::zero());
+    }
     let columns = if dout.len() <= CHUNK { dim } else { COLUMNS };
     let table = Table {
         data: dtable.as_mut_ptr(),

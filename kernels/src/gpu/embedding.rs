@@ -32,7 +32,14 @@ pub(crate) fn embedding(table: View, ids: View, out: &mut ViewMut, vocab: usize,
     launch(table.device(), &specialise(t, w), "gather", Grid::over(len, w), args)
 }
 
-pub(crate) fn embedding_backward(ids: View, dout: View, dtable: &mut ViewMut, vocab: usize, dim: usize) -> Result<()> {
+pub(crate) fn embedding_backward(
+    ids: View,
+    dout: View,
+    dtable: &mut ViewMut,
+    vocab: usize,
+    dim: usize,
+    accumulate: bool,
+) -> Result<()> {
     const OP: &str = "embedding_backward";
     super::refuse_f64(OP, dout.dtype())?;
     let (device, n) = (ids.device(), ids.len());
@@ -51,6 +58,15 @@ pub(crate) fn embedding_backward(ids: View, dout: View, dtable: &mut ViewMut, vo
     launch(device, &module, "count_ranges", per_range, args)?;
     let args = args![ids, counts.view(), &starts.view_mut(), &places.view_mut(), n, vocab_arg];
     launch(device, &module, "list_ranges", per_range, args)?;
-    let args = args![ids, dout, counts.view(), starts.view(), places.view(), dtable, dim];
+    let args = args![
+        ids,
+        dout,
+        counts.view(),
+        starts.view(),
+        places.view(),
+        dtable,
+        dim,
+        i32::from(accumulate)
+    ];
     launch(device, &module, "sum_rows", Grid::new(vocab, THREADS), args)
 }

@@ -110,7 +110,10 @@ pub fn gradients(params: &Params, recompute: bool, loss: impl Fn(&Graph<'_>) -> 
     let g = Graph::training(params, 5).with_recomputation(recompute);
     let loss = loss(&g).unwrap();
     g.backward(&loss, optimizer.gradients()).unwrap();
-    (loss.tensor().item().unwrap(), optimizer.gradients().to_f64().unwrap())
+    (
+        loss.tensor().item().unwrap(),
+        optimizer.gradients().tensor().unwrap().to_f64().unwrap(),
+    )
 }
 
 /// Compares gradients with central differences, some elements of each parameter. `loss` must be smooth there.

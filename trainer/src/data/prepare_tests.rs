@@ -99,7 +99,7 @@ fn learn(conversations: &[Conversation], layout: Layout) -> (f64, Vec<f64>, Text
     graph.backward(&loss, optimizer.gradients()).unwrap();
     (
         loss.tensor().item().unwrap(),
-        optimizer.gradients().to_f64().unwrap(),
+        optimizer.gradients().tensor().unwrap().to_f64().unwrap(),
         text,
     )
 }

@@ -4,7 +4,7 @@ use super::Phase;
 use super::ahead::ahead;
 use crate::recipe::{self, Training};
 use anyhow::{Context, Error, Result};
-use engine::{AdamW, Curve, Graph, Kind, Optimizer, Params, Schedule, Tensor, Var, ops};
+use engine::{AdamW, Curve, GradientArena, Graph, Kind, Optimizer, Params, Schedule, Tensor, Var, ops};
 use model::IGNORE;
 use rayon::prelude::*;
 use std::time::Instant;
@@ -134,7 +134,12 @@ pub fn fit<O: Objective>(
                 let seed = seed ^ ((step * parts + part) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 Graph::training(params, seed).with_recomputation(training.recompute)
             };
-            let losses = learn(objective, &batches, optimizer.separate_gradients(shards)?, graph)?;
+            let losses = learn(
+                objective,
+                &batches,
+                optimizer.separate_gradients(params, shards)?,
+                graph,
+            )?;
             let lr = schedule.at(step);
             let report = optimizer.step(params, lr);
             let report = report.map_err(|error| refused(error, &losses).context(format!("step {}", step + 1)))?;
@@ -200,7 +205,7 @@ fn refused(error: engine::Error, losses: &[Learned]) -> Error {
 fn learn<'p, O: Objective>(
     objective: &O,
     parts: &[O::Batch],
-    arenas: &mut [Tensor],
+    arenas: &mut [GradientArena],
     graph: impl Fn(usize) -> Graph<'p> + Sync,
 ) -> Result<Vec<Learned>> {
     let together = objective.together(parts, &graph)?;
@@ -213,7 +218,7 @@ fn learn<'p, O: Objective>(
     };
     for (round, shards) in parts.chunks(arenas.len()).enumerate() {
         let first = round * arenas.len();
-        let shard = |(i, (batch, gradients)): (usize, (&O::Batch, &mut Tensor))| {
+        let shard = |(i, (batch, gradients)): (usize, (&O::Batch, &mut GradientArena))| {
             let share = objective.weight(batch) / whole.max(f64::MIN_POSITIVE);
             let together = together.as_ref().map(|all| (all, first + i));
             learn_part(objective, &graph(first + i), (batch, together), share, gradients)
@@ -242,7 +247,7 @@ fn learn_part<O: Objective>(
     graph: &Graph<'_>,
     (batch, together): (&O::Batch, Option<(&O::Together, usize)>),
     share: f64,
-    gradients: &mut Tensor,
+    gradients: &mut GradientArena,
 ) -> Result<Learned> {
     let losses = objective.losses(graph, batch, together)?;
     // share + 0 x loss: a loss that is not finite makes every gradient so, and the step is not taken.
