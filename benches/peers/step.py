@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times training steps of the same vision-language models in turn: ours (`lenslet bench step`), PyTorch's and burn's.
+"""Times training steps of the same vision-language models in turn: ours (`lenslet bench step`), PyTorch's, burn's and candle's.
 
     python3 benches/peers/step.py --sizes S M --dtypes f32 --threads 2
 
@@ -19,6 +19,7 @@ from programs import ROOT, build, build_peer, quantiles
 
 PEERS = {
     "burn": ROOT / "target" / "peers" / "burn" / "release" / "burn-peer",
+    "candle": ROOT / "target" / "peers" / "candle" / "release" / "step",
 }
 
 

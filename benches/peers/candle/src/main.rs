@@ -36,7 +36,9 @@ impl Options {
     fn read() -> Options {
         let args: Vec<String> = std::env::args().skip(1).collect();
         let value = |name: &str, default: &str| {
-            let pair = args.chunks_exact(2).find(|pair| pair[0].strip_prefix("--") == Some(name));
+            let pair = args
+                .chunks_exact(2)
+                .find(|pair| pair[0].strip_prefix("--") == Some(name));
             pair.map_or(default, |pair| &pair[1]).to_owned()
         };
         let number = |name: &str, default| value(name, default).parse().expect("a number");
@@ -54,7 +56,9 @@ impl Options {
 fn run(model: &Llama, options: &Options) -> Result<[f64; 2]> {
     let device = Device::Cpu;
     let mut cache = Cache::new(true, options.dtype, &CONFIG, &device)?;
-    let prompt: Vec<u32> = (0..options.prompt).map(|i| i * 7919 % CONFIG.vocab_size as u32).collect();
+    let prompt: Vec<u32> = (0..options.prompt)
+        .map(|i| i * 7919 % CONFIG.vocab_size as u32)
+        .collect();
     let start = Instant::now();
     let logits = model.forward(&Tensor::new(&prompt[..], &device)?.unsqueeze(0)?, 0, &mut cache)?;
     let mut token = likeliest(&logits)?;
@@ -81,7 +85,11 @@ fn main() -> Result<()> {
     run(&model, &options)?;
     for _ in 0..options.runs {
         let [prefill, decode] = run(&model, &options)?;
-        println!("{:.2} {:.2}", f64::from(options.prompt) / prefill, options.tokens as f64 / decode);
+        println!(
+            "{:.2} {:.2}",
+            f64::from(options.prompt) / prefill,
+            options.tokens as f64 / decode
+        );
     }
     Ok(())
 }
