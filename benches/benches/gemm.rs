@@ -7,12 +7,18 @@ use kernels::gemm::{Epilogue, Gemm, Layout, gemm};
 use kernels::{Buffer, DType, Device, View, ViewMut};
 use std::time::Duration;
 
-/// Rows, output and input width of linear layers: forward Nt, input gradient Nn, weight gradient Tn.
-const LINEAR: [(usize, usize, usize); 5] = [
-    (2304, 384, 384),
+/// Rows, output and input width of linear layers: forward Nt, input gradient Nn, weight gradient Tn. Of `bench step`: S's
+/// encoder and decoder, M's encoder, L's encoder, decoder, Q-Former and head; then narrow ones.
+const LINEAR: [(usize, usize, usize); 10] = [
+    (2080, 512, 128),
+    (2080, 128, 128),
+    (1280, 344, 128),
+    (2320, 1024, 256),
+    (197, 3072, 768),
+    (160, 1536, 576),
+    (32, 768, 768),
+    (127, 49152, 576),
     (4000, 96, 384),
-    (1024, 512, 128),
-    (2304, 1024, 256),
     (1000, 64, 64),
 ];
 
