@@ -4,7 +4,7 @@ use super::epilogue::{Finish, Rect, Shared, write_tile};
 use super::format::Format;
 use super::pack::Operand;
 use super::scratch::{Purpose, Scratch};
-use super::side::{Side, panels};
+use super::side::{SHORT_ROW, Side, panels};
 use super::tile::{Ahead, MAX_TILE, Rows, Step};
 use crate::cpu::simd::{Lanes, Real};
 use crate::{Element, Stored};
@@ -16,6 +16,9 @@ pub(super) const K_BLOCK: usize = 384;
 
 /// Elements from which on `c` is not in the first-level cache anyway.
 const FAR: usize = 1 << 14;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// One matrix product.
 #[derive(Clone, Copy)]
@@ -210,6 +213,7 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
                 steps,
                 b,
                 b_stride,
+                b_far: b_stride * size_of::<T>() > SHORT_ROW,
                 tile,
                 tile_stride,
                 fresh: visit.fresh,
@@ -230,11 +234,12 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
 #[inline(always)]
 fn results<T: Element, C: Element<Acc = T::Acc>>(job: &Job<T, C>, at: Rect, writes: bool, last: bool) -> [Rows; 3] {
     let place = at.row * at.stride + at.col;
-    let rows = |first: *const u8, size, exists| Rows {
+    let rows = |first: *const u8, size: usize, exists| Rows {
         first,
         rows: if exists { at.rows } else { 0 },
         stride: at.stride * size,
-        bytes: at.cols * size,
+        // Where rows do not begin with a cache line they reach into one more.
+        bytes: at.cols * size + (at.stride * size % LINE).min(1) * LINE,
     };
     let pre = job
         .finish

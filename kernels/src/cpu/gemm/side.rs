@@ -11,10 +11,12 @@ use std::ops::Range;
 
 /// Up to so many rows that use `b`, packing it costs more than reading it in place; likewise of `a`.
 const FEW_ROWS: usize = 512;
+/// The same where the rows of `b` are long: too few tiles read it for copies to pay.
+const FEWEST_ROWS: usize = 64;
 /// Columns that use `a`, in the same sense.
 const FEW_COLS: usize = 64;
 /// Longest rows, in bytes, read step by step in place: longer ones crowd a few lines of the cache.
-const SHORT_ROW: usize = 2048;
+pub(super) const SHORT_ROW: usize = 2048;
 
 /// The panels of columns `cols`: their columns and their width in registers. All have `W` but the last ones, which
 /// share what is left so that none is needlessly narrow.
@@ -183,15 +185,20 @@ impl<'a, A: Real> Side<'a, A> {
     }
 }
 
-/// Whether an operand's elements along `k` are rows, short, and of the panels' type.
+/// Whether an operand's elements along `k` are rows, and of the panels' type.
+fn of_panels<T: Element, F: Format>(x: Operand<T>) -> bool {
+    F::PER_STEP == 1 && size_of::<T>() == size_of::<T::Acc>() && x.order == Order::Across
+}
+
+/// The same of rows that are short, too.
 fn short_rows<T: Element, F: Format>(x: Operand<T>) -> bool {
-    let same = F::PER_STEP == 1 && size_of::<T>() == size_of::<T::Acc>();
-    same && x.order == Order::Across && x.stride * size_of::<T>() <= SHORT_ROW
+    of_panels::<T, F>(x) && x.stride * size_of::<T>() <= SHORT_ROW
 }
 
 /// Whether `b` is best read in place when `m` rows use it.
 pub(super) fn reads_in_place<V: Lanes<T::Acc>, T: Element, F: Format>(b: Operand<T>, m: usize) -> bool {
     // Narrow panels want their steps side by side: of rows far apart the first-level cache holds only a few.
     let wide = size_of::<V>() == 64;
-    wide && short_rows::<T, F>(b) && b.stride.is_multiple_of(V::N) && m <= FEW_ROWS
+    let fewest = of_panels::<T, F>(b) && m <= FEWEST_ROWS;
+    wide && (fewest || short_rows::<T, F>(b) && m <= FEW_ROWS) && b.stride.is_multiple_of(V::N)
 }

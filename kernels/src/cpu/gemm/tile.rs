@@ -28,6 +28,8 @@ pub(super) struct Step<A> {
     /// First step of `b`, and elements between steps.
     pub(super) b: *const A,
     pub(super) b_stride: usize,
+    /// Whether its steps lie so far apart that the processor does not foresee them.
+    pub(super) b_far: bool,
     /// The sums, and elements between their rows.
     pub(super) tile: *mut A,
     pub(super) tile_stride: usize,
@@ -58,6 +60,9 @@ pub(super) struct Rows {
     pub(super) stride: usize,
     pub(super) bytes: usize,
 }
+
+/// Steps that `b` is asked for in advance where they are [far apart](Step::b_far): some 400 cycles of a whole tile.
+const FAR_STEPS: usize = 16;
 
 /// Steps between two fetches: a row of `a` moves on by one cache line of singles.
 pub(super) const FETCH: usize = 16;
@@ -197,7 +202,7 @@ unsafe fn add_steps<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
             // SAFETY: the caller's promise.
             unsafe {
                 let a = first.add(index * stride);
-                add_step(sums, |i| *a.add(i), step.b.add(index * step.b_stride), dot);
+                add_step(sums, |i| *a.add(i), step.b.add(index * step.b_stride), &step, dot);
             }
         }
     }
@@ -210,28 +215,31 @@ unsafe fn add_steps<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
 #[inline(always)]
 unsafe fn add_rows<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
     sums: &mut [[V; W]; R],
-    starts: [*const A; R],
+    mut starts: [*const A; R],
     step: Step<A>,
     dot: impl Fn(V, V, V) -> V + Copy,
 ) {
     let groups = step.steps.div_ceil(FETCH);
     let ahead = step.ahead.spread(groups);
+    let mut b = step.b;
     for group in 0..groups {
         ahead.fetch(group);
         for start in starts {
-            soon(start.wrapping_add((group + 2) * FETCH));
+            soon(start.wrapping_add(2 * FETCH));
         }
-        for index in group * FETCH..step.steps.min((group + 1) * FETCH) {
+        let here = FETCH.min(step.steps - group * FETCH);
+        for index in 0..here {
             // SAFETY: the caller's promise.
-            unsafe {
-                let a = |i: usize| starts[i].add(index).read_unaligned();
-                add_step(sums, a, step.b.add(index * step.b_stride), dot);
-            }
+            unsafe { add_step(sums, |i| starts[i].add(index).read_unaligned(), b, &step, dot) };
+            b = b.wrapping_add(step.b_stride);
+        }
+        for start in &mut starts {
+            *start = start.wrapping_add(here);
         }
     }
 }
 
-/// Adds one step to all sums: `sums[i] += a(i)·b`.
+/// Adds one of the steps of `step`, that at `b`, to all sums: `sums[i] += a(i)·b`.
 ///
 /// # Safety
 /// `b` must be valid for reading `W` registers.
@@ -240,8 +248,14 @@ unsafe fn add_step<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
     sums: &mut [[V; W]; R],
     a: impl Fn(usize) -> A,
     b: *const A,
+    step: &Step<A>,
     dot: impl Fn(V, V, V) -> V,
 ) {
+    if step.b_far {
+        for j in 0..W {
+            soon(b.wrapping_add(FAR_STEPS * step.b_stride + j * V::N));
+        }
+    }
     let mut right = [V::zero(); W];
     for j in 0..W {
         // SAFETY: the caller's promise.
