@@ -1,5 +1,8 @@
 //! Hints about memory that will soon be read or written. Elsewhere than on x86 the processor is left to itself.
 
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
+
 /// Asks for a cache line in the first-level cache.
 #[inline(always)]
 pub(crate) fn soon<A>(p: *const A) {
@@ -16,7 +19,7 @@ pub(crate) fn soon<A>(p: *const A) {
 /// Asks for the cache lines, in the second-level cache, of `len` elements from `p` on, which need not exist.
 #[inline(always)]
 pub(crate) fn fetch<A>(p: *const A, len: usize) {
-    for byte in (0..len * size_of::<A>()).step_by(64) {
+    for byte in (0..len * size_of::<A>()).step_by(LINE) {
         let line = p.cast::<i8>().wrapping_add(byte);
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a hint, without effect on memory or faults at any address.

@@ -4,8 +4,9 @@ use super::epilogue::{Finish, Rect, Shared, write_tile};
 use super::format::Format;
 use super::pack::Operand;
 use super::scratch::{Purpose, Scratch};
-use super::side::{SHORT_ROW, Side, panels};
+use super::side::{Side, panels};
 use super::tile::{Ahead, MAX_TILE, Rows, Step};
+use crate::cpu::prefetch::LINE;
 use crate::cpu::simd::{Lanes, Real};
 use crate::{Element, Stored};
 use std::ops::Range;
@@ -16,9 +17,6 @@ pub(super) const K_BLOCK: usize = 384;
 
 /// Elements from which on `c` is not in the first-level cache anyway.
 const FAR: usize = 1 << 14;
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// One matrix product.
 #[derive(Clone, Copy)]
@@ -213,7 +211,6 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
                 steps,
                 b,
                 b_stride,
-                b_far: b_stride * size_of::<T>() > SHORT_ROW,
                 tile,
                 tile_stride,
                 fresh: visit.fresh,
@@ -239,7 +236,12 @@ fn results<T: Element, C: Element<Acc = T::Acc>>(job: &Job<T, C>, at: Rect, writ
         rows: if exists { at.rows } else { 0 },
         stride: at.stride * size,
         // Where rows do not begin with a cache line they reach into one more.
-        bytes: at.cols * size + (at.stride * size % LINE).min(1) * LINE,
+        bytes: at.cols * size
+            + if (at.stride * size).is_multiple_of(LINE) {
+                0
+            } else {
+                LINE
+            },
     };
     let pre = job
         .finish

@@ -11,12 +11,12 @@ use std::ops::Range;
 
 /// Up to so many rows that use `b`, packing it costs more than reading it in place; likewise of `a`.
 const FEW_ROWS: usize = 512;
-/// The same where the rows of `b` are long: too few tiles read it for copies to pay.
-const FEWEST_ROWS: usize = 64;
 /// Columns that use `a`, in the same sense.
 const FEW_COLS: usize = 64;
-/// Longest rows, in bytes, read step by step in place: longer ones crowd a few lines of the cache.
+/// Longest rows, in bytes, that many tiles read step by step in place: longer ones crowd a few lines of the cache.
 pub(super) const SHORT_ROW: usize = 2048;
+/// Up to so many rows that use `b`, rows of it of any length are read in place: too few tiles for copies to pay.
+const FEWEST_ROWS: usize = 64;
 
 /// The panels of columns `cols`: their columns and their width in registers. All have `W` but the last ones, which
 /// share what is left so that none is needlessly narrow.

@@ -1,5 +1,6 @@
 //! The micro-kernel: a tile of sums kept in registers over all steps of a block of `k`.
 
+use super::side::SHORT_ROW;
 use crate::cpu::prefetch::{fetch, soon};
 use crate::cpu::simd::{Lanes, Real};
 
@@ -28,8 +29,6 @@ pub(super) struct Step<A> {
     /// First step of `b`, and elements between steps.
     pub(super) b: *const A,
     pub(super) b_stride: usize,
-    /// Whether its steps lie so far apart that the processor does not foresee them.
-    pub(super) b_far: bool,
     /// The sums, and elements between their rows.
     pub(super) tile: *mut A,
     pub(super) tile_stride: usize,
@@ -61,7 +60,8 @@ pub(super) struct Rows {
     pub(super) bytes: usize,
 }
 
-/// Steps that `b` is asked for in advance where they are [far apart](Step::b_far): some 400 cycles of a whole tile.
+/// Steps that `b` is asked for in advance where they lie too far apart for the processor to foresee them: some 400 cycles
+/// of a whole tile.
 const FAR_STEPS: usize = 16;
 
 /// Steps between two fetches: a row of `a` moves on by one cache line of singles.
@@ -201,8 +201,8 @@ unsafe fn add_steps<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
         for index in group * FETCH..step.steps.min((group + 1) * FETCH) {
             // SAFETY: the caller's promise.
             unsafe {
-                let a = first.add(index * stride);
-                add_step(sums, |i| *a.add(i), step.b.add(index * step.b_stride), &step, dot);
+                let (a, b) = (first.add(index * stride), step.b.add(index * step.b_stride));
+                add_step(sums, |i| *a.add(i), b, step.b_stride, dot);
             }
         }
     }
@@ -215,31 +215,28 @@ unsafe fn add_steps<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
 #[inline(always)]
 unsafe fn add_rows<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
     sums: &mut [[V; W]; R],
-    mut starts: [*const A; R],
+    starts: [*const A; R],
     step: Step<A>,
     dot: impl Fn(V, V, V) -> V + Copy,
 ) {
     let groups = step.steps.div_ceil(FETCH);
     let ahead = step.ahead.spread(groups);
-    let mut b = step.b;
     for group in 0..groups {
         ahead.fetch(group);
         for start in starts {
-            soon(start.wrapping_add(2 * FETCH));
+            soon(start.wrapping_add((group + 2) * FETCH));
         }
-        let here = FETCH.min(step.steps - group * FETCH);
-        for index in 0..here {
+        for index in group * FETCH..step.steps.min((group + 1) * FETCH) {
             // SAFETY: the caller's promise.
-            unsafe { add_step(sums, |i| starts[i].add(index).read_unaligned(), b, &step, dot) };
-            b = b.wrapping_add(step.b_stride);
-        }
-        for start in &mut starts {
-            *start = start.wrapping_add(here);
+            unsafe {
+                let a = |i: usize| starts[i].add(index).read_unaligned();
+                add_step(sums, a, step.b.add(index * step.b_stride), step.b_stride, dot);
+            }
         }
     }
 }
 
-/// Adds one of the steps of `step`, that at `b`, to all sums: `sums[i] += a(i)·b`.
+/// Adds one step to all sums: `sums[i] += a(i)·b`; the next one's `b` lies `b_stride` further on.
 ///
 /// # Safety
 /// `b` must be valid for reading `W` registers.
@@ -248,12 +245,12 @@ unsafe fn add_step<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
     sums: &mut [[V; W]; R],
     a: impl Fn(usize) -> A,
     b: *const A,
-    step: &Step<A>,
+    b_stride: usize,
     dot: impl Fn(V, V, V) -> V,
 ) {
-    if step.b_far {
+    if b_stride * size_of::<A>() > SHORT_ROW {
         for j in 0..W {
-            soon(b.wrapping_add(FAR_STEPS * step.b_stride + j * V::N));
+            soon(b.wrapping_add(FAR_STEPS * b_stride + j * V::N));
         }
     }
     let mut right = [V::zero(); W];
