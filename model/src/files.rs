@@ -39,3 +39,85 @@ pub(crate) fn read_up_to(path: &Path, most: u64) -> crate::error::Result<Vec<u8>
     }
     std::fs::read(path).map_err(at(path))
 }
+
+/// What a file is that was taken for another, by how it starts; none where that is not known.
+pub fn file_kind(start: &[u8]) -> Option<&'static str> {
+    const KINDS: [(&[u8], &str); 23] = [
+        (b"GIF8", "a GIF"),
+        (b"BM", "a BMP"),
+        (b"II*\0", "a TIFF"),
+        (b"MM\0*", "a TIFF"),
+        (b"\x89PNG", "a PNG"),
+        (b"\xff\xd8\xff", "a JPEG"),
+        (b"\xff\x0a", "a JPEG XL"),
+        (b"\0\0\0\x0cJXL ", "a JPEG XL"),
+        (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
+        (b"8BPS", "a Photoshop file"),
+        (b"%PDF", "a PDF"),
+        (b"<svg", "an SVG"),
+        (b"<!doctype html", "an HTML page"),
+        (b"<html", "an HTML page"),
+        (b"<?xml", "an XML file"),
+        (b"PK\x03\x04", "a zip"),
+        (b"\x1f\x8b", "a gzip"),
+        (b"\x28\xb5\x2f\xfd", "a zstd file"),
+        (b"7z\xbc\xaf", "a 7-Zip"),
+        (b"PAR1", "a Parquet file"),
+        (b"\0\x05\x16\x07", "an AppleDouble file of macOS, without the data"),
+        (
+            b"version https://git-lfs.github.com/spec/",
+            "a Git LFS pointer in place of the file (fetch it with `git lfs pull`)",
+        ),
+        (b"\xff\xfe", "UTF-16 text"),
+    ];
+    let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+    let text = text.trim_ascii_start();
+    let starts = |with: &[u8]| {
+        let of = |bytes: &[u8]| {
+            bytes
+                .get(..with.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(with))
+        };
+        // Markup may stand behind white space; what is no text starts at once.
+        of(start) || with[0] == b'<' && of(text)
+    };
+    match start.get(4..12) {
+        _ if start.is_empty() => Some("an empty file"),
+        Some(brand) if brand.starts_with(b"ftypavi") => Some("an AVIF"),
+        Some(brand)
+            if [b"ftyphei", b"ftyphev", b"ftypmif", b"ftypmsf"]
+                .iter()
+                .any(|heif| brand.starts_with(*heif)) =>
+        {
+            Some("a HEIC")
+        }
+        Some(brand) if brand.starts_with(b"ftyp") => Some("a video"),
+        _ if start.starts_with(b"RIFF") && start.get(8..12) == Some(b"WEBP") => Some("a WebP"),
+        _ => KINDS.iter().find(|(with, _)| starts(with)).map(|(_, kind)| *kind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::file_kind;
+
+    #[test]
+    fn files_are_known_by_how_they_start() {
+        for (start, expected) in [
+            (&b"GIF89a\x01\0"[..], Some("a GIF")),
+            (b"\0\0\0\x1cftypavif\0\0", Some("an AVIF")),
+            (b"\0\0\0\x18ftypheic\0\0", Some("a HEIC")),
+            (b"\0\0\0\x18ftypmp42\0\0", Some("a video")),
+            (b"\n <!DOCTYPE HTML><title>404", Some("an HTML page")),
+            (b"\xef\xbb\xbf<html>", Some("an HTML page")),
+            (b"\n BM", None),
+            (b"RIFF\x10\0\0\0WEBPVP8 ", Some("a WebP")),
+            (b"", Some("an empty file")),
+            (b"{\"a\": 1}", None),
+        ] {
+            assert_eq!(file_kind(start), expected, "{start:?}");
+        }
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n";
+        assert!(file_kind(pointer).is_some_and(|kind| kind.contains("git lfs pull")));
+    }
+}

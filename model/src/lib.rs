@@ -42,7 +42,7 @@ pub use config::{
 pub use decoder::Decoder;
 pub use dual_encoder::DualEncoder;
 pub use error::{Error, Result};
-pub use files::write_atomically;
+pub use files::{file_kind, write_atomically};
 pub use generate::{Answer, Beams, Finish, Generation, Generator, Kept, Listener, Piece, Prompt, Request};
 pub use groups::{GroupRule, set_groups};
 pub use image::{Fit, ImageProcessor, ProcessorType, Resample, Resize, Steps, decode_image, open_image, resize};

@@ -97,6 +97,99 @@ fn what_cannot_be_read_is_named_by_file() {
 }
 
 #[test]
+fn files_of_other_kinds_are_named() {
+    for (bytes, expected) in [
+        (&b"GIF89a\x05\0\x05\0"[..], "a GIF, not a PNG, JPEG or WebP"),
+        (b"BM\x46\0\0\0", "a BMP, not"),
+        (b"II*\0\x08\0\0\0", "a TIFF, not"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "an AVIF, not"),
+        (b"<!DOCTYPE html><html>", "an HTML page, not"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer"),
+        (b"", "an empty file, not"),
+    ] {
+        let text = message(decode_image(bytes));
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+/// Chunk or segment of EXIF with this orientation, put into an encoded picture.
+fn with_orientation(format: ImageFormat, bytes: &[u8], value: u8, prefix: &[u8]) -> Vec<u8> {
+    let exif = [
+        prefix,
+        b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0",
+        &[value, 0, 0, 0, 0, 0, 0, 0],
+    ]
+    .concat();
+    match format {
+        ImageFormat::Jpeg => {
+            let length = (exif.len() as u16 + 2).to_be_bytes();
+            [&bytes[..2], &[0xff, 0xe1], &length, &exif, &bytes[2..]].concat()
+        }
+        ImageFormat::Png => {
+            let body = [b"eXIf", exif.as_slice()].concat();
+            let length = (exif.len() as u32).to_be_bytes();
+            // The header takes 8 + 25 bytes.
+            [&bytes[..33], &length, &body, &crc32(&body).to_be_bytes(), &bytes[33..]].concat()
+        }
+        _ => {
+            let size = [22u32, 16].map(|side| side.to_le_bytes());
+            let head = [
+                b"VP8X",
+                &10u32.to_le_bytes()[..],
+                &[8, 0, 0, 0],
+                &size[0][..3],
+                &size[1][..3],
+            ]
+            .concat();
+            let tail = [b"EXIF", &(exif.len() as u32).to_le_bytes()[..], &exif].concat();
+            let body = [b"WEBP", head.as_slice(), &bytes[12..], &tail].concat();
+            [b"RIFF", &(body.len() as u32).to_le_bytes()[..], &body].concat()
+        }
+    }
+}
+
+/// The eight orientations of EXIF: a turned picture comes out upright, from every format.
+#[test]
+fn pictures_are_turned_as_exif_says() {
+    for (bytes, format) in FILES.iter().zip(FORMATS) {
+        let plain = decode_image(bytes).unwrap();
+        let turned = |x: u32, y: u32, value: u8| match value {
+            2 => (22 - x, y),
+            3 => (22 - x, 16 - y),
+            4 => (x, 16 - y),
+            5 => (y, x),
+            6 => (y, 16 - x),
+            7 => (22 - y, 16 - x),
+            8 => (22 - y, x),
+            _ => (x, y),
+        };
+        for value in 0..=9 {
+            for prefix in [&b"Exif\0\0"[..], b""] {
+                if format == ImageFormat::Jpeg && prefix.is_empty() {
+                    continue;
+                }
+                let image = decode_image(&with_orientation(format, bytes, value, prefix)).unwrap();
+                let (width, height) = if (5..=8).contains(&value) { (17, 23) } else { (23, 17) };
+                let expected = RgbImage::from_fn(width, height, |x, y| {
+                    let (x, y) = turned(x, y, value);
+                    *plain.get_pixel(x, y)
+                });
+                assert!(image == expected, "{format:?}, orientation {value}, {prefix:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pictures_are_turned_as_xmp_says_where_there_is_no_exif() {
+    let jpeg = &FILES[1];
+    let xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x=\"adobe:ns:meta/\"><rdf:Description tiff:Orientation=\"6\"/></x:xmpmeta>";
+    let length = (xmp.len() as u16 + 2).to_be_bytes();
+    let bytes = [&jpeg[..2], &[0xff, 0xe1], &length, xmp, &jpeg[2..]].concat();
+    assert_eq!(decode_image(&bytes).unwrap().dimensions(), (17, 23));
+}
+
+#[test]
 fn bombs_are_refused_by_their_header() {
     for (width, height) in [(16385, 1), (1, 16385), (16384, 16384), (8193, 8192)] {
         let text = message(decode_image(&png_claiming(width, height)));

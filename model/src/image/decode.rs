@@ -1,7 +1,9 @@
-//! PNG, JPEG and WebP files as pixels: whole, within limits, composited on white.
+//! PNG, JPEG and WebP files as pixels: whole, within limits, turned upright, composited on white.
 
 use super::MAX_SIDE;
 use crate::error::{Error, Result, at, input};
+use crate::files::file_kind;
+use ::image::metadata::Orientation;
 use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits, Rgb, RgbImage, guess_format};
 use std::io::Cursor;
 use std::path::Path;
@@ -18,7 +20,8 @@ pub fn open_image(path: &Path) -> Result<RgbImage> {
     decode_image(&bytes).map_err(at(path))
 }
 
-/// Decodes a PNG, JPEG or WebP; transparency is composited on white, and grey becomes three equal channels.
+/// Decodes a PNG, JPEG or WebP as viewers show it: turned and mirrored as its EXIF (or XMP) orientation says; transparency
+/// is composited on white, and grey becomes three equal channels.
 ///
 /// For opaque images of 8 bits this is what `transformers` makes of them (`do_convert_rgb`). It drops transparency instead,
 /// so that whatever colour lies behind it appears, and cuts 16-bit greys off at 255, which are scaled here.
@@ -34,7 +37,12 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage> {
             return input(WHAT, "truncated WebP: shorter than its header says");
         }
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP)) => format,
-        _ => return input(WHAT, "not a PNG, JPEG or WebP"),
+        _ => {
+            return match file_kind(bytes) {
+                Some(kind) => input(WHAT, format!("{kind}, not a PNG, JPEG or WebP")),
+                None => input(WHAT, "not a PNG, JPEG or WebP"),
+            };
+        }
     };
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_DECODED);
@@ -49,7 +57,24 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage> {
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     damaged(decoder.set_limits(limits))?;
-    Ok(on_white(damaged(DynamicImage::from_decoder(decoder))?))
+    let orientation = orientation(&mut decoder);
+    let mut image = damaged(DynamicImage::from_decoder(decoder))?;
+    image.apply_orientation(orientation);
+    Ok(on_white(image))
+}
+
+/// How viewers turn the image: by its EXIF, else its XMP; metadata that cannot be read turn nothing.
+fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
+    let exif = decoder.exif_metadata().ok().flatten();
+    // Some writers keep JPEG's own prefix in PNG and WebP.
+    let exif = exif.and_then(|exif| Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif)));
+    let from_xmp = || {
+        let xmp = String::from_utf8_lossy(&decoder.xmp_metadata().ok()??).into_owned();
+        let value = xmp.split("tiff:Orientation").nth(1)?;
+        let digit = value.trim_start_matches(['=', '"', '\'', '>', ' ']).bytes().next()?;
+        Orientation::from_exif(digit.checked_sub(b'0')?)
+    };
+    exif.or_else(from_xmp).unwrap_or(Orientation::NoTransforms)
 }
 
 const WHAT: &str = "image";
