@@ -79,7 +79,7 @@ fn a_set_in_shards_is_checked_filtered_and_trained_on() {
     let out = root.path().join("kept.jsonl");
     let limits = ["--max-hamming", "0", "--min-words", "3", "--out", text(&out)];
     let said = works(&[&["data", "filter"][..], &source, &limits].concat());
-    assert!(said.contains("source = \"llava\""), "{said}");
+    assert!(said.contains("source = \"messages\""), "{said}");
     assert!(root.path().join("report.html").is_file());
     // What the command says to train on is trained on.
     let data = said

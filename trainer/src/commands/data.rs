@@ -117,6 +117,9 @@ fn show(judged: &Judged, kept: Kept, args: &FilterArgs, files: &Files<'_>) {
         table.row([reason.name().to_string(), judged.count(reason).to_string()]);
     }
     say!("{table}");
+    for line in judged.found.passed_over.lines() {
+        say!("{line}");
+    }
     say!(
         "kept {} of {} records; to train on them:\n",
         kept.records,

@@ -2,6 +2,7 @@
 
 use super::bad_records::{BadRecord, BadRecords};
 use super::formats::{Ask, Format};
+use super::passed_over::PassedOver;
 use super::pictures::{Named, Pictures, decode, keeps};
 use super::record::{Found, Record, Select, Turn};
 use super::source::{Conversation, Pair};
@@ -57,6 +58,8 @@ pub struct Corpus {
     pub text_only: usize,
     /// Records left out because they are broken.
     pub bad: BadRecords,
+    /// What is no record, and what of the good ones is left out.
+    pub passed_over: PassedOver,
     /// Where the records are.
     path: PathBuf,
     max_bad: f64,
@@ -231,6 +234,9 @@ impl Corpus {
         if self.bad.count > 0 {
             text += &format!(", {} bad left out:\n{}", self.bad.count, self.bad.list());
         }
+        for line in self.passed_over.lines() {
+            text += &format!("\n  {line}");
+        }
         text
     }
 }
@@ -247,16 +253,15 @@ fn names(records: &[Record]) -> (Vec<String>, HashMap<String, usize>) {
     (names, index)
 }
 
-/// Counts records with several images, or with one that stands in a later question, as bad.
+/// Counts records with several images, or with one that stands in a later question, as bad. Where in the first one it stands
+/// is all the same to models that take it in front.
 fn refuse_several(found: &mut Found, file: &Path) {
     let bad = &mut found.bad;
     found.records.retain(|record| {
         let content = &record.content;
-        let marked = content
-            .turns
-            .iter()
-            .any(|turn| turn.question.contains(super::record::MARK));
-        if content.images.len() == 1 && !marked {
+        let mut later = content.turns.iter().skip(1);
+        let later = later.any(|turn| turn.question.contains(super::record::MARK));
+        if content.images.len() == 1 && !later {
             return true;
         }
         let message = match content.images.len() {
@@ -319,6 +324,7 @@ fn assemble(
         images: Pictures::Kept(kept),
         text_only: found.text_only,
         bad,
+        passed_over: found.passed_over,
         path: files.path.to_owned(),
         max_bad: files.max_bad,
         late: Mutex::default(),

@@ -1,14 +1,17 @@
 //! Images on disk, found by name in a folder, a zip or tar shards.
 
+use super::files::{normal, walk};
 #[cfg(feature = "parquet")]
 use super::parquet::Tables;
+use super::passed_over::PassedOver;
 use super::shards::{Shards, is_pattern};
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use image::RgbImage;
-use model::decode_image;
+use model::{decode_image, file_kind};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use zip::{CompressionMethod, ZipArchive};
 
@@ -24,37 +27,43 @@ pub struct ImageSource {
 
 #[derive(Debug)]
 enum Store {
-    Folder,
-    Zip(Mutex<ZipArchive<BufReader<File>>>),
+    /// Its absolute paths, as it is named and without links.
+    Folder(Vec<PathBuf>),
+    Zip(Zip),
     Shards(Shards),
     #[cfg(feature = "parquet")]
     Tables(Tables),
 }
 
+#[derive(Debug)]
+struct Zip {
+    archive: Mutex<ZipArchive<BufReader<File>>>,
+    /// The number of each file; none where two have one name.
+    numbers: HashMap<String, Option<usize>>,
+}
+
 impl ImageSource {
     /// A folder, a zip of stored (not compressed) entries, or tar archives as [`Shards::open`] names them, except by their
-    /// folder; an image of theirs is called `shard-000.tar/cat.jpg`.
+    /// folder; an image of theirs is called `cat.jpg`, or `shard-000.tar/cat.jpg` where several have one.
     ///
     /// # Errors
     /// When `path` is none of them, or cannot be read.
     pub fn open(path: &Path) -> Result<ImageSource> {
         #[cfg(feature = "parquet")]
         if path.extension().is_some_and(|ending| ending == "parquet") {
-            return Ok(ImageSource::of_tables(path, Tables::open(path)?));
+            return Ok(ImageSource::of_tables(
+                path,
+                Tables::open(path, &mut PassedOver::default())?,
+            ));
         }
+        let about = || format!("{}: cannot be read", path.display());
         let store = if is_pattern(path) && !path.is_dir() {
             Store::Shards(Shards::open(path, |_, _| ())?)
+        } else if std::fs::metadata(path).with_context(about)?.is_dir() {
+            let roots = [std::path::absolute(path), path.canonicalize()];
+            Store::Folder(roots.into_iter().collect::<Result<_, _>>().with_context(about)?)
         } else {
-            let about = std::fs::metadata(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-            match about.is_dir() {
-                true => Store::Folder,
-                false => {
-                    let file = File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-                    let archive = ZipArchive::new(BufReader::new(file));
-                    let archive = archive.with_context(|| format!("{}: neither a folder nor a zip", path.display()))?;
-                    Store::Zip(Mutex::new(archive))
-                }
-            }
+            Store::Zip(Zip::open(path)?)
         };
         Ok(ImageSource {
             path: path.to_owned(),
@@ -89,14 +98,59 @@ impl ImageSource {
 
     /// Whether there is an image called `name`.
     pub fn has(&self, name: &str) -> bool {
-        check_name(name).is_ok()
-            && match &self.store {
-                Store::Folder => self.path.join(name).is_file(),
-                Store::Zip(archive) => archive
-                    .lock()
-                    .is_ok_and(|archive| archive.index_for_name(name).is_some()),
-                Store::Shards(shards) => shards.find(name).is_some(),
+        let Ok(name) = self.relative(name) else { return false };
+        match &self.store {
+            Store::Folder(_) => self.path.join(name).is_file(),
+            Store::Zip(zip) => zip.numbers.contains_key(&name),
+            Store::Shards(shards) => shards.find(&name).is_ok(),
+            #[cfg(feature = "parquet")]
+            Store::Tables(_) => false,
+        }
+    }
+
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        match &self.store {
+            Store::Folder(_) => {
+                walk(&self.path, "", &mut PassedOver::default(), &mut |name, _| {
+                    names.push(name);
+                    true
+                })?;
             }
+            Store::Zip(zip) => names.extend(zip.numbers.keys().cloned()),
+            Store::Shards(shards) => names = shards.names(),
+            #[cfg(feature = "parquet")]
+            Store::Tables(_) => {}
+        }
+        Ok(names)
+    }
+
+    /// An image's name within this source: without `./`, with `/` for `\`, and relative where it is an absolute path that
+    /// leads into this folder.
+    ///
+    /// # Errors
+    /// When the name leads elsewhere.
+    pub fn relative(&self, name: &str) -> Result<String> {
+        let absolute = name.starts_with('/');
+        let drive = name.as_bytes().get(1) == Some(&b':');
+        let inside = match &self.store {
+            Store::Folder(roots) if absolute => within(name, roots),
+            _ => Some(name.to_string()).filter(|_| !absolute && !drive),
+        };
+        let inside = inside.and_then(|name| normal(&name));
+        let about = || match absolute {
+            true => format!(
+                "`{}` is not a name within the image folder {}",
+                name.escape_debug(),
+                self.path.display()
+            ),
+            false => format!("`{}` is not a name within the image folder", name.escape_debug()),
+        };
+        inside.with_context(about)
     }
 
     fn describe(&self, name: &str) -> String {
@@ -113,37 +167,18 @@ impl ImageSource {
     /// # Errors
     /// When the name leaves the source (`..`, absolute), the image is not there, or too large.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
-        check_name(name)?;
+        let name = &self.relative(name)?;
         let mut bytes = Vec::new();
         match &self.store {
-            Store::Folder => {
+            Store::Folder(_) => {
                 let file = File::open(self.path.join(name)).with_context(|| self.describe(name))?;
                 ensure!(file.metadata()?.is_file(), "{}: not a file", self.describe(name));
                 file.take(MAX_FILE + 1)
                     .read_to_end(&mut bytes)
                     .with_context(|| self.describe(name))?;
             }
-            Store::Zip(archive) => {
-                let mut archive = archive
-                    .lock()
-                    .map_err(|_| anyhow!("{}: reading failed before", self.path.display()))?;
-                let entry = archive.by_name(name).with_context(|| self.describe(name))?;
-                let method = entry.compression();
-                ensure!(
-                    method == CompressionMethod::Stored,
-                    "{}: compressed ({method}); images gain nothing by it: pack them with `zip -0`",
-                    self.describe(name)
-                );
-                entry
-                    .take(MAX_FILE + 1)
-                    .read_to_end(&mut bytes)
-                    .with_context(|| self.describe(name))?;
-            }
-            Store::Shards(shards) => {
-                let member = shards.find(name);
-                let member = member.with_context(|| format!("{name}: not in {}", self.path.display()))?;
-                return shards.read(member, MAX_FILE);
-            }
+            Store::Zip(zip) => bytes = zip.read(name).with_context(|| self.describe(name))?,
+            Store::Shards(shards) => return shards.read(shards.find(name)?, MAX_FILE),
             #[cfg(feature = "parquet")]
             Store::Tables(tables) => bytes = tables.read(name)?,
         }
@@ -157,19 +192,62 @@ impl ImageSource {
     }
 }
 
-/// Fails unless `name` stays within the folder it is relative to.
-fn check_name(name: &str) -> Result<()> {
-    let inside = Path::new(name)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
-    let plain = !name.is_empty() && !name.contains(['\\', '\0']) && !name.starts_with('/');
-    let drive = name.as_bytes().get(1) == Some(&b':');
-    ensure!(
-        inside && plain && !drive,
-        "`{}` is not a name within the image folder",
-        name.escape_debug()
-    );
-    Ok(())
+impl Zip {
+    fn open(path: &Path) -> Result<Zip> {
+        let about = || format!("{}: cannot be read", path.display());
+        let mut file = File::open(path).with_context(about)?;
+        let mut start = [0; 64];
+        let count = file.read(&mut start).with_context(about)?;
+        let archive = ZipArchive::new(BufReader::new(file)).with_context(|| {
+            let kind = file_kind(&start[..count]).map_or(String::new(), |kind| format!("{kind}, "));
+            format!("{}: {kind}neither a folder nor a zip", path.display())
+        })?;
+        let mut numbers = HashMap::new();
+        for number in 0..archive.len() {
+            let Some(name) = archive
+                .name_for_index(number)
+                .and_then(|name| Some(name.ok()?.into_owned()))
+            else {
+                continue;
+            };
+            let folder = name.ends_with(['/', '\\']);
+            if let Some(name) = normal(&name).filter(|_| !folder) {
+                let known = numbers.entry(name);
+                known.and_modify(|number| *number = None).or_insert(Some(number));
+            }
+        }
+        Ok(Zip {
+            archive: Mutex::new(archive),
+            numbers,
+        })
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let number = self.numbers.get(name).context("not in the zip")?;
+        let number = number.context("two entries of this name")?;
+        let Ok(mut archive) = self.archive.lock() else {
+            bail!("reading the zip failed before");
+        };
+        let entry = archive.by_index(number)?;
+        let method = entry.compression();
+        ensure!(
+            method == CompressionMethod::Stored,
+            "compressed ({method}); images gain nothing by it: pack them with `zip -0`"
+        );
+        let mut bytes = Vec::new();
+        entry.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// What is left of an absolute path that leads into one of these folders.
+fn within(path: &str, roots: &[PathBuf]) -> Option<String> {
+    let path = Path::new(path);
+    let real = path.canonicalize().unwrap_or_default();
+    let mut left = roots
+        .iter()
+        .flat_map(|root| [path.strip_prefix(root), real.strip_prefix(root)]);
+    left.find_map(|left| Some(left.ok()?.to_str()?.to_string()))
 }
 
 #[cfg(test)]

@@ -118,6 +118,70 @@ fn images_of_a_tar_are_read_where_they_lie() {
     let cut = message(source.load("a.tar/cut.jpg"));
     assert!(cut.contains("a.tar/cut.jpg") && cut.contains("truncated JPEG"), "{cut}");
     assert!(message(source.load("a.tar/b.png")).starts_with("a.tar/b.png: not in "));
+    for name in ["sub/a.png", "./sub/a.png", "a.tar/./sub/a.png"] {
+        assert_eq!(source.load(name).unwrap(), *PICTURE, "{name}");
+    }
+    // A name without its shard must be of one of them.
+    let other = folder.path().join("b.tar");
+    tar_with(
+        &other,
+        &[
+            ("sub/a.png", &FILES[0]),
+            ("only.png", &FILES[0]),
+            ("two.png", &FILES[0]),
+            ("./two.png", &FILES[1]),
+        ],
+    );
+    let both = ImageSource::open(&folder.path().join("{a,b}.tar")).unwrap();
+    assert_eq!(both.load("only.png").unwrap(), *PICTURE);
+    for (name, expected) in [
+        ("sub/a.png", "a.tar and in "),
+        ("b.tar/two.png", "2 members of this name"),
+        ("no.png", "b.tar"),
+    ] {
+        let text = message(both.load(name));
+        assert!(text.contains(expected) || text.contains("1 other shards"), "{text}");
+        assert!(!both.has(name), "{name}");
+    }
+}
+
+#[test]
+fn names_are_read_as_people_write_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("images");
+    std::fs::create_dir_all(inner.join("sub")).unwrap();
+    std::fs::write(inner.join("sub/a.png"), &FILES[0]).unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&inner, &link).unwrap();
+    let archive = folder.path().join("images.zip");
+    zip_with(
+        &archive,
+        &[
+            ("sub\\a.png", &FILES[0]),
+            ("./b.png", &FILES[0]),
+            ("c.png", &FILES[0]),
+            ("./c.png", &FILES[1]),
+        ],
+    );
+    let absolute = |folder: &Path| folder.join("sub/a.png").display().to_string();
+    for (path, names) in [
+        (&inner, vec![absolute(&inner), absolute(&link)]),
+        (&link, vec![absolute(&inner), absolute(&link)]),
+        (&archive, vec!["./b.png".into(), "b.png".into()]),
+    ] {
+        let source = ImageSource::open(path).unwrap();
+        let usual = ["sub/a.png", "./sub/a.png", "sub//a.png", "sub\\a.png", "x/../sub/a.png"].map(String::from);
+        for name in usual.into_iter().chain(names) {
+            assert_eq!(source.load(&name).unwrap(), *PICTURE, "{}: {name}", path.display());
+            assert!(source.has(&name));
+        }
+    }
+    let zip = ImageSource::open(&archive).unwrap();
+    assert!(message(zip.load("c.png")).contains("c.png: two entries of this name"));
+    assert_eq!(
+        ImageSource::open(&inner).unwrap().relative(&absolute(&link)).unwrap(),
+        "sub/a.png"
+    );
 }
 
 proptest! {

@@ -4,7 +4,7 @@ pub mod bad_records;
 pub mod corpus;
 mod corpus_source;
 mod features;
-mod files;
+pub(crate) mod files;
 pub mod filter;
 pub mod formats;
 #[cfg(feature = "parquet")]
@@ -13,6 +13,7 @@ pub mod images;
 pub mod order;
 #[cfg(feature = "parquet")]
 mod parquet;
+pub mod passed_over;
 pub mod pictures;
 mod prepare;
 pub mod record;

@@ -3,6 +3,7 @@
 
 use super::files::in_folder;
 use super::guard::guarded;
+use super::passed_over::PassedOver;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use parquet::basic::Type as Physical;
@@ -30,7 +31,8 @@ struct Table {
     reader: SerializedFileReader<Whole>,
     /// The first row of each group.
     starts: Vec<usize>,
-    /// The number of the column of images' bytes.
+    /// The column of images, and the number of its bytes' leaf.
+    images: &'static str,
     column: usize,
 }
 
@@ -55,8 +57,8 @@ impl Tables {
     ///
     /// # Errors
     /// Names the file that is damaged or has no column of images.
-    pub(super) fn open(path: &Path) -> Result<Tables> {
-        let paths = in_folder(path, "parquet")?.unwrap_or_else(|| vec![path.to_owned()]);
+    pub(super) fn open(path: &Path, passed: &mut PassedOver) -> Result<Tables> {
+        let paths = in_folder(path, "parquet", passed)?.unwrap_or_else(|| vec![path.to_owned()]);
         paths.into_iter().map(Table::open).collect::<Result<_>>().map(Tables)
     }
 
@@ -76,8 +78,7 @@ impl Tables {
                 };
                 let name = format!("{}/{number}", table.name);
                 let mut record = object(row);
-                let images = IMAGES.iter().find_map(|column| record.remove(*column));
-                let count = match images {
+                let count = match record.remove(table.images) {
                     Some(Value::Array(images)) => images.len(),
                     Some(Value::Null) => 0,
                     _ => 1,
@@ -127,9 +128,17 @@ impl Table {
             rows = all.with_context(|| format!("{}: {} rows in a group", about(), group.num_rows()))?;
         }
         let columns = metadata.file_metadata().schema_descr().columns();
-        let column = columns.iter().position(|column| is_image(column));
+        let leaf = |name: &&'static str| {
+            let leaves = columns.iter().enumerate().filter(|(_, column)| is_image(column, name));
+            // Bytes of the image itself, not of what else is kept with it.
+            Some((*name, leaves.min_by_key(|(_, column)| column.path().parts().len())?.0))
+        };
+        let column = IMAGES.iter().find_map(leaf);
+        let (images, column) =
+            column.with_context(|| format!("{}: no column `image` or `images` of bytes", about()))?;
         Ok(Table {
-            column: column.with_context(|| format!("{}: no column `image` or `images` of bytes", about()))?,
+            images,
+            column,
             name: name.with_context(|| format!("{}: its name is not text", about()))?,
             path,
             reader,
@@ -182,12 +191,12 @@ impl Table {
     }
 }
 
-/// Whether a column holds images' bytes: `image`, `image.bytes`, `images.list.element.bytes`.
-fn is_image(column: &ColumnDescriptor) -> bool {
+/// Whether a leaf of the column `name` holds images' bytes: `image`, `image.bytes`, `images.list.element.bytes`.
+fn is_image(column: &ColumnDescriptor, name: &str) -> bool {
     let parts = column.path().parts();
     let (first, last) = (parts.first(), parts.last());
     column.physical_type() == Physical::BYTE_ARRAY
-        && first.is_some_and(|name| IMAGES.contains(&name.as_str()))
+        && first.is_some_and(|first| first == name)
         && (parts.len() == 1 || last.is_some_and(|name| name == "bytes"))
 }
 

@@ -1,6 +1,7 @@
 //! One record of a data set, whatever format it was kept in.
 
 use super::bad_records::BadRecords;
+use super::passed_over::PassedOver;
 use std::ops::Range;
 
 /// The mark for an image in a question.
@@ -30,6 +31,8 @@ pub struct Content {
     pub captions: Vec<String>,
     /// What the image shows, where it was sorted by that.
     pub class: Option<String>,
+    /// What of the record is passed over, in the plural.
+    pub passed_over: Vec<&'static str>,
 }
 
 impl Content {
@@ -100,9 +103,22 @@ pub struct Found {
     pub other_splits: usize,
     /// Records that cannot be used.
     pub bad: BadRecords,
+    /// What is no record, and what of the good ones is left out.
+    pub passed_over: PassedOver,
 }
 
 impl Found {
+    /// Adds a record, or counts it where it has no image.
+    pub(super) fn add(&mut self, record: Record) {
+        for what in &record.content.passed_over {
+            self.passed_over.add(*what, &record.id);
+        }
+        match record.content.images.is_empty() {
+            true => self.text_only += 1,
+            false => self.records.push(record),
+        }
+    }
+
     /// Records that are good, bad or without an image.
     pub fn count(&self) -> usize {
         self.records.len() + self.bad.count + self.text_only

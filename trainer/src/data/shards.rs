@@ -1,8 +1,10 @@
 //! Tar archives whose members are read where they lie, nothing unpacked: their headers are read once, the data between
 //! them passed over.
 
-use super::files::in_folder;
+use super::files::{ends_in, in_folder, normal};
+use super::passed_over::PassedOver;
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use model::file_kind;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
@@ -30,38 +32,97 @@ pub struct Member {
 #[derive(Debug)]
 pub struct Shards {
     paths: Vec<PathBuf>,
-    members: HashMap<String, Member>,
+    /// The shards by their file names.
+    numbers: HashMap<String, usize>,
+    /// Members by their names within their shards.
+    members: HashMap<String, Vec<Member>>,
+    /// What is no file, or not an archive's file.
+    pub(super) passed_over: PassedOver,
 }
 
 impl Shards {
     /// The archives of `pattern`: one file, several joined by `::`, ranges and choices in braces
     /// (`shard-{000..003}.tar`, `{a,b}.tar`), or a folder or its `*.tar`, taken in alphabetical order. `seen` is
-    /// shown each member's name, `shard-000.tar/cat.jpg`, in order.
+    /// shown each member's name, `shard-000.tar/cat.jpg`, in order. A link stands for the member it leads to.
     ///
     /// # Errors
     /// Names the archive and the place in it where it is cut off or no tar.
     pub fn open(pattern: &Path, mut seen: impl FnMut(&str, &Member)) -> Result<Shards> {
-        let paths = expand(pattern)?;
-        let mut members = HashMap::new();
-        let mut names = HashMap::new();
+        let mut passed = PassedOver::default();
+        let paths = expand(pattern, &mut passed)?;
+        let mut members = HashMap::<String, Vec<Member>>::new();
+        let mut numbers = HashMap::new();
         for (shard, path) in paths.iter().enumerate() {
             let name = path.file_name().and_then(|name| name.to_str());
             let name = name.with_context(|| format!("{}: its name is not text", path.display()))?;
-            if let Some(before) = names.insert(name, path) {
-                bail!("{} and {}: shards of one name", before.display(), path.display());
+            if let Some(before) = numbers.insert(name.to_string(), shard) {
+                bail!("{} and {}: shards of one name", paths[before].display(), path.display());
             }
-            index(path, |inner, at, size| {
-                let (name, member) = (format!("{name}/{inner}"), Member { shard, at, size });
-                seen(&name, &member);
-                members.insert(name, member);
-            })?;
+            for (inner, place) in resolved(index(path)?, name, &mut passed) {
+                let (at, size) = place;
+                let member = Member { shard, at, size };
+                seen(&format!("{name}/{inner}"), &member);
+                members.entry(inner).or_default().push(member);
+            }
         }
-        Ok(Shards { paths, members })
+        Ok(Shards {
+            paths,
+            numbers,
+            members,
+            passed_over: passed,
+        })
     }
 
-    /// The member of this name.
-    pub fn find(&self, name: &str) -> Option<Member> {
-        self.members.get(name).copied()
+    /// The member of this name, with its shard's name in front (`shard-000.tar/cat.jpg`) or, where it is in one shard only,
+    /// without.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn find(&self, name: &str) -> Result<Member> {
+        let in_shard = name.split_once('/').and_then(|(shard, inner)| {
+            let number = self.numbers.get(shard)?;
+            let members = self.members.get(inner)?.iter();
+            Some(members.filter(|member| member.shard == *number).collect::<Vec<_>>()).filter(|found| !found.is_empty())
+        });
+        let found = in_shard.or_else(|| Some(self.members.get(name)?.iter().collect()));
+        match found.as_deref() {
+            None => bail!("{name}: not in {}", self.name()),
+            Some([one]) => Ok(**one),
+            Some([first, .., last]) if first.shard != last.shard => bail!(
+                "{name}: in {} and in {}; write the shard's name in front",
+                self.paths[first.shard].display(),
+                self.paths[last.shard].display()
+            ),
+            Some(several) => bail!("{name}: {} members of this name", several.len()),
+        }
+    }
+
+    /// The names of all members, with their shards' in front.
+    pub(super) fn names(&self) -> Vec<String> {
+        let shard = |member: &Member| {
+            self.paths[member.shard]
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+        };
+        let of = |(inner, members): (&String, &Vec<Member>)| -> Vec<String> {
+            members
+                .iter()
+                .map(|member| format!("{}/{inner}", shard(member)))
+                .collect()
+        };
+        self.members.iter().flat_map(of).collect()
+    }
+
+    fn name(&self) -> String {
+        let first = self
+            .paths
+            .first()
+            .map_or(String::new(), |path| path.display().to_string());
+        match self.paths.len() {
+            0 | 1 => first,
+            count => format!("{first} and {} other shards", count - 1),
+        }
     }
 
     /// The bytes of a member of at most `most` bytes.
@@ -81,8 +142,52 @@ impl Shards {
     }
 }
 
-/// Hands `add` the name, place and size of every file in an archive.
-fn index(path: &Path, mut add: impl FnMut(String, u64, u64)) -> Result<()> {
+/// What a header of an archive stands for.
+enum Entry {
+    /// A file's data: where they start, and how many bytes they are.
+    File((u64, u64)),
+    /// The name of another member.
+    Link(String),
+    /// A device, a pipe.
+    Other,
+}
+
+/// The files of an archive in order, links as the files they lead to; names as they are looked up.
+fn resolved(entries: Vec<(String, Entry)>, shard: &str, passed: &mut PassedOver) -> Vec<(String, (u64, u64))> {
+    let mut links = HashMap::new();
+    let mut places = HashMap::new();
+    for (name, entry) in &entries {
+        match entry {
+            Entry::File(place) => drop(places.insert(name.clone(), *place)),
+            Entry::Link(target) => drop(links.insert(name.clone(), target.clone())),
+            Entry::Other => {}
+        }
+    }
+    let mut files = Vec::with_capacity(entries.len());
+    for (name, entry) in entries {
+        let place = match entry {
+            Entry::File(place) => Some(place),
+            Entry::Link(target) => {
+                // As many links as there are lead to a file, or in a circle.
+                let mut target = &target;
+                let mut steps = 0..=links.len();
+                while let (None, Some(next), Some(_)) = (places.get(target), links.get(target), steps.next()) {
+                    target = next;
+                }
+                places.get(target).copied()
+            }
+            Entry::Other => None,
+        };
+        match place {
+            Some(place) => files.push((name, place)),
+            None => passed.add("members that are no file, nor a link to one", format!("{shard}/{name}")),
+        }
+    }
+    files
+}
+
+/// The names of an archive's files and links, and what they stand for; folders are left out.
+fn index(path: &Path) -> Result<Vec<(String, Entry)>> {
     let (file, length) = open(path)?;
     let name = path.display();
     let read = Cell::new(0);
@@ -98,6 +203,7 @@ fn index(path: &Path, mut add: impl FnMut(String, u64, u64)) -> Result<()> {
             why.escape_debug()
         )
     };
+    let mut members = Vec::new();
     // Where the last member's data end.
     let mut end = 0;
     for entry in archive.entries_with_seek().map_err(|error| damaged(0, error))? {
@@ -112,11 +218,20 @@ fn index(path: &Path, mut add: impl FnMut(String, u64, u64)) -> Result<()> {
         end = whole.with_context(|| {
             format!("{name}: truncated: `{inner}` takes {size} bytes from {at} on, the file has {length}")
         })?;
-        match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Continuous => add(inner.trim_start_matches("./").to_string(), at, size),
+        let target = |folder: &str| -> Option<String> {
+            let link = entry.link_name_bytes()?;
+            normal(&format!("{folder}/{}", String::from_utf8_lossy(&link)))
+        };
+        let folder = inner.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let what = match entry.header().entry_type() {
+            EntryType::Regular | EntryType::Continuous => Entry::File((at, size)),
             EntryType::GNUSparse => bail!("{name}: `{inner}` is sparse; pack it without `--sparse`"),
-            _ => {}
-        }
+            EntryType::Link => target("").map_or(Entry::Other, Entry::Link),
+            EntryType::Symlink => target(folder).map_or(Entry::Other, Entry::Link),
+            EntryType::Directory | EntryType::XGlobalHeader => continue,
+            _ => Entry::Other,
+        };
+        members.push((normal(&inner).unwrap_or(inner), what));
     }
     // At least one block of the two that are empty.
     let ends = end
@@ -126,7 +241,7 @@ fn index(path: &Path, mut add: impl FnMut(String, u64, u64)) -> Result<()> {
         ends.is_some_and(|end| end <= length),
         "{name}: truncated: ends at byte {length} without the end of an archive"
     );
-    Ok(())
+    Ok(members)
 }
 
 /// An archive's file and its length.
@@ -135,16 +250,17 @@ fn open(path: &Path) -> Result<(File, u64)> {
     let mut file = File::open(path).with_context(about)?;
     let about_file = file.metadata().with_context(about)?;
     ensure!(about_file.is_file(), "{}: not a file", path.display());
-    let mut start = [0; 2];
-    if about_file.len() >= 2 {
-        file.read_exact(&mut start).with_context(about)?;
-        file.rewind().with_context(about)?;
+    let mut start = [0; 64];
+    let count = file.read(&mut start).with_context(about)?;
+    file.rewind().with_context(about)?;
+    match file_kind(&start[..count]).filter(|_| count > 0) {
+        Some(kind @ ("a gzip" | "a zstd file")) => bail!(
+            "{}: {kind}, compressed; members are read in place: unpack it first",
+            path.display()
+        ),
+        Some(kind) => bail!("{}: {kind}, no tar archive", path.display()),
+        None => {}
     }
-    ensure!(
-        start != [0x1f, 0x8b],
-        "{}: compressed; members are read in place: unpack it with gunzip",
-        path.display()
-    );
     Ok((file, about_file.len()))
 }
 
@@ -183,17 +299,17 @@ impl Seek for Headers<'_> {
 /// Whether a path stands for tar archives.
 pub(super) fn is_pattern(path: &Path) -> bool {
     let text = path.to_string_lossy();
-    text.contains("::") || text.contains('{') || text.ends_with(".tar")
+    text.contains("::") || text.contains('{') || ends_in(&text, "tar")
 }
 
 /// The archives a pattern stands for; see [`Shards::open`].
-fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
+fn expand(pattern: &Path, passed: &mut PassedOver) -> Result<Vec<PathBuf>> {
     let all = pattern.file_name().is_some_and(|name| name == "*.tar");
     let folder = match all {
         true => pattern.parent().unwrap_or(Path::new("")),
         false => pattern,
     };
-    if let Some(paths) = in_folder(folder, "tar")? {
+    if let Some(paths) = in_folder(folder, "tar", passed)? {
         return Ok(paths);
     }
     let text = pattern.to_string_lossy();

@@ -23,7 +23,7 @@ fn open(shards: &[&[u8]], pattern: &str) -> Result<Vec<(String, Vec<u8>)>> {
         members.push((name.to_string(), *member))
     })?;
     let read = |(name, member): (String, Member)| {
-        assert_eq!(shards.find(&name), Some(member));
+        assert_eq!(shards.find(&name).unwrap(), member);
         Ok((name, shards.read(member, 1 << 20)?))
     };
     members.into_iter().map(read).collect()
@@ -61,6 +61,48 @@ fn pax_names_are_read() {
 }
 
 #[test]
+fn links_stand_for_the_members_they_lead_to() {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut link = |kind: EntryType, name: &str, target: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        tar.append_link(&mut header, name, target).unwrap();
+    };
+    link(EntryType::Symlink, "d/ahead.txt", "../e/a.txt");
+    link(EntryType::Symlink, "circle", "circle");
+    link(EntryType::Symlink, "out.txt", "/etc/passwd");
+    let mut header = tar::Header::new_gnu();
+    header.set_size(3);
+    tar.append_data(&mut header, "e/a.txt", &b"one"[..]).unwrap();
+    let mut link = |kind: EntryType, name: &str, target: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        tar.append_link(&mut header, name, target).unwrap();
+    };
+    link(EntryType::Link, "hard.txt", "e/a.txt");
+    link(EntryType::Symlink, "again.txt", "hard.txt");
+    let bytes = tar.into_inner().unwrap();
+    let names = ["d/ahead.txt", "e/a.txt", "hard.txt", "again.txt"];
+    let expected = names.map(|name| (format!("0.tar/{name}"), b"one".to_vec()));
+    assert_eq!(open(&[&bytes], "0.tar").unwrap(), expected);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("0.TAR"), &bytes).unwrap();
+    std::fs::write(folder.path().join("._0.TAR"), "x").unwrap();
+    std::fs::write(folder.path().join("README"), "x").unwrap();
+    let passed = Shards::open(folder.path(), |_, _| ()).unwrap().passed_over;
+    let lines = passed.lines().collect::<Vec<_>>().join("\n");
+    for expected in [
+        "2 members that are no file, nor a link to one: 0.TAR/circle, 0.TAR/out.txt",
+        "1 files that are no .tar: README",
+        "1 files whose names begin with a dot: ",
+    ] {
+        assert!(lines.contains(expected), "{lines}");
+    }
+}
+
+#[test]
 fn damaged_archives_are_named_with_the_place() {
     let good = archive(&[("a.txt", &[1; 600]), ("b.txt", &[2; 600])]);
     let message = |bytes: &[u8]| format!("{:#}", open(&[bytes], "0.tar").unwrap_err());
@@ -94,7 +136,8 @@ fn damaged_archives_are_named_with_the_place() {
         "{}",
         message(&bytes)
     );
-    assert!(message(b"\x1f\x8b rest").contains("gunzip"));
+    assert!(message(b"\x1f\x8b rest").contains("a gzip, compressed"));
+    assert!(message(b"version https://git-lfs.github.com/spec/v1").contains("a Git LFS pointer"));
     // A size beyond the file.
     let mut header = tar::Header::new_gnu();
     header.set_path("c.txt").unwrap();
@@ -117,7 +160,7 @@ fn damaged_archives_are_named_with_the_place() {
 #[test]
 fn patterns_stand_for_shards() {
     let names = |pattern: &str| -> Result<Vec<String>, String> {
-        let paths = expand(Path::new(pattern)).map_err(|error| error.to_string())?;
+        let paths = expand(Path::new(pattern), &mut PassedOver::default()).map_err(|error| error.to_string())?;
         Ok(paths.iter().map(|path| path.display().to_string()).collect())
     };
     assert_eq!(
@@ -164,6 +207,6 @@ proptest! {
 
     #[test]
     fn patterns_never_panic(pattern in "[{}.,:0-9a/]{0,12}") {
-        let _ = expand(Path::new(&pattern));
+        let _ = expand(Path::new(&pattern), &mut PassedOver::default());
     }
 }

@@ -7,6 +7,7 @@ pub use numbers::{Duplicates, Spread};
 use super::bad_records::{BadRecord, BadRecords};
 use super::corpus::Files;
 use super::images::ImageSource;
+use super::passed_over::PassedOver;
 use super::record::{Found, MARK, Record};
 use crate::report::table::Table;
 use anyhow::Result;
@@ -37,6 +38,8 @@ pub struct Survey {
     pub broken_kinds: BTreeMap<String, usize>,
     /// The first broken ones.
     pub broken_first: Vec<String>,
+    /// What is no record, and what of the good ones is left out.
+    pub passed_over: PassedOver,
     /// Distinct image files that can be read.
     pub images: usize,
     /// Images that are the very pixels of another.
@@ -71,10 +74,20 @@ impl Survey {
         let is_whole = |record: &&Record| record.content.images.iter().all(|name| seen.contains_key(name));
         let (usable, broken): (Vec<&Record>, Vec<&Record>) = found.records.iter().partition(is_whole);
         let bad = unreadable(&found, &broken, &unread, files.path);
+        let mut passed_over = found.passed_over.clone();
         let mut classes = BTreeMap::new();
-        for class in usable.iter().filter_map(|record| record.content.class.clone()) {
-            *classes.entry(class).or_default() += 1;
-        }
+        let count = |(records, each): (&[&Record], usize)| {
+            for class in records.iter().filter_map(|record| record.content.class.clone()) {
+                *classes.entry(class).or_default() += each;
+            }
+        };
+        [(&usable[..], 1), (&broken[..], 0)].into_iter().for_each(count);
+        classes.retain(|class, images| {
+            if *images == 0 {
+                passed_over.add("classes of which no image can be read", class);
+            }
+            *images > 0
+        });
         let mut names: Vec<&String> = seen.keys().collect();
         names.sort();
         let pixels = |name: &String| seen[name].pixels;
@@ -94,6 +107,7 @@ impl Survey {
             broken: bad.count,
             broken_kinds: bad.kinds,
             broken_first: bad.first.iter().map(BadRecord::to_string).collect(),
+            passed_over,
             images: seen.len(),
             duplicate_images: Duplicates::of(images),
             duplicate_texts: Duplicates::of(texts),
@@ -142,6 +156,9 @@ impl Survey {
         }
         for first in &self.broken_first {
             text += &format!("\n  {first}");
+        }
+        for line in self.passed_over.lines() {
+            text += &format!("\n{line}");
         }
         text.trim_end().to_string()
     }

@@ -127,7 +127,7 @@ fn without_criteria_only_what_is_broken_goes() {
 }
 
 #[test]
-fn what_is_no_json_by_lines_is_kept_as_llava_or_coco() {
+fn what_is_no_json_by_lines_is_kept_as_messages_or_coco() {
     let folder = set();
     let class = folder.path().join("classes/red_dog");
     fs::create_dir_all(&class).unwrap();
@@ -135,8 +135,8 @@ fn what_is_no_json_by_lines_is_kept_as_llava_or_coco() {
     let root = folder.path().join("classes");
     let out = folder.path().join("kept.jsonl");
     let judged = Judged::of(&Files::new(Format::Folder, &root, None), &Criteria::default(), None).unwrap();
-    assert_eq!(write(&judged, &out).unwrap().format, Format::Llava);
-    let (found, source) = Format::Llava
+    assert_eq!(write(&judged, &out).unwrap().format, Format::Messages);
+    let (found, source) = Format::Messages
         .open(&out, Some(&root), &Select::default(), &Ask::default())
         .unwrap();
     let content = &found.records[0].content;

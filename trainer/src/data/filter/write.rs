@@ -19,7 +19,7 @@ pub struct Kept {
 }
 
 /// Writes the records kept to `out`, whole or not at all: JSON lines, as they were in the input where that is JSON, COCO's
-/// captions by image, all else as LLaVA conversations.
+/// captions by image, all else as messages, which say where an image stands.
 ///
 /// # Errors
 /// When the input cannot be read again, or the file cannot be written.
@@ -33,7 +33,7 @@ pub fn write(judged: &Judged, out: &Path) -> Result<Kept> {
     let format = match (as_it_was, judged.format) {
         (true, format) => format,
         (false, Format::Coco) => Format::Coco,
-        (false, _) => Format::Llava,
+        (false, _) => Format::Messages,
     };
     let line = |record: &Record| -> Result<Vec<u8>> {
         let place = record.bytes.clone().filter(|_| as_it_was);
@@ -45,7 +45,7 @@ pub fn write(judged: &Judged, out: &Path) -> Result<Kept> {
                 Ok(bytes.iter().map(plain).collect())
             }
             None if format == Format::Coco => Ok(coco(record).to_string().into_bytes()),
-            None => Ok(llava(record).to_string().into_bytes()),
+            None => Ok(messages(record).to_string().into_bytes()),
         }
     };
     let mut kept = 0;
@@ -80,21 +80,12 @@ fn coco(record: &Record) -> Value {
     json!({ "id": record.id, "file": images.first(), "captions": captions })
 }
 
-fn llava(record: &Record) -> Value {
+fn messages(record: &Record) -> Value {
     let content = &record.content;
-    let said = content.turns.iter().flat_map(|turn| {
-        [
-            json!({ "from": "human", "value": turn.question }),
-            json!({ "from": "gpt", "value": turn.answer }),
-        ]
-    });
-    let mut value = json!({ "id": record.id, "conversations": said.collect::<Vec<_>>() });
-    value["image"] = match &content.images[..] {
-        [one] => one.clone().into(),
-        several => several.to_vec().into(),
-    };
-    if let Some(system) = &content.system {
-        value["system"] = system.clone().into();
-    }
-    value
+    let message = |role: &str, text: &str| json!({ "role": role, "content": text });
+    let system = content.system.iter().map(|text| message("system", text));
+    let turns = content.turns.iter();
+    let turns = turns.flat_map(|turn| [message("user", &turn.question), message("assistant", &turn.answer)]);
+    let messages: Vec<Value> = system.chain(turns).collect();
+    json!({ "id": record.id, "images": content.images, "messages": messages })
 }

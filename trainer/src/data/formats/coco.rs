@@ -3,13 +3,15 @@
 
 use super::add;
 use super::fault::{Fault, fault, kind};
+use super::fields::first;
 use super::json::{self, Object};
 use crate::data::bad_records::BadRecord;
 use crate::data::record::{Content, Found, Select};
 use anyhow::{Result, anyhow, ensure};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 /// The most captions of one image.
@@ -20,9 +22,11 @@ const MAX_PUBLISHED: usize = 1 << 30;
 
 /// The published file; whatever else it holds is passed over.
 #[derive(Deserialize)]
-struct Published {
-    images: Vec<Object>,
-    annotations: Vec<Object>,
+struct Published<'a> {
+    #[serde(borrow)]
+    images: Vec<&'a RawValue>,
+    #[serde(borrow)]
+    annotations: Vec<&'a RawValue>,
 }
 
 /// The records of a file's bytes.
@@ -44,11 +48,9 @@ fn is_line(bytes: &[u8]) -> bool {
 }
 
 fn line(record: &Object, question: &str) -> Result<Content, Fault> {
-    let field = ["file", "file_name", "image"]
-        .into_iter()
-        .find(|field| record.contains_key(*field));
-    let name = file_name(record, field.unwrap_or("file"))?;
-    let captions = match record.get("captions").or(record.get("caption")) {
+    let field = first(record, &["file", "file_name", "image"]).map_or("file", |(field, _)| field);
+    let name = file_name(record, field)?;
+    let captions = match first(record, &["captions", "caption"]).map(|(_, captions)| captions) {
         Some(Value::Array(captions)) => captions.iter().collect(),
         Some(one @ Value::String(_)) => vec![one],
         other => return fault("captions", format!("expected a list of texts, found {}", kind(other))),
@@ -85,30 +87,81 @@ fn caption_text(value: Option<&Value>, field: &str) -> Result<String, Fault> {
 }
 
 /// COCO's own file: captions are gathered under their images, whose order is kept.
-fn published(bytes: &[u8], file: &Path, select: &Select, question: &str) -> Result<Found> {
+fn published(original: &[u8], file: &Path, select: &Select, question: &str) -> Result<Found> {
+    let bytes = &json::without_nan(original);
     let Published { images, annotations } = whole(bytes, file)?;
     let (mut found, mut splits) = (Found::default(), BTreeMap::new());
-    let mut captions = captions(&annotations, file, &mut found);
-    for (i, image) in images.iter().enumerate() {
+    // A fault of an entry, with its place.
+    let within = |fault: Fault, place: &str, raw: &RawValue| {
+        let start = raw.get().as_ptr() as usize - bytes.as_ptr() as usize;
+        let about = json::about_nan(original, start..start + raw.get().len());
+        let Fault { field, message } = fault.within(place);
+        Fault {
+            field,
+            message: message + &about,
+        }
+    };
+    let mut captions = BTreeMap::<String, Vec<String>>::new();
+    for (i, raw) in annotations.into_iter().enumerate() {
+        match caption(raw) {
+            Ok((image, caption)) => captions.entry(image).or_default().push(caption),
+            Err(fault) => {
+                let Fault { field, message } = within(fault, &format!("annotations[{i}]"), raw);
+                found.bad.add(BadRecord {
+                    file: file.to_owned(),
+                    line: 0,
+                    id: None,
+                    field,
+                    message,
+                });
+            }
+        }
+    }
+    let mut seen = HashSet::new();
+    for (i, raw) in images.into_iter().enumerate() {
         if select.is_full(&found) {
             break;
         }
-        let id = number(image, "id");
-        let content = id.clone().and_then(|id| {
-            let wanted = json::is_wanted(image, select, &mut splits)?;
+        let place = format!("images[{i}]");
+        let image = json::object(raw.get().as_bytes());
+        let id = image.clone().and_then(|image| number(&image, "id"));
+        let content = image.and_then(|image| {
+            let id = id.clone()?;
+            let wanted = json::is_wanted(&image, select, &mut splits)?;
+            if !seen.insert(id.clone()) {
+                return fault("id", "an image before has it, too");
+            }
             let captions = captions.remove(&id).unwrap_or_default();
-            let content = captioned(file_name(image, "file_name")?, question, captions)?;
+            let content = captioned(file_name(&image, "file_name")?, question, captions)?;
             Ok(wanted.then_some(content))
         });
-        let place = format!("images[{i}]");
-        let content = content.map_err(|fault| fault.within(&place));
-        add(&mut found, file, id.unwrap_or(place), content);
+        add(
+            &mut found,
+            file,
+            id.unwrap_or(place.clone()),
+            content.map_err(|fault| within(fault, &place, raw)),
+        );
+    }
+    if !select.is_full(&found) {
+        for (id, captions) in captions {
+            let of = format!("image {id}: {}", captions[0]);
+            (0..captions.len()).for_each(|_| found.passed_over.add("captions of no image in `images`", &of));
+        }
     }
     json::check_any(&found, file, select, &splits)?;
     Ok(found)
 }
 
-fn whole(bytes: &[u8], file: &Path) -> Result<Published> {
+/// A caption and the number of its image.
+fn caption(raw: &RawValue) -> Result<(String, String), Fault> {
+    let annotation = json::object(raw.get().as_bytes())?;
+    Ok((
+        number(&annotation, "image_id")?,
+        caption_text(annotation.get("caption"), "caption")?,
+    ))
+}
+
+fn whole<'b>(bytes: &'b [u8], file: &Path) -> Result<Published<'b>> {
     let (start, name) = (json::first(bytes).unwrap_or(0), file.display());
     ensure!(
         bytes.len() <= MAX_PUBLISHED,
@@ -120,30 +173,14 @@ fn whole(bytes: &[u8], file: &Path) -> Result<Published> {
     whole.map_err(|error| anyhow!("{name}: neither COCO's `images` and `annotations` nor JSON lines: {error}"))
 }
 
-/// The captions of each image by its number; broken ones are counted.
-fn captions(annotations: &[Object], file: &Path, found: &mut Found) -> HashMap<String, Vec<String>> {
-    let mut captions: HashMap<String, Vec<String>> = HashMap::new();
-    for (i, annotation) in annotations.iter().enumerate() {
-        let image = number(annotation, "image_id");
-        let caption = image.and_then(|image| Ok((image, caption_text(annotation.get("caption"), "caption")?)));
-        match caption.map_err(|fault| fault.within(&format!("annotations[{i}]"))) {
-            Ok((image, caption)) => captions.entry(image).or_default().push(caption),
-            Err(Fault { field, message }) => found.bad.add(BadRecord {
-                file: file.to_owned(),
-                line: 0,
-                id: None,
-                field,
-                message,
-            }),
-        }
-    }
-    captions
-}
-
 /// The number of an image, which may be written as text.
 fn number(record: &Object, field: &str) -> Result<String, Fault> {
     match record.get(field) {
-        Some(Value::Number(number)) => Ok(number.to_string()),
+        // Tables write whole numbers as 4.0.
+        Some(Value::Number(number)) => match number.as_f64().filter(|value| number.is_f64() && value.fract() == 0.0) {
+            Some(whole) => Ok(format!("{whole:.0}")),
+            None => Ok(number.to_string()),
+        },
         Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
         other => fault(field, format!("expected an image's number, found {}", kind(other))),
     }

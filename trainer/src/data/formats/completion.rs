@@ -4,7 +4,7 @@
 use super::fault::{Fault, fault, kind};
 use super::json::Object;
 use super::messages;
-use super::talk::{self, Said};
+use super::talk::{self, Place, Said};
 use crate::data::record::Content;
 use serde_json::Value;
 
@@ -21,7 +21,8 @@ pub(super) fn content(record: &Object) -> Result<Content, Fault> {
                 field: field.into(),
             };
             let said = vec![said("prompt", prompt), said("completion", completion)];
-            talk::conversation("prompt", said, talk::text(record, "system")?, talk::images(record)?)
+            let (system, images) = (talk::text(record, "system")?, talk::images(record)?);
+            talk::conversation("prompt", said, system, images, Place::Mark)
         }
         (Some(Value::String(_)), other) => fault("completion", format!("expected text, found {}", kind(other))),
         (Some(Value::Array(_)), other) => fault("completion", format!("expected messages, found {}", kind(other))),

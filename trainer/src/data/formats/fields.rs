@@ -2,23 +2,32 @@
 
 use super::fault::{Fault, fault, kind};
 use super::json::Object;
-use super::talk::Said;
+use super::talk::{Place, Said};
 use super::{Ask, completion, llava, messages, talk};
 use crate::data::record::Content;
 use serde_json::Value;
 
+/// Fields of conversations, then those of captions.
+const TALKS: [&str; 4] = ["conversations", "messages", "prompt", "texts"];
+const CAPTIONS: [&str; 3] = ["captions", "caption", "text"];
+
+/// The first of some fields that is there; null is nothing.
+pub(super) fn first<'r>(record: &'r Object, names: &[&'static str]) -> Option<(&'static str, &'r Value)> {
+    let field = |name: &&'static str| Some((*name, record.get(*name).filter(|value| !value.is_null())?));
+    names.iter().find_map(field)
+}
+
+/// What a record says by itself, whatever text stands beside it.
+pub(super) fn said(record: &Object) -> Option<&Value> {
+    let found = first(record, &TALKS).or_else(|| first(record, &CAPTIONS[..2]));
+    found.map(|(_, value)| value)
+}
+
 /// What a record says of `images`: as `conversations`, `messages`, `prompt` and `completion`, `texts` of user and assistant
 /// (the Cauldron's), `captions`, `caption` or `text`, whichever comes first. Without an image it says nothing.
 pub(super) fn content(mut record: Object, images: Vec<String>, ask: &Ask) -> Result<Content, Fault> {
-    const TALKS: [&str; 4] = ["conversations", "messages", "prompt", "texts"];
-    const CAPTIONS: [&str; 3] = ["captions", "caption", "text"];
-    let of = |names: &[&'static str]| {
-        names
-            .iter()
-            .copied()
-            .find(|name| record.get(*name).is_some_and(|value| !value.is_null()))
-    };
-    let (talk, caption) = (of(&TALKS), of(&CAPTIONS));
+    let talk = first(&record, &TALKS).map(|(name, _)| name);
+    let caption = first(&record, &CAPTIONS).map(|(name, _)| name);
     // The images are those that come with it, whatever the record calls them.
     record.remove("image");
     record.insert("images".into(), images.clone().into());
@@ -78,5 +87,5 @@ fn texts(record: &Object, images: Vec<String>) -> Result<Content, Fault> {
             }
         }
     }
-    talk::conversation("texts", said, talk::text(record, "system")?, images)
+    talk::conversation("texts", said, talk::text(record, "system")?, images, Place::Mark)
 }

@@ -4,8 +4,11 @@ use super::fault::{Fault, fault, kind};
 use crate::data::bad_records::BadRecord;
 use crate::data::record::{Content, Found, Record, Select};
 use anyhow::{Context, Result, bail, ensure};
+use model::file_kind;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -31,7 +34,70 @@ pub(crate) fn bytes(file: &Path) -> Result<Vec<u8>> {
         file.display(),
         about.len()
     );
-    std::fs::read(file).with_context(|| format!("{}: cannot be read", file.display()))
+    let bytes = std::fs::read(file).with_context(|| format!("{}: cannot be read", file.display()))?;
+    match file_kind(&bytes).filter(|_| !bytes.is_empty()) {
+        Some(kind) => bail!("{}: {kind}, no records in JSON (UTF-8)", file.display()),
+        None => Ok(bytes),
+    }
+}
+
+/// What Python writes though JSON does not have it.
+const NOT_JSON: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+
+/// Hands `see` each token outside of texts that Python writes though JSON does not have it.
+fn each_nan(bytes: &[u8], mut see: impl FnMut(Range<usize>, &'static str)) {
+    let (mut at, mut quoted) = (0, false);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if quoted => at += 1,
+            b'"' => quoted = !quoted,
+            // Texts end with their line: one that is cut off does not hide the others.
+            b'\n' => quoted = false,
+            b'N' | b'I' | b'-' if !quoted => {
+                let token = NOT_JSON.iter().find(|token| bytes[at..].starts_with(token.as_bytes()));
+                if let Some(token) = token {
+                    see(at..at + token.len(), token);
+                    at += token.len() - 1;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+}
+
+/// JSON as Python writes it with an empty object, of the same length, for every NaN and infinity: where nobody reads the field
+/// it does no harm, and otherwise it is neither a number nor a text.
+pub(crate) fn without_nan(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let mut plain = Cow::Borrowed(bytes);
+    each_nan(bytes, |place, _| {
+        let token = &mut plain.to_mut()[place];
+        token.fill(b' ');
+        let last = token.len() - 1;
+        (token[0], token[last]) = (b'{', b'}');
+    });
+    plain
+}
+
+/// What is to be said of a fault of the record at `place`: where it has NaN, which was read as an object. Columns are counted
+/// from 1, in bytes.
+pub(crate) fn about_nan(bytes: &[u8], place: Range<usize>) -> String {
+    let mut places = Vec::new();
+    each_nan(&bytes[place.clone()], |token, name| {
+        let at = place.start + token.start;
+        let line = bytes[..at]
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        places.push(format!("{name} at column {}", at - line + 1));
+    });
+    match places.is_empty() {
+        true => String::new(),
+        false => format!(
+            " ({}: not JSON, allowed only in fields that are not read)",
+            places.join(", ")
+        ),
+    }
 }
 
 /// The records of a file's bytes, each made by `content` of its fields; `file` is the name messages use.
@@ -45,12 +111,14 @@ pub(super) fn records(
     content: &dyn Fn(&Object) -> Result<Content, Fault>,
 ) -> Result<Found> {
     let mut reader = Reader {
+        original: bytes,
         file,
         select,
         content,
         splits: BTreeMap::new(),
         found: Found::default(),
     };
+    let bytes = &without_nan(bytes);
     match first(bytes) {
         None => bail!("{}: empty: not one record", file.display()),
         Some(start) if bytes[start] == b'[' => reader.array(bytes, start)?,
@@ -115,14 +183,51 @@ pub(super) fn object(bytes: &[u8]) -> Result<Object, Fault> {
     if bytes.len() > MAX_RECORD {
         return fault("", format!("{} bytes long, longer than {MAX_RECORD}", bytes.len()));
     }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let bytes = &without_nan(bytes);
     match serde_json::from_slice(bytes) {
-        Ok(Value::Object(record)) => Ok(record),
-        Ok(other) => fault("", format!("expected an object, found {}", kind(Some(&other)))),
-        Err(error) => fault("", format!("not JSON: {}", plain(&error))),
+        Ok(Once(record)) => Ok(record),
+        Err(_) if std::str::from_utf8(bytes).is_err() => fault("", "not UTF-8"),
+        Err(error) if !error.is_data() => fault("", format!("not JSON: {}", plain(&error))),
+        Err(error) => match serde_json::from_slice(bytes) {
+            Err(error) => fault("", format!("not JSON: {}", plain(&error))),
+            Ok(Value::Object(_)) => fault("", plain(&error)),
+            Ok(other) => fault("", format!("expected an object, found {}", kind(Some(&other)))),
+        },
+    }
+}
+
+/// An object that has each of its fields once: of two, other readers take one or the other.
+struct Once(Object);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Once, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Once;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Once, A::Error> {
+                let mut fields = Object::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if fields.contains_key(&name) {
+                        return Err(A::Error::custom(format!("the field `{name}` twice")));
+                    }
+                    fields.insert(name, value);
+                }
+                Ok(Once(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
     }
 }
 
 struct Reader<'a> {
+    /// The file's bytes, with what is not JSON.
+    original: &'a [u8],
     file: &'a Path,
     select: &'a Select,
     content: &'a dyn Fn(&Object) -> Result<Content, Fault>,
@@ -184,15 +289,15 @@ impl Reader<'_> {
 
     fn record(&mut self, line: usize, bytes: &[u8], place: Range<usize>) {
         let mut id = None;
-        match self.try_record(line, bytes, place, &mut id) {
-            Ok(Some(record)) => self.found.records.push(record),
+        match self.try_record(line, bytes, place.clone(), &mut id) {
+            Ok(Some(record)) => self.found.add(record),
             Ok(None) => {}
             Err(fault) => self.found.bad.add(BadRecord {
                 file: self.file.to_owned(),
                 line,
                 id,
                 field: fault.field,
-                message: fault.message,
+                message: fault.message + &about_nan(self.original, place),
             }),
         }
     }
@@ -212,10 +317,6 @@ impl Reader<'_> {
             return Ok(None);
         }
         let content = (self.content)(&record)?;
-        if content.images.is_empty() {
-            self.found.text_only += 1;
-            return Ok(None);
-        }
         Ok(Some(Record {
             line,
             id: name.clone().unwrap_or_else(|| format!("line {line}")),

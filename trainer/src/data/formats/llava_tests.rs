@@ -128,7 +128,15 @@ fn every_bad_record_is_named_by_file_line_id_and_field() {
         ),
         (
             good("a").replace("human", "system"),
-            "record `a`: conversations[0].from: unknown speaker `system`",
+            "record `a`: conversations[1].from: turns do not alternate: `gpt` speaks where `human` should",
+        ),
+        (
+            good("a").replace("human", "tool"),
+            "record `a`: conversations[0].from: unknown speaker `tool`",
+        ),
+        (
+            good("a").replace("gpt", "system"),
+            "record `a`: conversations[1].from: only the first turn may be the system's",
         ),
         (
             good("a").replace("human", "gpt"),
@@ -164,11 +172,19 @@ fn every_bad_record_is_named_by_file_line_id_and_field() {
             "record `a`: conversations[0].from: expected `human`, found nothing",
         ),
         (
-            talk(&TALK.replace("},", "},{},")),
-            "record `a`: conversations: 3 entries",
+            talk(&TALK.replace("}]", r#"},{"from":"human","value":"and?"}]"#)),
+            "record `a`: conversations: 3 entries: the last question has no answer",
         ),
         (good("a").replace("\"a\"", "true"), "id: expected text or a number"),
         ("17".into(), "expected an object, found a number"),
+        (
+            good("a").replace("\"image\"", "\"image\":\"b.png\",\"image\""),
+            "the field `image` twice",
+        ),
+        (
+            good("a").replace("\"image\"", "\"images\":[\"b.png\"],\"image\""),
+            "record `a`: image: other than `images` says",
+        ),
         (good("a")[..40].into(), "not JSON: EOF"),
         (
             good("a").replace("cat", &"x".repeat(MAX_RECORD)),
@@ -180,6 +196,120 @@ fn every_bad_record_is_named_by_file_line_id_and_field() {
         let list = load(&format!("{}\n{bad}\n", good("ok"))).unwrap().bad.list();
         let start = format!("  d.jsonl:2: {expected}");
         assert!(list.starts_with(&start), "found {list}\nexpected {start}");
+    }
+}
+
+#[test]
+fn a_system_turn_in_front_is_the_system_text_and_a_greeting_is_passed_over() {
+    let turn = |from: &str, says: &str| format!(r#"{{"from":"{from}","value":"{says}"}}"#);
+    let (system, greeting) = (turn("system", "Be brief."), turn("gpt", "Hello."));
+    let talk = TALK.trim_matches(['[', ']']);
+    for (front, field, expected, passed) in [
+        (vec![], "", None, 0),
+        (vec![&system], "", Some("Be brief."), 0),
+        (vec![&greeting], "", None, 1),
+        (vec![&system, &greeting], "", Some("Be brief."), 1),
+        (vec![&greeting], r#""system":"Be kind.","#, Some("Be kind."), 1),
+        (vec![&system], r#""system":"Be brief.","#, Some("Be brief."), 0),
+    ] {
+        let turns: Vec<&str> = front.iter().map(|turn| turn.as_str()).chain([talk]).collect();
+        let line = format!(
+            r#"{{"id":"g","image":"a.png",{field}"conversations":[{}]}}"#,
+            turns.join(",")
+        );
+        let found = load(&line).unwrap();
+        assert_eq!(found.bad.count, 0, "{line}: {}", found.bad.list());
+        let content = &found.records[0].content;
+        assert_eq!(
+            (content.turns.len(), content.turns[0].answer.as_str()),
+            (1, "a cat"),
+            "{line}"
+        );
+        assert_eq!(content.system.as_deref(), expected, "{line}");
+        let lines: Vec<String> = found.passed_over.lines().collect();
+        assert_eq!(lines.len(), passed, "{line}");
+        assert!(
+            passed == 0 || lines[0].contains("1 first turns that are not the human's: g"),
+            "{lines:?}"
+        );
+    }
+    let other = format!(r#"{{"image":"a.png","system":"Be kind.","conversations":[{system},{talk}]}}"#);
+    assert!(
+        load(&other)
+            .unwrap()
+            .bad
+            .list()
+            .contains("system: other than `conversations[0]`")
+    );
+}
+
+/// What Python's json.dump writes.
+#[test]
+fn nan_is_read_where_nobody_reads_it_and_named_where_somebody_does() {
+    let with = |field: &str| good("a").replacen('{', &format!("{{{field},"), 1);
+    let unread = [
+        "\"score\": NaN",
+        "\"score\": [1, -Infinity, Infinity]",
+        "\"say\": \"NaN \\\" Infinity\"",
+    ];
+    let lines: Vec<String> = unread.iter().map(|field| with(field)).collect();
+    for text in [lines.join("\n"), format!("[{}]", lines.join(",\n "))] {
+        let found = load(&text).unwrap();
+        assert_eq!(
+            (found.records.len(), found.bad.count),
+            (3, 0),
+            "{text}: {}",
+            found.bad.list()
+        );
+        // Records stay where they are in the file, and as they are.
+        let second = found.records[1].bytes.clone().unwrap();
+        assert_eq!(&text[second], lines[1]);
+    }
+    let read = good("a").replace("\"a.png\"", "NaN");
+    let column = read.find("NaN").unwrap() + 1;
+    for (text, line, column) in [
+        (read.clone(), 1, column),
+        (format!("[{},\n  {read}]", good("b")), 2, column + 2),
+    ] {
+        let list = load(&text).unwrap().bad.list();
+        let start =
+            format!("  d.jsonl:{line}: record `a`: image: expected a file name or a list of them, found an object");
+        assert!(list.starts_with(&start), "{list}");
+        assert!(list.contains(&format!("(NaN at column {column}: not JSON")), "{list}");
+    }
+    // A text that does not end hides nothing of the next line.
+    let cut = format!("{{\"id\": \"x\n{}", with("\"score\": NaN"));
+    assert_eq!(load(&cut).unwrap().records.len(), 1);
+}
+
+#[test]
+fn files_that_are_no_utf8_are_said_to_be_so() {
+    let latin = [
+        good("b").as_bytes(),
+        b"\n",
+        &good("a")
+            .into_bytes()
+            .iter()
+            .map(|b| if *b == b'h' { 0xe9 } else { *b })
+            .collect::<Vec<_>>(),
+    ]
+    .concat();
+    let bad = parse(&latin, Path::new("d.jsonl"), &Select::default())
+        .unwrap()
+        .bad
+        .list();
+    assert!(bad.contains("d.jsonl:2: not UTF-8"), "{bad}");
+    let folder = tempfile::tempdir().unwrap();
+    for (bytes, expected) in [
+        (&b"\xff\xfe[\0"[..], "UTF-16 text, no records"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html>", "an HTML page, no records"),
+    ] {
+        let path = folder.path().join("d.json");
+        std::fs::write(&path, bytes).unwrap();
+        let opened = Format::Llava.open(&path, Some(folder.path()), &Select::default(), &Ask::default());
+        let message = opened.map(|_| ()).unwrap_err().to_string();
+        assert!(message.contains("d.json: ") && message.contains(expected), "{message}");
     }
 }
 
@@ -279,6 +409,7 @@ proptest! {
         }
         if let Ok(read) = load(&record.to_string()) {
             prop_assert_eq!(read.records.len() + read.bad.count + read.text_only, 1);
+            let speakers = speakers.strip_prefix(&[1]).filter(|rest| rest.first() == Some(&0)).unwrap_or(&speakers);
             let alternating = speakers.iter().enumerate().all(|(i, s)| i % 2 == *s);
             prop_assert!(read.records.is_empty() || (image && alternating && speakers.len().is_multiple_of(2)));
         } else {

@@ -1,11 +1,12 @@
 //! Messages as TRL has them: `{"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}], "images": […]}`.
 //!
 //! A message's content is text, with a mark `<image>` for each image, or a list of parts `{"type": "text", "text": …}` and
-//! `{"type": "image"}`, which may name its file as `image` or `path`. The first message may be the system's.
+//! `{"type": "image"}`, which may name its file as `image` or `path`. An image goes where its part or mark stands. The first
+//! message may be the system's.
 
 use super::fault::{Fault, fault, kind};
 use super::json::Object;
-use super::talk::{self, Said};
+use super::talk::{self, Place, Said};
 use crate::data::record::{Content, MARK};
 use serde_json::Value;
 
@@ -52,8 +53,13 @@ pub(super) fn conversation<'m>(
     let mut images = talk::images(record)?;
     if images.is_empty() {
         images = named;
+    } else if !named.is_empty() && named != images {
+        return fault(
+            field,
+            "its parts name other images than the record's `images`; leave one of them out",
+        );
     }
-    talk::conversation(field, said, system, images)
+    talk::conversation(field, said, system, images, Place::Mark)
 }
 
 fn role<'m>(message: &'m Value, place: &str) -> Result<&'m str, Fault> {
@@ -88,11 +94,15 @@ fn words(message: &Value, place: &str, named: &mut Vec<String>) -> Result<String
     for (i, part) in parts.iter().enumerate() {
         let place = format!("{field}[{i}]");
         match (part.get("type"), part.get("text")) {
-            (Some(Value::String(kind)), Some(Value::String(text))) if kind == "text" => words += text,
-            (Some(Value::String(kind)), _) if kind == "image" => {
+            (Some(Value::String(one)), Some(Value::String(text))) if one == "text" => words += text,
+            (Some(Value::String(one)), _) if one == "image" => {
                 words += MARK;
                 let name = [part.get("image"), part.get("path")].into_iter().flatten();
-                named.extend(name.filter_map(Value::as_str).take(1).map(String::from));
+                match name.filter(|name| !name.is_null()).next() {
+                    Some(Value::String(name)) => named.push(name.clone()),
+                    None => {}
+                    other => return fault(place + ".image", format!("expected a file name, found {}", kind(other))),
+                }
             }
             (Some(Value::String(other)), text) if other == "text" => {
                 return fault(place + ".text", format!("expected text, found {}", kind(text)));

@@ -14,9 +14,11 @@ mod talk;
 mod webdataset;
 
 use super::bad_records::BadRecord;
+use super::files::ends_in;
 use super::images::ImageSource;
 use super::record::{Content, Found, Record, Select};
-pub(crate) use json::bytes;
+pub(crate) use json::{about_nan, bytes, without_nan};
+pub(crate) use llava::exchanges;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -108,7 +110,14 @@ impl Format {
             _ => {
                 let images = images.context("the images' folder or archive is missing")?;
                 let images = ImageSource::open(images)?;
-                Ok((self.parse(&json::bytes(path)?, path, select, ask)?, images))
+                let mut found = self.parse(&json::bytes(path)?, path, select, ask)?;
+                // One image has one name; a name that leads elsewhere is told when it is read.
+                for name in found.records.iter_mut().flat_map(|record| &mut record.content.images) {
+                    if let Ok(inside) = images.relative(name) {
+                        *name = inside;
+                    }
+                }
+                Ok((found, images))
             }
         }
     }
@@ -131,8 +140,7 @@ impl Format {
 /// Adds what is known of the sample `id`: good, broken, without an image or, where there is no content, of another split.
 fn add(found: &mut Found, file: &Path, id: String, content: Result<Option<Content>, Fault>) {
     match content {
-        Ok(Some(content)) if content.images.is_empty() => found.text_only += 1,
-        Ok(Some(content)) => found.records.push(Record {
+        Ok(Some(content)) => found.add(Record {
             line: 0,
             id,
             bytes: None,
@@ -149,12 +157,12 @@ fn add(found: &mut Found, file: &Path, id: String, content: Result<Option<Conten
     }
 }
 
+/// Endings of images.
+const IMAGES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+
 /// Whether a file is an image, by its name.
 fn is_image(name: &str) -> bool {
-    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
-    ["png", "jpg", "jpeg", "webp"]
-        .iter()
-        .any(|known| ending.eq_ignore_ascii_case(known))
+    IMAGES.iter().any(|ending| ends_in(name, ending))
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use std::path::Path;
 /// # Errors
 /// Those of [`Tables`], and when no row is wanted.
 pub(super) fn records(path: &Path, select: &Select, ask: &Ask) -> Result<(Found, Tables)> {
-    let tables = Tables::open(path)?;
     let (mut found, mut splits) = (Found::default(), BTreeMap::new());
+    let tables = Tables::open(path, &mut found.passed_over)?;
     tables.rows(|texts| {
         let name = texts.name.clone();
         let content = content(texts, select, ask, &mut splits);

@@ -1,6 +1,7 @@
 //! What conversations of all formats have in common: speakers in turn, images at their marks.
 
 use super::fault::{Fault, fault, kind};
+use super::fields::first;
 use super::json::Object;
 use crate::data::record::{Content, MARK, Turn};
 use serde_json::Value;
@@ -15,18 +16,35 @@ pub(super) struct Said {
     pub(super) field: String,
 }
 
+/// Where an image goes whose mark stands in the first question.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In front of the question, as LLaVA has it.
+    Front,
+    /// Where its mark is.
+    Mark,
+}
+
 /// A record's image names: `images`, a list, or `image`, one name or a list; none where neither is there.
 pub(super) fn images(record: &Object) -> Result<Vec<String>, Fault> {
-    let (field, value) = match (record.get("images"), record.get("image")) {
-        (None | Some(Value::Null), other) => ("image", other),
-        (images, _) => ("images", images),
+    let names = match first(record, &["images", "image"]) {
+        Some((field, value)) => names(field, value)?,
+        None => return Ok(Vec::new()),
     };
+    if let (Some(_), Some(("image", other))) = (first(record, &["images"]), first(record, &["image"]))
+        && self::names("image", other)? != names
+    {
+        return fault("image", "other than `images` says; leave one of them out");
+    }
+    Ok(names)
+}
+
+fn names(field: &str, value: &Value) -> Result<Vec<String>, Fault> {
     let names = match value {
-        None | Some(Value::Null) => return Ok(Vec::new()),
-        Some(Value::String(name)) if !name.is_empty() => return Ok(vec![name.clone()]),
-        Some(Value::Array(names)) => names,
+        Value::String(name) if !name.is_empty() => return Ok(vec![name.clone()]),
+        Value::Array(names) => names,
         other => {
-            let found = kind(other);
+            let found = kind(Some(other));
             return fault(field, format!("expected a file name or a list of them, found {found}"));
         }
     };
@@ -52,13 +70,18 @@ pub(super) fn text(record: &Object, field: &str) -> Result<Option<String>, Fault
     }
 }
 
-/// A conversation about `images`, whose questions and answers alternate; `field` is the list they stand in.
+/// A conversation about `images`, whose questions and answers alternate; `field` is the list they stand in. Texts stay as
+/// they are, but for white space around the mark of an image that goes in front.
 pub(super) fn conversation(
     field: &str,
     said: Vec<Said>,
     system: Option<String>,
     images: Vec<String>,
+    place: Place,
 ) -> Result<Content, Fault> {
+    if system.as_ref().is_some_and(|system| system.contains(MARK)) {
+        return fault("system", format!("a system text with the mark `{MARK}` of an image"));
+    }
     if said.is_empty() {
         return fault(field, "empty");
     }
@@ -80,11 +103,11 @@ pub(super) fn conversation(
             }
         }
         turns.push(Turn {
-            question: asked.text.trim().to_string(),
-            answer: told.text.trim().to_string(),
+            question: asked.text.clone(),
+            answer: told.text.clone(),
         });
     }
-    place(field, &mut turns, images.len())?;
+    put_marks(field, &mut turns, images.len(), place)?;
     Ok(Content {
         images,
         system: system.filter(|text| !text.trim().is_empty()),
@@ -94,7 +117,7 @@ pub(super) fn conversation(
 }
 
 /// Brings the marks in order: none where the only image stands in front of the first question, otherwise one for each.
-fn place(field: &str, turns: &mut [Turn], images: usize) -> Result<(), Fault> {
+fn put_marks(field: &str, turns: &mut [Turn], images: usize, place: Place) -> Result<(), Fault> {
     let count = |turn: &Turn| turn.question.matches(MARK).count();
     let marks: usize = turns.iter().map(count).sum();
     let Some(first) = turns.first_mut() else { return Ok(()) };
@@ -102,7 +125,14 @@ fn place(field: &str, turns: &mut [Turn], images: usize) -> Result<(), Fault> {
         (0, 0 | 1) => {}
         (0, _) => first.question = MARK.repeat(images) + &first.question,
         (_, 0) => return fault("image", format!("missing, but the conversation has the mark `{MARK}`")),
-        (1, 1) if count(first) == 1 => first.question = first.question.replace(MARK, "").trim().to_string(),
+        (1, 1) if count(first) == 1 && place == Place::Front => {
+            first.question = first.question.replace(MARK, "").trim().to_string();
+        }
+        (1, 1) => {
+            if let Some(question) = first.question.trim_start().strip_prefix(MARK) {
+                first.question = question.trim_start().to_string();
+            }
+        }
         _ if marks == images => {}
         (_, 1) => return fault(field, format!("{marks} marks `{MARK}` for one image")),
         _ => return fault(field, format!("{marks} marks `{MARK}` for {images} images")),

@@ -67,6 +67,76 @@ fn messages_are_read_as_text_or_parts_with_a_system_first() {
     }
 }
 
+/// Where an image stands is each format's own: LLaVA's goes in front, those of all others where they say.
+#[test]
+fn an_image_goes_where_its_format_says() {
+    let parts = |before: &str, after: &str| {
+        let text = |text: &str| json!({"type": "text", "text": text});
+        json!([text(before), {"type": "image"}, text(after)])
+    };
+    let messages =
+        |content: Value| json!([{"role": "user", "content": content}, {"role": "assistant", "content": "a"}]);
+    let later = json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"},
+        {"role": "user", "content": parts("and ", " ?")}, {"role": "assistant", "content": "a"}]);
+    let llava = json!([{"from": "human", "value": "look at <image> ?"}, {"from": "gpt", "value": "a"}]);
+    for (format, record, expected) in [
+        (
+            Format::Messages,
+            json!({"messages": messages(parts("what is this ? ", ""))}),
+            "what is this ? <image>",
+        ),
+        (
+            Format::Messages,
+            json!({"messages": messages(parts("look at ", " ?"))}),
+            "look at <image> ?",
+        ),
+        (
+            Format::Messages,
+            json!({"messages": messages(parts("", "what ?"))}),
+            "what ?",
+        ),
+        (
+            Format::Messages,
+            json!({"messages": messages(json!("what ?\n<image>"))}),
+            "what ?\n<image>",
+        ),
+        (Format::Messages, json!({"messages": later}), "and <image> ?"),
+        (
+            Format::Completion,
+            json!({"prompt": "look at <image> ?", "completion": "a"}),
+            "look at <image> ?",
+        ),
+        (
+            Format::Completion,
+            json!({"prompt": "<image>\nwhat ?", "completion": "a"}),
+            "what ?",
+        ),
+        (
+            Format::Completion,
+            json!({"prompt": [{"role": "user", "content": parts("see ", "")}], "completion": [{"role": "assistant", "content": "a"}]}),
+            "see <image>",
+        ),
+        (Format::Llava, json!({"conversations": llava}), "look at  ?"),
+    ] {
+        let mut record = record;
+        record["images"] = json!(["a.png"]);
+        let content = one(format, record.clone());
+        assert_eq!(content.turns.last().unwrap().question, expected, "{record}");
+    }
+    let two = json!({"images": ["a.png", "b.png"], "prompt": "compare <image> with <image>", "completion": "c"});
+    assert_eq!(
+        one(Format::Completion, two).turns[0].question,
+        "compare <image> with <image>"
+    );
+    let named = json!([{"type": "image", "image": "b.png"}, {"type": "text", "text": "q"}]);
+    let message = fault(Format::Messages, json!({"image": "a.png", "messages": messages(named)}));
+    assert!(message.contains("messages: its parts name other images"), "{message}");
+    let system = json!([{"role": "system", "content": [{"type": "image"}, {"type": "text", "text": "s"}]},
+        {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]);
+    let message = fault(Format::Messages, json!({"image": "a.png", "messages": system}));
+    assert!(message.contains("system: a system text with the mark"), "{message}");
+}
+
 #[test]
 fn what_is_wrong_with_messages_is_said_with_its_place() {
     let with = |messages: Value| json!({"id": 1, "image": "a.png", "messages": messages});
@@ -132,8 +202,21 @@ fn prompts_and_completions_are_texts_or_messages() {
         "completion": [{"role": "assistant", "content": "a cat"}]});
     for record in [text, talk] {
         let content = one(Format::Completion, record);
-        assert_eq!((content.images.len(), content.turns), (1, turns(&[("what?", "a cat")])));
+        // A completion starts as it is written.
+        let answer = content.turns[0].answer.clone();
+        assert_eq!((content.images.len(), answer.trim_start()), (1, "a cat"));
+        assert_eq!(content.turns, turns(&[("what?", &answer)]));
     }
+    let content = one(
+        Format::Completion,
+        json!({"prompt": "so: ", "completion": " a cat\n", "image": "a.png"}),
+    );
+    assert_eq!(content.turns, turns(&[("so: ", " a cat\n")]));
+    let content = one(
+        Format::Messages,
+        json!({"image": "a.png", "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "  a"}]}),
+    );
+    assert_eq!(content.turns, turns(&[("q", "  a")]));
     for (record, expected) in [
         (
             json!({"image": "a", "completion": "x"}),
@@ -198,6 +281,26 @@ fn coco_is_read_as_published_and_by_lines() {
     ] {
         assert!(list.contains(expected), "{list}");
     }
+    let doubtful = r#"{"images": [{"id": 1, "file_name": "1.jpg", "score": NaN}, {"id": 1, "file_name": "2.jpg"},
+        {"id": 4, "file_name": NaN}], "annotations": [{"image_id": 1.0, "caption": "a"}, {"image_id": 4, "caption": "b"},
+        {"image_id": 9, "caption": "c"}, {"image_id": 4, "caption": -Infinity}]}"#;
+    let found = parse(Format::Coco, doubtful).unwrap();
+    assert_eq!(
+        (found.records.len(), found.records[0].content.turns[0].answer.as_str()),
+        (1, "a")
+    );
+    let list = found.bad.list();
+    for expected in [
+        "record `1`: images[1].id: an image before has it, too",
+        "record `4`: images[2].file_name: expected a file name, found an object (NaN at column 32: not JSON",
+        "annotations[3].caption: expected text, found an object (-Infinity at column",
+    ] {
+        assert!(list.contains(expected), "{list}");
+    }
+    let passed: Vec<String> = found.passed_over.lines().collect();
+    assert_eq!(passed, ["passed over: 1 captions of no image in `images`: image 9: c"]);
+    let nulls = json!({"file": null, "file_name": "a.jpg", "captions": null, "caption": "one"});
+    assert_eq!(one(Format::Coco, nulls).turns, turns(&[("Describe the image.", "one")]));
     let neither = parse(Format::Coco, "{\"annotations\": 5}").unwrap_err().to_string();
     assert!(neither.starts_with("d.jsonl: neither COCO's"), "{neither}");
 }
@@ -237,6 +340,36 @@ fn a_folder_of_classes_says_each_class_in_all_templates() {
         ..Select::default()
     };
     assert_eq!(read(&first).unwrap().0.records.len(), 1);
+    // torchvision follows links, and refuses classes without an image; here they are named.
+    for name in [
+        "elsewhere/y.png",
+        "classes/fox/1.bmp",
+        "classes/Dog/b.png",
+        "classes/dog/1.PNG",
+        "classes/cow/._1.png",
+    ] {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    let classes = root.path().join("classes");
+    std::os::unix::fs::symlink("../elsewhere", classes.join("yak")).unwrap();
+    std::os::unix::fs::symlink("..", classes.join("dog/back")).unwrap();
+    std::os::unix::fs::symlink("nowhere", classes.join("gone")).unwrap();
+    let (found, _) = Format::Folder.open(&classes, None, &Select::default(), &ask).unwrap();
+    let names: Vec<&str> = found.records.iter().map(|record| record.id.as_str()).collect();
+    assert_eq!(names, ["Dog/b.png", "dog/1.PNG", "yak/y.png"]);
+    let passed = found.passed_over.lines().collect::<Vec<_>>().join("\n");
+    for expected in [
+        "2 classes without a png, jpg, jpeg or webp: cow, fox",
+        "1 files in classes that are no png, jpg, jpeg or webp: fox/1.bmp",
+        "case or `_` alone tells apart: Dog and dog",
+        "1 links to a folder they are in: ",
+        "1 links that lead nowhere: ",
+        "1 files whose names begin with a dot: ",
+    ] {
+        assert!(passed.contains(expected), "`{expected}` is not in\n{passed}");
+    }
     let empty = TempDir::new().unwrap();
     let none = Format::Folder
         .open(empty.path(), None, &Select::default(), &ask)
@@ -268,6 +401,7 @@ fn samples_of_a_shard_are_the_files_of_one_name() {
         ("d/1.txt", b"a cat\n"),
         ("d/2.json", talk),
         ("d/2.seg.png", b"p"),
+        ("d/2.PNG", b"p"),
         ("3.png", b"p"),
         ("3.json", br#"{"caption": "three"}"#),
         ("4.txt", b"alone"),
@@ -299,7 +433,7 @@ fn samples_of_a_shard_are_the_files_of_one_name() {
         said,
         [
             ("s.tar/d/1", "s.tar/d/1.jpg", "a cat"),
-            ("s.tar/d/2", "s.tar/d/2.seg.png", "a"),
+            ("s.tar/d/2", "s.tar/d/2.PNG", "a"),
             ("s.tar/3", "s.tar/3.png", "three"),
             ("s.tar/8", "s.tar/8.png", "the first")
         ]
@@ -312,6 +446,153 @@ fn samples_of_a_shard_are_the_files_of_one_name() {
         "`s.tar/7`: not JSON",
     ] {
         assert!(list.contains(expected), "{list}");
+    }
+}
+
+/// Members are fields by the whole of their suffix, in any case; what is passed over is named.
+#[test]
+fn members_of_a_shard_are_looked_up_by_their_whole_names() {
+    let said = |members: &[(&str, &[u8])]| {
+        let found = shard(members).unwrap();
+        let said = found
+            .records
+            .iter()
+            .map(|r| format!("{}={}", r.id, r.content.turns[0].answer));
+        let passed: Vec<String> = found.passed_over.lines().collect();
+        (said.collect::<Vec<_>>().join(";"), found.bad.list(), passed.join("\n"))
+    };
+    for (members, expected, bad, passed) in [
+        (
+            vec![
+                ("1.png", &b"p"[..]),
+                ("1.txt", b"red"),
+                ("1.ocr.txt", b"STOP"),
+                ("1.seg.png", b"s"),
+            ],
+            "s.tar/1=red",
+            "",
+            "1 members `.ocr.txt`, which are not read: s.tar/1.ocr.txt",
+        ),
+        (
+            vec![
+                ("1.png", b"p"),
+                ("1.json", br#"{"caption": "red"}"#),
+                ("1.ocr.json", br#"{"text": "STOP"}"#),
+            ],
+            "s.tar/1=red",
+            "",
+            "members `.ocr.json`",
+        ),
+        (vec![("1.PNG", b"p"), ("1.Txt", b"red")], "s.tar/1=red", "", ""),
+        (
+            vec![
+                ("._1.png", b"m"),
+                ("1.png", b"p"),
+                ("._1.txt", b"m"),
+                ("1.txt", b"red"),
+                (".DS_Store", b""),
+            ],
+            "s.tar/1=red",
+            "",
+            "3 members whose names begin with a dot: s.tar/._1.png",
+        ),
+        (
+            vec![
+                ("1.png", b"p"),
+                ("1.txt", b"red"),
+                ("1.json", br#"{"caption": null, "key": "1"}"#),
+            ],
+            "s.tar/1=red",
+            "",
+            "",
+        ),
+        (
+            vec![
+                ("1.png", b"p"),
+                ("1.txt", b"red\n"),
+                ("1.json", br#"{"caption": "red"}"#),
+            ],
+            "s.tar/1=red",
+            "",
+            "",
+        ),
+        (
+            vec![
+                ("1.png", b"p"),
+                ("1.txt", b"blue"),
+                ("1.json", br#"{"caption": "red"}"#),
+            ],
+            "s.tar/1=red",
+            "",
+            "1 texts `.txt` that say otherwise than their `.json`: s.tar/1",
+        ),
+        (
+            vec![
+                ("1.png", b"p"),
+                ("1.txt", b"caf\xe9"),
+                ("2.png", b"p"),
+                ("2.txt", b"\xef\xbb\xbfvert"),
+            ],
+            "s.tar/2=vert",
+            "`s.tar/1`: txt: not UTF-8",
+            "",
+        ),
+        (
+            vec![
+                ("1.png", b"p"),
+                ("1.txt", b"\xff\xfea\0"),
+                ("2.png", b"p"),
+                ("2.txt", b"\0a\0b"),
+            ],
+            "",
+            "`s.tar/2`: txt: not UTF-8 text: it has NUL characters",
+            "",
+        ),
+        (
+            vec![
+                ("1.png", b"p"),
+                ("1.json", b"\xef\xbb\xbf{\"caption\": \"red\", \"score\": NaN}"),
+            ],
+            "s.tar/1=red",
+            "",
+            "",
+        ),
+        (
+            vec![("1.png", b"p"), ("1.json", b"{\"caption\": NaN}")],
+            "",
+            "caption: expected text, found an object (NaN at column 13",
+            "",
+        ),
+        (
+            vec![("1.png", b"p"), ("1.txt", b"red"), ("1.TXT", b"blue")],
+            "",
+            "`s.tar/1`: txt: two members of this name",
+            "",
+        ),
+        (
+            vec![
+                ("1.png", b"p"),
+                ("1.txt", b"old"),
+                ("2.png", b"p"),
+                ("2.txt", b"two"),
+                ("1.png", b"n"),
+                ("1.txt", b"new"),
+            ],
+            "s.tar/2=two",
+            "`s.tar/1`: image: s.tar/1.png: 2 members of this name",
+            "",
+        ),
+    ] {
+        let (found, listed, named) = said(&members);
+        assert_eq!(found, expected, "{listed}");
+        assert!(
+            listed.contains(bad) && (listed.is_empty() == bad.is_empty()),
+            "{listed}"
+        );
+        assert!(
+            named.contains(passed) && (named.is_empty() == passed.is_empty()),
+            "{named}"
+        );
     }
 }
 
