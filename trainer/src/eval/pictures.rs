@@ -1,16 +1,20 @@
 //! Images of a benchmark, loaded as they are needed.
 
 use crate::data::images::ImageSource;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use model::ImageProcessor;
 use rayon::prelude::*;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// A folder, a zip or tar shards of images.
 #[derive(Debug)]
 pub struct Pictures {
     path: PathBuf,
     source: ImageSource,
+    /// Images by their file names.
+    by_file: OnceLock<HashMap<String, Vec<String>>>,
 }
 
 impl Pictures {
@@ -22,6 +26,7 @@ impl Pictures {
         Ok(Pictures {
             path: path.to_owned(),
             source: ImageSource::open(path)?,
+            by_file: OnceLock::new(),
         })
     }
 
@@ -33,6 +38,37 @@ impl Pictures {
     /// Whether there is an image of this name.
     pub fn has(&self, name: &str) -> bool {
         self.source.has(name)
+    }
+
+    /// The image whose file has this name, in whatever folder; none where there is none.
+    ///
+    /// # Errors
+    /// When the folders cannot be read, or several have one.
+    pub fn find(&self, file: &str) -> Result<Option<String>> {
+        let by_file = match self.by_file.get() {
+            Some(known) => known,
+            None => {
+                let mut found = HashMap::<String, Vec<String>>::new();
+                for name in self.source.names()? {
+                    let file = name.rsplit('/').next().unwrap_or_default().to_string();
+                    found.entry(file).or_default().push(name);
+                }
+                self.by_file.get_or_init(|| found)
+            }
+        };
+        match by_file.get(file).map(Vec::as_slice) {
+            None => Ok(None),
+            Some([one]) => Ok(Some(one.clone())),
+            Some(several) => {
+                let mut several = several.to_vec();
+                several.sort();
+                bail!(
+                    "{}: `{file}` is in several folders: {}",
+                    self.path.display(),
+                    several.join(", ")
+                )
+            }
+        }
     }
 
     /// Images by name at the size of a processor, each (size, size, 3): decoded side by side, and only so many of them are

@@ -2,10 +2,14 @@
 
 pub(crate) use crate::data::formats::bytes;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use crate::data::formats::{about_nan, without_nan};
+use anyhow::{Result, anyhow, bail, ensure};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 /// The longest record in bytes.
@@ -28,10 +32,11 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: Option<usize
 /// A whole JSON document.
 ///
 /// # Errors
-/// Names the line where it is not what `T` expects.
-pub fn document<'b, T: Deserialize<'b>>(bytes: &'b [u8], file: &Path) -> Result<T> {
-    let value = serde_json::from_slice(without_mark(bytes));
-    value.map_err(|error| anyhow!("{}:{}: {}", file.display(), error.line(), plain(&error)))
+/// Names the line, and the field at its top, where it is not what `T` expects.
+pub fn document<T: DeserializeOwned>(bytes: &[u8], file: &Path) -> Result<T> {
+    let plain = &without_nan(without_mark(bytes));
+    let value = serde_json::from_slice(plain);
+    value.map_err(|error| anyhow!("{}:{}: {}", file.display(), error.line(), message(plain, &error)))
 }
 
 /// Whether the file is an array.
@@ -41,10 +46,10 @@ pub fn is_array(bytes: &[u8]) -> bool {
 
 /// Whether the file is one object with a field of this name at its top, rather than an object a line.
 pub fn is_document(bytes: &[u8], field: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Any<'a>(#[serde(borrow)] std::collections::BTreeMap<String, &'a RawValue>);
-    first(bytes) == Some(b'{')
-        && serde_json::from_slice::<Any<'_>>(without_mark(bytes)).is_ok_and(|any| any.0.contains_key(field))
+    first(bytes) == Some(b'{') && {
+        let plain = &without_nan(without_mark(bytes));
+        serde_json::from_slice::<Fields<'_>>(plain).is_ok_and(|fields| fields.0.contains_key(field))
+    }
 }
 
 fn first(bytes: &[u8]) -> Option<u8> {
@@ -59,35 +64,68 @@ fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
+/// The fields of an object, unread.
+#[derive(Deserialize)]
+struct Fields<'a>(#[serde(borrow)] BTreeMap<String, &'a RawValue>);
+
+/// A label that says yes or no: true or false, 1 or 0, or one of these as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label(pub bool);
+
+impl<'de> Deserialize<'de> for Label {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Label, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let text = match &value {
+            Value::String(text) => text.trim().to_lowercase(),
+            other => other.to_string(),
+        };
+        match text.as_str() {
+            "true" | "yes" | "1" | "1.0" => Ok(Label(true)),
+            "false" | "no" | "0" | "0.0" => Ok(Label(false)),
+            _ => Err(D::Error::custom(format!(
+                "expected true or false, yes or no, or 1 or 0, found {value}"
+            ))),
+        }
+    }
+}
+
 fn lines<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: usize) -> Result<Vec<(usize, T)>> {
     let lines = without_mark(bytes).split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let filled = lines.enumerate().filter(|(_, line)| !line.is_empty());
     filled
         .take(limit)
-        .map(|(i, line)| Ok((i + 1, record(line, file, i + 1)?)))
+        .map(|(i, line)| Ok((i + 1, record(line, bytes, file, i + 1)?)))
         .collect()
 }
 
 fn array<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: usize) -> Result<Vec<(usize, T)>> {
-    let text = std::str::from_utf8(without_mark(bytes));
-    let text = text.with_context(|| format!("{}: not UTF-8", file.display()))?;
-    let elements: Vec<&RawValue> = document(text.as_bytes(), file)?;
+    let bytes = without_mark(bytes);
+    let plain = &without_nan(bytes);
+    let elements: Vec<&RawValue> = serde_json::from_slice(plain)
+        .map_err(|error| anyhow!("{}:{}: {}", file.display(), error.line(), message(plain, &error)))?;
     let (mut line, mut counted) = (1, 0);
     let mut records = Vec::new();
     for element in elements.into_iter().take(limit) {
         // The element is a part of the text: where it starts tells its line.
-        let start = element.get().as_ptr() as usize - text.as_ptr() as usize;
-        line += text.as_bytes()[counted..start]
+        let place = place(element.get().as_bytes(), plain);
+        line += plain[counted..place.start]
             .iter()
             .filter(|byte| **byte == b'\n')
             .count();
-        counted = start;
-        records.push((line, record(element.get().as_bytes(), file, line)?));
+        counted = place.start;
+        records.push((line, record(&bytes[place], bytes, file, line)?));
     }
     Ok(records)
 }
 
-fn record<T: DeserializeOwned>(bytes: &[u8], file: &Path, line: usize) -> Result<T> {
+/// Where a part of some bytes lies in them.
+fn place(part: &[u8], whole: &[u8]) -> Range<usize> {
+    let start = part.as_ptr() as usize - whole.as_ptr() as usize;
+    start..start + part.len()
+}
+
+/// The record that these bytes of a file are.
+fn record<T: DeserializeOwned>(bytes: &[u8], whole: &[u8], file: &Path, line: usize) -> Result<T> {
     if bytes.len() > MAX_RECORD {
         bail!(
             "{}:{line}: {} bytes long, longer than {MAX_RECORD}",
@@ -95,11 +133,34 @@ fn record<T: DeserializeOwned>(bytes: &[u8], file: &Path, line: usize) -> Result
             bytes.len()
         );
     }
-    serde_json::from_slice(bytes).map_err(|error| anyhow!("{}:{line}: {}", file.display(), plain(&error)))
+    let plain = &without_nan(bytes);
+    serde_json::from_slice(plain).map_err(|error| {
+        let nan = about_nan(whole, place(bytes, whole));
+        anyhow!("{}:{line}: {}{nan}", file.display(), message(plain, &error))
+    })
 }
 
-/// serde_json's message without its own line and column.
-fn plain(error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    message.split(" at line ").next().unwrap_or_default().to_string()
+/// serde_json's message without its own line and column, behind the field at the top that it is about.
+fn message(bytes: &[u8], error: &serde_json::Error) -> String {
+    if std::str::from_utf8(bytes).is_err() {
+        return "not UTF-8".into();
+    }
+    let text = error.to_string();
+    let text = text.split(" at line ").next().unwrap_or_default();
+    match field(bytes, error).filter(|_| error.is_data() && !text.starts_with("missing field")) {
+        Some(field) => format!("{field}: {text}"),
+        None => text.into(),
+    }
+}
+
+/// The field at an object's top whose value an error is about.
+fn field(bytes: &[u8], error: &serde_json::Error) -> Option<String> {
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let at = lines.take(error.line() - 1).map(<[u8]>::len).sum::<usize>() + error.column();
+    let Fields(fields) = serde_json::from_slice(bytes).ok()?;
+    let about = |value: &RawValue| {
+        let Range { start, end } = place(value.get().as_bytes(), bytes);
+        (start..=end).contains(&at)
+    };
+    fields.into_iter().find(|(_, value)| about(value)).map(|(name, _)| name)
 }

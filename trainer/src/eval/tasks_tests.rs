@@ -86,6 +86,80 @@ fn every_format_is_understood() {
     assert_eq!(chair.items()[0].expected, "dog");
 }
 
+/// What Python and tables write for answers and labels, and turns as for training.
+#[test]
+fn answers_and_labels_are_read_however_they_are_written() {
+    let expected = |name: Name, text: &str| -> Vec<String> {
+        let task = read(name, "x.json", text).unwrap();
+        task.items().iter().map(|item| item.expected.clone()).collect()
+    };
+    let vqa = r#"[{"image": "a.jpg", "question": "q", "answer": 2, "score": NaN},
+        {"image": "a.jpg", "question": "q", "answers": [2.5, true, {"answer": 7}, {"answer": "x"}]}]"#;
+    assert_eq!(expected(Name::Vqa, vqa), ["2", "2.5 | true | 7 | x"]);
+    for (label, yes) in [
+        ("true", true),
+        ("1.0", true),
+        ("\"True\"", true),
+        ("\"1\"", true),
+        ("false", false),
+        ("0", false),
+    ] {
+        assert_eq!(
+            expected(Name::Vsr, &VSR.replace(": 1", &format!(": {label}"))),
+            [yes.to_string()]
+        );
+        let pope = POPE.replace("\"yes\"", label);
+        assert_eq!(expected(Name::Pope, &pope)[0], if yes { "yes" } else { "no" });
+    }
+    let talk =
+        r#"{"image": "a.jpg", "conversations": [{"from": "system", "value": "s"}, {"from": "gpt", "value": "hi"},
+        {"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "a cat"}]}"#
+            .replace('\n', "");
+    for name in [Name::Vqa, Name::Caption] {
+        let task = read(name, "x.json", &talk).unwrap();
+        let item = &task.items()[0];
+        assert_eq!(
+            (item.question.as_str(), item.expected.as_str()),
+            ("What?", "a cat"),
+            "{name:?}"
+        );
+    }
+}
+
+#[test]
+fn pictures_may_lie_in_any_folder_if_only_one_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    for order in 0..6 {
+        let sub = folder.path().join(format!("deep/{}", order % 2));
+        std::fs::create_dir_all(&sub).unwrap();
+        std::fs::write(sub.join(format!("dev-12-0-{order}.png")), "").unwrap();
+    }
+    std::fs::write(folder.path().join("deep/COCO_val2014_000000000042.jpg"), "").unwrap();
+    for (file, text) in [("dev.json", NLVR), ("q.json", QUESTIONS), ("a.json", ANNOTATIONS)] {
+        std::fs::write(folder.path().join(file), text).unwrap();
+    }
+    let read = |name: Name, files: &[&str]| {
+        let data = files.iter().map(|file| folder.path().join(file)).collect();
+        let source = Source {
+            data,
+            ..Source::default()
+        };
+        open(name, &source, &Pictures::open(folder.path())?)
+    };
+    assert_eq!(
+        read(Name::Nlvr, &["dev.json"]).unwrap().items()[3].image,
+        "deep/1/dev-12-0-3.png"
+    );
+    let vqa = read(Name::Vqa, &["q.json", "a.json"]).unwrap();
+    assert_eq!(vqa.items()[0].image, "deep/COCO_val2014_000000000042.jpg");
+    std::fs::write(folder.path().join("deep/dev-12-0-0.png"), "").unwrap();
+    let message = format!("{:#}", read(Name::Nlvr, &["dev.json"]).err().unwrap());
+    assert!(
+        message.contains("in several folders: deep/0/dev-12-0-0.png, deep/dev-12-0-0.png"),
+        "{message}"
+    );
+}
+
 #[test]
 fn vqas_pair_comes_in_any_order_and_images_have_cocos_names() {
     let images = ["COCO_val2014_000000000042.jpg"];
@@ -133,20 +207,49 @@ fn what_is_wrong_is_named_by_file_line_and_field() {
         (
             Name::Pope,
             &POPE.replace("No", "maybe"),
-            "x.json:2: label: expected `yes` or `no`, found `maybe`",
+            "x.json:2: label: expected true or false, yes or no, or 1 or 0, found \"maybe\"",
         ),
         (Name::Pope, &POPE.replace("a.jpg", "c.jpg"), "no image `c.jpg`"),
         (
             Name::Vsr,
             &VSR.replace(": 1", ": 2"),
-            "x.json:1: label: expected 0 or 1, found 2",
+            "x.json:1: label: expected true or false, yes or no, or 1 or 0, found 2",
         ),
-        (Name::Vsr, &VSR.replace(": 1", ": \"1\""), "invalid type: string"),
+        (
+            Name::Vsr,
+            &VSR.replace("\"under\"", "[3]"),
+            "x.json:1: relation: invalid type: sequence",
+        ),
+        (
+            Name::Vsr,
+            &VSR.replace(": 1", ": NaN"),
+            "or 1 or 0, found {} (NaN at column 71: not JSON",
+        ),
+        (
+            Name::Pope,
+            &POPE.replace("\"a.jpg\"", "NaN"),
+            "x.json:1: image: invalid type: map, expected a string (NaN at column 29: not JSON",
+        ),
+        (
+            Name::Vqa,
+            &VQA.replace("\"2\", ", "[2], "),
+            "x.json:1: answers: expected text, a number, true or false",
+        ),
+        (
+            Name::Vqa,
+            "{\"image\": \"a.jpg\", \"question\": 5, \"answer\": \"x\"}",
+            "x.json:1: question: invalid type: integer `5`",
+        ),
+        (
+            Name::Vqa,
+            "{\"image\": \"a.jpg\", \"conversations\": [{\"from\": \"gpt\", \"value\": \"x\"}]}",
+            "x.json:1: conversations[0].from: turns do not alternate",
+        ),
         (Name::Nlvr, NLVR, "x.json:1: "),
         (
             Name::Nlvr,
             &NLVR.replace("true", "perhaps"),
-            "label: expected `true` or `false`, found `perhaps`",
+            "x.json:1: label: expected true or false, yes or no, or 1 or 0, found \"perhaps\"",
         ),
         (
             Name::Vqa,
@@ -175,7 +278,7 @@ fn what_is_wrong_is_named_by_file_line_and_field() {
         (
             Name::Matching,
             "{\"image\": \"a.jpg\", \"caption\": \"x\", \"label\": 7}",
-            "x.json:1: label: expected 0 or 1",
+            "x.json:1: label: expected true or false, yes or no, or 1 or 0, found 7",
         ),
         (
             Name::Matching,
@@ -213,6 +316,7 @@ fn splits_come_from_the_names_of_files() {
         ("coco_pope_popular.json", POPE),
         ("coco_pope_random.json", POPE),
         ("notes.json", POPE),
+        ("._coco_pope_random.json", "no JSON"),
     ];
     let folder = tempfile::tempdir().unwrap();
     files

@@ -3,9 +3,12 @@
 //! is the caption.
 
 use super::Source;
+use crate::data::formats::exchanges;
+use crate::data::passed_over::PassedOver;
 use crate::eval::records;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
@@ -29,26 +32,12 @@ struct Line {
     captions: Vec<String>,
     caption: Option<String>,
     objects: Option<Vec<Object>>,
-    #[serde(default)]
-    conversations: Vec<Turn>,
+    conversations: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct Object {
     category: String,
-}
-
-/// What one side says in LLaVA's conversations.
-#[derive(Deserialize)]
-pub(super) struct Turn {
-    value: String,
-}
-
-impl Turn {
-    /// What is said, without the mark of an image.
-    pub(super) fn text(self) -> String {
-        self.value.replace("<image>", "").trim().to_string()
-    }
 }
 
 /// COCO's captions, or its instances.
@@ -86,6 +75,15 @@ pub(super) fn read(source: &Source) -> Result<Vec<Captioned>> {
         all.extend(parse(&records::bytes(file)?, file)?);
     }
     let mut merged = merge(all);
+    let mut passed = PassedOver::default();
+    for image in &mut merged {
+        let before = image.captions.len();
+        image.captions.retain(|caption| !caption.trim().is_empty());
+        (image.captions.len()..before).for_each(|_| passed.add("captions that say nothing", &image.image));
+    }
+    for line in passed.lines() {
+        say_aside!("{line}");
+    }
     merged.truncate(source.limit.unwrap_or(usize::MAX));
     Ok(merged)
 }
@@ -104,10 +102,12 @@ pub(super) fn parse(bytes: &[u8], file: &Path) -> Result<Vec<Captioned>> {
 
 fn captioned(line: Line, file: &Path, number: usize) -> Result<Captioned> {
     let mut captions: Vec<String> = line.captions.into_iter().chain(line.caption).collect();
-    let mut turns = line.conversations.into_iter().map(Turn::text);
-    let question = turns.next();
-    captions.extend(turns.next().filter(|_| captions.is_empty()));
-    captions.retain(|caption| !caption.trim().is_empty());
+    let talk = line.conversations.map(|talk| exchanges(&line.image, talk));
+    let talk = talk
+        .transpose()
+        .with_context(|| format!("{}:{number}", file.display()))?;
+    let (question, answer) = talk.and_then(|talk| talk.into_iter().next()).unzip();
+    captions.extend(answer.filter(|_| captions.is_empty()));
     if captions.is_empty() && line.objects.is_none() {
         bail!(
             "{}:{number}: no caption: expected `captions`, `caption` or `conversations`",

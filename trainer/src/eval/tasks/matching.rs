@@ -4,7 +4,7 @@
 use super::captioned;
 use super::{Found, Item, Setup, Source, Task, View, by_image, score};
 use crate::eval::metrics::yes_no;
-use crate::eval::records;
+use crate::eval::records::{self, Label};
 use anyhow::{Result, ensure};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -16,7 +16,7 @@ struct Pair {
     #[serde(alias = "file", alias = "file_name")]
     image: String,
     caption: String,
-    label: u64,
+    label: Label,
 }
 
 /// What shows that the lines have labels.
@@ -43,18 +43,9 @@ impl Matching {
     }
 
     fn labelled(bytes: &[u8], file: &Path, limit: Option<usize>) -> Result<Matching> {
-        let item = |(line, pair): (usize, Pair)| {
-            let label = pair.label;
-            ensure!(
-                label < 2,
-                "{}:{line}: label: expected 0 or 1, found {label}",
-                file.display()
-            );
-            Ok(item(&pair.image, pair.caption, label == 1))
-        };
-        let pairs = records::parse(bytes, file, limit)?;
-        let items = pairs.into_iter().map(item).collect::<Result<_>>()?;
-        Ok(Matching { items })
+        let pairs = records::parse::<Pair>(bytes, file, limit)?.into_iter();
+        let items = pairs.map(|(_, pair)| item(&pair.image, pair.caption, pair.label.0));
+        Ok(Matching { items: items.collect() })
     }
 
     /// The first caption of each image, with its own image and with one drawn from the others.

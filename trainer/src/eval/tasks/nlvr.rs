@@ -1,13 +1,13 @@
 //! NLVR (Suhr et al. 2017): is a sentence true of a picture of three boxes? An example a line,
 //! `{"sentence": "…", "label": "true", "identifier": "1572-0", "directory": "2", …}`, whose boxes stand in six orders, one
-//! picture each: `dev-1572-0-0.png` to `dev-1572-0-5.png` for the example above in `dev.json`.
+//! picture each: `dev-1572-0-0.png` to `dev-1572-0-5.png` for the example above in `dev.json`, in whatever folder.
 
 use super::vsr::{ANSWER, PROMPT, neither, statement_scores};
 use super::{Found, Item, Setup, Source, Task, View, only};
 use crate::eval::metrics::nlvr::{Answered, measures};
 use crate::eval::pictures::Pictures;
-use crate::eval::records;
-use anyhow::{Context, Result, ensure};
+use crate::eval::records::{self, Label};
+use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ const ORDERS: usize = 6;
 #[derive(Deserialize)]
 struct Example {
     sentence: String,
-    label: String,
+    label: Label,
     identifier: String,
     #[serde(default)]
     directory: Option<String>,
@@ -44,8 +44,11 @@ impl Nlvr {
                 format!("{directory}/{plain}"),
                 format!("images/{directory}/{plain}"),
             ];
-            let found = names.into_iter().find(|name| pictures.has(name));
-            found.with_context(|| format!("{}: no image `{plain}`", pictures.path().display()))
+            let found = match names.into_iter().find(|name| pictures.has(name)) {
+                None => pictures.find(&plain)?,
+                usual => usual,
+            };
+            found.with_context(|| format!("{}: no image `{plain}` in any folder", pictures.path().display()))
         };
         Nlvr::read(&records::bytes(file)?, file, source, &name)
     }
@@ -60,13 +63,7 @@ impl Nlvr {
         let mut numbers = HashMap::new();
         let (mut items, mut sentences) = (Vec::new(), Vec::new());
         for (line, example) in records::parse::<Example>(bytes, file, source.limit)? {
-            let expected = example.label.trim().to_lowercase();
-            ensure!(
-                ["true", "false"].contains(&expected.as_str()),
-                "{}:{line}: label: expected `true` or `false`, found `{}`",
-                file.display(),
-                example.label
-            );
+            let expected = example.label.0.to_string();
             // "1572-0" is the first picture of sentence 1572.
             let sentence = example.identifier.split('-').next().unwrap_or_default().to_string();
             let next = numbers.len();

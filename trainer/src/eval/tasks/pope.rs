@@ -2,9 +2,11 @@
 //! `{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text": "Is there a snowboard in the image?", "label": "yes"}`.
 
 use super::{Found, Item, Setup, Source, Task, View, by_image, score};
+use crate::data::files::{Entry, ends_in, entries};
+use crate::data::passed_over::PassedOver;
 use crate::eval::metrics::{Measure, yes_no};
-use crate::eval::records;
-use anyhow::{Context, Result, bail, ensure};
+use crate::eval::records::{self, Label};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +19,7 @@ const ANSWER: usize = 16;
 struct Line {
     image: String,
     text: String,
-    label: String,
+    label: Label,
 }
 
 pub(super) struct Pope {
@@ -33,26 +35,24 @@ impl Pope {
             items: Vec::new(),
             splits: Vec::new(),
         };
-        for file in files(&source.data)? {
-            pope.read(&records::bytes(&file)?, &file, source.limit, &prompt)?;
+        let files = files(&source.data)?;
+        for file in &files {
+            // Two files of one split are no one set.
+            let alike = files.iter().filter(|other| split(other) == split(file)).count();
+            let name = if alike > 1 { stem(file) } else { split(file) };
+            pope.read(&records::bytes(file)?, file, &name, source.limit, &prompt)?;
         }
         Ok(pope)
     }
 
-    fn read(&mut self, bytes: &[u8], file: &Path, limit: Option<usize>, prompt: &str) -> Result<()> {
-        for (line, Line { image, text, label }) in records::parse(bytes, file, limit)? {
-            let expected = label.trim().to_lowercase();
-            ensure!(
-                ["yes", "no"].contains(&expected.as_str()),
-                "{}:{line}: label: expected `yes` or `no`, found `{label}`",
-                file.display()
-            );
+    fn read(&mut self, bytes: &[u8], file: &Path, split: &str, limit: Option<usize>, prompt: &str) -> Result<()> {
+        for (_, Line { image, text, label }) in records::parse(bytes, file, limit)? {
             self.items.push(Item {
                 image,
                 question: prompt.replace("{}", &text),
-                expected,
+                expected: if label.0 { "yes" } else { "no" }.into(),
             });
-            self.splits.push(split(file));
+            self.splits.push(split.into());
         }
         Ok(())
     }
@@ -66,16 +66,18 @@ fn files(data: &[PathBuf]) -> Result<Vec<PathBuf>> {
             files.push(path.clone());
             continue;
         }
-        let entries = std::fs::read_dir(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-        let names = entries
-            .map(|entry| Ok(entry?.path()))
-            .collect::<Result<Vec<PathBuf>>>()?;
-        let json = |file: &PathBuf| file.extension().is_some_and(|ext| ext == "json" || ext == "jsonl");
-        let mut found: Vec<PathBuf> = names
-            .into_iter()
-            .filter(json)
-            .filter(|f| named_split(f).is_some())
-            .collect();
+        let mut passed = PassedOver::default();
+        let mut found = Vec::new();
+        for Entry { name, .. } in entries(path, &mut passed)? {
+            let file = path.join(&name);
+            match (ends_in(&name, "json") || ends_in(&name, "jsonl")) && named_split(&file).is_some() {
+                true => found.push(file),
+                false => passed.add("files not named after a split", name),
+            }
+        }
+        for line in passed.lines() {
+            say_aside!("{}: {line}", path.display());
+        }
         if found.is_empty() {
             bail!(
                 "{}: no .json named after a split: {}",
@@ -95,11 +97,12 @@ fn named_split(file: &Path) -> Option<&'static str> {
 }
 
 fn split(file: &Path) -> String {
-    let stem = || {
-        file.file_stem()
-            .map_or(String::new(), |stem| stem.to_string_lossy().into_owned())
-    };
-    named_split(file).map_or_else(stem, String::from)
+    named_split(file).map_or_else(|| stem(file), String::from)
+}
+
+fn stem(file: &Path) -> String {
+    let stem = file.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
 }
 
 impl Task for Pope {

@@ -1,13 +1,14 @@
 //! Questions with short answers: lines `{"image": "a.jpg", "question": "…", "answer": "…"}`, with `"answers": [...]` where
 //! several people answered, LLaVA's conversations, or VQA's pair of files (Antol et al. 2015), questions and annotations.
 
-use super::captioned::Turn;
 use super::{Found, Item, Setup, Source, Task, View, by_image, majority, score};
+use crate::data::formats::exchanges;
 use crate::eval::metrics::{Measure, vqa};
 use crate::eval::pictures::Pictures;
 use crate::eval::records;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
@@ -18,16 +19,25 @@ const PEOPLE: usize = 10;
 
 /// One person's answer, by itself or as VQA has it.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected text, a number, true or false, or an object with such an `answer`"
+)]
 enum Said {
     Text(String),
-    Entry { answer: String },
+    Number(serde_json::Number),
+    Truth(bool),
+    Entry { answer: Box<Said> },
 }
 
 impl Said {
     fn text(self) -> String {
-        let (Said::Text(text) | Said::Entry { answer: text }) = self;
-        text
+        match self {
+            Said::Text(text) => text,
+            Said::Number(number) => number.to_string(),
+            Said::Truth(truth) => truth.to_string(),
+            Said::Entry { answer } => answer.text(),
+        }
     }
 }
 
@@ -35,30 +45,31 @@ impl Said {
 struct Line {
     image: String,
     question: Option<String>,
-    answer: Option<String>,
+    answer: Option<Said>,
     #[serde(default)]
     answers: Vec<Said>,
     answer_type: Option<String>,
-    #[serde(default)]
-    conversations: Vec<Turn>,
+    conversations: Option<Value>,
 }
 
 impl Line {
-    /// Questions, each with what people answered; None where one is not answered, or there is none.
-    fn asked(self) -> Option<Vec<(String, Vec<String>)>> {
-        let mut turns = self.conversations.into_iter().map(Turn::text);
-        let mut asked = Vec::new();
-        while let Some(question) = turns.next() {
-            asked.push((question, vec![turns.next()?]));
-        }
+    /// Questions, each with what people answered.
+    fn asked(self) -> Result<Vec<(String, Vec<String>)>> {
+        let talk = self
+            .conversations
+            .map(|talk| exchanges(&self.image, talk))
+            .transpose()?;
+        let talk = talk.unwrap_or_default().into_iter();
+        let mut asked: Vec<_> = talk.map(|(question, answer)| (question, vec![answer])).collect();
         let mut people: Vec<String> = self.answers.into_iter().map(Said::text).collect();
-        people.extend(self.answer.filter(|_| people.is_empty()));
-        match self.question {
-            Some(_) if people.is_empty() => return None,
-            Some(question) => asked.push((question, people)),
-            None => {}
-        }
-        Some(asked).filter(|asked| !asked.is_empty())
+        people.extend(self.answer.filter(|_| people.is_empty()).map(Said::text));
+        let answered = self.question.is_none() || !people.is_empty();
+        asked.extend(self.question.map(|question| (question, people)));
+        ensure!(
+            answered && !asked.is_empty(),
+            "expected `question` with `answer` or `answers`, or `conversations` in pairs"
+        );
+        Ok(asked)
     }
 }
 
@@ -124,10 +135,9 @@ impl Vqa {
         let mut vqa = Vqa::default();
         for (line, record) in records::parse::<Line>(bytes, file, source.limit)? {
             let (image, kind) = (record.image.clone(), record.answer_type.clone());
-            let asked = record.asked().with_context(|| {
-                let expected = "expected `question` with `answer` or `answers`, or `conversations` in pairs";
-                format!("{}:{line}: {expected}", file.display())
-            })?;
+            let asked = record
+                .asked()
+                .map_err(|error| anyhow!("{}:{line}: {error}", file.display()))?;
             for (question, people) in asked {
                 vqa.push(image.clone(), prompt.replace("{}", &question), people, kind.clone());
             }
@@ -190,7 +200,12 @@ impl Vqa {
 /// COCO's name of an image: with its set in front until 2014, the number alone from 2017 on.
 fn name(pictures: &Pictures, subtype: &str, id: u64) -> Result<String> {
     let names = [format!("COCO_{subtype}_{id:012}.jpg"), format!("{id:012}.jpg")];
-    let found = names.iter().find(|name| pictures.has(name)).cloned();
+    let mut found = names.iter().find(|name| pictures.has(name)).cloned();
+    for name in &names {
+        if found.is_none() {
+            found = pictures.find(name)?;
+        }
+    }
     found.with_context(|| format!("{}: neither {}", pictures.path().display(), names.join(" nor ")))
 }
 

@@ -4,8 +4,8 @@
 use super::{Found, Item, Setup, Source, Task, View, by_image, majority, only, score};
 use crate::eval::metrics::Measure;
 use crate::eval::metrics::yes_no::says_true;
-use crate::eval::records;
-use anyhow::{Result, ensure};
+use crate::eval::records::{self, Label};
+use anyhow::Result;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub(super) const ANSWER: usize = 16;
 struct Line {
     image: String,
     caption: String,
-    label: u64,
+    label: Label,
     relation: Option<String>,
 }
 
@@ -37,17 +37,11 @@ impl Vsr {
     fn read(bytes: &[u8], file: &Path, source: &Source) -> Result<Vsr> {
         let prompt = source.prompt(PROMPT)?;
         let (mut items, mut relations) = (Vec::new(), Vec::new());
-        for (line, record) in records::parse::<Line>(bytes, file, source.limit)? {
-            let label = record.label;
-            ensure!(
-                label < 2,
-                "{}:{line}: label: expected 0 or 1, found {label}",
-                file.display()
-            );
+        for (_, record) in records::parse::<Line>(bytes, file, source.limit)? {
             items.push(Item {
                 image: record.image,
                 question: prompt.replace("{}", &record.caption),
-                expected: (label == 1).to_string(),
+                expected: record.label.0.to_string(),
             });
             relations.push(record.relation.unwrap_or_default());
         }

@@ -31,6 +31,9 @@ impl Zeroshot {
             );
         }
         let (found, _) = Format::Folder.open(root, None, &Select::default(), &Ask::default())?;
+        for line in found.passed_over.lines() {
+            say_aside!("{}: {line}", root.display());
+        }
         let mut task = Zeroshot {
             items: Vec::new(),
             classes: Vec::new(),
