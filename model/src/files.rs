@@ -1,6 +1,7 @@
 //! Files that are whole or absent, and no longer than expected.
 
 use crate::error::at;
+use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::Result;
 use std::path::Path;
@@ -39,6 +40,37 @@ pub(crate) fn read_up_to(path: &Path, most: u64) -> crate::error::Result<Vec<u8>
     }
     std::fs::read(path).map_err(at(path))
 }
+
+/// JSON as Python's `json` writes and reads it: `NaN` and infinities, which the format does not have, become texts, so that
+/// they do no harm in a field nobody reads, and are named where one is read as a number.
+///
+/// # Errors
+/// Names the file.
+pub(crate) fn parse_json<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> crate::error::Result<T> {
+    serde_json::from_slice(bytes)
+        .or_else(|error| serde_json::from_slice(&quote_constants(bytes)).map_err(|_| error))
+        .map_err(at(path))
+}
+
+/// Puts quotes around Python's constants that are outside texts.
+fn quote_constants(bytes: &[u8]) -> Vec<u8> {
+    let constants: [&[u8]; 3] = [b"NaN", b"-Infinity", b"Infinity"];
+    let mut quoted = Vec::with_capacity(bytes.len());
+    let (mut rest, mut inside) = (bytes, false);
+    while let Some(&byte) = rest.first() {
+        let constant = constants.iter().find(|constant| !inside && rest.starts_with(constant));
+        let taken = match constant {
+            Some(constant) => constant.len(),
+            // An escaped quote ends no text.
+            None if inside && byte == b'\\' => 2.min(rest.len()),
+            None => 1,
+        };
+        let quote = constant.map(|_| b'"');
+        quoted.extend(quote.into_iter().chain(rest[..taken].iter().copied()).chain(quote));
+        inside ^= byte == b'"';
+        rest = &rest[taken..];
+    }
+    quoted
 
 /// What a file is that was taken for another, by how it starts; none where that is not known.
 pub fn file_kind(start: &[u8]) -> Option<&'static str> {

@@ -45,7 +45,10 @@ pub(super) fn read(fields: Fields, kind: &str) -> Result<(DecoderConfig, usize)>
     let layers = fields.or("num_hidden_layers", 32)?;
     let bias = kind != "qwen2" && fields.or("attention_bias", false)?;
     let (rope_theta, rope_scaling) = rope(&fields)?;
-    let (sliding_window, full_attention_layers) = window(&fields, kind, layers)?;
+    let (sliding_window, full_attention_layers) = window(&fields, kind)?;
+    check_layer_types(&fields, layers, |i| {
+        sliding_window.is_some() && i >= full_attention_layers
+    })?;
     fields.only("attention_dropout", 0.0)?;
     let config = DecoderConfig {
         hidden_size: fields.or("hidden_size", 4096)?,
@@ -82,6 +85,12 @@ fn rope(fields: &Fields) -> Result<(f64, Option<RopeScaling>)> {
     let new = fields.table("rope_parameters")?;
     let old = fields.table("rope_scaling")?;
     let theta = new.or("rope_theta", fields.or("rope_theta", 10_000.0)?)?;
+    if !old.is_empty() && !new.is_empty() {
+        return fields.bad(
+            "rope_parameters",
+            "and `rope_scaling` are both there, and only one can count; keep one",
+        );
+    }
     let table = if old.is_empty() { new } else { old };
     let kind = table.optional::<String>("type")?;
     let kind = table
@@ -111,7 +120,7 @@ fn rope(fields: &Fields) -> Result<(f64, Option<RopeScaling>)> {
 }
 
 /// The sliding window, and how many blocks at the start do without.
-fn window(fields: &Fields, kind: &str, layers: usize) -> Result<(Option<usize>, usize)> {
+fn window(fields: &Fields, kind: &str) -> Result<(Option<usize>, usize)> {
     match kind {
         "mistral" => {
             let default = (!fields.has("sliding_window")).then_some(4096);
@@ -121,20 +130,30 @@ fn window(fields: &Fields, kind: &str, layers: usize) -> Result<(Option<usize>, 
             let used = fields.or("use_sliding_window", false)?;
             let size = fields.or("sliding_window", 4096)?;
             let full = fields.or("max_window_layers", 28)?;
-            let types: Option<Vec<String>> = fields.optional("layer_types")?;
-            let expected = |i: usize| match used && i >= full {
-                true => "sliding_attention",
-                false => "full_attention",
-            };
-            if types.is_some_and(|types| types.len() != layers || (0..layers).any(|i| types[i] != expected(i))) {
-                return fields.bad(
-                    "layer_types",
-                    "does not follow from use_sliding_window and max_window_layers",
-                );
-            }
             Ok((used.then_some(size), full))
         }
         _ => Ok((None, 0)),
+    }
+}
+
+/// Newer files say of every block what the older fields say of all; they have to agree.
+fn check_layer_types(fields: &Fields, layers: usize, slides: impl Fn(usize) -> bool) -> Result<()> {
+    let Some(types) = fields.optional::<Vec<String>>("layer_types")? else {
+        return Ok(());
+    };
+    let expected = |i: usize| {
+        if slides(i) {
+            "sliding_attention"
+        } else {
+            "full_attention"
+        }
+    };
+    match types.len() == layers && (0..layers).all(|i| types[i] == expected(i)) {
+        true => Ok(()),
+        false => fields.bad(
+            "layer_types",
+            "does not follow from num_hidden_layers, use_sliding_window, sliding_window and max_window_layers",
+        ),
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) fn dual(fields: Fields, kind: DualKind) -> Result<DualConfig> {
         DualKind::Clip => fields.or("projection_dim", 512)?,
         DualKind::Siglip => own,
     };
-    fields.ignore(&["logit_scale_init_value"]);
+    fields.ignore(&["logit_scale_init_value", "tie_word_embeddings"]);
     fields.finish()?;
     Ok(DualConfig {
         kind,
@@ -29,8 +29,8 @@ pub(super) fn vision(fields: Fields, kind: DualKind, head: bool) -> Result<Visio
     fields.only("num_channels", 3)?;
     fields.only("attention_dropout", 0.0)?;
     fields.only("dropout", 0.0)?;
-    // The width of a projection that belongs to the dual encoder.
-    fields.ignore(&["projection_dim"]);
+    // The width of a projection that belongs to the dual encoder; images have no vocabulary, and nothing to tie to it.
+    fields.ignore(&["projection_dim", "tie_word_embeddings", "vocab_size"]);
     if !clip && fields.or("vision_use_head", true)? != head {
         return fields.bad("vision_use_head", format!("must be {head} in such a model"));
     }
@@ -57,6 +57,7 @@ pub(super) fn blip2_vision(fields: Fields) -> Result<VisionConfig> {
     fields.only("num_channels", 3)?;
     fields.only("attention_dropout", 0.0)?;
     fields.only("qkv_bias", true)?;
+    fields.ignore(&["projection_dim", "tie_word_embeddings"]);
     let config = VisionConfig {
         class_token: true,
         patch_bias: true,
@@ -88,6 +89,7 @@ fn text(fields: Fields, kind: DualKind) -> Result<(TextConfig, usize)> {
     let clip = kind == DualKind::Clip;
     fields.only("attention_dropout", 0.0)?;
     fields.only("dropout", 0.0)?;
+    fields.ignore(&["tie_word_embeddings"]);
     let either = |a: usize, b: usize| if clip { a } else { b };
     let hidden_size = fields.or("hidden_size", either(512, 768))?;
     let projection = match kind {

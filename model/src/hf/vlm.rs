@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 /// `LlavaForConditionalGeneration`.
 pub(super) fn llava(fields: Fields) -> Result<VlmConfig> {
-    let table = fields.table("vision_config")?;
+    let table = fields.table_or("vision_config", clip_large)?;
     let kind = match table.or("model_type", "clip_vision_model".to_string())?.as_str() {
         "clip_vision_model" => DualKind::Clip,
         "siglip_vision_model" => DualKind::Siglip,
@@ -38,7 +38,7 @@ pub(super) fn llava(fields: Fields) -> Result<VlmConfig> {
             );
         }
     };
-    let (decoder, vocab_size) = language_model(&fields)?;
+    let (decoder, vocab_size) = language_model(&fields, "llama")?;
     let config = VlmConfig {
         vision,
         qformer: None,
@@ -70,6 +70,18 @@ pub(super) fn llava(fields: Fields) -> Result<VlmConfig> {
     fields.ignore(&["ignore_index", "tie_word_embeddings"]);
     fields.finish()?;
     Ok(config)
+}
+
+/// CLIP ViT-L/14 at 336 pixels: what the reference takes for a LLaVA that says nothing of its image encoder.
+fn clip_large() -> Value {
+    json!({
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": 336,
+        "patch_size": 14,
+    })
 }
 
 /// BLIP-2's image encoder and Q-Former, for texts, too, where it compares and matches (`retrieval`).
@@ -112,6 +124,7 @@ pub(super) fn blip2_parts(fields: &Fields, retrieval: bool) -> Result<(VisionCon
         positions_in_keys: false,
         norm_first: false,
     };
+    table.ignore(&["tie_word_embeddings"]);
     table.finish()?;
     Ok((vision, qformer, vocab_size))
 }
@@ -119,7 +132,7 @@ pub(super) fn blip2_parts(fields: &Fields, retrieval: bool) -> Result<(VisionCon
 /// `Blip2ForConditionalGeneration`.
 pub(super) fn blip2(fields: Fields) -> Result<VlmConfig> {
     let (vision, qformer, _) = blip2_parts(&fields, false)?;
-    let (decoder, vocab_size) = language_model(&fields)?;
+    let (decoder, vocab_size) = language_model(&fields, "opt")?;
     fields.only("use_decoder_only_language_model", true)?;
     let image_token = image_token(&fields, None)?;
     fields.ignore(&["tie_word_embeddings"]);
@@ -156,9 +169,10 @@ pub(super) fn blip2_retrieval(fields: Fields) -> Result<(VisionConfig, QFormerCo
     Ok(parts)
 }
 
-fn language_model(fields: &Fields) -> Result<(crate::config::DecoderConfig, usize)> {
+/// The language model; of type `default` where the file does not say.
+fn language_model(fields: &Fields, default: &str) -> Result<(crate::config::DecoderConfig, usize)> {
     let table = fields.table("text_config")?;
-    let kind: String = table.or("model_type", "llama".into())?;
+    let kind: String = table.or("model_type", default.into())?;
     if !decoder::TYPES.contains(&kind.as_str()) {
         let known = decoder::TYPES.join(", ");
         return table.bad(
