@@ -41,7 +41,7 @@ pub fn merged(lora: &LoraConfigs, params: &Params, id: ParamId) -> Result<Tensor
     };
     let found = |part: &str| params.find(&format!("{layer}.{part}"));
     match (found("lora_A.weight"), found("lora_B.weight")) {
-        (Some(a), Some(b)) => folded(params, [a, b, id], config.scale()),
+        (Some(a), Some(b)) => folded(params, id, [params.master(a), params.master(b)], config.scale()),
         _ => Ok(params.master(id)),
     }
 }
@@ -71,10 +71,9 @@ fn adapter<'c>(lora: &'c LoraConfigs, layer: &str) -> Option<&'c LoraConfig> {
     }
 }
 
-/// `w + scale · B·A` in the accumulator's type.
-fn folded(params: &Params, ids: [ParamId; 3], scale: f64) -> Result<Tensor> {
-    let wide = |id| Ok::<_, engine::Error>(Var::constant(params.master(id).cast(params.dtype().accumulator())?));
-    let [a, b, w] = ids;
-    let product = ops::scale(&ops::matmul(&wide(b)?, &wide(a)?, false)?, scale)?;
-    Ok(ops::add(&wide(w)?, &product)?.tensor().clone())
+/// `w + scale · B·A` in the accumulator's type, for the parameter `w`.
+pub(crate) fn folded(params: &Params, w: ParamId, [a, b]: [Tensor; 2], scale: f64) -> Result<Tensor> {
+    let wide = |x: &Tensor| Ok::<_, engine::Error>(Var::constant(x.cast(params.dtype().accumulator())?));
+    let product = ops::scale(&ops::matmul(&wide(&b)?, &wide(&a)?, false)?, scale)?;
+    Ok(ops::add(&wide(&params.master(w))?, &product)?.tensor().clone())
 }

@@ -10,6 +10,7 @@ mod hub;
 mod names;
 mod own;
 mod parts;
+mod peft;
 mod save;
 mod towers;
 mod trace;
@@ -19,6 +20,7 @@ pub use adapter::{Base, save_adapter};
 pub(crate) use fields::Fields;
 pub use hub::resolve;
 pub use parts::{Part, assemble, decoder_config, qformer_config, vision_config, vlm_config};
+pub(crate) use peft::file;
 pub use save::{Format, format, save};
 pub use trace::{Inputs, Trace};
 
@@ -50,8 +52,8 @@ pub enum Model {
 /// When a file is missing or malformed, the architecture or a field of the configuration is not supported, or the weights
 /// do not fit: each names the file and the field or tensor.
 pub fn load(folder: &Path, device: &Device, dtype: DType, frozen: bool) -> Result<(Model, Params)> {
-    let checkpoint = Checkpoint::open(folder)?;
-    let fields = Fields::open(&folder.join("config.json"))?;
+    let checkpoint = peft::checkpoint(folder)?;
+    let fields = Fields::open(&file(folder, "config.json")?)?;
     let mut builder = ParamBuilder::new();
     let (model, layout) = build(&mut builder, fields, &checkpoint)?;
     let source = |name: &str| layout.source(name);

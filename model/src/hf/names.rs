@@ -72,11 +72,16 @@ fn llava(name: &str) -> Source {
     if let Some(rest) = name.strip_prefix("language_model.") {
         return Source::named([name, rest]);
     }
-    let name = match name.starts_with("vision_model.") {
-        true => format!("vision_tower.{name}"),
-        false => name.to_string(),
+    // Newer versions have no `vision_model` around the image encoder.
+    let tower = name
+        .strip_prefix("vision_model.")
+        .map(|rest| format!("vision_tower.{rest}"));
+    let name = match &tower {
+        Some(_) => format!("vision_tower.{name}"),
+        None => name.to_string(),
     };
-    Source::named([name.clone(), format!("model.{name}")])
+    let names = [Some(name), tower].into_iter().flatten();
+    Source::named(names.flat_map(|name| [name.clone(), format!("model.{name}")]))
 }
 
 /// BLIP-2: the image encoder keeps queries, keys and values in one tensor; the temperature is not in the files.

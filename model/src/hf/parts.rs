@@ -2,7 +2,7 @@
 //! what connects them new.
 
 use super::fields::Fields;
-use super::{Layout, decoder, own, towers, vlm};
+use super::{Layout, decoder, own, peft, towers, vlm};
 use crate::config::{DecoderConfig, DualKind, HiddenAct, QFormerConfig, VisionConfig, VlmConfig};
 use crate::error::Result;
 use crate::groups::{GroupRule, groups};
@@ -172,7 +172,7 @@ pub fn assemble(
 }
 
 fn open(folder: &Path) -> Result<Fields> {
-    Fields::open(&folder.join("config.json"))
+    Fields::open(&peft::file(folder, "config.json")?)
 }
 
 /// A folder and what of it is taken.
@@ -190,7 +190,7 @@ impl Origin {
     fn open(part: Part, folder: &Path) -> Result<Origin> {
         let kind: String = open(folder)?.need("model_type")?;
         Ok(Origin {
-            checkpoint: Checkpoint::open(folder)?,
+            checkpoint: peft::checkpoint(folder)?,
             part,
             layout: match kind.as_str() {
                 "llava" => Layout::Llava,
@@ -219,9 +219,13 @@ impl Origin {
         if !wanted || name.contains(".lora_") && !self.own {
             return Source::Initial;
         }
-        let stored = match self.text_only {
-            true => Source::named([name.strip_prefix("language_model.").unwrap_or(name)]),
-            false => self.layout.source(name),
+        let stored = match (self.text_only, self.part) {
+            (true, _) => Source::named([name.strip_prefix("language_model.").unwrap_or(name)]),
+            // Newer versions have no `vision_model` around an encoder alone.
+            (false, Part::Vision) if self.layout == Layout::Same => {
+                Source::named([name, name.strip_prefix("vision_model.").unwrap_or(name)])
+            }
+            _ => self.layout.source(name),
         };
         match stored {
             Source::Tensor(names) if name.ends_with("embed_tokens.weight") || name.ends_with("lm_head.weight") => {

@@ -1,7 +1,10 @@
 //! A model's tensors in one file or several, and how they become its parameters.
 
+use super::overlay::{Delta, Overlay};
 use super::read::{Stored, TensorFile};
 use crate::error::{Error, Result, at, input};
+use crate::files::{parse_json, read_up_to};
+use crate::lora::folded;
 use engine::{ParamId, Params, Shape, Var, ops};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +42,8 @@ pub struct Checkpoint {
     files: Vec<TensorFile>,
     /// The file of each tensor.
     place: BTreeMap<String, usize>,
+    /// A low-rank adapter that is to be folded in.
+    overlay: Option<Overlay>,
 }
 
 #[derive(Deserialize)]
@@ -77,16 +82,12 @@ impl Checkpoint {
             path: path.to_path_buf(),
             files: vec![file],
             place,
+            overlay: None,
         })
     }
 
     fn shards(folder: &Path, index: PathBuf) -> Result<Checkpoint> {
-        let length = std::fs::metadata(&index).map_err(at(&index))?.len();
-        if length > MAX_INDEX {
-            return Err(at(&index)(format!("{length} bytes, at most {MAX_INDEX} are read")));
-        }
-        let bytes = std::fs::read(&index).map_err(at(&index))?;
-        let Index { weight_map } = serde_json::from_slice(&bytes).map_err(at(&index))?;
+        let Index { weight_map } = parse_json(&index, &read_up_to(&index, MAX_INDEX)?)?;
         let shards: BTreeSet<&String> = weight_map.values().collect();
         if let Some(shard) = shards
             .iter()
@@ -116,8 +117,17 @@ impl Checkpoint {
                 path: index,
                 files,
                 place,
+                overlay: None,
             }),
             Some((name, shard)) => Err(at(&index)(format!("tensor `{name}` is not in {shard}"))),
+        }
+    }
+
+    /// The same with a low-rank adapter on top.
+    pub(crate) fn with_overlay(self, overlay: Overlay) -> Checkpoint {
+        Checkpoint {
+            overlay: Some(overlay),
+            ..self
         }
     }
 
@@ -136,6 +146,9 @@ impl Checkpoint {
     /// # Errors
     /// When there is none of this name, or it is of a type that no model computes with.
     pub fn stored(&self, name: &str) -> Result<Stored<'_>> {
+        if let Some(found) = self.overlay.as_ref().and_then(|overlay| overlay.whole(name)) {
+            return found;
+        }
         match self.place.get(name) {
             Some(&file) => self.files[file].stored(name),
             None => Err(self.bad(name, "is missing".into())),
@@ -155,7 +168,7 @@ impl Checkpoint {
         belongs: impl Fn(&str) -> bool,
     ) -> Result<Plan<'_>> {
         let mut used = BTreeSet::new();
-        let mut loads = Vec::new();
+        let (mut loads, mut deltas) = (Vec::new(), Vec::new());
         for (parameter, shape) in entries {
             let (names, part, parts, grown) = match source(parameter) {
                 Source::Initial => continue,
@@ -164,7 +177,19 @@ impl Checkpoint {
                 Source::Rows(names, part, parts) => (names, part, parts, false),
             };
             let mut shape = *shape;
-            let Some(name) = names.iter().find(|name| self.contains(name)) else {
+            if let Some(overlay) = &self.overlay {
+                let delta = overlay.delta(&names, shape, (part, parts))?;
+                deltas.extend(delta.map(|delta| (parameter.clone(), delta)));
+                used.extend(names.iter().filter(|name| overlay.touches(name)).cloned());
+            }
+            let whole = |name: &&String| {
+                self.overlay
+                    .as_ref()
+                    .is_some_and(|overlay| overlay.whole(name).is_some())
+            };
+            let found = names.iter().find(|name| self.contains(name));
+            used.extend(found.cloned());
+            let Some(name) = names.iter().find(whole).or(found) else {
                 let needed = stacked(shape, parts);
                 return Err(self.bad(
                     &names.join("` or `"),
@@ -175,12 +200,14 @@ impl Checkpoint {
                 shape = with_rows(shape, rows.min(shape[0]));
             }
             loads.push((parameter.clone(), self.part(name, shape, part, parts)?));
-            used.insert(name.clone());
+        }
+        if let Some(overlay) = &self.overlay {
+            overlay.check_unused(|name| used.contains(name) || !belongs(name))?;
         }
         for name in self.names().filter(|name| !used.contains(*name) && belongs(name)) {
             self.check_unused(name, &used)?;
         }
-        Ok(Plan { loads })
+        Ok(Plan { loads, deltas })
     }
 
     /// The rows of tensor `name` that make up a parameter of this shape.
@@ -231,6 +258,8 @@ impl Checkpoint {
 #[derive(Debug)]
 pub struct Plan<'c> {
     loads: Vec<(String, Stored<'c>)>,
+    /// What is added to parameters then.
+    deltas: Vec<(String, Delta<'c>)>,
 }
 
 impl Plan<'_> {
@@ -248,6 +277,14 @@ impl Plan<'_> {
             let (all, row) = (params.shape(id).elements(), params.shape(id).last());
             if known < all {
                 fill_with_mean(params, id, known / row.max(1))?;
+            }
+        }
+        for (name, delta) in self.deltas {
+            if let Some(id) = params.find(&name) {
+                let dtype = params.master(id).dtype();
+                let factors = delta.factors(params.device())?;
+                let folded = folded(params, id, factors, delta.scale)?.cast(dtype)?;
+                params.set(id, &folded)?;
             }
         }
         Ok(())

@@ -1,10 +1,12 @@
 //! Weights in safetensors files.
 
 mod checkpoint;
+mod overlay;
 mod read;
 mod write;
 
 pub use checkpoint::{Checkpoint, Plan, Source};
+pub(crate) use overlay::{Module, Overlay};
 pub use read::{Stored, TensorFile};
 pub use write::{Entry, PYTORCH, Parts, write_shards, write_tensors};
 
