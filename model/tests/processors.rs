@@ -115,6 +115,41 @@ fn classes_bring_their_own_defaults() {
 }
 
 #[test]
+fn fields_of_fast_processors_change_nothing() {
+    let plain = json!({"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}});
+    let expected = read(&plain).unwrap();
+    let fast = json!({"default_to_square": true, "use_square_size": false, "disable_grouping": null, "device": "cuda", "data_format": "channels_first",
+        "input_data_format": "none", "return_tensors": "pt", "crop_to_patches": false, "pad_size": {"height": 9, "width": 9}, "do_pad": false,
+        "image_seq_length": 576, "size": {"shortest_edge": 8, "longest_edge": null}});
+    for class in [
+        "CLIPImageProcessorFast",
+        "CLIPImageProcessorPil",
+        "CLIPFeatureExtractor",
+        "CLIPImageProcessor",
+    ] {
+        let mut config = plain.clone();
+        config
+            .as_object_mut()
+            .unwrap()
+            .extend(fast.as_object().unwrap().clone());
+        config["image_processor_type"] = json!(class);
+        assert_eq!(read(&config).unwrap(), expected, "{class}");
+    }
+    // Newer versions keep it in the processor's file, which counts before the older one.
+    let folder = folder(&json!({"image_processor_type": "DonutImageProcessor"}));
+    let newer = json!({"processor_class": "LlavaProcessor", "image_processor": plain});
+    std::fs::write(folder.path().join("processor_config.json"), newer.to_string()).unwrap();
+    assert_eq!(ImageProcessor::open(folder.path()).unwrap(), expected);
+    let bad = json!({"image_processor": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 8, "longest_edge": 9}}});
+    std::fs::write(folder.path().join("processor_config.json"), bad.to_string()).unwrap();
+    let error = ImageProcessor::open(folder.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("processor_config.json: field `image_processor.size.longest_edge`"),
+        "{error}"
+    );
+}
+
+#[test]
 fn what_is_not_supported_is_named() {
     let clip = |field: &str, value: Value| {
         let mut config = json!({"image_processor_type": "CLIPImageProcessor"});
@@ -137,7 +172,7 @@ fn what_is_not_supported_is_named() {
         ),
         (
             clip("do_flip_channel_order", json!(true)),
-            "`do_flip_channel_order`: is not supported",
+            "`do_flip_channel_order`: true is not supported",
         ),
         (
             clip("resample", json!(5)),
@@ -162,6 +197,25 @@ fn what_is_not_supported_is_named() {
         (
             clip("crop_size", json!({"shortest_edge": 8})),
             "`crop_size`: expected a number or",
+        ),
+        (
+            clip("size", json!({"shortest_edge": 8, "longest_edge": 9})),
+            "`size.longest_edge`: is not supported beside shortest_edge (its value is 9)",
+        ),
+        (
+            clip("size", json!({"height": 8, "width": 8, "max_pixels": 9})),
+            "`size.max_pixels`: is not supported",
+        ),
+        (
+            clip("crop_size", json!({"height": 8, "width": 8, "depth": 3})),
+            "`crop_size.depth`: is not supported",
+        ),
+        (clip("use_square_size", json!(true)), "`use_square_size`: true"),
+        (clip("crop_to_patches", json!(true)), "`crop_to_patches`: true"),
+        (clip("pad_to_multiple", json!(8)), "`pad_to_multiple`: is not supported"),
+        (
+            json!({"image_processor_type": "CLIPImageProcessor", "size": 8, "crop_size": 8, "default_to_square": true}),
+            "`default_to_square`: true is not supported, only false",
         ),
         (clip("do_center_crop", json!(false)), "leaves images of several sizes"),
         (clip("do_pad", json!(true)), "`do_pad`: true is not supported"),

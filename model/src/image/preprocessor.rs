@@ -1,16 +1,18 @@
-//! Image processors as `preprocessor_config.json` describes them.
+//! Image processors as `preprocessor_config.json`, or the table `image_processor` of `processor_config.json`, describes them.
 
 use super::{Fit, ImageProcessor, MAX_SIZE, Resample, Resize, Steps};
 use crate::error::{Error, Result, at};
 use crate::files::write_atomically;
-use crate::hf::Fields;
+use crate::hf::{self, Fields};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::Path;
 
 /// The file.
 const FILE: &str = "preprocessor_config.json";
+/// Where transformers 5 keeps the same, as a table of this name; it has precedence there.
+const NEWER: (&str, &str) = ("processor_config.json", "image_processor");
 /// Lenslet's own field, which `transformers` passes over: the image is resized first and padded then.
 const PAD_LAST: &str = "pad_after_resize";
 /// CLIP's mean and deviation of colours.
@@ -21,19 +23,33 @@ const CLIP: [[f64; 3]; 2] = [
 /// ImageNet's, as some models round them.
 const HALF: [[f64; 3]; 2] = [[0.5; 3], [0.5; 3]];
 /// Fields that change no pixel here: images are RGB once decoded, and every class has one implementation.
-const WITHOUT_EFFECT: [&str; 9] = [
+const WITHOUT_EFFECT: [&str; 14] = [
+    "_processor_class",
     "_valid_processor_keys",
     "data_format",
     "device",
+    "disable_grouping",
     "do_convert_rgb",
     "feature_extractor_type",
+    "image_seq_length",
     "input_data_format",
+    "pad_size",
     "processor_class",
     "return_tensors",
+    "transformers_version",
     "use_fast",
 ];
+/// Fields that change none while they are false.
+const OFF: [&str; 5] = [
+    "crop_to_patches",
+    "do_flip_channel_order",
+    "do_image_splitting",
+    "rescale_offset",
+    "use_square_size",
+];
 
-/// The classes of `transformers` that are known; their `Fast` twins are read, too, and computed as these.
+/// The classes of `transformers` that are known; their `Fast` and `Pil` twins, and the feature extractors that they replaced,
+/// are read, too, and computed as these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessorType {
     /// `CLIPImageProcessor`: the shorter side, then the middle.
@@ -78,14 +94,16 @@ impl ProcessorType {
 
     fn read(fields: &Fields) -> Result<ProcessorType> {
         const FIELD: &str = "image_processor_type";
-        // Older files name a class that these replaced.
         let old = fields.optional::<String>("feature_extractor_type")?;
-        let old = old.map(|name| name.replace("FeatureExtractor", "ImageProcessor"));
         let known = || ProcessorType::ALL.map(ProcessorType::name).join(", ");
         let Some(name) = fields.optional::<String>(FIELD)?.or(old) else {
             return fields.bad(FIELD, format!("is missing; it is one of {}", known()));
         };
-        let class = name.strip_suffix("Fast").unwrap_or(&name);
+        let class = name.replace("FeatureExtractor", "ImageProcessor");
+        let class = ["Fast", "Pil"]
+            .iter()
+            .find_map(|twin| class.strip_suffix(twin))
+            .unwrap_or(&class);
         match ProcessorType::ALL.into_iter().find(|known| known.name() == class) {
             Some(known) => Ok(known),
             None => fields.bad(FIELD, format!("`{name}` is not supported; {} are", known())),
@@ -100,7 +118,7 @@ impl ProcessorType {
     /// What it takes for a size that its file does not say.
     fn size(self) -> Size {
         match self {
-            ProcessorType::Clip | ProcessorType::Llava => Size::Shortest { shortest_edge: 224 },
+            ProcessorType::Clip | ProcessorType::Llava => Size::Shortest(224),
             ProcessorType::Siglip | ProcessorType::Vit => Size::square(224),
             ProcessorType::Blip => Size::square(384),
         }
@@ -119,14 +137,10 @@ impl ProcessorType {
 }
 
 /// A size in a file.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a number, {\"shortest_edge\": n} or {\"height\": n, \"width\": n}"
-)]
+#[derive(Debug, Clone, Copy)]
 enum Size {
     Number(usize),
-    Shortest { shortest_edge: usize },
+    Shortest(usize),
     Both { height: usize, width: usize },
 }
 
@@ -137,17 +151,48 @@ impl Size {
             width: side,
         }
     }
+
+    /// The size in a field. A table's every key counts: a limit of the longer side makes other pixels.
+    fn read(fields: &Fields, field: &str, default: Size) -> Result<Size> {
+        let number = |value: &Value| value.as_u64().and_then(|side| usize::try_from(side).ok());
+        let expected = "expected a number, {\"shortest_edge\": n} or {\"height\": n, \"width\": n}";
+        let table: Map<String, Value> = match fields.optional::<Value>(field)? {
+            None => return Ok(default),
+            Some(Value::Object(table)) => table.into_iter().filter(|(_, side)| !side.is_null()).collect(),
+            Some(value) => match number(&value) {
+                Some(side) => return Ok(Size::Number(side)),
+                None => return fields.bad(field, expected),
+            },
+        };
+        let side = |key: &str| table.get(key).and_then(number);
+        let (size, known): (_, &[&str]) = match (side("shortest_edge"), side("height"), side("width")) {
+            (Some(side), ..) => (Size::Shortest(side), &["shortest_edge"]),
+            (None, Some(height), Some(width)) => (Size::Both { height, width }, &["height", "width"]),
+            _ => return fields.bad(field, expected),
+        };
+        match table.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+            Some((key, value)) => fields.bad(
+                &format!("{field}.{key}"),
+                format!("is not supported beside {} (its value is {value})", known.join(" and ")),
+            ),
+            None => Ok(size),
+        }
+    }
 }
 
 impl ImageProcessor {
-    /// Reads the `preprocessor_config.json` of a folder; what `transformers` takes for a field that is missing is taken.
+    /// Reads the image processor of a folder: `preprocessor_config.json`, or `image_processor` in `processor_config.json`; what `transformers` takes for a field that is missing is taken.
     ///
     /// # Errors
     /// When the file is missing or malformed, has a class, field or value that is not supported, or does not make images
     /// square and of one size; each names the file and the field.
     pub fn open(folder: &Path) -> Result<ImageProcessor> {
-        let path = folder.join(FILE);
-        let fields = Fields::open(&path)?;
+        let newer = Fields::open_if_there(&hf::file(folder, NEWER.0)?)?.table(NEWER.1)?;
+        let fields = if newer.is_empty() {
+            Fields::open(&hf::file(folder, FILE)?)?
+        } else {
+            newer
+        };
         let class = ProcessorType::read(&fields)?;
         let [mean, std] = class.colours();
         let (mean, std) = (colour(&fields, "image_mean", mean)?, colour(&fields, "image_std", std)?);
@@ -190,11 +235,13 @@ impl ImageProcessor {
             processor_class: fields.optional("processor_class")?,
         };
         fields.ignore(&WITHOUT_EFFECT);
-        fields.finish()?;
-        processor.validate().map_err(|error| match error {
-            Error::Config { field, message } => at(&path)(format!("field `{field}`: {message}")),
-            other => other,
-        })?;
+        for name in OFF {
+            fields.only(name, false)?;
+        }
+        match processor.validate() {
+            Err(Error::Config { field, message }) => fields.bad(&field, message),
+            other => other.and_then(|()| fields.finish()),
+        }?;
         Ok(processor)
     }
 
@@ -256,7 +303,7 @@ fn steps(fields: &Fields, class: ProcessorType, mean: [f64; 3]) -> Result<Steps>
     let resize = match fields.or("do_resize", true)? {
         true => Some(size(fields, class)?),
         false => {
-            fields.ignore(&["size"]);
+            fields.ignore(&["size", "default_to_square"]);
             None
         }
     };
@@ -278,13 +325,18 @@ fn steps(fields: &Fields, class: ProcessorType, mean: [f64; 3]) -> Result<Steps>
 }
 
 fn size(fields: &Fields, class: ProcessorType) -> Result<Resize> {
-    let size: Size = fields.or("size", class.size())?;
+    let size = Size::read(fields, "size", class.size())?;
+    // It says how a number is read, which every class knows for itself.
     match size {
-        Size::Number(side) | Size::Shortest { shortest_edge: side } if class.crops() => {
+        Size::Number(_) => fields.only("default_to_square", !class.crops())?,
+        _ => fields.ignore(&["default_to_square"]),
+    }
+    match size {
+        Size::Number(side) | Size::Shortest(side) if class.crops() => {
             within(fields, "size", [side, side])?;
             Ok(Resize::ShortestEdge(side))
         }
-        Size::Shortest { .. } => fields.bad(
+        Size::Shortest(_) => fields.bad(
             "size",
             format!("{} takes {{\"height\": n, \"width\": n}}", class.name()),
         ),
@@ -300,10 +352,10 @@ fn both(fields: &Fields, height: usize, width: usize) -> Result<Resize> {
 
 fn crop_size(fields: &Fields) -> Result<[usize; 2]> {
     const FIELD: &str = "crop_size";
-    match fields.or(FIELD, Size::square(224))? {
+    match Size::read(fields, FIELD, Size::square(224))? {
         Size::Number(side) => within(fields, FIELD, [side, side]),
         Size::Both { height, width } => within(fields, FIELD, [height, width]),
-        Size::Shortest { .. } => fields.bad(FIELD, "expected a number or {\"height\": n, \"width\": n}"),
+        Size::Shortest(_) => fields.bad(FIELD, "expected a number or {\"height\": n, \"width\": n}"),
     }
 }
 
