@@ -10,6 +10,7 @@ pub use stream::DecodeStream;
 use crate::error::{Error, Result};
 use crate::files::read_up_to;
 use folder::Sources;
+pub(crate) use folder::folder_of;
 use specials::OWN;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -212,6 +213,7 @@ impl Tokenizer {
         inner.add_special_tokens([added]).map_err(refused)?;
         let mut sources = self.sources;
         folder::forget_vocabulary(&mut sources);
+        folder::declare_added(&mut sources, &inner, &self.names)?;
         let ends = self.ends;
         let found = Tokenizer::new(inner, self.names, ends, sources)?;
         match found.id(token) {

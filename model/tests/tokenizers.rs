@@ -136,6 +136,106 @@ fn words_named_as_special_become_special() {
 }
 
 #[test]
+fn listed_tokens_are_special_in_every_form_that_transformers_writes() {
+    let all = json!({"eos_token": "</s>"});
+    let listed = json!({"extra_special_tokens": ["<image>", {"content": "<end>"}]});
+    let table = json!({"extra_special_tokens": {"image_token": "<image>", "end": "<end>"}});
+    let newer = json!({"model_specific_special_tokens": {"image_token": "<image>"}, "end_token": "<end>"});
+    for (file, fields) in [
+        ("tokenizer_config.json", listed.clone()),
+        ("tokenizer_config.json", table),
+        ("tokenizer_config.json", newer),
+        ("special_tokens_map.json", listed),
+    ] {
+        let mut config = all.clone();
+        let mut files = vec![("tokenizer.json", plain())];
+        if file == "tokenizer_config.json" {
+            config
+                .as_object_mut()
+                .unwrap()
+                .extend(fields.as_object().unwrap().clone());
+        } else {
+            files.push((file, fields.clone()));
+        }
+        files.push(("tokenizer_config.json", config));
+        let folder = folder(&files);
+        let tokenizer = Tokenizer::open(folder.path()).unwrap();
+        assert_eq!(
+            tokenizer.tokenize("a<image><end>b", false).unwrap(),
+            [4, 6, 3, 5],
+            "{fields}"
+        );
+        assert_eq!(tokenizer.decode(&[4, 6, 3, 5]).unwrap(), "a b", "{fields}");
+    }
+}
+
+#[test]
+fn an_added_token_is_declared_for_classes_that_are_made_anew() {
+    let table = json!({"content": "</s>", "special": true, "normalized": false});
+    for config in [
+        json!({"eos_token": "</s>", "tokenizer_class": "GPT2Tokenizer", "added_tokens_decoder": {"2": table}, "model_max_length": 1e30}),
+        json!({"tokenizer_class": "GPT2Tokenizer"}),
+    ] {
+        let map = json!({"eos_token": "</s>", "unk_token": "<unk>"});
+        let folder = folder(&[
+            ("tokenizer.json", plain()),
+            ("tokenizer_config.json", config.clone()),
+            ("special_tokens_map.json", map),
+        ]);
+        let tokenizer = Tokenizer::open(folder.path()).unwrap().with_token("<picture>").unwrap();
+        let written = tempfile::tempdir().unwrap();
+        tokenizer.save(written.path()).unwrap();
+        let text = std::fs::read(written.path().join("tokenizer_config.json")).unwrap();
+        let read: Value = serde_json::from_slice(&text).unwrap();
+        let added = read["added_tokens_decoder"].as_object().unwrap();
+        let contents: Vec<_> = ["0", "1", "2", "7"]
+            .map(|id| added[id]["content"].as_str().unwrap())
+            .into();
+        assert_eq!(contents, ["<unk>", "<s>", "</s>", "<picture>"], "{config}");
+        assert_eq!(added["7"]["special"], true);
+        assert_eq!(
+            (read["eos_token"].as_str(), &read["model_max_length"]),
+            (Some("</s>"), &config["model_max_length"])
+        );
+        let again = Tokenizer::open(written.path()).unwrap();
+        assert_eq!(again.tokenize("a<picture> </s>", true).unwrap(), [4, 7, 2], "{config}");
+        assert_eq!(again.specials(), tokenizer.specials());
+    }
+    let written = tempfile::tempdir().unwrap();
+    Tokenizer::word_level(["a"])
+        .unwrap()
+        .with_token("<image>")
+        .unwrap()
+        .save(written.path())
+        .unwrap();
+    let text = std::fs::read_to_string(written.path().join("tokenizer_config.json")).unwrap();
+    let read: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(read["added_tokens_decoder"]["9"]["content"], "<image>");
+}
+
+#[test]
+fn older_lists_of_added_tokens_agree_with_the_vocabulary() {
+    let open = |added: Value, config: Value| {
+        let folder = folder(&[
+            ("tokenizer.json", plain()),
+            ("added_tokens.json", added),
+            ("tokenizer_config.json", config),
+        ]);
+        Tokenizer::open(folder.path()).map_or_else(|error| error.to_string(), |_| "read".into())
+    };
+    let config = json!({"eos_token": "</s>"});
+    assert_eq!(open(json!({"<s>": 1}), config.clone()), "read");
+    let said = open(json!({"<new>": 7}), config.clone());
+    assert!(
+        said.contains("added_tokens.json: field `<new>`") && said.contains("not there"),
+        "{said}"
+    );
+    // It does not count beside the newer list.
+    let newer = json!({"eos_token": "</s>", "added_tokens_decoder": {}});
+    assert_eq!(open(json!({"<new>": 7}), newer), "read");
+}
+
+#[test]
 fn more_ends_come_from_the_generation_configuration() {
     let config = json!({"eos_token": "</s>"});
     for (name, content, ends) in [

@@ -2,13 +2,13 @@
 
 use super::{Tokenizer, refused};
 use crate::error::{Error, Result, at};
-use crate::files::{read_up_to, write_atomically};
-use crate::hf::Fields;
+use crate::files::{parse_json, read_up_to, write_atomically};
+use crate::hf::{self, Fields};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, PreTokenizerWrapper};
@@ -32,6 +32,14 @@ const PARTS: [&str; 7] = [
     "mask_token",
 ];
 
+/// Tokens added to the older tokenizers' vocabularies, where the newer configuration does not list them.
+const OLD_ADDED: &str = "added_tokens.json";
+/// The field of the newer configuration that lists them.
+const ADDED: &str = "added_tokens_decoder";
+
+/// The tokens with a part to play.
+type Names = BTreeMap<&'static str, String>;
+
 /// The files that a tokenizer came from.
 pub(super) type Sources = BTreeMap<&'static str, Arc<Vec<u8>>>;
 
@@ -40,8 +48,32 @@ pub(super) fn forget_vocabulary(sources: &mut Sources) {
     sources.remove(VOCABULARY);
 }
 
+/// Has the configuration say which tokens were added, and the part of each: `transformers` 5 makes some classes anew from
+/// the words of `tokenizer.json` and the added tokens of `tokenizer_config.json`, and would not find the others.
+pub(super) fn declare_added(sources: &mut Sources, inner: &tokenizers::Tokenizer, names: &Names) -> Result<()> {
+    let Some(source) = sources.get(CONFIG) else {
+        return Ok(());
+    };
+    let mut config: Map<String, Value> = parse_json(Path::new(CONFIG), source)?;
+    config.insert(ADDED.into(), added(inner));
+    // Where that field is, the older file is not asked for them.
+    for (part, token) in names {
+        config.entry(*part).or_insert_with(|| json!(token));
+    }
+    let text = format!("{:#}\n", Value::Object(config));
+    sources.insert(CONFIG, Arc::new(text.into_bytes()));
+    Ok(())
+}
+
+/// The added tokens of a vocabulary, as a configuration lists them.
+fn added(inner: &tokenizers::Tokenizer) -> Value {
+    let all = inner.get_added_tokens_decoder().into_iter();
+    let sorted: BTreeMap<u32, AddedToken> = all.collect();
+    json!(sorted)
+}
+
 /// The parts of the vocabularies that Lenslet makes.
-pub(super) fn own_parts() -> BTreeMap<&'static str, String> {
+pub(super) fn own_parts() -> Names {
     let own = [
         ("pad_token", "<pad>"),
         ("bos_token", "<bos>"),
@@ -49,6 +81,12 @@ pub(super) fn own_parts() -> BTreeMap<&'static str, String> {
         ("unk_token", "<unk>"),
     ];
     own.map(|(part, token)| (part, token.to_string())).into()
+}
+
+/// Where the tokenizer of a model's folder is: an adapter's may be its base's.
+pub(crate) fn folder_of(model: &Path) -> Result<PathBuf> {
+    let vocabulary = hf::file(model, VOCABULARY)?;
+    Ok(vocabulary.parent().unwrap_or(model).to_path_buf())
 }
 
 /// A `tokenizer.json` that reads whole texts and pads none, whatever its file was last used for.
@@ -68,6 +106,8 @@ impl Tokenizer {
     /// When a file is missing or malformed, a special token is not in the vocabulary, or none ends a text; each names the
     /// file and the field.
     pub fn open(folder: &Path) -> Result<Tokenizer> {
+        let (model, folder) = (folder, folder_of(folder)?);
+        let folder = folder.as_path();
         let mut sources = Sources::new();
         for name in [VOCABULARY, CONFIG, MAP] {
             let path = folder.join(name);
@@ -78,10 +118,10 @@ impl Tokenizer {
         let path = folder.join(VOCABULARY);
         let mut inner = parse(&sources[VOCABULARY], &path)?;
         let config = Fields::open_if_there(&folder.join(CONFIG))?;
-        declare(&mut inner, &config)?;
+        declare(&mut inner, folder, &config)?;
         let names = names(&mut inner, folder, &config)?;
         split_as_configured(&mut inner, &config, &names)?;
-        let ends = ends(folder)?;
+        let ends = ends(model)?;
         Tokenizer::new(inner, names, ends, sources).map_err(|error| match error {
             Error::Tokenizer(message) => at(&path)(message),
             other => other,
@@ -119,6 +159,7 @@ impl Tokenizer {
             "clean_up_tokenization_spaces": false,
             // Without it `transformers` also gives token types, which no language model takes.
             "model_input_names": ["input_ids", "attention_mask"],
+            ADDED: added(&self.inner),
         });
         for (part, token) in &self.names {
             config[part] = json!(token);
@@ -162,17 +203,22 @@ impl Token {
 }
 
 /// Sets the added tokens as `added_tokens_decoder` says, which has precedence over `tokenizer.json`.
-fn declare(inner: &mut tokenizers::Tokenizer, config: &Fields) -> Result<()> {
-    const FIELD: &str = "added_tokens_decoder";
-    let declared: BTreeMap<u32, Table> = config.or(FIELD, BTreeMap::new())?;
-    for (id, table) in &declared {
-        let found = inner.token_to_id(&table.content);
-        if found != Some(*id) {
+fn declare(inner: &mut tokenizers::Tokenizer, folder: &Path, config: &Fields) -> Result<()> {
+    let place = |fields: &Fields, field: &str, token: &str, id: u32| match inner.token_to_id(token) {
+        Some(found) if found == id => Ok(()),
+        found => {
             let place = found.map_or("is not there".to_string(), |found| format!("has id {found}"));
-            return config.bad(
-                FIELD,
-                format!("`{}` is {id}, but in {VOCABULARY} it {place}", table.content),
-            );
+            fields.bad(field, format!("`{token}` is {id}, but in {VOCABULARY} it {place}"))
+        }
+    };
+    let declared: BTreeMap<u32, Table> = config.or(ADDED, BTreeMap::new())?;
+    for (id, table) in &declared {
+        place(config, ADDED, &table.content, *id)?;
+    }
+    if !config.has(ADDED) {
+        let old = Fields::open_if_there(&folder.join(OLD_ADDED))?;
+        for token in old.names() {
+            place(&old, token, token, old.need(token)?)?;
         }
     }
     let token = |table: Table| {
@@ -187,10 +233,10 @@ fn declare(inner: &mut tokenizers::Tokenizer, config: &Fields) -> Result<()> {
 }
 
 /// The tokens with a part to play; those that the vocabulary holds as ordinary ones become special.
-fn names(inner: &mut tokenizers::Tokenizer, folder: &Path, config: &Fields) -> Result<BTreeMap<&'static str, String>> {
+fn names(inner: &mut tokenizers::Tokenizer, folder: &Path, config: &Fields) -> Result<Names> {
     let map = Fields::open_if_there(&folder.join(MAP))?;
     // `transformers` reads the older file only where the newer one does not list its tokens.
-    let old = !config.has("added_tokens_decoder");
+    let old = !config.has(ADDED);
     let mut found = BTreeMap::new();
     for part in PARTS {
         let older = if old { map.optional::<Token>(part)? } else { None };
@@ -204,9 +250,10 @@ fn names(inner: &mut tokenizers::Tokenizer, folder: &Path, config: &Fields) -> R
             found.insert(part, token);
         }
     }
-    let more: Vec<Token> = config.or("additional_special_tokens", Vec::new())?;
-    for token in more.into_iter().map(Token::content) {
-        make_special(inner, config, "additional_special_tokens", &token)?;
+    for fields in [Some(config), Some(&map).filter(|_| old)].into_iter().flatten() {
+        for (field, token) in more_specials(fields)? {
+            make_special(inner, fields, &field, &token)?;
+        }
     }
     if config.is_empty() && map.is_empty() {
         found.extend(
@@ -214,6 +261,42 @@ fn names(inner: &mut tokenizers::Tokenizer, folder: &Path, config: &Fields) -> R
                 .into_iter()
                 .filter(|(_, token)| inner.token_to_id(token).is_some()),
         );
+    }
+    Ok(found)
+}
+
+/// The special tokens without one of those parts: lists, tables from a part to its token, and further fields `NAME_token`, as
+/// the several versions of `transformers` write them. Each with its field.
+fn more_specials(fields: &Fields) -> Result<Vec<(String, String)>> {
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "expected a list of tokens, or a table from a name to its token"
+    )]
+    enum Tokens {
+        List(Vec<Token>),
+        Named(BTreeMap<String, Token>),
+    }
+    let mut found = Vec::new();
+    for field in [
+        "additional_special_tokens",
+        "extra_special_tokens",
+        "model_specific_special_tokens",
+    ] {
+        let tokens = match fields.optional(field)? {
+            None => Vec::new(),
+            Some(Tokens::List(tokens)) => tokens,
+            Some(Tokens::Named(tokens)) => tokens.into_values().collect(),
+        };
+        found.extend(tokens.into_iter().map(|token| (field.to_string(), token.content())));
+    }
+    for field in fields
+        .names()
+        .filter(|name| name.ends_with("_token") && !PARTS.contains(name))
+    {
+        if let Ok(Some(token)) = fields.optional::<Token>(field) {
+            found.push((field.to_string(), token.content()));
+        }
     }
     Ok(found)
 }
@@ -253,11 +336,7 @@ fn make_special(inner: &mut tokenizers::Tokenizer, fields: &Fields, part: &str, 
 }
 
 /// What `transformers` changes in a tokenizer once it is read: the space before a text, and the tokens around it.
-fn split_as_configured(
-    inner: &mut tokenizers::Tokenizer,
-    config: &Fields,
-    names: &BTreeMap<&'static str, String>,
-) -> Result<()> {
+fn split_as_configured(inner: &mut tokenizers::Tokenizer, config: &Fields, names: &Names) -> Result<()> {
     config.only("split_special_tokens", false)?;
     if config.is_empty() {
         return Ok(());
@@ -275,11 +354,7 @@ fn split_as_configured(
 }
 
 /// Llama's tokenizers put what their configuration says around a text, not what `tokenizer.json` says.
-fn llama(
-    inner: &tokenizers::Tokenizer,
-    config: &Fields,
-    names: &BTreeMap<&'static str, String>,
-) -> Result<TemplateProcessing> {
+fn llama(inner: &tokenizers::Tokenizer, config: &Fields, names: &Names) -> Result<TemplateProcessing> {
     let mut template = vec!["$A".to_string()];
     let mut tokens = Vec::new();
     for (field, default, part) in [
@@ -314,8 +389,8 @@ fn ends(folder: &Path) -> Result<Vec<u32>> {
         One(u32),
         Many(Vec<u32>),
     }
-    let generation = Fields::open_if_there(&folder.join("generation_config.json"))?;
-    let config = Fields::open_if_there(&folder.join("config.json"))?;
+    let generation = Fields::open_if_there(&hf::file(folder, "generation_config.json")?)?;
+    let config = Fields::open_if_there(&hf::file(folder, "config.json")?)?;
     let text: Map<String, Value> = config.or("text_config", Map::new())?;
     let text = text.get("eos_token_id").and_then(|ids| Ids::deserialize(ids).ok());
     let ids = match generation.optional("eos_token_id")? {
