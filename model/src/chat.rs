@@ -162,6 +162,7 @@ impl Chat {
             found.processor = true;
         }
         found.image_token = Some((token.into(), id));
+        found.images = true;
         Chat::laid_out(folder, tokenizer, found)
     }
 
@@ -176,6 +177,9 @@ impl Chat {
                 }
                 if let Some((token, _)) = &found.image_token {
                     template.set("image_token", token.as_str().into());
+                    if found.images && takes(&template, PROBE.into()) && !shows(&template, token) {
+                        template = template.joining_parts(token)?;
+                    }
                 }
                 Layout::Template(Box::new(ByTemplate {
                     content: content(&template),
@@ -267,22 +271,44 @@ impl Chat {
     }
 }
 
+/// What templates are tried out with.
+const PROBE: &str = "probe";
+
 /// What a template takes, tried out: vision models' go through parts, text models' join texts.
 fn content(template: &Template) -> Content {
-    const PROBE: &str = "probe";
-    let says = |content: Value| {
-        let message = Value::from_iter([context! { role => "user", content }]);
-        let text = template
-            .render(message, true)
-            .map_or(String::new(), |rendered| rendered.text);
-        // A list that is printed as such shows its keys.
-        text.contains(PROBE) && !text.contains("'type'") && !text.contains("\"type\"")
-    };
-    match (says(PROBE.into()), says(Value::from_iter([text_part(PROBE)]))) {
+    match (
+        takes(template, PROBE.into()),
+        takes(template, Value::from_iter([text_part(PROBE)])),
+    ) {
         (true, true) => Content::Both,
         (false, true) => Content::Parts,
         _ => Content::Text,
     }
+}
+
+/// Whether the text of such a content is in what a template lays out.
+fn takes(template: &Template, content: Value) -> bool {
+    let text = laid_out(template, content);
+    // A list that is printed as such shows its keys.
+    text.contains(PROBE) && !text.contains("'type'") && !text.contains("\"type\"")
+}
+
+/// Whether a template puts `token` where an image is among the parts.
+fn shows(template: &Template, token: &str) -> bool {
+    let parts = Value::from_iter([image_part(), text_part(PROBE)]);
+    laid_out(template, parts).contains(token)
+}
+
+/// A question with this content; nothing where the template refuses.
+fn laid_out(template: &Template, content: Value) -> String {
+    let message = Value::from_iter([context! { role => "user", content }]);
+    template
+        .render(message, true)
+        .map_or(String::new(), |rendered| rendered.text)
+}
+
+fn image_part() -> Value {
+    context! { type => "image" }
 }
 
 fn text_part(text: &str) -> Value {
@@ -308,7 +334,7 @@ impl ByTemplate {
         }
         let value = |part: &Part| match part {
             Part::Text(text) => Some(text_part(text)),
-            Part::Image => image.map(|_| context! { type => "image" }),
+            Part::Image => image.map(|_| image_part()),
         };
         Value::from_iter(message.content.iter().filter_map(value))
     }

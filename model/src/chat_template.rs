@@ -75,6 +75,14 @@ impl Template {
         })
     }
 
+    /// The same behind another piece of template.
+    fn behind(&self, front: &str) -> Result<Template> {
+        Ok(Template {
+            variables: self.variables.clone(),
+            ..Template::new(format!("{front}{}", self.source), &self.path)?
+        })
+    }
+
     /// Sets a variable, in place of what it was before.
     pub(crate) fn set(&mut self, name: &str, value: Value) {
         self.variables.insert(name.to_string(), value);

@@ -85,6 +85,53 @@ fn open(folder: &TempDir) -> model::Result<(Tokenizer, Chat)> {
 }
 
 #[test]
+fn a_template_for_texts_takes_lists_of_parts_beside_a_processor() {
+    let joins = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}\
+        {% if add_generation_prompt %}assistant:{% endif %}";
+    // It takes a list, but leaves images out.
+    let leaves_out = "{% for m in messages %}{{ m['role'] }}: {% if m['content'] is string %}{{ m['content'] }}{% else %}\
+        {% for p in m['content'] if p['type'] == 'text' %}{{ p['text'] }}{% endfor %}{% endif %}\n\n{% endfor %}\
+        {% if add_generation_prompt %}assistant:{% endif %}";
+    let image = json!({"eos_token": "</s>", "image_token": "<image>"});
+    for template in [joins, leaves_out] {
+        let folder = folder(
+            &image,
+            &[
+                ("chat_template.jinja", template),
+                ("processor_config.json", "{\"image_token\": \"<image>\"}"),
+            ],
+        );
+        let (tokenizer, chat) = open(&folder).unwrap();
+        let asked = |content: Vec<Part>| {
+            [Message {
+                role: Role::User,
+                content,
+            }]
+        };
+        let parts = asked(vec![Part::Image, Part::Text("\nwhat?".into())]);
+        let text = chat.render(&parts, true).unwrap().unwrap();
+        assert_eq!(text, "user: <image>\nwhat?\nassistant:");
+        let ids = chat.prompt(&tokenizer, &parts).unwrap();
+        // What is written is what was used, and reads lists and texts alike.
+        let written = tempfile::tempdir().unwrap();
+        chat.save(written.path()).unwrap();
+        std::fs::copy(
+            written.path().join("chat_template.jinja"),
+            folder.path().join("chat_template.jinja"),
+        )
+        .unwrap();
+        let (_, again) = open(&folder).unwrap();
+        assert_eq!(again.prompt(&tokenizer, &parts).unwrap(), ids);
+        let plain = asked(vec![Part::Text("what?".into())]);
+        assert_eq!(again.render(&plain, false).unwrap().unwrap(), "user: what?\n");
+        again.save(written.path()).unwrap();
+        let files = [folder.path(), written.path()]
+            .map(|folder| std::fs::read_to_string(folder.join("chat_template.jinja")).unwrap());
+        assert_eq!(files[0], files[1], "once is enough");
+    }
+}
+
+#[test]
 fn texts_ids_and_masks_equal_those_of_the_reference() {
     assert_eq!(FIXTURE.cases.len(), 19);
     for case in &FIXTURE.cases {

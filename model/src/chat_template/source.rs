@@ -2,9 +2,9 @@
 
 use super::Template;
 use crate::error::{Result, at};
-use crate::hf::Fields;
-use crate::tokenizer::Tokenizer;
-use serde_json::{Map, Value};
+use crate::hf::{self, Fields};
+use crate::tokenizer::{Tokenizer, folder_of};
+use serde_json::Value;
 use std::path::Path;
 
 /// LLaVA 1.5's layout as its documentation has it, for folders from before templates.
@@ -23,6 +23,24 @@ ASSISTANT:{% generation %}
 {% if add_generation_prompt %}ASSISTANT:{% endif %}
 ";
 
+/// In front of a template that knows texts only: a message's list of parts, as processors are given them, becomes its text,
+/// with IMAGE for every image.
+const JOIN_PARTS: &str = "\
+{%- set joined = namespace(messages=[]) -%}
+{%- for message in messages -%}
+{%- if message['content'] is iterable and message['content'] is not string -%}
+{%- set words = namespace(text='') -%}
+{%- for part in message['content'] -%}
+{%- set words.text = words.text ~ (part['text'] if part['type'] == 'text' else IMAGE) -%}
+{%- endfor -%}
+{%- set joined.messages = joined.messages + [dict(message, content=words.text)] -%}
+{%- else -%}
+{%- set joined.messages = joined.messages + [message] -%}
+{%- endif -%}
+{%- endfor -%}
+{%- set messages = joined.messages %}
+";
+
 /// What a folder says of its conversations.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -33,6 +51,8 @@ pub(crate) struct Found {
     /// Whether texts and images go through one processor: it puts the tokenizer's special tokens around what a template
     /// does not start with them.
     pub(crate) processor: bool,
+    /// Whether conversations are about images.
+    pub(crate) images: bool,
 }
 
 /// Reads what a folder says.
@@ -40,21 +60,35 @@ pub(crate) struct Found {
 /// # Errors
 /// When a file is malformed, or its template is not Jinja.
 pub(crate) fn find(folder: &Path, tokenizer: &Tokenizer) -> Result<Found> {
-    let fields = |name: &str| Fields::open_if_there(&folder.join(name));
-    let (config, tokens) = (fields("config.json")?, fields("tokenizer_config.json")?);
+    let fields = |name: &str| Fields::open_if_there(&hf::file(folder, name)?);
+    let words = folder_of(folder)?;
+    let (config, tokens) = (
+        fields("config.json")?,
+        Fields::open_if_there(&words.join("tokenizer_config.json"))?,
+    );
     let (processor, images) = (fields("processor_config.json")?, fields("preprocessor_config.json")?);
     let image_token = image_token(&config, &tokens, &processor, tokenizer)?;
     let is_llava = config.optional::<String>("model_type")?.as_deref() == Some("llava");
-    let template = match (source(folder, &processor, &tokens)?, &image_token) {
-        (Some((source, file)), _) => Some(Template::new(source, &folder.join(file))?),
+    let template = match (source(&words, &processor, &tokens)?, &image_token) {
+        (Some((source, file)), _) => Some(Template::new(source, &words.join(file))?),
         (None, Some((token, _))) if is_llava => Some(llava(folder, token)?),
         (None, _) => None,
     };
+    let processor = !processor.is_empty() || images.has("processor_class") || tokens.has("processor_class");
     Ok(Found {
         template,
         image_token,
-        processor: !processor.is_empty() || images.has("processor_class") || tokens.has("processor_class"),
+        processor,
+        images: processor || is_llava,
     })
+}
+
+impl Template {
+    /// The same, but a message may also be a list of parts, in which `image` stands for an image.
+    pub(crate) fn joining_parts(&self, image: &str) -> Result<Template> {
+        let join = JOIN_PARTS.replace("IMAGE", &Value::from(image).to_string());
+        self.behind(&join)
+    }
 }
 
 /// LLaVA's documented layout, for the model in a folder, with `image` for every image: as text, for other libraries that read
@@ -120,11 +154,16 @@ fn image_token(
 ) -> Result<Option<(String, u32)>> {
     const FIELD: &str = "image_token";
     let text = |value: &Value| value.as_str().or(value["content"].as_str()).map(String::from);
-    let extra: Map<String, Value> = tokens.or("extra_special_tokens", Map::new())?;
+    // A list there names no part of a token.
+    let extra = |field: &str| -> Result<Option<Value>> {
+        let extra = tokens.optional::<Value>(field)?;
+        Ok(extra.and_then(|extra| extra.get(FIELD).cloned()))
+    };
     let named = [
         processor.optional::<Value>(FIELD)?,
         tokens.optional(FIELD)?,
-        extra.get(FIELD).cloned(),
+        extra("extra_special_tokens")?,
+        extra("model_specific_special_tokens")?,
     ];
     if let Some(token) = named.iter().flatten().find_map(text) {
         return match tokenizer.id(&token) {
