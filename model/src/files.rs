@@ -38,7 +38,19 @@ pub(crate) fn read_up_to(path: &Path, most: u64) -> crate::error::Result<Vec<u8>
     if length > most {
         return Err(at(path)(format!("{length} bytes, at most {most} are read")));
     }
-    std::fs::read(path).map_err(at(path))
+    let bytes = std::fs::read(path).map_err(at(path))?;
+    match other_kind(&bytes) {
+        Some(message) => Err(at(path)(message)),
+        None => Ok(bytes),
+    }
+}
+
+/// What is to be said of a model's file that starts like one of another kind.
+pub(crate) fn other_kind(start: &[u8]) -> Option<String> {
+    let kind = file_kind(start)?;
+    Some(format!(
+        "{kind}, not what its name says; `hf download OWNER/NAME` fetches whole files"
+    ))
 }
 
 /// JSON as Python's `json` writes and reads it: `NaN` and infinities, which the format does not have, become texts, so that
@@ -71,6 +83,7 @@ fn quote_constants(bytes: &[u8]) -> Vec<u8> {
         rest = &rest[taken..];
     }
     quoted
+}
 
 /// What a file is that was taken for another, by how it starts; none where that is not known.
 pub fn file_kind(start: &[u8]) -> Option<&'static str> {

@@ -280,3 +280,65 @@ fn files_that_do_not_fit_together_are_errors() {
     std::fs::write(folder.path().join("preprocessor_config.json"), misspelt).unwrap();
     assert!(load().contains("sise"));
 }
+
+#[test]
+fn what_stands_in_the_place_of_a_model_s_file_is_named() {
+    const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 269060552\n";
+    const PAGE: &[u8] = b"<!DOCTYPE html>\n<html><head><title>model.safetensors</title></head></html>\n";
+    const INDEX: &[u8] = br#"{"weight_map": {"w": "model-00001-of-00002.safetensors"}}"#;
+    let index = "model.safetensors.index.json";
+    let shard = "model-00001-of-00002.safetensors";
+    let cases: [(&[(&str, &[u8])], &str, &str); 10] = [
+        (
+            &[("model.safetensors", POINTER)],
+            "model.safetensors: a Git LFS pointer",
+            "git lfs pull",
+        ),
+        (
+            &[("model.safetensors", PAGE)],
+            "model.safetensors: an HTML page",
+            "hf download",
+        ),
+        (
+            &[("model.safetensors", b"PK\x03\x04pickled")],
+            "model.safetensors: a zip",
+            "",
+        ),
+        (&[("model.safetensors", b"")], "too few", "download it again"),
+        (&[(index, POINTER)], "index.json: a Git LFS pointer", ""),
+        (
+            &[(index, INDEX), (shard, POINTER)],
+            "00002.safetensors: a Git LFS pointer",
+            "",
+        ),
+        (&[(index, INDEX)], "00002.safetensors: No such file", ""),
+        (&[(shard, POINTER)], shard, "the index that names it"),
+        (
+            &[("pytorch_model-00001-of-00002.bin", b"")],
+            "pytorch_model-00001-of-00002.bin is not read",
+            "convert it",
+        ),
+        (&[("model.gguf", b"GGUF")], "model.gguf is not read", "safetensors"),
+    ];
+    for (files, expected, advice) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            std::fs::write(folder.path().join(name), content).unwrap();
+        }
+        let error = model::weights::Checkpoint::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains(advice), "{error}");
+    }
+    for name in ["config.json", "tokenizer.json", "chat_template.jinja"] {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = model::Tokenizer::word_level(["a"]).unwrap();
+        tokenizer.save(folder.path()).unwrap();
+        std::fs::write(folder.path().join(name), POINTER).unwrap();
+        let error = match name {
+            "config.json" => model::hf::decoder_config(folder.path()).unwrap_err(),
+            "tokenizer.json" => model::Tokenizer::open(folder.path()).unwrap_err(),
+            _ => model::Chat::open(folder.path(), &tokenizer).unwrap_err(),
+        };
+        let error = error.to_string();
+        assert!(error.contains(name) && error.contains("git lfs pull"), "{error}");
+    }
+}

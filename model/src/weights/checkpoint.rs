@@ -63,11 +63,7 @@ impl Checkpoint {
             (true, _) => Checkpoint::file(&single),
             (false, true) => Checkpoint::shards(folder, index),
             (false, false) => {
-                let other = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
-                let hint = match other.iter().any(|name| folder.join(name).exists()) {
-                    true => "; pytorch_model.bin is not read, for it may run code: convert it to safetensors",
-                    false => "",
-                };
+                let hint = other_weights(folder).unwrap_or_default();
                 let message = format!("holds neither model.safetensors nor model.safetensors.index.json{hint}");
                 Err(at(folder)(message))
             }
@@ -252,6 +248,34 @@ impl Checkpoint {
             message,
         }
     }
+}
+
+/// What a folder without the files that are read has in their place.
+fn other_weights(folder: &Path) -> Option<String> {
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    let named = |endings: &[&str]| {
+        names
+            .iter()
+            .find(|name| endings.iter().any(|ending| name.ends_with(ending)))
+    };
+    if let Some(shard) = named(&[".safetensors"]) {
+        return Some(format!(
+            "; {shard} is there, but not the file or the index that names it: download that, too"
+        ));
+    }
+    if let Some(name) = named(&[".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"]) {
+        return Some(format!(
+            "; {name} is not read, for it may run code: convert it to safetensors"
+        ));
+    }
+    let other = named(&[".gguf", ".h5", ".msgpack", ".onnx", ".npz"])?;
+    Some(format!(
+        "; {other} is not read: convert it to safetensors, or download those"
+    ))
 }
 
 /// Where the numbers of a model's parameters lie.

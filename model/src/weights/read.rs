@@ -1,6 +1,7 @@
 //! Reading safetensors: files from anywhere, trusted in nothing but that they keep their length while they are open.
 
 use crate::error::{Error, Result, at};
+use crate::files::other_kind;
 use engine::{DType, Device, Shape, Tensor};
 use memmap2::Mmap;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
@@ -79,7 +80,9 @@ impl TensorFile {
         let file = File::open(path).map_err(at(path))?;
         let length = file.metadata().map_err(at(path))?.len();
         if length < 8 {
-            return Err(bad(format!("{length} bytes are too few for a safetensors file")));
+            return Err(bad(format!(
+                "{length} bytes are too few for a safetensors file: download it again"
+            )));
         }
         // SAFETY: the map is read only, and its bytes are plain numbers, valid whatever they are. Another process that
         // shortens the file meanwhile ends this one by a signal, as documented; writers of ours rename whole files.
@@ -89,7 +92,7 @@ impl TensorFile {
         let size = u64::from_le_bytes(size);
         if size > MAX_HEADER || size + 8 > map.len() as u64 {
             let message = format!("a header of {size} bytes in a file of {length}; at most {MAX_HEADER} are read");
-            return Err(bad(message));
+            return Err(bad(other_kind(&map).unwrap_or(message)));
         }
         let data = size as usize + 8;
         let header: Header = serde_json::from_slice(&map[8..data]).map_err(|e| bad(format!("header: {e}")))?;
@@ -199,7 +202,9 @@ impl RawEntry {
     fn check(self, length: usize) -> std::result::Result<Entry, String> {
         let [start, end] = self.data_offsets;
         if start > end || end > length as u64 {
-            return Err(format!("lies at bytes {start}..{end} of {length}"));
+            return Err(format!(
+                "lies at bytes {start}..{end} of {length}: the file is cut short, download it again"
+            ));
         }
         if self.shape.len() > MAX_RANK {
             return Err(format!("{} dimensions, at most {MAX_RANK} are read", self.shape.len()));
