@@ -81,12 +81,13 @@ attention_backward_keys(const T* q, const T* k, const T* v, const T* dout, const
     clear<WIDTH / 8>(dk_sums);
     clear<WIDTH / 8>(dv_sums);
 
-    load_rows<OWNED>(k_tile, k + at, stride, mask.keys - key);
-    load_rows<OWNED>(v_tile, v + at, stride, mask.keys - key);
-    ptx::copy_async_commit();
-    wait_for_rows();
     int start = key < mask.keys ? mask.first_query(key) / STREAMED * STREAMED : mask.queries;
     int end = mask.last_query(key + OWNED);
+    // These arrive with the first queries; where no query sees the keys, nothing is copied.
+    if (start < end) {
+        load_rows<OWNED>(k_tile, k + at, stride, mask.keys - key);
+        load_rows<OWNED>(v_tile, v + at, stride, mask.keys - key);
+    }
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++)
         for (int first = start; first < end; first += STREAMED) {
             i64 row = (i64(batch) * q_heads + head) * q_len + first;

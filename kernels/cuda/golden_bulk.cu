@@ -33,8 +33,10 @@ extern "C" __global__ void bulk(const u32* in, u32* out) {
     ptx::bulk_store(out, turned, WORDS * 4);
     ptx::bulk_store_commit();
     ptx::bulk_store_wait_read<0>();
+    turned[0] = 0;  // has been read
     ptx::mbarrier_invalidate(full);
     ptx::mbarrier_invalidate(ready);
     ptx::bulk_store_wait<0>();
+    if (out[0] != in[WORDS - 1]) out[1] = ~out[1];  // has been written
 }
 EXPORT_KERNEL(bulk)

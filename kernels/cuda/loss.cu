@@ -82,7 +82,8 @@ __device__ inline void fill_zeros(T* row, int len) {
 }
 
 /// Block b turns row b of `logits` (rows, vocab) into a loss, a prediction and, unless `dlogits` is absent, its
-/// derivative. `dlogits` may be `logits`: a thread writes the elements that it has read, and all have read the target's.
+/// derivative. `dlogits` may be `logits`: a thread reads no element but those that it writes. So the thread whose element the
+/// target is writes the loss.
 extern "C" __global__ void cross_entropy(const float* logits, T* dlogits, const int* targets, const int* count,
                                          float* losses, int* predictions, int vocab, int ignore, float smoothing) {
     i64 row = blockIdx.x;
@@ -97,10 +98,9 @@ extern "C" __global__ void cross_entropy(const float* logits, T* dlogits, const 
     }
     bool is_class = target >= 0 && target < vocab;
     const float* z = logits + row * vocab;
-    float own = is_class ? z[target] : not_a_number();
     Statistics s = statistics(z, vocab);
-    __syncthreads();  // all have read z[target]
-    if (threadIdx.x == 0) {
+    if (threadIdx.x == (is_class ? target / W % blockDim.x : 0)) {
+        float own = is_class ? z[target] : not_a_number();
         float nll = s.lse.excess(own), even = s.lse.excess(s.total / vocab);
         losses[row] = nll + smoothing * (even - nll);
         predictions[row] = s.argmax;

@@ -216,8 +216,12 @@ impl Device {
     /// A buffer of at least `bytes` bytes with arbitrary (initialised) contents.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when the system has none left.
+    /// [`Error::OutOfMemory`] when the system has none left; on the CPU those of [`chosen`](crate::cpu::simd::chosen), so that
+    /// no kernel meets them.
     pub fn allocate(&self, bytes: usize) -> Result<Buffer> {
+        if self.kind == Kind::Cpu {
+            crate::cpu::simd::chosen()?;
+        }
         let size = bytes.max(1).next_multiple_of(ALIGN);
         let mut pool = self.pool.lock().expect("no panic while the pool is locked");
         let (size, memory) = match pool.take(size) {

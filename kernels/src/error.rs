@@ -71,6 +71,16 @@ pub enum Error {
         /// What went wrong.
         message: String,
     },
+    /// An environment variable whose value cannot be used.
+    #[error("{name}={value}: {reason}")]
+    Variable {
+        /// The variable.
+        name: &'static str,
+        /// What it is set to.
+        value: String,
+        /// Why not, and what is accepted.
+        reason: String,
+    },
     /// A device name that names nothing here.
     #[error("device `{name}` is not available: {reason}")]
     NoDevice {

@@ -328,7 +328,7 @@ fn same_for_any_threads(dtype: DType, c_type: DType) {
 /// One test for everything that depends on the instruction set, which is global.
 #[test]
 fn products_follow_the_triple_loop_on_every_instruction_set() {
-    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16] {
+    for isa in Isa::ALL {
         if set_isa(isa) != isa {
             continue;
         }

@@ -1,9 +1,9 @@
-//! The CUDA kernels that memory bounds, emulated, against the CPU: awkward sizes, empty inputs, views that start anywhere,
-//! and the same bits whatever the order of threads.
+//! The CUDA kernels that memory bounds, emulated, against the CPU, gradients against its doubles: awkward sizes, empty inputs,
+//! views that start anywhere, and the same bits whatever the order of threads.
 
 mod common;
 
-use common::numbers;
+use common::{numbers, rounded};
 use half::{bf16, f16};
 use kernels::activation::{Activation, activate, activate_backward, silu_mul, silu_mul_backward};
 use kernels::copy::{Blocks, copy_blocks};
@@ -42,6 +42,8 @@ fn devices() -> &'static [Device] {
 struct Place {
     device: Device,
     offset: usize,
+    /// Whether what is said to be in F32 or BF16 is kept and computed with in F64, from values rounded to that type.
+    doubles: bool,
 }
 
 /// An array at a place.
@@ -54,6 +56,13 @@ struct Placed {
 
 impl Place {
     fn array(&self, dtype: DType, values: &[f64]) -> Placed {
+        if self.doubles && FLOATS.contains(&dtype) {
+            let single = Place {
+                doubles: false,
+                ..self.clone()
+            };
+            return single.array(DType::F64, &rounded(dtype, values));
+        }
         let (offset, len) = (self.offset, values.len());
         let buffer = self.device.allocate((offset + len) * dtype.size()).unwrap();
         let mut placed = Placed {
@@ -116,19 +125,31 @@ impl Placed {
     }
 }
 
+/// Requires what `run` returns to be what the CPU computes in the same types, as [`follows`] says.
+fn follows_cpu(what: &str, tolerance: f64, run: impl Fn(&Place) -> Vec<Placed>) {
+    follows(what, tolerance, false, run);
+}
+
+/// The same against the CPU in F64 on the same rounded inputs, whose results the tests of each family hold against plain loops
+/// and finite differences.
+fn follows_doubles(what: &str, tolerance: f64, run: impl Fn(&Place) -> Vec<Placed>) {
+    follows(what, tolerance, true, run);
+}
+
 /// Requires what `run` returns to be off by at most `tolerance` times the largest element (or 0.01), and the same bits for every
 /// order of threads. Once with arrays that start at whole vectors, once with others.
-fn follows_cpu(what: &str, tolerance: f64, run: impl Fn(&Place) -> Vec<Placed>) {
-    let values = |device: &Device, offset| -> Vec<Vec<f64>> {
+fn follows(what: &str, tolerance: f64, doubles: bool, run: impl Fn(&Place) -> Vec<Placed>) {
+    let values = |device: &Device, offset, doubles| -> Vec<Vec<f64>> {
         let place = Place {
             device: device.clone(),
             offset,
+            doubles,
         };
         run(&place).iter().map(Placed::values).collect()
     };
-    let expected = values(&Device::cpu(), 0);
+    let expected = values(&Device::cpu(), 0, doubles);
     for offset in [0, 1] {
-        let found = values(&devices()[0], offset);
+        let found = values(&devices()[0], offset, false);
         for (output, (found, expected)) in found.iter().zip(&expected).enumerate() {
             let largest = expected.iter().fold(1e-2_f64, |m, v| m.max(v.abs()));
             let what = format!("{what}, output {output}, offset {offset}");
@@ -136,7 +157,7 @@ fn follows_cpu(what: &str, tolerance: f64, run: impl Fn(&Place) -> Vec<Placed>) 
         }
         let bits = |values: &[Vec<f64>]| map(&values.concat(), f64::to_bits);
         for device in &devices()[1..] {
-            let again = values(device, offset);
+            let again = values(device, offset, false);
             assert!(
                 bits(&again) == bits(&found),
                 "{what}, offset {offset}: another order, other bits"
@@ -249,7 +270,7 @@ fn activations() {
         x.iter_mut().zip([-100.0, 100.0, 0.0]).for_each(|(x, v)| *x = v);
         for t in FLOATS {
             for act in all {
-                follows_cpu(&format!("{act:?} of {len} {t}"), of(t, 1e-6, 8e-3), |place| {
+                follows_doubles(&format!("{act:?} of {len} {t}"), of(t, 1e-6, 8e-3), |place| {
                     let (x, dy) = (place.array(t, &x), place.array(t, &numbers(len, 2)));
                     let (mut y, mut dx) = (place.out(t, len), place.out(t, len));
                     activate(x.view(), &mut y.view_mut(), act).unwrap();
@@ -257,7 +278,7 @@ fn activations() {
                     vec![y, dx]
                 });
             }
-            follows_cpu(&format!("gate of {len} {t}"), of(t, 1e-6, 8e-3), |place| {
+            follows_doubles(&format!("gate of {len} {t}"), of(t, 1e-6, 8e-3), |place| {
                 let (gate, up) = (place.array(t, &x), place.array(t, &numbers(len, 2)));
                 let dy = place.array(t, &numbers(len, 3));
                 let [mut y, mut dgate, mut dup] = [0; 3].map(|_| place.out(t, len));
@@ -280,7 +301,7 @@ fn norm_shapes() -> impl Iterator<Item = (usize, usize, DType)> {
 #[test]
 fn layer_norms() {
     for (rows, dim, t) in norm_shapes() {
-        follows_cpu(
+        follows_doubles(
             &format!("layer norm ({rows}, {dim}) of {t}"),
             of(t, 1e-4, 2e-2),
             |place| {
@@ -304,7 +325,7 @@ fn layer_norms() {
 #[test]
 fn rms_norms() {
     for (rows, dim, t) in norm_shapes() {
-        follows_cpu(
+        follows_doubles(
             &format!("RMS norm ({rows}, {dim}) of {t}"),
             of(t, 1e-4, 2e-2),
             |place| {
@@ -327,7 +348,7 @@ fn rms_norms() {
 #[test]
 fn rows_of_unit_length() {
     for (rows, dim, t) in norm_shapes() {
-        follows_cpu(
+        follows_doubles(
             &format!("unit rows ({rows}, {dim}) of {t}"),
             of(t, 1e-4, 2e-2),
             |place| {
@@ -394,7 +415,7 @@ fn embeddings() {
         (9, 3, 0),
     ] {
         for t in FLOATS {
-            follows_cpu(&format!("embedding of {n} ids, ({vocab}, {dim}) {t}"), 1e-6, |place| {
+            follows_doubles(&format!("embedding of {n} ids, ({vocab}, {dim}) {t}"), 1e-6, |place| {
                 let (table, ids) = (place.array(t, &numbers(vocab * dim, 1)), place.ids(&ids(n, vocab)));
                 let dout = place.array(t, &numbers(n * dim, 2));
                 let (mut out, mut dtable) = (place.out(t, n * dim), place.out(DType::F32, vocab * dim));
@@ -413,6 +434,7 @@ fn ids_outside_the_table_are_skipped() {
     let place = Place {
         device: devices()[0].clone(),
         offset: 0,
+        doubles: false,
     };
     let (table, ids) = (
         place.array(DType::F32, &[1.0, 2.0, 3.0, 4.0]),
@@ -466,7 +488,7 @@ fn patches() {
         let image_len = batch * channels * height * width;
         let cut = batch * (height / patch) * (width / patch) * channels * p.window() * p.window();
         for t in FLOATS {
-            follows_cpu(&format!("{p:?} of {t}"), of(t, 1e-6, 8e-3), |place| {
+            follows_doubles(&format!("{p:?} of {t}"), of(t, 1e-6, 8e-3), |place| {
                 let (image, dcut) = (place.array(t, &numbers(image_len, 1)), place.array(t, &numbers(cut, 2)));
                 let (mut out, mut dimage) = (place.out(t, cut), place.out(t, image_len));
                 unfold(p, image.view(), &mut out.view_mut()).unwrap();
@@ -628,6 +650,7 @@ fn doubles_are_refused() {
     let place = Place {
         device: devices()[0].clone(),
         offset: 0,
+        doubles: false,
     };
     let x = place.array(DType::F64, &numbers(8, 1));
     let mut y = place.out(DType::F64, 8);

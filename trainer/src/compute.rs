@@ -1,7 +1,8 @@
 //! Where and with how many threads to compute.
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use engine::{Device, Kind};
+use kernels::cpu::simd::chosen;
 use kernels::gpu::Emulation;
 
 /// The device called `name`: `cpu`, `cuda:N`, `emulated`, or `emulated:check`, which checks every access to memory.
@@ -27,18 +28,26 @@ pub fn open_for_training(name: &str, graphs: bool) -> Result<Device> {
 /// # Errors
 /// As [`open`].
 pub fn open_seeded(name: &str, seed: u64) -> Result<Device> {
-    let ordinal = name
-        .strip_prefix("cuda")
-        .map(|rest| rest.strip_prefix(':').unwrap_or(rest));
-    let device = match (name, ordinal) {
-        ("cpu", _) => return Ok(Device::cpu()),
-        ("emulated" | "emulated:check", _) => Device::emulated(Emulation {
+    let emulated = matches!(name, "emulated" | "emulated:check");
+    ensure!(
+        emulated || seed == 0,
+        "the seed is the order in which the emulator runs threads; device `{name}` has none"
+    );
+    let device = match (name, name.strip_prefix("cuda:").map(ordinal)) {
+        ("cpu", _) => {
+            chosen()?;
+            return Ok(Device::cpu());
+        }
+        _ if emulated => Device::emulated(Emulation {
             seed,
             check: name.ends_with("check"),
         }),
-        (_, Some("")) => Device::cuda(0),
-        (_, Some(ordinal)) if ordinal.parse::<u16>().is_ok() => Device::cuda(ordinal.parse()?),
-        _ => bail!("device `{name}` is not known; expected `cpu`, `cuda:N` or `emulated`"),
+        ("cuda", _) => Device::cuda(0),
+        (_, Some(Some(ordinal))) => Device::cuda(ordinal),
+        _ => bail!(
+            "device `{name}` is not known; expected `cpu`, `cuda` or `cuda:N` with the number of a GPU, `emulated` or \
+             `emulated:check`"
+        ),
     };
     device.map_err(|error| match error {
         kernels::Error::NoDevice { reason, .. } => {
@@ -46,6 +55,12 @@ pub fn open_seeded(name: &str, seed: u64) -> Result<Device> {
         }
         other => other.into(),
     })
+}
+
+/// The number of a GPU, which is digits alone.
+fn ordinal(text: &str) -> Option<usize> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse::<u16>().ok().filter(|_| digits).map(usize::from)
 }
 
 /// Does `work` with so many threads, or one per core. Results do not depend on it.
@@ -91,9 +106,32 @@ mod tests {
 
     #[test]
     fn other_names_are_refused() {
-        for name in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cudaa", "CPU"] {
+        for name in [
+            "",
+            "gpu",
+            "cpu:0",
+            "cuda:",
+            "cuda:x",
+            "cuda:-1",
+            "cuda:+1",
+            "cuda:65536",
+            "cuda0",
+            "cudaa",
+            "CPU",
+            "emulated:",
+            "emulated:foo",
+            "emulated:7",
+            "trace",
+        ] {
             let text = open(name).map(|_| ()).expect_err(name).to_string();
-            assert!(text.contains("not known") || name == "cuda:", "{text}");
+            assert!(
+                text.starts_with(&format!("device `{name}` is not known; expected `cpu`")),
+                "{text}"
+            );
+        }
+        for name in ["cpu", "cuda:0"] {
+            let text = open_seeded(name, 7).map(|_| ()).expect_err(name).to_string();
+            assert!(text.contains("the seed") && text.contains(name), "{text}");
         }
     }
 }

@@ -390,9 +390,9 @@ fn describe(
     let (all, trainable) = model.params().count();
     let dtype = model.params().dtype();
     say!(
-        "device      {} ({:?}), {} threads",
+        "device      {} ({}), {} threads",
         device.kind().name(),
-        isa(),
+        isa().name(),
         rayon::current_num_threads()
     );
     say!("parameters  {all} ({trainable} trainable), {dtype}");

@@ -1,7 +1,10 @@
 //! The table of ops: every op with sample inputs and a plain oracle.
 //!
-//! It drives three checks, on every device: the derivative against finite differences in f64, the op in each type
-//! against the oracle in f64, and that no op is missing. To add an op: one file in `ops/`, one kernel, one row here.
+//! It drives three checks, on every device: the oracle's gradients against finite differences, the op's result and gradients
+//! in each type against the oracle's in f64, and that no op is missing.
+//!
+//! To add an op over kernels that there are: its file in `ops/`, two lines in `ops/mod.rs` that name it, its row in `rows.rs`
+//! and, where no oracle fits, a function in `oracle.rs` with one for its gradients.
 
 mod array;
 mod check;
@@ -18,17 +21,21 @@ use crate::{Device, Result, Var};
 pub type Run = Box<dyn Fn(&Device, &[Var]) -> Result<Var>>;
 /// The same in plain f64 loops.
 pub type Oracle = Box<dyn Fn(&[Array]) -> Array>;
+/// The gradients of `Σ y ⊙ dy` with respect to the inputs, from the inputs and `dy`, in plain f64 loops.
+pub type OracleGradients = Box<dyn Fn(&[Array], &Array) -> Vec<Array>>;
 
 /// One op with one setting.
 pub struct Case {
     /// The op's name, a slash, and the setting.
     pub name: String,
-    /// Differentiable inputs.
+    /// Inputs; differentiable where there are gradients.
     pub inputs: Vec<Array>,
     /// The op.
     pub run: Run,
     /// Its oracle.
-    pub oracle: Oracle,
+    pub result: Oracle,
+    /// The oracle of its gradients; none where the op has no derivative.
+    pub gradients: Option<OracleGradients>,
     /// Largest error in f32 and in bf16, relative to the largest element of the exact result; bf16 keeps 8 bits, so
     /// one rounding of the result alone costs 2⁻⁹.
     pub tolerance: (f64, f64),

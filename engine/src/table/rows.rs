@@ -18,6 +18,9 @@ const PRODUCT: (f64, f64) = (1e-5, 8e-3);
 /// Errors of results that pass through several roundings in bf16 on the way to a gradient.
 const LOSS: (f64, f64) = (2e-5, 2e-2);
 
+/// Of normalised rows: less than a warp of a GPU takes, and several warps with whole vectors.
+const WIDTHS: [usize; 2] = [37, 264];
+
 const ACTIVATIONS: [Activation; 4] = [
     Activation::Gelu,
     Activation::GeluTanh,
@@ -31,13 +34,15 @@ fn case(
     inputs: Vec<Array>,
     tolerance: (f64, f64),
     run: impl Fn(&Device, &[Var]) -> Result<Var> + 'static,
-    oracle: impl Fn(&[Array]) -> Array + 'static,
+    result: impl Fn(&[Array]) -> Array + 'static,
+    gradients: impl Fn(&[Array], &Array) -> Vec<Array> + 'static,
 ) -> Case {
     Case {
         name: name.into(),
         inputs,
         run: Box::new(run),
-        oracle: Box::new(oracle),
+        result: Box::new(result),
+        gradients: Some(Box::new(gradients)),
         tolerance,
     }
 }
@@ -53,10 +58,7 @@ fn normal<const N: usize>(shapes: [&[usize]; N]) -> Vec<Array> {
 
 /// Rows of unit length.
 fn unit(shape: &[usize], seed: u64) -> Array {
-    oracle::by_row(&Array::random(shape, 1.0, seed), |row| {
-        let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
-        row.iter().map(|x| x / norm).collect()
-    })
+    oracle::l2_normalize(&Array::random(shape, 1.0, seed))
 }
 
 fn ints(device: &Device, values: &[i32], shape: &[usize]) -> Result<Tensor> {
@@ -70,8 +72,12 @@ pub fn rows() -> Vec<Row> {
         row("linear", &["gemm", "activation", "reduce"], linear()),
         row("matmul", &["gemm"], matmul()),
         row("attention", &["attention"], attention()),
-        row("layer_norm", &["norm"], layer_norm(37)),
-        row("rms_norm", &["norm"], rms_norm(37)),
+        row(
+            "layer_norm",
+            &["norm"],
+            WIDTHS.into_iter().flat_map(layer_norm).collect(),
+        ),
+        row("rms_norm", &["norm"], WIDTHS.into_iter().flat_map(rms_norm).collect()),
         row("l2_normalize", &["norm"], l2_normalize()),
         row("rotary", &["rotary"], rotary()),
         row("embedding", &["embedding"], embedding()),
@@ -105,6 +111,7 @@ fn linear() -> Vec<Case> {
             PRODUCT,
             |_, v| ops::linear(&v[0], &v[1], Some(&v[2])),
             |a| oracle::linear(&a[0], &a[1], Some(&a[2])),
+            |a, dy| oracle::linear_backward(&a[0], &a[1], dy),
         ),
         case(
             "linear/plain",
@@ -112,6 +119,7 @@ fn linear() -> Vec<Case> {
             PRODUCT,
             |_, v| ops::linear(&v[0], &v[1], None),
             |a| oracle::linear(&a[0], &a[1], None),
+            |a, dy| oracle::linear_backward(&a[0], &a[1], dy)[..2].to_vec(),
         ),
         case(
             "linear/residual",
@@ -119,6 +127,7 @@ fn linear() -> Vec<Case> {
             PRODUCT,
             |_, v| ops::linear_residual(&v[0], &v[1], Some(&v[2]), &v[3]),
             |a| oracle::linear(&a[0], &a[1], Some(&a[2])).zip(&a[3], |x, r| x + r),
+            |a, dy| [oracle::linear_backward(&a[0], &a[1], dy), vec![dy.clone()]].concat(),
         ),
     ];
     cases.extend(ACTIVATIONS.map(|act| {
@@ -133,6 +142,11 @@ fn linear() -> Vec<Case> {
             LOSS,
             move |_, v| ops::linear_act(&v[0], &v[1], Some(&v[2]), act),
             move |a| oracle::linear(&a[0], &a[1], Some(&a[2])).map(|x| oracle::activation(x, act)),
+            move |a, dy| {
+                let pre = oracle::linear(&a[0], &a[1], Some(&a[2]));
+                let dpre = pre.zip(dy, |x, d| oracle::slope(x, act) * d);
+                oracle::linear_backward(&a[0], &a[1], &dpre)
+            },
         )
     }));
     cases
@@ -146,6 +160,7 @@ fn matmul() -> Vec<Case> {
             PRODUCT,
             |_, v| ops::matmul(&v[0], &v[1], false),
             |a| oracle::matmul(&a[0], &a[1], false),
+            |a, dy| oracle::matmul_backward(&a[0], &a[1], false, dy),
         ),
         case(
             "matmul/nt",
@@ -153,43 +168,70 @@ fn matmul() -> Vec<Case> {
             PRODUCT,
             |_, v| ops::matmul(&v[0], &v[1], true),
             |a| oracle::matmul(&a[0], &a[1], true),
+            |a, dy| oracle::matmul_backward(&a[0], &a[1], true, dy),
         ),
     ]
 }
 
 /// Attention over q, k and v of these shapes, each query seeing the keys that `sight` allows.
 fn attend(name: &str, shapes: [&[usize]; 3], sight: Sight) -> Case {
-    let (batch, keys, seen) = (shapes[0][0], shapes[1][1], sight.clone());
+    let (run, result, gradients) = (sight.clone(), sight.clone(), sight);
     case(
         format!("attention/{name}"),
         normal(shapes),
         LOSS,
-        move |device, v| {
-            let tensor = |values: &Option<Vec<i32>>, shape: &[usize]| {
-                let tensor = values.as_ref().map(|x| ints(device, x, shape));
-                tensor.transpose()
-            };
-            let attend = Attend {
-                mask: sight.mask,
-                q_lens: tensor(&sight.q_lens, &[batch])?,
-                k_lens: tensor(&sight.k_lens, &[batch])?,
-                segments: tensor(&sight.segments, &[batch, keys])?,
-                ..Attend::default()
-            };
-            ops::attention(&v[0], &v[1], &v[2], attend)
-        },
-        move |a| oracle::attention(&a[0], &a[1], &a[2], &seen),
+        move |device, v| ops::attention(&v[0], &v[1], &v[2], settings(device, &run, &v[1])?),
+        move |a| oracle::attention(&a[0], &a[1], &a[2], &result),
+        move |a, dy| oracle::attention_backward([&a[0], &a[1], &a[2]], &gradients, dy),
     )
+}
+
+/// What `sight` says, on a device.
+fn settings(device: &Device, sight: &Sight, k: &Var) -> Result<Attend> {
+    let (batch, keys) = (k.shape()[0], k.shape()[1]);
+    let tensor = |values: &Option<Vec<i32>>, shape: &[usize]| {
+        let tensor = values.as_ref().map(|x| ints(device, x, shape));
+        tensor.transpose()
+    };
+    Ok(Attend {
+        mask: sight.mask,
+        q_lens: tensor(&sight.q_lens, &[batch])?,
+        k_lens: tensor(&sight.k_lens, &[batch])?,
+        segments: tensor(&sight.segments, &[batch, keys])?,
+        ..Attend::default()
+    })
+}
+
+/// The weights over several tiles of queries and keys: an op without a derivative.
+fn attention_weights() -> Case {
+    let (sight, seen) = (masked(Mask::Causal), masked(Mask::Causal));
+    Case {
+        gradients: None,
+        ..case(
+            "attention/weights",
+            normal([&[1, 70, 2, 8], &[1, 130, 1, 8]]),
+            LOSS,
+            move |device, v| ops::attention_weights(&v[0], &v[1], settings(device, &sight, &v[1])?),
+            move |a| oracle::attention_weights(&a[0], &a[1], &seen),
+            |_, _| Vec::new(),
+        )
+    }
+}
+
+fn masked(mask: Mask) -> Sight {
+    Sight {
+        mask,
+        ..Sight::default()
+    }
 }
 
 fn attention() -> Vec<Case> {
     let square: [&[usize]; 3] = [&[2, 6, 4, 5], &[2, 6, 2, 5], &[2, 6, 2, 5]];
     let cross: [&[usize]; 3] = [&[2, 3, 2, 8], &[2, 7, 2, 8], &[2, 7, 2, 8]];
-    let masked = |mask| Sight {
-        mask,
-        ..Sight::default()
-    };
+    let tiles: [&[usize]; 3] = [&[1, 70, 2, 8], &[1, 130, 1, 8], &[1, 130, 1, 8]];
     vec![
+        attend("several tiles", tiles, masked(Mask::Causal)),
+        attention_weights(),
         attend("full, grouped queries", square, masked(Mask::Full)),
         attend("causal", square, masked(Mask::Causal)),
         attend("causal, more keys", cross, masked(Mask::Causal)),
@@ -225,30 +267,36 @@ fn layer_norm(dim: usize) -> Vec<Case> {
         LOSS,
         run,
         |a| oracle::layer_norm(&a[0], &a[1], &a[2], 1e-5),
+        |a, dy| oracle::norm_backward(&a[0], &a[1], 1e-5, true, dy),
     )]
 }
 
 fn rms_norm(dim: usize) -> Vec<Case> {
     let run = |_: &Device, v: &[Var]| ops::rms_norm(&v[0], &v[1], 1e-5);
     let name = format!("rms_norm/{dim}");
-    vec![case(name, normal([&[2, 3, dim], &[dim]]), LOSS, run, |a| {
-        oracle::rms_norm(&a[0], &a[1], 1e-5)
-    })]
+    vec![case(
+        name,
+        normal([&[2, 3, dim], &[dim]]),
+        LOSS,
+        run,
+        |a| oracle::rms_norm(&a[0], &a[1], 1e-5),
+        |a, dy| oracle::norm_backward(&a[0], &a[1], 1e-5, false, dy),
+    )]
 }
 
 fn l2_normalize() -> Vec<Case> {
-    vec![case(
-        "l2_normalize",
-        normal([&[5, 19]]),
-        LOSS,
-        |_, v| ops::l2_normalize(&v[0], 1e-12),
-        |a| {
-            oracle::by_row(&a[0], |row| {
-                let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
-                row.iter().map(|x| x / norm).collect()
-            })
-        },
-    )]
+    WIDTHS
+        .map(|dim| {
+            case(
+                format!("l2_normalize/{dim}"),
+                normal([&[5, dim]]),
+                LOSS,
+                |_, v| ops::l2_normalize(&v[0], 1e-12),
+                |a| oracle::l2_normalize(&a[0]),
+                |a, dy| oracle::l2_normalize_backward(&a[0], dy),
+            )
+        })
+        .into()
 }
 
 fn rotary() -> Vec<Case> {
@@ -258,33 +306,39 @@ fn rotary() -> Vec<Case> {
         let inv_freq = Tensor::from_slice(device, &INV_FREQ, [5])?.cast(v[0].dtype().accumulator())?;
         ops::rotary(&v[0], &ints(device, &POSITIONS, &[2, 3])?, &inv_freq)
     };
-    vec![case("rotary", normal([&[2, 3, 2, 10]]), PRODUCT, run, |a| {
-        oracle::rotary(&a[0], &POSITIONS, &INV_FREQ)
-    })]
+    vec![case(
+        "rotary",
+        normal([&[2, 3, 2, 10]]),
+        PRODUCT,
+        run,
+        |a| oracle::rotary(&a[0], &POSITIONS, &INV_FREQ),
+        |_, dy| vec![oracle::rotary(dy, &POSITIONS, &INV_FREQ.map(|f| -f))],
+    )]
 }
 
 fn embedding() -> Vec<Case> {
-    const IDS: [i32; 6] = [3, 0, 3, 4, 1, 3];
-    let gather = |a: &[Array], entry: usize| -> Vec<f64> {
-        IDS.iter()
-            .flat_map(|id| a[0].data[*id as usize * entry..][..entry].to_vec())
-            .collect()
+    // As entries of the table and the numbers looked up; more numbers and columns than a block of a GPU takes at a time.
+    let one = |name: &str, table: &[usize], ids: Vec<i32>| {
+        let (entry, run, result) = (table[1..].to_vec(), ids.clone(), ids.clone());
+        case(
+            format!("embedding/{name}"),
+            normal([table]),
+            PRODUCT,
+            move |device, v| ops::embedding(&v[0], &ints(device, &run, &[run.len()])?),
+            move |a| {
+                Array::new(
+                    &[&[result.len()], &entry[..]].concat()[..],
+                    oracle::gather(&a[0], &result),
+                )
+            },
+            move |a, dy| oracle::gather_backward(&a[0], &ids, dy),
+        )
     };
+    let few = || vec![3, 0, 3, 4, 1, 3];
     vec![
-        case(
-            "embedding/rows, one twice and one never",
-            normal([&[5, 11]]),
-            PRODUCT,
-            |device, v| ops::embedding(&v[0], &ints(device, &IDS, &[2, 3])?),
-            move |a| Array::new([2, 3, 11], gather(a, 11)),
-        ),
-        case(
-            "embedding/entries of a batch",
-            normal([&[5, 2, 3]]),
-            PRODUCT,
-            |device, v| ops::embedding(&v[0], &ints(device, &IDS, &[6])?),
-            move |a| Array::new([6, 2, 3], gather(a, 6)),
-        ),
+        one("rows, one thrice and one never", &[5, 11], few()),
+        one("entries of a batch", &[5, 2, 3], few()),
+        one("many and wide", &[5, 264], (0..300).map(|i| i * i % 5).collect()),
     ]
 }
 
@@ -298,6 +352,12 @@ fn patch_embed() -> Vec<Case> {
                 PRODUCT,
                 move |_, v| ops::patch_embed(&v[0], &v[1], Some(&v[2]), 2, margin),
                 move |a| oracle::linear(&oracle::unfold(&a[0], 2, margin), &a[1], Some(&a[2])),
+                move |a, dy| {
+                    let windows = oracle::unfold(&a[0], 2, margin);
+                    let mut gradients = oracle::linear_backward(&windows, &a[1], dy);
+                    gradients[0] = oracle::fold(a[0].shape, 2, margin, &gradients[0]);
+                    gradients
+                },
             )
         })
         .into()
@@ -317,8 +377,19 @@ mod tests {
             PRODUCT,
             |_, v| ops::mul(&v[0], &v[0].detach()),
             |a| a[0].map(|x| x * x),
+            |a, dy| vec![a[0].zip(dy, |x, d| 2.0 * x * d)],
         );
-        assert!(!super::super::finite_differences(&wrong)?.is_empty());
+        assert!(!super::super::follows_oracle(&wrong, &Device::cpu(), DType::F64)?.is_empty());
+        // And one of the oracle's own.
+        let wrong = case(
+            "square",
+            normal([&[5]]),
+            PRODUCT,
+            |_, v| ops::mul(&v[0], &v[0]),
+            |a| a[0].map(|x| x * x),
+            |a, dy| vec![a[0].zip(dy, |x, d| x * d)],
+        );
+        assert!(!super::super::finite_differences(&wrong).is_empty());
         Ok(())
     }
 
@@ -330,6 +401,7 @@ mod tests {
             PRODUCT,
             |_, v| ops::scale(&v[0], 2.001),
             |a| a[0].map(|x| 2.0 * x),
+            |_, dy| vec![dy.map(|d| 2.0 * d)],
         );
         assert!(!super::super::follows_oracle(&wrong, &Device::cpu(), DType::F32)?.is_empty());
         Ok(())

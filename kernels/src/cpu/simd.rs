@@ -9,7 +9,7 @@ mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use isa::{Isa, isa, set_isa};
+pub use isa::{Isa, chosen, isa, set_isa};
 
 use crate::Element;
 use std::ops::{Add, Div, Mul, Neg, Sub};
@@ -216,7 +216,7 @@ macro_rules! simd {
             match $crate::cpu::simd::isa() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `isa` returns these only after asking the processor for the features.
-                $crate::cpu::simd::Isa::Avx512 | $crate::cpu::simd::Isa::Avx512Bf16 => unsafe { avx512::<$t $(, $u)*>($($arg),*) },
+                isa if isa >= $crate::cpu::simd::Isa::Avx512 => unsafe { avx512::<$t $(, $u)*>($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 $crate::cpu::simd::Isa::Avx2 => unsafe { avx2::<$t $(, $u)*>($($arg),*) },

@@ -63,8 +63,19 @@ pub struct Cache {
 
 impl Cache {
     /// The cache in `$LENSLET_CACHE`, or else `$XDG_CACHE_HOME/lenslet`, or else `~/.cache/lenslet`.
-    pub fn open() -> Cache {
-        Cache::with(folder(|name| std::env::var_os(name)))
+    ///
+    /// # Errors
+    /// [`Error::Variable`] if `LENSLET_CACHE` names what is no folder and cannot become one.
+    pub fn open() -> Result<Cache> {
+        let environment = |name: &str| std::env::var_os(name);
+        if let Some(value) = named(environment) {
+            fs::create_dir_all(&value).map_err(|error| Error::Variable {
+                name: VARIABLE,
+                value: value.to_string_lossy().into_owned(),
+                reason: format!("no folder can be made there: {error}"),
+            })?;
+        }
+        Ok(Cache::with(folder(environment)))
     }
 
     /// The cache in this folder, which need not exist.
@@ -168,11 +179,20 @@ fn make_in(folder: &Path, extension: &str, make: impl FnOnce(&Path) -> Result<()
     Ok(made)
 }
 
+/// Names the folder for entries.
+const VARIABLE: &str = "LENSLET_CACHE";
+
+/// What [`VARIABLE`] is set to.
+fn named(environment: impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
+    environment(VARIABLE).filter(|value| !value.is_empty())
+}
+
 /// The folder for entries, given the environment. Relative paths in `XDG_CACHE_HOME` are void by its standard.
 fn folder(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let path = |name| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
-    path("LENSLET_CACHE")
+    named(&environment)
+        .map(PathBuf::from)
         .or_else(|| {
             path("XDG_CACHE_HOME")
                 .filter(|p| p.is_absolute())

@@ -48,7 +48,7 @@ impl Cuda {
             replay: Mutex::new(Replay::new(context.clone())),
             context,
             nvrtc,
-            cache: Cache::open(),
+            cache: Cache::open()?,
             modules: Mutex::default(),
         })
     }

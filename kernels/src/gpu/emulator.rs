@@ -359,7 +359,9 @@ struct Compiler {
 impl Compiler {
     /// `$LENSLET_CXX`, `$CXX`, or the first of the usual names that answers.
     fn find() -> Result<Compiler> {
-        let chosen = ["LENSLET_CXX", "CXX"].iter().find_map(|name| std::env::var(name).ok());
+        let value = |name: &&str| std::env::var_os(name).filter(|program| !program.is_empty());
+        let chosen = ["LENSLET_CXX", "CXX"].iter().find_map(value);
+        let chosen = chosen.map(|program| program.to_string_lossy().into_owned());
         let names = match &chosen {
             Some(name) => vec![name.as_str()],
             None => vec!["c++", "g++", "clang++"],
@@ -379,7 +381,7 @@ impl Compiler {
         Ok(Compiler {
             program,
             version,
-            cache: Cache::open(),
+            cache: Cache::open()?,
         })
     }
 

@@ -336,7 +336,7 @@ impl Workspace {
 /// Runs a kernel of one's own, see [`Module::from_source`]. On an emulated device that checks, its mistakes are errors that
 /// name lines and threads:
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> kernels::Result<()> {
 /// use kernels::gpu::{Arg, Emulation, Grid, Module, launch_own};
 /// use kernels::{DType, Device, View, ViewMut};

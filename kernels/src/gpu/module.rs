@@ -129,7 +129,8 @@ impl Module {
     /// # Errors
     /// A file of that folder that cannot be read.
     pub(super) fn sources(&self) -> Result<Vec<(String, Cow<'_, str>)>> {
-        let folder = std::env::var_os("LENSLET_CUDA_SOURCES").map(PathBuf::from);
+        let named = std::env::var_os("LENSLET_CUDA_SOURCES").filter(|folder| !folder.is_empty());
+        let folder = named.map(PathBuf::from);
         let read = |name: &str, embedded: &'static str| {
             let Some(folder) = &folder else {
                 return Ok((name.to_owned(), embedded.into()));

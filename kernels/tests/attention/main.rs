@@ -237,7 +237,7 @@ fn long_sequences_are_cut_into_blocks() {
 #[test]
 fn every_instruction_set_agrees() {
     let _guard = ISA.lock().unwrap();
-    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16] {
+    for isa in Isa::ALL {
         set_isa(isa);
         options().iter().for_each(check_exact);
         grid().step_by(9).for_each(|case| check_exact(&case));

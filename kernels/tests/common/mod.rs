@@ -135,7 +135,7 @@ pub(crate) fn close(what: &str, found: &[f64], expected: &[f64], relative: f64, 
 
 /// Runs `f` for every instruction set this processor has. Only one test per file may do so: the choice is global.
 pub(crate) fn for_each_isa(f: impl Fn()) {
-    for wanted in [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16] {
+    for wanted in Isa::ALL {
         if set_isa(wanted) == wanted {
             f();
         }

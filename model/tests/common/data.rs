@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 /// is a failure.
 pub fn folder(name: &str) -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let root = std::env::var_os("LENSLET_DATA").map_or(beside, PathBuf::from);
+    let named = std::env::var_os("LENSLET_DATA").map(PathBuf::from);
+    if let Some(named) = named.as_ref().filter(|named| !named.is_dir()) {
+        panic!("LENSLET_DATA={}: no such folder", named.display());
+    }
+    let root = named.unwrap_or(beside);
     let folder = root.join(name);
     if folder.is_dir() {
         return Some(folder);

@@ -103,6 +103,14 @@ pub fn run(
         unknown.map_or("", String::as_str),
         families_of(&all)
     );
+    let timed = |family: &str| arithmetics.iter().any(|arithmetic| arithmetic.is_for(family, device));
+    let elsewhere = families.iter().find(|name| !timed(name));
+    ensure!(
+        elsewhere.is_none(),
+        "`{}` is not timed on {}",
+        elsewhere.map_or("", String::as_str),
+        device.kind().name()
+    );
     let mut lines: Vec<Line> = Vec::new();
     writeln!(
         out,
@@ -266,7 +274,8 @@ mod tests {
     fn tf32_and_f16_are_for_products_on_gpus() {
         let (device, families) = (Device::cpu(), ["gemm".into()]);
         let bench = cpu_bench(&device, &families, &[Arithmetic::Tf32, Arithmetic::F16]);
-        assert!(run(&bench, None, &mut Vec::new(), |_| Ok(())).unwrap().is_empty());
+        let error = run(&bench, None, &mut Vec::new(), |_| Ok(())).unwrap_err();
+        assert_eq!(error.to_string(), "`gemm` is not timed on cpu");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use crate::memory;
 use anyhow::Result;
 use kernels::Device;
-use kernels::cpu::simd::{Isa, isa};
+use kernels::cpu::simd::{Isa, chosen};
 use kernels::cuda::{self, Driver};
 use kernels::gpu::Emulation;
+use kernels::gpu::cache::Cache;
 use kernels::gpu::nvrtc::Nvrtc;
 use std::io::Write;
 
@@ -27,7 +28,7 @@ fn lines(driver: &Driver) -> Vec<(String, String)> {
             format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         ),
         ("processor".into(), processor()),
-        ("instructions".into(), instructions(isa()).into()),
+        ("instructions".into(), instructions()),
         (
             "threads".into(),
             format!("{} on {cores} cores", rayon::current_num_threads()),
@@ -49,6 +50,7 @@ fn lines(driver: &Driver) -> Vec<(String, String)> {
         }
     }
     lines.push(("NVRTC".into(), nvrtc(driver)));
+    lines.push(("cache".into(), cache()));
     lines.push(("devices".into(), devices(driver)));
     lines
 }
@@ -89,12 +91,30 @@ fn processor() -> String {
     model.map_or("unknown".into(), |(_, name)| name.trim().into())
 }
 
-fn instructions(isa: Isa) -> &'static str {
-    match isa {
-        Isa::Portable => "portable",
-        Isa::Avx2 => "AVX2, FMA",
+/// What is in use, and what else `LENSLET_ISA` may name here.
+fn instructions() -> String {
+    let isa = match chosen() {
+        Ok(isa) => isa,
+        Err(error) => return error.to_string(),
+    };
+    let about = match isa {
+        Isa::Portable => "what the compiler makes of plain Rust",
+        Isa::Avx2 => "AVX2 and FMA",
         Isa::Avx512 => "AVX-512",
         Isa::Avx512Bf16 => "AVX-512 with bf16 dot products",
+        Isa::Avx512Amx => "AVX-512 with bf16 dot products, and AMX for products of bf16",
+    };
+    let names: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
+    format!("{}: {about}; LENSLET_ISA takes {}", isa.name(), names.join(", "))
+}
+
+/// Where what is compiled is kept.
+fn cache() -> String {
+    match Cache::open() {
+        Ok(cache) => cache
+            .folder()
+            .map_or("no folder; set LENSLET_CACHE".into(), |path| path.display().to_string()),
+        Err(error) => error.to_string(),
     }
 }
 
@@ -118,6 +138,8 @@ mod tests {
             "lenslet: 0.",
             "processor: ",
             "instructions: ",
+            "; LENSLET_ISA takes portable",
+            "cache: ",
             "threads: ",
             "memory: ",
             "CUDA: looked for libcuda.so: not found",

@@ -3,10 +3,10 @@
 use crate::cli::{KernelsTestArgs, KernelsVerb, TestGrid};
 use crate::compute;
 use anyhow::{Result, bail, ensure};
-use engine::DType;
 use engine::table::{Row, follows_oracle, grid, rows};
+use engine::{DType, Kind};
 use kernels::cuda::{self, Driver};
-use kernels::gpu::golden::{record, to_text};
+use kernels::gpu::golden::{differences, record, to_text};
 use kernels::gpu::nvrtc::Nvrtc;
 use kernels::gpu::ptxas::{Limits, Report};
 use kernels::gpu::{Specialisation, specialisations};
@@ -90,25 +90,33 @@ struct Counts {
     skipped: usize,
 }
 
-/// Runs the table of ops in f32 and bf16. Ops without a sample of their own count as skipped.
+impl Counts {
+    /// Counts `checks` checks and prints what is wrong.
+    fn add(&mut self, checks: usize, wrong: &[String], out: &mut impl Write) -> std::io::Result<()> {
+        let failed = wrong.len().min(checks);
+        self.failed += failed;
+        self.passed += checks - failed;
+        wrong.iter().try_for_each(|line| writeln!(out, "{line}"))
+    }
+}
+
+/// The instructions that CUDA kernels are made of; not in the table, since no op is.
+const INSTRUCTIONS: &str = "golden";
+
+/// Runs the table of ops in f32 and bf16, and the single instructions. Ops without a sample of their own count as skipped.
 fn test(args: &KernelsTestArgs) -> Result<()> {
     let device = compute::open_seeded(&args.device, args.seed)?;
     let mut table = rows();
     if args.grid == TestGrid::Full {
         table.extend(grid());
     }
-    let known = |name: &str| table.iter().any(|row| is_about(row, name));
-    if let Some(unknown) = args.families.iter().find(|name| !known(name)) {
-        bail!("`{unknown}` is no kernel family and no op; `lenslet kernels list` names the families");
-    }
+    refuse_unknown(&table, &args.families)?;
+    let chosen = |of: &dyn Fn(&str) -> bool| args.families.is_empty() || args.families.iter().any(|name| of(name));
     let (part, parts) = args.part.unwrap_or((0, 1));
     let mut number = 0;
     let mut counts = Counts::default();
     let mut out = std::io::stdout().lock();
-    for row in &table {
-        if !args.families.is_empty() && !args.families.iter().any(|name| is_about(row, name)) {
-            continue;
-        }
+    for row in table.iter().filter(|row| chosen(&|name| is_about(row, name))) {
         counts.skipped += usize::from(row.cases.is_empty());
         for case in &row.cases {
             number += 1;
@@ -118,15 +126,20 @@ fn test(args: &KernelsTestArgs) -> Result<()> {
             for dtype in [DType::F32, DType::BF16] {
                 let wrong = follows_oracle(case, &device, dtype)
                     .unwrap_or_else(|error| vec![format!("{}: {error}", case.name)]);
-                if wrong.is_empty() {
-                    counts.passed += 1;
-                } else {
-                    counts.failed += 1;
-                }
-                for line in wrong {
-                    writeln!(out, "{dtype} {line}")?;
-                }
+                let wrong: Vec<String> = wrong.iter().map(|line| format!("{dtype} {line}")).collect();
+                counts.add(1, &wrong[..], &mut out)?;
             }
+        }
+    }
+    if part == 0 && chosen(&|name| of_family(name, INSTRUCTIONS)) {
+        if matches!(device.kind(), Kind::Cuda(_) | Kind::Emulated) {
+            let (checks, wrong) = match record(&device) {
+                Ok(golden) => (golden.len(), differences(&golden)),
+                Err(error) => (1, vec![format!("{INSTRUCTIONS}: {error}")]),
+            };
+            counts.add(checks, &wrong, &mut out)?;
+        } else {
+            counts.skipped += 1;
         }
     }
     let Counts {
@@ -144,6 +157,31 @@ fn test(args: &KernelsTestArgs) -> Result<()> {
     Ok(())
 }
 
+/// A name that is no op's, no family's, nor that of a source of one, as `kernels list` prints them.
+fn refuse_unknown(table: &[Row], names: &[String]) -> Result<()> {
+    let mut known: Vec<&str> = table
+        .iter()
+        .flat_map(|row| std::iter::once(row.op).chain(row.kernels.iter().copied()))
+        .chain([INSTRUCTIONS])
+        .collect();
+    known.sort_unstable();
+    known.dedup();
+    match names
+        .iter()
+        .find(|name| !known.iter().any(|known| of_family(name, known)))
+    {
+        Some(unknown) => bail!("`{unknown}` is tested by no op; known are {}", known.join(", ")),
+        None => Ok(()),
+    }
+}
+
 fn is_about(row: &Row, name: &str) -> bool {
-    row.op == name || row.kernels.contains(&name)
+    row.op == name || row.kernels.iter().any(|family| of_family(name, family))
+}
+
+/// Whether `name` is the family, or one of several sources that it has, such as `gemm_simt` of `gemm`.
+fn of_family(name: &str, family: &str) -> bool {
+    let source = |rest: &str| rest.starts_with('_') && specialisations().iter().any(|s| s.module.family() == name);
+    name.strip_prefix(family)
+        .is_some_and(|rest| rest.is_empty() || source(rest))
 }

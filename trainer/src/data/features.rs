@@ -107,7 +107,7 @@ fn seen(prepare: &Prepare, corpus: &Corpus, place: usize) -> RgbImage {
 }
 
 fn folder() -> Result<PathBuf> {
-    let cache = Cache::open();
+    let cache = Cache::open()?;
     let folder = cache
         .folder()
         .context("there is no folder for caches; set LENSLET_CACHE")?;

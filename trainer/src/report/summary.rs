@@ -73,7 +73,7 @@ fn name(device: &Device) -> String {
             Some(gpu) => format!("{kind}:{ordinal}, {}", gpu.name),
             None => format!("{kind}:{ordinal}"),
         },
-        (Kind::Cpu, _) => format!("{kind} ({:?})", isa()),
+        (Kind::Cpu, _) => format!("{kind} ({})", isa().name()),
         _ => kind.into(),
     }
 }

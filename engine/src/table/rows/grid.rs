@@ -51,6 +51,7 @@ fn linear() -> Vec<Case> {
             PRODUCT,
             |_, v| ops::linear(&v[0], &v[1], Some(&v[2])),
             |a| oracle::linear(&a[0], &a[1], Some(&a[2])),
+            |a, dy| oracle::linear_backward(&a[0], &a[1], dy),
         )
     };
     SHAPES.map(one).into()
@@ -67,6 +68,7 @@ fn matmul() -> Vec<Case> {
                 PRODUCT,
                 move |_, v| ops::matmul(&v[0], &v[1], transposed),
                 move |a| oracle::matmul(&a[0], &a[1], transposed),
+                move |a, dy| oracle::matmul_backward(&a[0], &a[1], transposed, dy),
             )
         })
     };
@@ -131,6 +133,7 @@ fn rotary() -> Vec<Case> {
         // In f32 the angle at position 2,000 errs by 1e-4.
         let tolerance = (2e-4, PRODUCT.1);
         let (at, by) = (positions.clone(), inv_freq.clone());
+        let (back_at, back_by) = (positions.clone(), inv_freq.iter().map(|f| -f).collect::<Vec<_>>());
         let run = move |device: &Device, v: &[Var]| {
             let inv_freq = Tensor::from_slice(device, &by, [by.len()])?.cast(v[0].dtype().accumulator())?;
             ops::rotary(&v[0], &ints(device, &at, &[batch, tokens])?, &inv_freq)
@@ -141,6 +144,7 @@ fn rotary() -> Vec<Case> {
             tolerance,
             run,
             move |a| oracle::rotary(&a[0], &positions, &inv_freq),
+            move |_, dy| vec![oracle::rotary(dy, &back_at, &back_by)],
         )
     };
     SHAPES.map(one).into()

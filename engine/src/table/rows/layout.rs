@@ -11,6 +11,7 @@ pub(super) fn repeat() -> Vec<Case> {
         PRODUCT,
         |_, v| ops::repeat(&v[0], 4),
         |a| Array::new([4, 3, 5], a[0].data.repeat(4)),
+        |_, dy| vec![oracle::sum_axis(dy, 0, |_| 1.0)],
     )]
 }
 
@@ -22,6 +23,7 @@ pub(super) fn concat() -> Vec<Case> {
         PRODUCT,
         |_, v| ops::concat(&[&v[0], &v[1], &v[2]]),
         oracle::concat,
+        oracle::concat_backward,
     )]
 }
 
@@ -32,6 +34,7 @@ pub(super) fn slice() -> Vec<Case> {
         PRODUCT,
         |_, v| ops::slice(&v[0], 2, 3),
         |a| oracle::slice(&a[0], 2, 3),
+        |a, dy| oracle::slice_backward(&a[0], 2, dy),
     )]
 }
 
@@ -43,6 +46,7 @@ pub(super) fn reshape() -> Vec<Case> {
         PRODUCT,
         |_, v| ops::reshape(&v[0], [6, 5]),
         oracle,
+        |a, dy| vec![Array::new(a[0].shape, dy.data.clone())],
     )]
 }
 
@@ -63,14 +67,16 @@ pub(super) fn cast() -> Vec<Case> {
         ops::cast(&v[0], narrow)
     };
     let same = |a: &[Array]| a[0].clone();
+    let back = |_: &[Array], dy: &Array| vec![dy.clone()];
     vec![
-        case("cast/wider", normal([&[3, 21]]), PRODUCT, wider, same),
+        case("cast/wider", normal([&[3, 21]]), PRODUCT, wider, same, back),
         case(
             "cast/narrower",
             normal([&[3, 21]]),
             (PRODUCT.1, PRODUCT.1),
             narrower,
             same,
+            back,
         ),
     ]
 }

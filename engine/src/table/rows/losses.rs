@@ -16,6 +16,7 @@ pub(super) fn cross_entropy() -> Vec<Case> {
                     Ok(ops::linear_cross_entropy(&v[0], &v[1], &ints(device, &TARGETS, &[5])?, smoothing)?.loss)
                 },
                 move |a| oracle::cross_entropy(&a[0], &a[1], &TARGETS, smoothing),
+                move |a, dy| oracle::cross_entropy_backward(&a[0], &a[1], &TARGETS, smoothing, dy),
             )
         })
         .into()
@@ -33,6 +34,7 @@ pub(super) fn clip_loss() -> Vec<Case> {
             tolerance,
             run,
             |a| oracle::clip_loss(&a[0], &a[1], &a[2]),
+            |a, dy| oracle::clip_loss_backward(&a[0], &a[1], &a[2], dy),
         ),
         case(
             "clip_loss/best of three queries",
@@ -40,6 +42,7 @@ pub(super) fn clip_loss() -> Vec<Case> {
             tolerance,
             run,
             |a| oracle::clip_loss(&a[0], &a[1], &a[2]),
+            |a, dy| oracle::clip_loss_backward(&a[0], &a[1], &a[2], dy),
         ),
     ]
 }
@@ -52,9 +55,14 @@ pub(super) fn siglip_loss() -> Vec<Case> {
         Array::new([1], vec![10f64.ln()]),
         Array::new([1], vec![-10.0]),
     ];
-    vec![case("siglip_loss", inputs, (2e-5, 5e-2), run, |a| {
-        oracle::siglip_loss(&a[0], &a[1], &a[2], &a[3])
-    })]
+    vec![case(
+        "siglip_loss",
+        inputs,
+        (2e-5, 5e-2),
+        run,
+        |a| oracle::siglip_loss(&a[0], &a[1], &a[2], &a[3]),
+        |a, dy| oracle::siglip_loss_backward([&a[0], &a[1], &a[2], &a[3]], dy),
+    )]
 }
 
 /// As (rows, hidden size, vocabulary); every seventh row is ignored.
@@ -76,7 +84,7 @@ pub(super) fn cross_entropy_grid() -> Vec<Case> {
                 }
             };
             let targets: Vec<i32> = (0..rows).map(target).collect();
-            let asked = targets.clone();
+            let (run, result) = (targets.clone(), targets.clone());
             case(
                 format!("cross_entropy/{rows} rows of {hidden}, vocabulary {vocab}, smoothing {smoothing}"),
                 vec![
@@ -86,10 +94,11 @@ pub(super) fn cross_entropy_grid() -> Vec<Case> {
                 ],
                 LOSS,
                 move |device, v| {
-                    let targets = ints(device, &asked, &[rows])?;
+                    let targets = ints(device, &run, &[rows])?;
                     Ok(ops::linear_cross_entropy(&v[0], &v[1], &targets, smoothing)?.loss)
                 },
-                move |a| oracle::cross_entropy(&a[0], &a[1], &targets, smoothing),
+                move |a| oracle::cross_entropy(&a[0], &a[1], &result, smoothing),
+                move |a, dy| oracle::cross_entropy_backward(&a[0], &a[1], &targets, smoothing, dy),
             )
         })
     };
@@ -126,9 +135,14 @@ pub(super) fn clip_grid() -> Vec<Case> {
         let [images, texts] = features(pairs, dim);
         let inputs = vec![images, texts, Array::new([1], vec![scale.ln()])];
         let name = format!("clip_loss/{pairs} pairs of {dim}, scale {scale}");
-        case(name, inputs, tolerance(scale), run, |a| {
-            oracle::clip_loss(&a[0], &a[1], &a[2])
-        })
+        case(
+            name,
+            inputs,
+            tolerance(scale),
+            run,
+            |a| oracle::clip_loss(&a[0], &a[1], &a[2]),
+            |a, dy| oracle::clip_loss_backward(&a[0], &a[1], &a[2], dy),
+        )
     };
     PAIRS.map(one).into()
 }
@@ -144,9 +158,14 @@ pub(super) fn siglip_grid() -> Vec<Case> {
             Array::new([1], vec![-10.0]),
         ];
         let name = format!("siglip_loss/{pairs} pairs of {dim}, scale {scale}");
-        case(name, inputs, tolerance(scale), run, |a| {
-            oracle::siglip_loss(&a[0], &a[1], &a[2], &a[3])
-        })
+        case(
+            name,
+            inputs,
+            tolerance(scale),
+            run,
+            |a| oracle::siglip_loss(&a[0], &a[1], &a[2], &a[3]),
+            |a, dy| oracle::siglip_loss_backward([&a[0], &a[1], &a[2], &a[3]], dy),
+        )
     };
     PAIRS.map(one).into()
 }

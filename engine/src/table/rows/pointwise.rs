@@ -2,29 +2,22 @@
 
 use super::{ACTIVATIONS, PRODUCT, case, normal};
 use crate::table::{Array, Case, oracle};
-use crate::{Activation, DType, Device, Result, Tensor, Var, ops};
+use crate::{Activation, ops};
 
-/// Dropout's oracle is the op itself on ones: that fixes the mask; its statistics have a test of their own.
 pub(super) fn dropout() -> Vec<Case> {
     const P: f64 = 0.3;
-    let mask = |shape: crate::Shape| -> Result<Vec<f64>> {
-        ops::dropout(
-            &Var::constant(Tensor::full(&Device::cpu(), DType::F64, shape, 1.0)?),
-            P,
-            7,
-        )?
-        .tensor()
-        .to_f64()
+    const SEED: u64 = 7;
+    let masked = |x: &Array| {
+        let factors = oracle::dropout_factors(x.data.len(), P, SEED);
+        x.zip(&Array::new(x.shape, factors), |x, factor| x * factor)
     };
     vec![case(
         "dropout",
         normal([&[4, 50]]),
         PRODUCT,
-        |_, v| ops::dropout(&v[0], P, 7),
-        move |a| {
-            let mask = mask(a[0].shape).expect("dropout of ones on the CPU");
-            a[0].zip(&Array::new(a[0].shape, mask), |x, m| x * m)
-        },
+        |_, v| ops::dropout(&v[0], P, SEED),
+        move |a| masked(&a[0]),
+        move |_, dy| vec![masked(dy)],
     )]
 }
 
@@ -38,6 +31,7 @@ pub(super) fn activate() -> Vec<Case> {
                 PRODUCT,
                 move |_, v| ops::activate(&v[0], act),
                 move |a| a[0].map(|x| oracle::activation(x, act)),
+                move |a, dy| vec![a[0].zip(dy, |x, d| oracle::slope(x, act) * d)],
             )
         })
         .into()
@@ -53,6 +47,14 @@ pub(super) fn silu_mul() -> Vec<Case> {
             a[0].map(|x| oracle::activation(x, Activation::Silu))
                 .zip(&a[1], |x, y| x * y)
         },
+        |a, dy| {
+            let silu = |x| oracle::activation(x, Activation::Silu);
+            let slope = |x| oracle::slope(x, Activation::Silu);
+            vec![
+                a[0].map(slope).zip(&a[1].zip(dy, |up, d| up * d), |s, d| s * d),
+                a[0].map(silu).zip(dy, |s, d| s * d),
+            ]
+        },
     )]
 }
 
@@ -64,6 +66,7 @@ pub(super) fn add() -> Vec<Case> {
             PRODUCT,
             |_, v| ops::add(&v[0], &v[1]),
             |a| a[0].zip(&a[1], |x, y| x + y),
+            |_, dy| vec![dy.clone(), dy.clone()],
         ),
         case(
             "add/one variable twice",
@@ -71,6 +74,7 @@ pub(super) fn add() -> Vec<Case> {
             PRODUCT,
             |_, v| ops::add(&v[0], &v[0]),
             |a| a[0].map(|x| 2.0 * x),
+            |_, dy| vec![dy.map(|d| 2.0 * d)],
         ),
     ]
 }
@@ -82,6 +86,7 @@ pub(super) fn mul() -> Vec<Case> {
         PRODUCT,
         |_, v| ops::mul(&v[0], &v[1]),
         |a| a[0].zip(&a[1], |x, y| x * y),
+        |a, dy| vec![dy.zip(&a[1], |d, y| d * y), dy.zip(&a[0], |d, x| d * x)],
     )]
 }
 
@@ -92,6 +97,7 @@ pub(super) fn scale() -> Vec<Case> {
         PRODUCT,
         |_, v| ops::scale(&v[0], -2.5),
         |a| a[0].map(|x| -2.5 * x),
+        |_, dy| vec![dy.map(|d| -2.5 * d)],
     )]
 }
 
@@ -110,6 +116,7 @@ pub(super) fn add_broadcast() -> Vec<Case> {
                 .collect();
             Array::new(a[0].shape, data)
         },
+        |_, dy| vec![dy.clone(), oracle::sum_axis(dy, 0, |_| 1.0)],
     )]
 }
 
@@ -121,6 +128,7 @@ pub(super) fn sum() -> Vec<Case> {
             PRODUCT,
             |_, v| ops::sum(&v[0]),
             |a| Array::new([1], vec![a[0].data.iter().sum()]),
+            |a, dy| vec![a[0].map(|_| dy.data[0])],
         ),
         case(
             "sum/axis",
@@ -128,6 +136,7 @@ pub(super) fn sum() -> Vec<Case> {
             PRODUCT,
             |_, v| ops::sum_axis(&v[0], 1),
             |a| oracle::sum_axis(&a[0], 1, |_| 1.0),
+            |a, dy| oracle::sum_axis_backward(&a[0], 1, |_| 1.0, dy),
         ),
         case(
             "sum/mean of the last",
@@ -135,6 +144,7 @@ pub(super) fn sum() -> Vec<Case> {
             PRODUCT,
             |_, v| ops::mean_axis(&v[0], 2),
             |a| oracle::sum_axis(&a[0], 2, |n| 1.0 / n as f64),
+            |a, dy| oracle::sum_axis_backward(&a[0], 2, |n| 1.0 / n as f64, dy),
         ),
     ]
 }

@@ -79,11 +79,11 @@ macro_rules! code {
 }
 
 impl<T: Element, C: Element<Acc = T::Acc>> Code<T, C> {
-    /// The functions for an instruction set this processor has; products of bf16 use AMX if `amx`.
-    pub(super) fn new(isa: Isa, amx: bool) -> Code<T, C> {
+    /// The functions for an instruction set this processor has.
+    pub(super) fn new(isa: Isa) -> Code<T, C> {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 if T::DTYPE == DType::BF16 && amx => code!(
+            Isa::Avx512Amx if T::DTYPE == DType::BF16 => code!(
                 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 Avx512, 32 x 2, Amx
             ),
@@ -93,7 +93,7 @@ impl<T: Element, C: Element<Acc = T::Acc>> Code<T, C> {
                 Avx512, 8 x 3, Pairs
             ),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 => code!(
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Avx512Amx => code!(
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 Avx512, 8 x 3, Singles
             ),

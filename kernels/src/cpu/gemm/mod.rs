@@ -46,6 +46,11 @@ pub(crate) fn product<T: Element, C: Element<Acc = T::Acc>>(
     gemm(Gemm::new(layout, m, n, k), a, b, c, Finish::plain(alpha, accumulate));
 }
 
+/// Whether the processor multiplies bf16 in tiles and the system lets this process do so.
+pub(in crate::cpu) fn has_amx() -> bool {
+    amx::available()
+}
+
 /// The product and its epilogue, for checked lengths.
 pub(crate) fn gemm<T: Element, C: Element<Acc = T::Acc>>(
     shape: Gemm,
@@ -59,7 +64,7 @@ pub(crate) fn gemm<T: Element, C: Element<Acc = T::Acc>>(
     if batch * m * n == 0 {
         return;
     }
-    let code = Code::<T, C>::new(isa(), amx::available());
+    let code = Code::<T, C>::new(isa());
     let c = epilogue::Shared::from(c);
     let one = |index: usize| {
         let (a, b) = (&a[index * m * k..][..m * k], &b[index * k * n..][..k * n]);
@@ -217,6 +222,7 @@ fn pack_shared<T: Element, C: Element<Acc = T::Acc>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::simd::Isa;
     use half::bf16;
 
     #[test]
@@ -240,7 +246,7 @@ mod tests {
                 let mut c = vec![0.0f32; m * n];
                 let finish = Finish::plain(1.0, false);
                 let job = job(Gemm::new(layout, m, n, k), &a, &b, finish, c.as_mut_slice().into());
-                run(&Code::<bf16, f32>::new(isa(), false), &job);
+                run(&Code::<bf16, f32>::new(isa().min(Isa::Avx512Bf16)), &job);
                 for (i, found) in c.iter().enumerate() {
                     let (row, col) = (i / n, i % n);
                     let at = |l| match layout {

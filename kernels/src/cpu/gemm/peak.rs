@@ -1,6 +1,5 @@
 //! What the processor's multiply-adds could do at most: the ceiling that products are held against.
 
-use super::amx;
 use super::code::Code;
 use crate::cpu::simd::{Lanes, Real, isa};
 use crate::{DType, Error, Result};
@@ -15,9 +14,9 @@ const CHAINS: usize = 12;
 /// A type that the CPU has no products in.
 pub fn saturate(dtype: DType, rounds: usize) -> Result<f64> {
     let work = match dtype {
-        DType::F32 => Code::<f32, f32>::new(isa(), false).saturate,
-        DType::BF16 => Code::<half::bf16, half::bf16>::new(isa(), amx::available()).saturate,
-        DType::F64 => Code::<f64, f64>::new(isa(), false).saturate,
+        DType::F32 => Code::<f32, f32>::new(isa()).saturate,
+        DType::BF16 => Code::<half::bf16, half::bf16>::new(isa()).saturate,
+        DType::F64 => Code::<f64, f64>::new(isa()).saturate,
         found => {
             return Err(Error::Type {
                 op: "saturate",
