@@ -18,11 +18,13 @@ extern "C" __global__ void convert(const u32* in, u32* out) {
 }
 EXPORT_KERNEL(convert)
 
-/// Two matrices' worth of rows copied with cp.async, one row in four as zeros, then read with ldmatrix.
+/// Two matrices' worth of rows copied with cp.async, one row in four as zeros, then read with ldmatrix. Each lane copies its
+/// neighbour's row, so that only __syncwarp orders a row's copy before the lane that names the row to ldmatrix.
 extern "C" __global__ void move(const u32* in, u32* out) {
-    LANE_WORDS;
+    u32* result = out + threadIdx.x * PER_LANE;
     SMEM_STATIC(u32, rows, [WARP][4]);
-    ptx::copy_async_16(rows[threadIdx.x], mine, threadIdx.x % 4 != 3);
+    int copied = threadIdx.x ^ 1;
+    ptx::copy_async_16(rows[copied], in + copied * PER_LANE, copied % 4 != 3);
     ptx::copy_async_commit();
     ptx::copy_async_wait<0>();
     __syncwarp();

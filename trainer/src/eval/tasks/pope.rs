@@ -6,7 +6,7 @@ use crate::data::files::{Entry, ends_in, entries};
 use crate::data::passed_over::PassedOver;
 use crate::eval::metrics::{Measure, yes_no};
 use crate::eval::records::{self, Label};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
