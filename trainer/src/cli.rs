@@ -50,10 +50,26 @@ pub enum Verb {
 /// `lenslet data`: what is in a data set.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum DataVerb {
+    /// Draw a small data set to begin with: digits, arrows and bar charts with captions and questions, and a recipe for it.
+    Example(ExampleArgs),
     /// Read everything once, images too: counts, sizes, lengths, broken and double items. Fails where too much is broken.
     Check(CheckArgs),
     /// Write the good part of a data set to a new file, with a page that shows what was left out and why.
     Filter(FilterArgs),
+}
+
+/// `lenslet data example`: draw a small data set.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct ExampleArgs {
+    /// The folder to write; must be new or empty.
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Pictures to draw; every fifth is held out.
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(30..=100_000))]
+    pub images: u32,
+    /// Seed of the pictures.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
 }
 
 /// Which data set.

@@ -26,6 +26,7 @@ pub mod recipe;
 pub mod report;
 pub mod run_folder;
 pub mod session;
+pub mod shell;
 pub mod showcase;
 pub mod similarity;
 pub mod start;

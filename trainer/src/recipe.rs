@@ -24,6 +24,7 @@ mod phase;
 mod pretrained;
 
 pub use error::RecipeError;
+pub use paths::as_written;
 pub use phase::{ContrastPhase, Curve, Phase1, Phase2, Training};
 pub use pretrained::Pretrained;
 

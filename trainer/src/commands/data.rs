@@ -1,14 +1,16 @@
 //! `lenslet data`: looks through data sets and keeps the good part of them.
 
-use crate::cli::{CheckArgs, DataArgs, DataVerb, FilterArgs};
+use crate::cli::{CheckArgs, DataArgs, DataVerb, ExampleArgs, FilterArgs};
 use crate::compute;
 use crate::data::corpus::Files;
+use crate::data::example;
 use crate::data::filter::{self, Criteria, Judge, Judged, Kept, Reason, write};
 use crate::data::formats::Format;
 use crate::data::record::Select;
 use crate::data::survey::Survey;
 use crate::recipe::{Recipe, TokenizerKind};
 use crate::report::table::Table;
+use crate::shell::Command;
 use anyhow::{Context, Result, bail, ensure};
 use model::{Tokenizer, hf, write_atomically};
 use std::io::Write;
@@ -16,9 +18,32 @@ use std::path::{Path, PathBuf};
 
 pub(super) fn run(verb: &DataVerb) -> Result<()> {
     match verb {
+        DataVerb::Example(args) => example(args),
         DataVerb::Check(args) => compute::with_threads(args.threads, || check(args)),
         DataVerb::Filter(args) => compute::with_threads(args.compute.threads, || filter(args)),
     }
+}
+
+fn example(args: &ExampleArgs) -> Result<()> {
+    let written = example::write(&args.folder, args.images as usize, args.seed)?;
+    let example::Written {
+        train,
+        heldout,
+        questions,
+    } = written;
+    say!("{train} pictures to train on and {heldout} held out, with {questions} questions:");
+    for (file, about) in example::FILES {
+        say!("  {:<24} {about}", file);
+    }
+    let recipe = args.folder.join("recipe.toml");
+    say!("next:");
+    say!("  {}", Command::new("data check").flag("--recipe", &recipe));
+    say!(
+        "  {}",
+        Command::new("train").flag("--recipe", &recipe).plain("--dry-run")
+    );
+    say!("  {}", Command::new("train").flag("--recipe", &recipe));
+    Ok(())
 }
 
 fn check(args: &CheckArgs) -> Result<()> {

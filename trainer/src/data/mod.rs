@@ -3,6 +3,7 @@
 pub mod bad_records;
 pub mod corpus;
 mod corpus_source;
+pub mod example;
 mod features;
 pub(crate) mod files;
 pub mod filter;

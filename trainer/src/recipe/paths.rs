@@ -48,11 +48,22 @@ pub(super) fn expand(recipe: &mut Recipe) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// A path as a recipe writes it: `${` stands for itself where another `$` is in front of it.
+pub fn as_written(path: &str) -> String {
+    path.replace("${", "$${")
+}
+
 /// `text` with its variables replaced by what `lookup` says.
 pub(super) fn variables(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, String> {
     let mut result = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
+        if let Some(before) = before.strip_suffix('$') {
+            result += before;
+            result += "${";
+            rest = after;
+            continue;
+        }
         let (inside, after) = after
             .split_once('}')
             .ok_or_else(|| format!("`{text}` has `${{` without `}}`"))?;

@@ -21,6 +21,7 @@ pub use dialogue::{QuestionWeights, dialogue};
 pub use language::{Caption, hallucinated, is_true, mentions, vocabulary};
 pub use pairs::{Colour, Pair, PairSet, Shape};
 pub use questions::{Negatives, QuestionKind, Turn, balanced_questions, evaluation};
+pub(super) use render::quantise;
 pub use scene::{Axis, Object, Relation, Scene};
 pub use split::{Scenes, Split};
 pub use world::World;

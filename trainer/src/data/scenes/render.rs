@@ -20,7 +20,7 @@ impl Scene {
         for object in &self.objects {
             paint(object, &mut canvas, size as usize);
         }
-        let bytes = quantise(canvas.as_flattened(), self.noise_seed);
+        let bytes = quantise(canvas.as_flattened(), NOISE, self.noise_seed);
         RgbImage::from_raw(size, size, bytes).expect("three bytes for every pixel")
     }
 }
@@ -49,24 +49,24 @@ fn paint(object: &Object, canvas: &mut [[f32; 3]], size: usize) {
     }
 }
 
-/// Adds noise and rounds to bytes.
-fn quantise(values: &[f32], noise_seed: u64) -> Vec<u8> {
+/// Adds noise of this standard deviation and rounds to bytes.
+pub(in crate::data) fn quantise(values: &[f32], noise: f32, noise_seed: u64) -> Vec<u8> {
     let mut rng = ChaCha8Rng::seed_from_u64(noise_seed);
     let mut random = vec![0u8; values.len() * 4];
     rng.fill_bytes(&mut random);
     // The sum of four uniform bytes is close to normal, with mean 510 and variance 4 (256^2 - 1) / 12.
     const MEAN: f32 = 510.0;
     const DEVIATION: f32 = 147.8;
-    let noise = random
+    let normal = random
         .as_chunks::<4>()
         .0
         .iter()
         .map(|&[a, b, c, d]| f32::from(u16::from(a) + u16::from(b) + u16::from(c) + u16::from(d)) - MEAN);
-    let scale = 255.0 * NOISE / DEVIATION;
+    let scale = 255.0 * noise / DEVIATION;
     // Adding one half before truncating rounds, and the cast saturates.
     values
         .iter()
-        .zip(noise)
-        .map(|(value, noise)| (value * 255.0 + noise * scale + 0.5) as u8)
+        .zip(normal)
+        .map(|(value, normal)| (value * 255.0 + normal * scale + 0.5) as u8)
         .collect()
 }
