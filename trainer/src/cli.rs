@@ -36,8 +36,13 @@ pub enum Verb {
     /// Look through a data set, or keep the good part of it.
     #[command(subcommand)]
     Data(DataVerb),
+    /// What a recipe may say.
+    #[command(subcommand)]
+    Recipe(RecipeVerb),
     /// Make the page of a run again from the files in its folder.
     Report(ReportArgs),
+    /// Put runs side by side: recipes, curves, evaluations and answers on one page.
+    Compare(CompareArgs),
     /// Time the kernels on a device beside what it is capable of.
     Bench(BenchArgs),
     /// List the CUDA kernels, compile them, or test them against plain f64 loops.
@@ -45,6 +50,19 @@ pub enum Verb {
     Kernels(KernelsVerb),
     /// Print version, processor, memory and what was found of CUDA.
     Env,
+}
+
+/// `lenslet recipe`: what a recipe may say.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum RecipeVerb {
+    /// List the keys of a recipe with type, default and meaning.
+    Keys {
+        /// Only this section or key, as in `phase2` or `phase2.lr`.
+        section: Option<String>,
+        /// Print the page docs/recipe.md.
+        #[arg(long, conflicts_with = "section")]
+        markdown: bool,
+    },
 }
 
 /// `lenslet data`: what is in a data set.
@@ -165,6 +183,17 @@ pub struct ReportArgs {
     /// The run's folder; `report.html` is written there. The run may be under way.
     #[arg(long, value_name = "DIR")]
     pub run: PathBuf,
+}
+
+/// `lenslet compare`: runs side by side.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct CompareArgs {
+    /// The runs' folders, two or more. Runs may be under way.
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// The page.
+    #[arg(long, value_name = "FILE.html", default_value = "compare.html")]
+    pub out: PathBuf,
 }
 
 /// `lenslet bench`: time the kernels.

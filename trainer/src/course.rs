@@ -9,6 +9,7 @@ use crate::pipeline::{Begin, How};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::run_folder::{RECIPE, RunFolder, write_whole};
+use crate::shell::Command;
 use crate::watch::Watch;
 use anyhow::Result;
 use engine::{Optimizer, Params};
@@ -152,8 +153,8 @@ impl<'r> Course<'r> {
         match next {
             Next::Go | Next::Enough => Ok(()),
             Next::Stop => {
-                let path = self.folder.path().display();
-                let message = format!("stopped as asked; go on with `lenslet train --resume latest --out {path}`");
+                let go_on = Command::new("train --resume latest").flag("--out", self.folder.path());
+                let message = format!("stopped as asked; go on with\n  {go_on}");
                 Err(interrupt::Stopped(message).into())
             }
         }

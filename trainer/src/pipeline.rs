@@ -8,16 +8,20 @@ use crate::eval::{Figures, corpus, scenes::SceneEval, table};
 use crate::interrupt;
 use crate::memory;
 use crate::metrics::read;
+use crate::next;
 use crate::peak::peak;
 use crate::phases::Phase;
 use crate::progress::duration;
 use crate::recipe::Recipe;
+use crate::report::losses::losses;
 use crate::report::summary::Summary;
 use crate::report::{card, html, loss_svg};
 use crate::run_folder::{RECIPE, RunFolder};
 use crate::session::{Dataset, Session};
+use crate::shell::Command;
 use crate::showcase::Showcase;
 use crate::similarity;
+use crate::step_time;
 use crate::watch::Watch;
 use anyhow::{Context, Result, bail, ensure};
 use engine::{Device, Kind, Params};
@@ -61,12 +65,13 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path, how: How) -> Result<()> 
         "--profile times the CPU's kernels; this device has its maker's tools for that"
     );
     let started = Instant::now();
+    let recipe = recipe.anchored();
     interrupt::listen()?;
     let mut folder = match how.begin {
         Begin::New => RunFolder::create(out)?,
         Begin::Latest | Begin::At(_) => RunFolder::reopen(out)?,
     };
-    let (mut summary, example) = match recipe.dual {
+    let (mut summary, next) = match recipe.dual {
         Some(_) => {
             let mut session = DualSession::new(recipe, device)?;
             if how.fit_memory {
@@ -90,16 +95,14 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path, how: How) -> Result<()> 
     };
     summary.seconds = Some(started.elapsed().as_secs_f64());
     summary.peak_memory_bytes = memory::resident().map(|memory| memory.peak);
+    summary.losses = losses(&read(&folder.file("metrics.jsonl"))?);
     summary.write(&folder)?;
     html::write(folder.path())?;
-    farewell(&folder, &summary, example);
+    farewell(&folder, &summary, &next);
     Ok(())
 }
 
-/// What to try next, as a command line behind the program's name.
-type Example = String;
-
-fn run_vlm(mut session: Session, device: &Device, folder: &mut RunFolder, how: How) -> Result<(Summary, Vec<Example>)> {
+fn run_vlm(mut session: Session, device: &Device, folder: &mut RunFolder, how: How) -> Result<(Summary, Vec<Command>)> {
     settle_recipe(folder, &session.recipe)?;
     let estimate = introduce(&session, device)?;
     let peak = peak(device, session.recipe.run.dtype)?;
@@ -121,18 +124,8 @@ fn run_vlm(mut session: Session, device: &Device, folder: &mut RunFolder, how: H
     }
     let watch = course.end();
     conclude(&session, folder, &mut showcase, watch)?;
-    let path = folder.path().display();
-    let ask = showcase.example(folder).map(|(image, question)| {
-        format!(
-            "generate --model {path} --image {} --prompt {question:?}",
-            image.display()
-        )
-    });
-    let others = [
-        format!("eval --model {path} --seed 1"),
-        "train --recipe recipes/scenes-full.toml".into(),
-    ];
-    Ok((summary, ask.into_iter().chain(others).collect()))
+    let example = showcase.example(folder);
+    Ok((summary, next::of_vlm(&session, folder.path(), example)))
 }
 
 fn run_dual(
@@ -140,7 +133,7 @@ fn run_dual(
     device: &Device,
     folder: &mut RunFolder,
     how: How,
-) -> Result<(Summary, Vec<Example>)> {
+) -> Result<(Summary, Vec<Command>)> {
     settle_recipe(folder, &session.recipe)?;
     let estimate = describe(&session, &session.data, device, |trace| {
         session.rehearse(&session.recipe, trace)
@@ -162,9 +155,7 @@ fn run_dual(
     folder.write("README.md", card::of_dual(&session, &figures).as_bytes())?;
     session.writer()(folder.path(), &session.params)?;
     folder.keep();
-    let path = folder.path().display();
-    let next = format!("eval --model {path} --tasks zeroshot --data zeroshot=DIR");
-    Ok((summary, vec![next]))
+    Ok((summary, next::of_dual(&session, folder.path())))
 }
 
 /// Writes `eval.json` and `loss.svg`.
@@ -243,18 +234,19 @@ fn save_adapter(session: &Session, folder: &RunFolder) -> Result<()> {
 /// As [`run`].
 pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
     if recipe.dual.is_some() {
-        let session = DualSession::new(recipe, device)?;
-        describe(&session, &session.data, device, |trace| {
+        let mut session = DualSession::new(recipe, device)?;
+        let needed = describe(&session, &session.data, device, |trace| {
             session.rehearse(&session.recipe, trace)
         })?;
-        plan(&session.recipe);
+        plan(&session.recipe, &session.data);
+        say!("time        {}", time(&mut session, needed, device)?);
         let caption = session.data.source().pair(0)?.caption;
         let ids = session.tokenizer.tokenize(&caption, true)?;
         say!("one caption:\n  {}", session.tokenizer.decode_with_specials(&ids)?);
         return Ok(());
     }
-    let session = Session::new(recipe, device)?;
-    describe(&session, &session.data, device, |trace| {
+    let mut session = Session::new(recipe, device)?;
+    let needed = describe(&session, &session.data, device, |trace| {
         say!("parts       {}", modules(&session.params));
         rehearse(&session, &session.recipe, trace, |phase, parts| {
             let parts: Vec<String> = parts
@@ -264,7 +256,16 @@ pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
             say!("{:<12}{}, and activations", phase.name(), parts.join(", "));
         })
     })?;
-    plan(&session.recipe);
+    plan(&session.recipe, &session.data);
+    if let Some(phase) = session.recipe.phase2.as_mut().filter(|phase| phase.cache_features) {
+        // To keep features is the run's own business; a few steps do without.
+        phase.cache_features = false;
+        say!(
+            "{:<12}without features that are kept: with them steps are faster after the first pass",
+            ""
+        );
+    }
+    say!("time        {}", time(&mut session, needed, device)?);
     let conversation = session.data.source().conversation(0, 0.0)?;
     say!("one sample, with what is learned in brackets:");
     let separate = session
@@ -279,15 +280,51 @@ pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// Prints the steps of each phase.
-fn plan(recipe: &Recipe) {
+/// How long training will take, where the memory it needs is free.
+fn time(model: &mut impl Trained, needed: u64, device: &Device) -> Result<String> {
+    let free = match device.free_memory()? {
+        Some(free) => free as u64,
+        None => memory::available().unwrap_or(u64::MAX),
+    };
+    match needed > free {
+        true => Ok(format!(
+            "not told: {} is free, too little for the steps that tell it",
+            memory::size(free)
+        )),
+        false => step_time::estimate(model),
+    }
+}
+
+/// Prints the steps of each phase, and how often they go through the data.
+fn plan(recipe: &Recipe, data: &Dataset) {
+    let every = recipe.phase2.as_ref().map_or(0, |phase| phase.align_every);
     for phase in Phase::of(recipe) {
         if let Some(training) = phase.training(recipe) {
             let images = training.batch_size * training.accumulate;
-            say!("{:<12}{} steps of {images} images", phase.name(), training.steps);
+            let others = if phase == Phase::Instruct {
+                training.steps.checked_div(every)
+            } else {
+                None
+            };
+            let own = training.steps - others.unwrap_or(0);
+            let passes = match data {
+                Dataset::Scenes(_) => "each drawn anew".into(),
+                Dataset::Corpus { train, .. } => {
+                    let samples = train.corpus.samples.len();
+                    format!(
+                        "{:.1} passes over {samples} records",
+                        (own * images) as f64 / samples as f64
+                    )
+                }
+            };
+            say!(
+                "{:<12}{} steps of {images} images, {passes}",
+                phase.name(),
+                training.steps
+            );
         }
     }
-    if let Some(every @ 2..) = recipe.phase2.as_ref().map(|phase| phase.align_every) {
+    if every > 1 {
         say!("{:<12}one step in {every} is taken on phase 1's losses and batch", "");
     }
 }
@@ -407,7 +444,7 @@ fn describe(
     Ok(estimate)
 }
 
-fn farewell(folder: &RunFolder, summary: &Summary, next: Vec<Example>) {
+fn farewell(folder: &RunFolder, summary: &Summary, next: &[Command]) {
     let path = folder.path().display();
     if let Some(peak) = summary.peak_memory_bytes {
         let off = 100.0 * (peak as f64 / summary.estimate_bytes as f64 - 1.0);
@@ -417,7 +454,5 @@ fn farewell(folder: &RunFolder, summary: &Summary, next: Vec<Example>) {
     say!("took        {}", duration(seconds));
     say!("in {path}: report.html to look at, eval.json, metrics.jsonl, tensorboard/ and the model");
     say!("next:");
-    // As it was started: after `cargo run` the binary is not on the path.
-    let lenslet = std::env::args().next().unwrap_or_else(|| "lenslet".into());
-    next.iter().for_each(|example| say!("  {lenslet} {example}"));
+    next.iter().for_each(|command| say!("  {command}"));
 }

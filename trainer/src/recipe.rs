@@ -18,6 +18,7 @@
 
 mod check;
 mod error;
+pub mod keys;
 mod parse;
 mod paths;
 mod phase;
@@ -316,7 +317,7 @@ impl Default for Checkpoints {
 pub struct Eval {
     /// Samples shown in `samples.md`.
     pub samples: usize,
-    /// Attention pictures among them.
+    /// Attention pictures among them. Default 4, or as many as there are samples.
     pub attention: usize,
     /// Questions per kind and split.
     pub limit: usize,
@@ -389,9 +390,18 @@ impl Recipe {
         [contrast, phase1, phase2].into_iter().flatten()
     }
 
+    /// The same recipe, which now means the same in every folder: its paths are absolute.
+    #[must_use]
+    pub fn anchored(mut self) -> Recipe {
+        paths::anchor(&mut self);
+        self
+    }
+
     /// The recipe with every default spelled out; reading it back gives the same recipe.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("every field of a checked recipe has a TOML form")
+        let mut recipe = self.clone();
+        paths::write(&mut recipe);
+        toml::to_string(&recipe).expect("every field of a checked recipe has a TOML form")
     }
 }
 

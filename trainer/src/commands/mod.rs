@@ -3,6 +3,7 @@
 mod assistant;
 mod bench;
 mod chat;
+mod compare;
 mod data;
 mod demo;
 mod env;
@@ -10,6 +11,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod kernels;
+mod recipe;
 mod report;
 mod train;
 
@@ -30,7 +32,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Data(verb) => data::run(&verb),
+        Verb::Recipe(verb) => recipe::run(&verb),
         Verb::Report(args) => report::run(&args),
+        Verb::Compare(args) => compare::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Kernels(verb) => kernels::run(verb),
         Verb::Env => env::run(),

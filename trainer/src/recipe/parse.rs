@@ -21,6 +21,10 @@ pub(super) fn recipe(text: &str, file: &Path, overrides: &[String]) -> Result<Re
     typed(&table)
         .and_then(|mut recipe| {
             paths::expand(&mut recipe)?;
+            let said = table.get("eval").and_then(|eval| eval.get("attention"));
+            if said.is_none() {
+                recipe.eval.attention = recipe.eval.attention.min(recipe.eval.samples);
+            }
             check::recipe(&recipe)?;
             Ok(recipe)
         })
@@ -197,7 +201,7 @@ fn reword(key: String, message: &str) -> Invalid {
 }
 
 /// `; did you mean …? Expected one of …`.
-fn choices(name: &str, known: &[&str]) -> String {
+pub(super) fn choices(name: &str, known: &[&str]) -> String {
     let nearest = known.iter().min_by_key(|candidate| distance(name, candidate));
     let guess = nearest.filter(|candidate| distance(name, candidate) <= 1 + candidate.len() / 3);
     let expected = known.join("`, `");

@@ -1,11 +1,52 @@
-//! Environment variables in paths.
+//! Paths of a recipe: environment variables in them, and what they mean in another folder.
 
 use super::error::Invalid;
-use super::{Data, Pretrained, Recipe};
-use std::path::PathBuf;
+use super::{Data, Pretrained, Recipe, Source};
+use std::convert::Infallible;
+use std::path::{Path, PathBuf, absolute};
 
 /// Replaces `${NAME}` and `${NAME:-default}` in every path of the recipe.
 pub(super) fn expand(recipe: &mut Recipe) -> Result<(), Invalid> {
+    each(recipe, |key, text, _| {
+        variables(text, |name| std::env::var(name).ok()).map_err(|message| Invalid::new(key, message))
+    })
+}
+
+/// Makes every path lead to the same place from any folder. Names of the hub stay as they are.
+pub(super) fn anchor(recipe: &mut Recipe) {
+    let in_shards = recipe.data.source == Source::Webdataset;
+    let one = |path: &str| {
+        let absolute = absolute(path)
+            .ok()
+            .and_then(|path| path.into_os_string().into_string().ok());
+        absolute.unwrap_or_else(|| path.into())
+    };
+    let Ok(()) = each(recipe, |_, text, kind| {
+        Ok::<_, Infallible>(match kind {
+            // Several shards are named side by side: `a.tar::b.tar`.
+            Kind::Data if in_shards => text.split("::").map(one).collect::<Vec<_>>().join("::"),
+            Kind::Part if !Path::new(text).exists() => text.into(),
+            Kind::Data | Kind::Part => one(text),
+        })
+    });
+}
+
+/// Writes every path such that [`expand`] gives it back.
+pub(super) fn write(recipe: &mut Recipe) {
+    let Ok(()) = each(recipe, |_, text, _| Ok::<_, Infallible>(as_written(text)));
+}
+
+/// What a path leads to.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Files and folders.
+    Data,
+    /// A folder, or a name of the hub.
+    Part,
+}
+
+/// Replaces every path of the recipe, given with its key.
+fn each<E>(recipe: &mut Recipe, change: impl Fn(&str, &str, Kind) -> Result<String, E>) -> Result<(), E> {
     let Data {
         path,
         images,
@@ -22,9 +63,7 @@ pub(super) fn expand(recipe: &mut Recipe) -> Result<(), Invalid> {
     ];
     for (key, path) in paths {
         if let Some(path) = path {
-            let text = path.to_string_lossy();
-            let expanded = variables(&text, |name| std::env::var(name).ok()).map_err(|m| Invalid::new(key, m))?;
-            *path = PathBuf::from(expanded);
+            *path = PathBuf::from(change(key, &path.to_string_lossy(), Kind::Data)?);
         }
     }
     let Pretrained {
@@ -42,7 +81,7 @@ pub(super) fn expand(recipe: &mut Recipe) -> Result<(), Invalid> {
     ];
     for (key, name) in names {
         if let Some(name) = name {
-            *name = variables(name, |name| std::env::var(name).ok()).map_err(|m| Invalid::new(key, m))?;
+            *name = change(key, name, Kind::Part)?;
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-use super::paths::variables;
+use super::paths::{as_written, variables};
 use super::*;
 use proptest::prelude::*;
 
@@ -440,4 +440,161 @@ proptest! {
         let text = format!("{}{with}{}", &GOOD[..at], &GOOD[(at + 1).min(GOOD.len())..]);
         let _ = parse(&text, &[]);
     }
+}
+
+#[test]
+fn a_dollar_is_written_twice_where_it_names_no_variable() {
+    let lookup = |name: &str| (name == "A").then(|| "x".to_string());
+    for (text, expected) in [
+        ("${A}/b", "x/b"),
+        ("$${A}/${A}", "${A}/x"),
+        ("$A/$", "$A/$"),
+        ("$$${A}", "$${A}"),
+    ] {
+        assert_eq!(variables(text, lookup).unwrap(), expected);
+    }
+    for path in ["${A}", "$${A}${", "$", "a$", "$$${"] {
+        assert_eq!(variables(&as_written(path), lookup).unwrap(), path);
+    }
+}
+
+#[test]
+fn paths_lead_to_the_same_place_from_any_folder_and_names_of_the_hub_stay() {
+    let here = std::env::current_dir().unwrap();
+    let absolute = |path: &str| here.join(path).to_str().unwrap().to_string();
+    let data = |source: &str, path: &str| {
+        let set = [format!("data.source={source}"), format!("data.path={path}")];
+        parse(GOOD, &set.each_ref().map(String::as_str)).unwrap().anchored()
+    };
+    let shards = data("webdataset", "a-{0..3}.tar::$${X}/b.tar");
+    let expected = format!("{}::{}", absolute("a-{0..3}.tar"), absolute("${X}/b.tar"));
+    assert_eq!(shards.data.path.as_deref(), Some(Path::new(&expected)));
+    assert_eq!(
+        data("folder", "a::b").data.path.unwrap().to_str(),
+        Some(absolute("a::b").as_str())
+    );
+    let again = Recipe::parse(&shards.to_toml(), Path::new("resolved"), &[]).unwrap();
+    assert_eq!(again.anchored(), shards);
+    let mut recipe = parse(GOOD, &["pretrained.vision=src", "pretrained.decoder=org/name"]).unwrap();
+    (recipe.data.images, recipe.data.heldout_path, recipe.data.heldout_images) =
+        (Some("i".into()), Some("h".into()), Some("j.zip".into()));
+    recipe.tokenizer.path = Some("t.json".into());
+    let recipe = recipe.anchored();
+    let paths = [
+        recipe.data.images,
+        recipe.data.heldout_path,
+        recipe.data.heldout_images,
+        recipe.tokenizer.path,
+    ];
+    assert_eq!(
+        paths.map(|path| path.unwrap().to_str().unwrap().to_string()),
+        ["i", "h", "j.zip", "t.json"].map(absolute)
+    );
+    assert_eq!(recipe.pretrained.vision, Some(absolute("src")));
+    assert_eq!(recipe.pretrained.decoder.as_deref(), Some("org/name"));
+}
+
+#[test]
+fn fewer_samples_are_enough_to_say() {
+    let eval = |set: &[&str]| parse(GOOD, set).map(|recipe| (recipe.eval.samples, recipe.eval.attention));
+    for (samples, attention) in [(2, 2), (0, 0), (9, 4)] {
+        assert_eq!(eval(&[&format!("eval.samples={samples}")]), Ok((samples, attention)));
+    }
+    let error = eval(&["eval.samples=2", "eval.attention=3"]).unwrap_err().to_string();
+    assert!(error.contains("eval.attention: expected 0 to 2, found 3"), "{error}");
+}
+
+#[test]
+fn every_key_that_is_listed_is_accepted_and_every_other_is_not() {
+    let sections = keys::sections();
+    assert!(sections.len() > 25, "{}", sections.len());
+    for section in &sections {
+        let listed = section.keys.iter().map(|key| key.name.as_str());
+        let mut listed: Vec<&str> = listed.chain(section.tables.iter().map(String::as_str)).collect();
+        assert!(section.keys.iter().all(|key| !key.about.is_empty()), "{section:?}");
+        if section.path.ends_with("rope_scaling") {
+            continue;
+        }
+        let place = section.path.replace("rules", "rules.0");
+        let override_ = format!("{place}.zzz=1");
+        let errors = keys::SMALLEST.map(|text| {
+            let error = Recipe::parse(text, Path::new("r.toml"), std::slice::from_ref(&override_));
+            error.expect_err(&override_).to_string()
+        });
+        let error = errors
+            .iter()
+            .find(|error| error.contains("unknown key `zzz`"))
+            .expect(&errors.concat());
+        let (_, known) = error.rsplit_once("xpected one of ").expect(error);
+        let mut known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+        listed.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(listed, known, "[{}]", section.path);
+    }
+}
+
+#[test]
+fn defaults_are_those_that_hold_and_needed_keys_are_needed() {
+    let key = |place: &str| {
+        let section = keys::sections_at(place).unwrap().remove(0);
+        (section.keys.len(), section.keys[0].clone())
+    };
+    for (place, kind, default) in [
+        ("run.name", "text", "needed"),
+        ("phase2.steps", "whole number", "needed"),
+        ("phase2.rules.match", "text", "needed"),
+        ("contrast.weight_decay", "number", "0.05"),
+        ("data.max_tokens", "whole number", "none"),
+        ("data.templates", "list of texts", "none"),
+        ("data.group_by_length", "true or false", "false"),
+        ("phase1.curve", "\"constant\", \"cosine\", \"linear\"", "\"cosine\""),
+        ("dual.vision.class_token", "true or false", "true"),
+        ("model.vision.class_token", "true or false", "false"),
+        ("model.lora.decoder.r", "whole number", "8"),
+        (
+            "model.decoder.rope_scaling.rope_type",
+            "\"linear\", \"llama3\"",
+            "needed",
+        ),
+    ] {
+        let (count, found) = key(place);
+        assert_eq!(
+            (count, found.kind.as_str(), found.default.as_str()),
+            (1, kind, default),
+            "{place}"
+        );
+    }
+    for needed in [
+        "run.name",
+        "data.source",
+        "phase2.steps",
+        "phase2.batch_size",
+        "phase2.lr",
+    ] {
+        let (_, name) = needed.rsplit_once('.').unwrap();
+        let lines = GOOD.lines().filter(|line| !line.starts_with(&format!("{name} =")));
+        let error = parse(&lines.collect::<Vec<_>>().join("\n"), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&format!("key `{name}` is missing")) && key(needed).1.default == "needed",
+            "{error}"
+        );
+    }
+    let error = keys::sections_at("phase3").unwrap_err().to_string();
+    assert!(
+        error.contains("`phase3` is no section or key of a recipe; did you mean `phase1`?"),
+        "{error}"
+    );
+    assert!(error.contains("`model.vision`"), "{error}");
+}
+
+#[test]
+fn the_page_of_keys_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/recipe.md");
+    let page = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        page == keys::markdown(),
+        "make it again: `lenslet recipe keys --markdown > docs/recipe.md`"
+    );
 }

@@ -5,6 +5,7 @@ pub mod card;
 pub mod curve;
 pub mod html;
 pub mod loss_svg;
+pub mod losses;
 pub mod samples;
 pub mod summary;
 pub mod table;

@@ -1,11 +1,13 @@
 //! `summary.json`: on what a run is computed, how large its model is, and in the end what it took.
 
+use crate::report::losses::OfPhase;
 use crate::run_folder::RunFolder;
 use anyhow::Result;
 use engine::{Device, Kind, Params};
 use kernels::cpu::simd::isa;
 use kernels::cuda::{Driver, driver};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The file in a run's folder.
 pub const SUMMARY: &str = "summary.json";
@@ -35,6 +37,9 @@ pub struct Summary {
     pub seconds: Option<f64>,
     /// Whether it was gone on with.
     pub goes_on: bool,
+    /// First, last and best losses of each phase, once it is over.
+    #[serde(default)]
+    pub losses: BTreeMap<String, OfPhase>,
 }
 
 impl Summary {
@@ -53,6 +58,7 @@ impl Summary {
             peak_memory_bytes: None,
             seconds: None,
             goes_on: false,
+            losses: BTreeMap::new(),
         }
     }
 

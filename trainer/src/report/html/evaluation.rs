@@ -33,7 +33,7 @@ fn all(figures: &Figures) -> Table {
 }
 
 /// A table as HTML. Rows that begin with spaces belong to the one above.
-fn rows(caption: &str, table: &Table) -> String {
+pub(super) fn rows(caption: &str, table: &Table) -> String {
     let class: Vec<&str> = (0..table.head().len())
         .map(|column| {
             if column > 0 && table.is_numeric(column) {

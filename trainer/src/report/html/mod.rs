@@ -5,6 +5,7 @@
 //! data is escaped, and a content security policy lets no other script run and nothing be fetched.
 
 mod chart;
+mod compare;
 mod curves;
 mod evaluation;
 mod files;
@@ -15,6 +16,7 @@ mod read;
 mod samples;
 mod summary;
 
+pub use compare::Comparison;
 pub use page::page;
 
 use crate::run_folder::write_whole;

@@ -29,25 +29,30 @@ pub fn page(folder: &Path) -> Result<String> {
         ("similarity", "Similarity", matrix::section(&run)),
         ("files", "Files", files::section(&run)),
     ];
+    Ok(frame(&run.name, &sections))
+}
+
+/// A page of sections, each with its id, title and body.
+pub(super) fn frame(name: &str, sections: &[(&str, &str, String)]) -> String {
     let links = sections
         .iter()
         .map(|(id, title, _)| format!("<a href=\"#{id}\">{title}</a>\n"));
     let bodies = sections.iter().map(|(id, title, body)| {
         format!("<section id=\"{id}\" aria-labelledby=\"{id}-title\">\n<h2 id=\"{id}-title\">{title}</h2>\n{body}</section>\n")
     });
-    let (name, links, bodies) = (escape(&run.name), links.collect::<String>(), bodies.collect::<String>());
+    let (name, links, bodies) = (escape(name), links.collect::<String>(), bodies.collect::<String>());
     let policy = policy();
-    Ok(format!(
+    format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{name} – Lenslet</title>\n\
          <style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{name}</h1>\n\
          <nav aria-label=\"Sections\">\n{links}</nav>\n</header>\n<main>\n{bodies}</main>\n\
-         <footer><p>Made by Lenslet {version} from the files of the run.</p></footer>\n\
+         <footer><p>Made by Lenslet {version} from the files of its runs.</p></footer>\n\
          <script>{SCRIPT}</script>\n</body>\n</html>\n",
         version = env!("CARGO_PKG_VERSION"),
-    ))
+    )
 }
 
 /// Lets the page's own script run, and nothing be fetched.

@@ -84,7 +84,7 @@ fn row(run: &Files, sample: &Shown, when: &str) -> String {
 }
 
 /// A name, a text and a mark; a long text stands below the others.
-fn line(name: &str, text: &str, mark: &str) -> String {
+pub(super) fn line(name: &str, text: &str, mark: &str) -> String {
     let class = if text.chars().count() > SHORT {
         " class=\"long\""
     } else {
@@ -97,7 +97,7 @@ fn line(name: &str, text: &str, mark: &str) -> String {
 }
 
 /// The beginning of a text.
-fn brief(text: &str) -> String {
+pub(super) fn brief(text: &str) -> String {
     match text.trim() {
         "" => "(nothing)".into(),
         text if text.chars().count() > LONG => escape(&text.chars().take(LONG).chain(['…']).collect::<String>()),

@@ -1,4 +1,4 @@
-use super::{page, write};
+use super::{Comparison, page, write};
 use crate::metrics::StepMetrics;
 use crate::report::attention_png::png;
 use crate::report::samples::{Said, Shown};
@@ -71,6 +71,7 @@ fn summary() -> Summary {
         peak_memory_bytes: Some(90 << 20),
         seconds: Some(125.0),
         goes_on: true,
+        losses: BTreeMap::new(),
     }
 }
 
@@ -271,4 +272,49 @@ proptest! {
             assert_sound(&html);
         }
     }
+}
+
+#[test]
+fn runs_are_compared_on_one_page_and_the_bad_ones_are_named() {
+    let (a, b, bad) = (run(30, 2, 64), run(20, 2, 64), run(1, 1, 64));
+    let recipe = fs::read_to_string(b.path().join(RECIPE)).unwrap();
+    fs::write(
+        b.path().join(RECIPE),
+        format!("{recipe}[phase2]\nlr = 2e-3\nrules = [{{ match = \"<b>\" }}]\n"),
+    )
+    .unwrap();
+    fs::write(bad.path().join("metrics.jsonl"), "{").unwrap();
+    let none = a.path().join("none");
+    let folders = [a.path(), b.path(), bad.path(), &none].map(Path::to_path_buf);
+    let (comparison, errors) = Comparison::read(&folders);
+    assert_eq!((comparison.len(), errors.len()), (2, 2));
+    let errors = format!("{:#} {:#}", errors[0], errors[1]);
+    assert!(
+        errors.contains("metrics.jsonl:1") && errors.contains("none: not a run's folder"),
+        "{errors}"
+    );
+    let page = comparison.page().unwrap();
+    for expected in [
+        "phase2.lr",
+        "0.002",
+        "phase2.rules.0.match",
+        "&lt;b&gt;",
+        "97.5",
+        "Loss of phase1",
+        "data:image/png",
+    ] {
+        assert!(page.contains(expected), "{expected}");
+    }
+    assert!(!page.contains("run.name"), "what is the same is no difference");
+    assert!(!page.contains("<script>alert") && !page.contains("<img src=x") && !page.contains("<b>\""));
+    let text = comparison.text().unwrap();
+    let name = a.path().file_name().unwrap().to_str().unwrap();
+    assert!(
+        text.contains(name) && text.contains("phase2.lr") && text.contains("existence"),
+        "{text}"
+    );
+    // Another picture: the question is not the same any more.
+    fs::write(b.path().join("samples/00.png"), png(&photograph(64, 48, 99)).unwrap()).unwrap();
+    let (comparison, _) = Comparison::read(&folders);
+    assert_eq!(comparison.page().unwrap().matches("class=\"card\"").count(), 1);
 }
