@@ -70,6 +70,19 @@ fn train(root: &Path, name: &str, vision: &str, settings: &[&str]) -> Model {
         .0
 }
 
+#[test]
+fn a_recipe_that_needs_data_says_in_its_first_line_where_it_comes_from() {
+    let mut needy = 0;
+    for path in recipes() {
+        let text = fs::read_to_string(&path).expect("a recipe");
+        let drawn = text.contains("source = \"scenes\"");
+        let first = text.lines().next().unwrap_or_default();
+        assert_ne!(first.starts_with("# Needs "), drawn, "{}: {first}", path.display());
+        needy += usize::from(!drawn);
+    }
+    assert!(needy >= 10, "{needy}");
+}
+
 /// The class of `transformers` that a run's folder is for.
 fn class(run: &Path) -> String {
     let config: serde_json::Value =

@@ -96,17 +96,16 @@ pub fn write(folder: &Path, count: usize, seed: u64) -> Result<Written> {
 
 /// The recipe for a set at `place`.
 fn recipe(place: &Path) -> Result<String> {
-    let place = place
-        .to_str()
-        .with_context(|| format!("{}: not a name in UTF-8", place.display()))?;
-    let quoted = toml::Value::String(as_written(place)).to_string();
-    // A string with both kinds of quotes would need more than what stands between them.
-    let inside = quoted.trim_matches(['"', '\'']);
-    ensure!(
-        quoted == format!("\"{inside}\"") || inside == place,
-        "{place}: cannot be written into a recipe"
-    );
-    Ok(RECIPE.replace(PLACE, inside))
+    let mut recipe = RECIPE.to_string();
+    for name in ["data.json", "images"] {
+        let path = place.join(name);
+        let text = path
+            .to_str()
+            .with_context(|| format!("{}: not a name in UTF-8", path.display()))?;
+        let value = toml::Value::String(as_written(text)).to_string();
+        recipe = recipe.replace(&format!("\"{PLACE}/{name}\""), &value);
+    }
+    Ok(recipe)
 }
 
 /// A picture's file and all that is said of it.
