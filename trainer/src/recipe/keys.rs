@@ -93,6 +93,7 @@ pub fn sections_at(place: &str) -> Result<Vec<Section>> {
     let key = place.rsplit_once('.').and_then(|(table, name)| {
         let mut section = all.iter().find(|section| section.path == table)?.clone();
         section.keys.retain(|key| key.name == name);
+        section.tables.clear();
         (!section.keys.is_empty()).then_some(section)
     });
     let names: Vec<&str> = all.iter().map(|section| section.path.as_str()).collect();
@@ -178,21 +179,31 @@ fn walk(items: &[Item], defaults: &[Table], path: &str, from: &Item, about: Stri
                 section.tables.push(field.name.clone());
                 below.push((place, table, field.about.clone()));
             }
-            found => section.keys.push(Key {
-                kind: words(&field.kind, found),
-                default: default(defaults, &place, field.has_default),
-                name: field.name,
-                about: field.about,
-            }),
+            found => {
+                let default = default(defaults, &place, field.has_default);
+                let about = match default.as_str() {
+                    "none" => &field.about,
+                    _ => without_default(&field.about),
+                };
+                section.keys.push(Key {
+                    kind: words(&field.kind, found),
+                    about: about.to_string(),
+                    name: field.name,
+                    default,
+                });
+            }
         }
     }
     if !path.is_empty() {
         found.push(section);
     }
     for (place, table, about) in below {
-        let about = match about.is_empty() || about == table.about {
-            true => table.about.clone(),
-            false => format!("{about} {}", table.about).trim().to_string(),
+        // The field often begins as its struct does.
+        let same = |long: &str, short: &str| long.starts_with(short.trim_end_matches('.'));
+        let about = match &table.about {
+            own if same(own, &about) => own.clone(),
+            own if same(&about, own) => about,
+            own => format!("{about} {own}"),
         };
         walk(items, defaults, &place, table, about, found);
     }
@@ -381,12 +392,17 @@ fn value_of<'a>(attributes: &'a str, start: &str) -> Option<&'a str> {
     attributes.split_once(start)?.1.split('"').next()
 }
 
-/// The lines of a doc comment as one, without a default at its end that stands by itself.
+/// The first paragraph of a doc comment.
 fn sentence(lines: &[&str]) -> String {
-    let text = lines.join(" ");
-    match text.rsplit_once(" Default ") {
-        Some((before, value)) if !value.contains(' ') => before.into(),
-        _ => text,
+    let lines: Vec<&str> = lines.iter().copied().take_while(|line| !line.is_empty()).collect();
+    lines.join(" ")
+}
+
+/// Without a default at the end, which stands by itself.
+fn without_default(about: &str) -> &str {
+    match about.rsplit_once(" Default ") {
+        Some((before, value)) if !value.contains(' ') => before,
+        _ => about,
     }
 }
 
