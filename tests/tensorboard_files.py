@@ -29,7 +29,7 @@ def expected(run):
         line = json.loads(line)
         phase = line.pop("phase")
         for key, value in line.items():
-            if key not in ("step", "num_tokens"):
+            if key != "step":
                 tags.setdefault(OF_RUN.get(key, f"{phase}/{key}"), []).append((number, value))
     steps = sum(1 for _ in (run / "metrics.jsonl").open())
     if (run / "eval.json").exists():

@@ -219,6 +219,11 @@ impl Chat {
         }
     }
 
+    /// Whether special tokens in messages are ordinary characters: in Lenslet's own layout they are, in a template's text not.
+    pub fn is_literal(&self) -> bool {
+        matches!(self.layout, Layout::Own(_))
+    }
+
     /// A conversation for training: its ids, and which the assistant says. Where a template does not mark what that is,
     /// it is what a message adds to the conversation before it, up to the token that ends it.
     ///

@@ -51,6 +51,8 @@ pub struct Tokenizer {
     names: BTreeMap<&'static str, String>,
     specials: Specials,
     ends: Vec<u32>,
+    /// What texts are read as that is no text.
+    special: Arc<[String]>,
     vocab_size: usize,
     /// The files it was read from, to be written as they were.
     sources: Sources,
@@ -133,12 +135,16 @@ impl Tokenizer {
 
     /// Ids of what a user wrote: special tokens in it are ordinary characters, and none are added.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let literal = self.literal.get_or_init(|| {
+        let encoding = self.literal().encode_fast(text, false).map_err(refused)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    fn literal(&self) -> &tokenizers::Tokenizer {
+        self.literal.get_or_init(|| {
             let mut literal = tokenizers::Tokenizer::clone(&self.inner);
             literal.set_encode_special_tokens(true);
             literal
-        });
-        Ok(literal.encode_fast(text, false).map_err(refused)?.get_ids().to_vec())
+        })
     }
 
     /// Ids of a text as `transformers` gives them: special tokens in it are what they stand for, and with
@@ -146,6 +152,29 @@ impl Tokenizer {
     pub fn tokenize(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(refused)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// A special token that [`Tokenizer::tokenize`] would find in a text, if there is one.
+    pub fn special_in(&self, text: &str) -> Option<&str> {
+        let found = self.special.iter().filter(|token| text.contains(token.as_str()));
+        found.min().map(String::as_str)
+    }
+
+    /// The words of a text that are not in the vocabulary, and how many tokens the text has in all; none and 0 where no word can
+    /// be unknown.
+    pub fn unknown_words(&self, text: &str) -> Result<(Vec<String>, usize)> {
+        let Some(unknown) = self.specials.unk else {
+            return Ok((Vec::new(), 0));
+        };
+        let ids = self.encode(text)?;
+        if !ids.contains(&unknown) {
+            return Ok((Vec::new(), ids.len()));
+        }
+        let encoding = self.literal().encode(text, false).map_err(refused)?;
+        let words = encoding.get_ids().iter().zip(encoding.get_offsets());
+        let words = words.filter(|(id, _)| **id == unknown);
+        let words = words.map(|(_, (start, end))| text.get(*start..*end).unwrap_or_default().to_string());
+        Ok((words.collect(), ids.len()))
     }
 
     /// As [`Tokenizer::tokenize`], with the tokens' places; those that are put behind a text are left out, for the text
@@ -265,7 +294,10 @@ impl Tokenizer {
         let mut ends = vec![specials.eos];
         ends.extend(more_ends.into_iter().filter(|id| *id != specials.eos));
         let highest = inner.get_vocab(true).into_values().max();
+        let special = inner.get_added_tokens_decoder().into_values();
+        let special = special.filter(|token| token.special && !token.content.is_empty());
         Ok(Tokenizer {
+            special: special.map(|token| token.content).collect(),
             inner: Arc::new(inner),
             literal: Arc::default(),
             names,

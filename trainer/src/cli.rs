@@ -333,6 +333,9 @@ pub struct TrainArgs {
     /// Go on with a run that was stopped or died: from its `latest` whole checkpoint, or from the one of this number.
     #[arg(long, value_name = "WHERE", conflicts_with = "dry_run")]
     pub resume: Option<String>,
+    /// With --resume: go on though records, images, the tokenizer's or pretrained files are not what they were.
+    #[arg(long, requires = "resume")]
+    pub accept_changed_data: bool,
     /// Change a value of the recipe, as in `--set phase1.lr=1e-3`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,

@@ -1,8 +1,8 @@
 //! A phase in the course of a run: steps are logged and shown, checkpoints made, signals heeded.
 
-use crate::checkpoint::{Checkpoint, Checkpoints, Place, read_weights, write_numbers};
+use crate::checkpoint::{Checkpoint, Checkpoints, Place, Seal, read_weights, write_numbers};
 use crate::interrupt;
-use crate::metrics::{MetricsLog, StepMetrics};
+use crate::metrics::{EVAL_LOSS, MetricsLog, StepMetrics};
 use crate::phases::Phase;
 use crate::phases::fit::{Next, Step};
 use crate::pipeline::{Begin, How};
@@ -58,62 +58,46 @@ pub struct Course<'r> {
     checkpoints: Checkpoints,
     log: MetricsLog,
     watch: Watch,
+    seal: Seal,
     /// Where the run that is gone on with was.
     from: Option<(Checkpoint, Place)>,
 }
 
 impl<'r> Course<'r> {
-    /// The course of a run from its start, on a device that can do `peak` FLOP/s.
+    /// The course of a run from its start, on a device that can do `peak` FLOP/s, on data that `seal` is of.
     ///
     /// # Errors
     /// When the log of metrics cannot be opened.
-    pub fn start(folder: &'r mut RunFolder, keep: usize, peak: Option<f64>) -> Result<Course<'r>> {
+    pub fn start(folder: &'r mut RunFolder, keep: usize, peak: Option<f64>, seal: Seal) -> Result<Course<'r>> {
         Ok(Course {
             checkpoints: Checkpoints::of(folder.path(), keep),
             log: MetricsLog::open(&folder.file("metrics.jsonl"))?,
             watch: Watch::over(folder.path(), peak),
+            seal,
             from: None,
             folder,
         })
     }
 
-    /// Begins where it is to begin, watched as is wanted.
+    /// Begins at the start, or goes on from a checkpoint; what came after it is forgotten.
     ///
     /// # Errors
-    /// When a checkpoint is not there or not whole, or is of another version.
-    pub fn begin(&mut self, how: How) -> Result<()> {
+    /// Those of the file system.
+    pub fn begin(&mut self, how: &How, from: Option<(Checkpoint, Place)>) -> Result<()> {
         self.watch.profile(how.profile);
-        match how.begin {
-            Begin::New => Ok(()),
-            Begin::Latest => self.go_on(None),
-            Begin::At(number) => self.go_on(Some(number)),
+        if how.begin == Begin::New {
+            return Ok(());
         }
-    }
-
-    /// Goes on from checkpoint `number`, or the newest that is whole; from the start where there is none yet. What came
-    /// after it is forgotten.
-    ///
-    /// # Errors
-    /// When that checkpoint is not there or not whole, or is of another version.
-    fn go_on(&mut self, number: Option<usize>) -> Result<()> {
-        let found = match number {
-            Some(number) => Some(self.checkpoints.at(number)?),
-            None => {
-                let (found, damaged) = self.checkpoints.newest()?;
-                damaged.iter().for_each(|why| say_aside!("passed over: {why}"));
-                found
-            }
-        };
-        let place = found.as_ref().map(|found| Place::read(&found.path)).transpose()?;
-        self.log.cut(place.as_ref().map_or(0, |place| place.metrics_bytes))?;
-        let number = found.as_ref().map_or(0, |found| found.number);
+        self.log
+            .cut(from.as_ref().map_or(0, |(_, place)| place.metrics_bytes))?;
+        let number = from.as_ref().map_or(0, |(found, _)| found.number);
         self.watch.from_step(number)?;
         self.checkpoints.tidy(number)?;
-        match &found {
-            Some(found) => say!("goes on from {}", found.path.display()),
+        match &from {
+            Some((found, _)) => say!("goes on from {}", found.path.display()),
             None => say!("no checkpoint yet: begins at the start"),
         }
-        self.from = found.zip(place);
+        self.from = from;
         Ok(())
     }
 
@@ -138,10 +122,17 @@ impl<'r> Course<'r> {
         halfway: &mut dyn FnMut(&Params) -> Result<()>,
     ) -> Result<()> {
         let from = match &self.from {
-            Some((_, place)) if later(place.phase, phase) => return Ok(()),
+            Some((_, place)) if place.phase.comes_after(phase) => return Ok(()),
             Some((found, place)) if place.phase == phase => Some((found.path.clone(), place.clone())),
             _ => None,
         };
+        let from = from.map(|(path, mut place)| {
+            phase
+                .training(model.recipe())
+                .iter()
+                .for_each(|training| place.extend(training));
+            (path, place)
+        });
         let next = self.train(model, phase, from, halfway).map_err(|error| {
             let last = self.checkpoints.newest().ok().and_then(|(found, _)| found);
             let advice = match last {
@@ -179,6 +170,7 @@ impl<'r> Course<'r> {
         let keeper = Keeper {
             recipe: model.recipe().clone(),
             phase,
+            seal: self.seal.clone(),
             write_model: model.writer(),
         };
         let from = from.as_ref().map(|(path, place)| (path.as_path(), place));
@@ -190,23 +182,18 @@ impl<'r> Course<'r> {
             let own = step.phase == phase;
             let number = before + step.step;
             let mut line = metrics(step, if own { 0 } else { first }, place.num_tokens);
-            watch.see(
-                &mut line,
-                step,
-                number,
-                (&keeper.recipe, config.as_ref(), phase),
-                params,
-            )?;
+            watch.see(&mut line, step, (&keeper.recipe, config.as_ref(), phase), params)?;
             let mut better = false;
             if step.step.checked_rem(measured) == Some(0) {
                 optimizer.swap_average(params)?;
                 let loss = measure(params);
                 optimizer.swap_average(params)?;
                 let loss = loss?;
-                line.parts.insert("eval_loss".into(), loss);
+                line.parts.insert(EVAL_LOSS.into(), loss);
                 better = place.measured(loss, number);
             }
             log.append(&line)?;
+            watch.log(number, &line)?;
             progress.measured(&line);
             progress.step(own.then_some(step.loss), step.samples);
             place.step = step.step;
@@ -242,16 +229,11 @@ impl<'r> Course<'r> {
     }
 }
 
-/// Whether phase `a` comes after `b`.
-fn later(a: Phase, b: Phase) -> bool {
-    let place = |phase| Phase::ALL.iter().position(|&other| other == phase);
-    place(a) > place(b)
-}
-
 /// What a checkpoint is written from, beside what changes with each step.
 struct Keeper {
     recipe: Recipe,
     phase: Phase,
+    seal: Seal,
     write_model: Writer,
 }
 
@@ -259,6 +241,7 @@ impl Keeper {
     /// Fills a checkpoint's folder. The model in it has the running average of the weights where one is kept.
     fn write(&self, folder: &Path, place: &Place, params: &mut Params, optimizer: &mut Optimizer) -> Result<()> {
         place.write(folder)?;
+        self.seal.write(folder)?;
         write_whole(&folder.join(RECIPE), self.recipe.to_toml().as_bytes())?;
         write_numbers(folder, &self.recipe, self.phase, params, optimizer)?;
         optimizer.swap_average(params)?;

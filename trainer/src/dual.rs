@@ -3,6 +3,7 @@
 use crate::checkpoint::{Place, read_numbers};
 use crate::course::{Observe, Trained, Writer};
 use crate::data::Pair;
+use crate::data::screen::{Captions, Screen};
 use crate::estimate::few;
 use crate::eval::Figures;
 use crate::eval::comparing::{Comparer, retrieval};
@@ -38,14 +39,29 @@ impl DualSession {
     ///
     /// # Errors
     /// Those of data and tokenizer; a recipe without `[dual]`.
-    pub fn new(mut recipe: Recipe, device: &Device) -> Result<DualSession> {
-        let processor = session::processor(&recipe);
-        let data = session::dataset(&recipe, &processor)?;
-        let tokenizer = session::tokenizer(&recipe, &data)?.with_ends()?;
+    pub fn new(recipe: Recipe, device: &Device) -> Result<DualSession> {
+        DualSession::begin(recipe, device, None)
+    }
+
+    /// As [`DualSession::new`]; a run that goes on takes tokenizer and image processor from its `checkpoint`.
+    ///
+    /// # Errors
+    /// As [`DualSession::new`].
+    pub fn begin(mut recipe: Recipe, device: &Device, checkpoint: Option<&Path>) -> Result<DualSession> {
+        let processor = match checkpoint {
+            Some(folder) => ImageProcessor::open(folder)?,
+            None => session::processor(&recipe),
+        };
+        let mut data = session::dataset(&recipe, &processor)?;
+        let tokenizer = match checkpoint {
+            Some(folder) => Tokenizer::open(folder)?,
+            None => session::tokenizer(&recipe, data.texts())?.with_ends()?,
+        };
         let config = recipe.dual.as_mut().context("the recipe has no [dual]")?;
         config.text.vocab_size = tokenizer.vocab_size();
         let end = tokenizer.tokenize("", true)?.last().copied();
         config.text.eos_token_id = end.unwrap_or(tokenizer.specials().eos);
+        data.screen(&screen(config, &tokenizer))?;
         let (model, params) = build(config, &recipe.run, device)?;
         Ok(DualSession {
             recipe,
@@ -69,9 +85,11 @@ impl DualSession {
             );
         };
         let processor = ImageProcessor::open(folder)?;
+        let (mut data, tokenizer) = (session::dataset(&recipe, &processor)?, Tokenizer::open(folder)?);
+        data.screen(&screen(&model.config, &tokenizer))?;
         Ok(DualSession {
-            data: session::dataset(&recipe, &processor)?,
-            tokenizer: Tokenizer::open(folder)?,
+            data,
+            tokenizer,
             processor,
             model: *model,
             params,
@@ -133,6 +151,15 @@ impl DualSession {
                 retrieval(&comparer, &pairs)
             }
         }
+    }
+}
+
+/// How captions are read, to find what cannot be.
+pub(crate) fn screen<'t>(config: &DualConfig, tokenizer: &'t Tokenizer) -> Screen<'t> {
+    Screen {
+        tokenizer: Some(tokenizer),
+        conversations: None,
+        captions: Some(Captions::Dual(config.text.max_position_embeddings)),
     }
 }
 

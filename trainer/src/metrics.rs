@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The loss on held-out data among a step's parts, where it was measured.
+pub const EVAL_LOSS: &str = "eval_loss";
+
 /// What one optimiser step gave.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepMetrics {
@@ -54,6 +57,7 @@ impl StepMetrics {
             ("lr", Some(self.lr)),
             ("grad_norm", Some(self.grad_norm)),
             ("mean_token_accuracy", self.mean_token_accuracy),
+            ("num_tokens", Some(self.num_tokens as f64)),
         ];
         let of_run = [
             ("throughput/samples_per_s", Some(self.samples_per_s)),

@@ -1,18 +1,20 @@
 //! A whole run: from a recipe to a trained, measured and illustrated model in its folder.
 
+use crate::checkpoint::{Checkpoint, Checkpoints, Place, Seal};
 use crate::course::{Course, Trained};
+use crate::data::corpus::Corpus;
 use crate::dual::DualSession;
 use crate::estimate::{self, fit_batches};
 use crate::eval::comparing::comparer;
 use crate::eval::{Figures, corpus, scenes::SceneEval, table};
 use crate::interrupt;
 use crate::memory;
-use crate::metrics::read;
+use crate::metrics::{EVAL_LOSS, read};
 use crate::next;
 use crate::peak::peak;
 use crate::phases::Phase;
 use crate::progress::duration;
-use crate::recipe::Recipe;
+use crate::recipe::{Phase2, Recipe};
 use crate::report::losses::losses;
 use crate::report::summary::Summary;
 use crate::report::{card, html, loss_svg};
@@ -21,9 +23,10 @@ use crate::session::{Dataset, Session};
 use crate::shell::Command;
 use crate::showcase::Showcase;
 use crate::similarity;
+use crate::start::Start;
 use crate::step_time;
 use crate::watch::Watch;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use engine::{Device, Kind, Params};
 use kernels::cpu::simd::isa;
 use model::{Vlm, hf};
@@ -45,6 +48,8 @@ pub enum Begin {
 /// How a recipe is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct How {
+    /// Goes on though the data is not what it was.
+    pub accept_changed_data: bool,
     /// Where it begins.
     pub begin: Begin,
     /// In batches as large as fit into memory.
@@ -71,18 +76,20 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path, how: How) -> Result<()> 
         Begin::New => RunFolder::create(out)?,
         Begin::Latest | Begin::At(_) => RunFolder::reopen(out)?,
     };
+    let from = checkpoint(&folder, &recipe, how.begin)?;
+    let made = from.as_ref().map(|(found, _)| found.path.as_path());
     let (mut summary, next) = match recipe.dual {
         Some(_) => {
-            let mut session = DualSession::new(recipe, device)?;
+            let mut session = DualSession::begin(recipe, device, made)?;
             if how.fit_memory {
                 let mut recipe = session.recipe.clone();
                 fit_batches(&mut recipe, device, |recipe, trace| session.rehearse(recipe, trace))?;
                 session.recipe = recipe;
             }
-            run_dual(session, device, &mut folder, how)?
+            run_dual(session, device, &mut folder, (how, from))?
         }
         None => {
-            let mut session = Session::new(recipe, device)?;
+            let mut session = Session::begin(recipe, device, made)?;
             if how.fit_memory {
                 let mut recipe = session.recipe.clone();
                 fit_batches(&mut recipe, device, |recipe, trace| {
@@ -90,7 +97,7 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path, how: How) -> Result<()> 
                 })?;
                 session.recipe = recipe;
             }
-            run_vlm(session, device, &mut folder, how)?
+            run_vlm(session, device, &mut folder, (how, from))?
         }
     };
     summary.seconds = Some(started.elapsed().as_secs_f64());
@@ -102,16 +109,46 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path, how: How) -> Result<()> 
     Ok(())
 }
 
-fn run_vlm(mut session: Session, device: &Device, folder: &mut RunFolder, how: How) -> Result<(Summary, Vec<Command>)> {
-    settle_recipe(folder, &session.recipe)?;
+/// Where a run was.
+type From = Option<(Checkpoint, Place)>;
+
+/// The checkpoint to go on from, if it is to.
+fn checkpoint(folder: &RunFolder, recipe: &Recipe, begin: Begin) -> Result<From> {
+    let number = match begin {
+        Begin::New => return Ok(None),
+        Begin::Latest => None,
+        Begin::At(number) => Some(number),
+    };
+    let found = Checkpoints::of(folder.path(), recipe.checkpoints.keep).find(number)?;
+    let place = found.as_ref().map(|found| Place::read(&found.path)).transpose()?;
+    Ok(found.zip(place))
+}
+
+/// What the run reads from outside; where it goes on, that must be what it was begun with.
+fn sealed(seal: Seal, how: How, from: &From) -> Result<Seal> {
+    if let Some((found, _)) = from {
+        seal.check(&found.path, how.accept_changed_data)?;
+    }
+    Ok(seal)
+}
+
+fn run_vlm(
+    mut session: Session,
+    device: &Device,
+    folder: &mut RunFolder,
+    (how, from): (How, From),
+) -> Result<(Summary, Vec<Command>)> {
+    let seal = Seal::of(&session.recipe, &session.data, &session.start)?;
+    let seal = sealed(seal, how, &from)?;
+    settle_recipe(folder, &session.recipe, &from)?;
     let estimate = introduce(&session, device)?;
     let peak = peak(device, session.recipe.run.dtype)?;
     let mut summary = Summary::of(&session.params, device, estimate, peak);
     summary.write(folder)?;
     let mut showcase = Showcase::new(&session, folder)?;
     let vlm = session.vlm.clone();
-    let mut course = Course::start(folder, session.recipe.checkpoints.keep, peak)?;
-    course.begin(how)?;
+    let mut course = Course::start(folder, session.recipe.checkpoints.keep, peak, seal)?;
+    course.begin(&how, from)?;
     summary.goes_on = course.goes_on();
     if !summary.goes_on {
         showcase.ask(&vlm, &session.params, "before training")?;
@@ -132,16 +169,18 @@ fn run_dual(
     mut session: DualSession,
     device: &Device,
     folder: &mut RunFolder,
-    how: How,
+    (how, from): (How, From),
 ) -> Result<(Summary, Vec<Command>)> {
-    settle_recipe(folder, &session.recipe)?;
+    let seal = Seal::of(&session.recipe, &session.data, &Start::default())?;
+    let seal = sealed(seal, how, &from)?;
+    settle_recipe(folder, &session.recipe, &from)?;
     let estimate = describe(&session, &session.data, device, |trace| {
         session.rehearse(&session.recipe, trace)
     })?;
     let mut summary = Summary::of(&session.params, device, estimate, None);
     summary.write(folder)?;
-    let mut course = Course::start(folder, session.recipe.checkpoints.keep, None)?;
-    course.begin(how)?;
+    let mut course = Course::start(folder, session.recipe.checkpoints.keep, None, seal)?;
+    course.begin(&how, from)?;
     summary.goes_on = course.goes_on();
     for phase in Phase::of(&session.recipe) {
         course.phase(&mut session, phase, &mut |_| Ok(()))?;
@@ -162,37 +201,20 @@ fn run_dual(
 fn figures_and_curves(figures: &Figures, folder: &RunFolder) -> Result<()> {
     let json = serde_json::to_string_pretty(figures).context("eval.json")?;
     folder.write("eval.json", json.as_bytes())?;
-    let svg = loss_svg::svg(&read(&folder.file("metrics.jsonl"))?, &["itc", "itm", "itg"])?;
+    let svg = loss_svg::svg(&read(&folder.file("metrics.jsonl"))?, &["itc", "itm", "itg", EVAL_LOSS])?;
     folder.write("loss.svg", svg.as_bytes())
 }
 
-/// Writes the recipe into a new folder; in one that is gone on with it must be the same.
-fn settle_recipe(folder: &RunFolder, recipe: &Recipe) -> Result<()> {
+/// Writes the recipe into the folder; where a run goes on, it may differ from the one there in what is free to change.
+fn settle_recipe(folder: &RunFolder, recipe: &Recipe, from: &From) -> Result<()> {
     let path = folder.file(RECIPE);
-    if !path.exists() {
-        return folder.write(RECIPE, recipe.to_toml().as_bytes());
+    if path.exists() {
+        let place = from.as_ref().map(|(_, place)| place);
+        let stored = Recipe::load(&path, &[])?;
+        let checked = stored.goes_on_as(recipe, place);
+        checked.map_err(|message| anyhow!("{}: {message}", path.display()))?;
     }
-    let stored = Recipe::load(&path, &[])?;
-    // Where and with how many threads it computes is free to change.
-    let plain = |recipe: &Recipe| {
-        let mut recipe = recipe.clone();
-        (recipe.run.device, recipe.run.threads) = (String::new(), None);
-        recipe.to_toml()
-    };
-    let (stored, given) = (plain(&stored), plain(recipe));
-    let differs = stored.lines().zip(given.lines()).find(|(a, b)| a != b);
-    if let Some((stored, given)) = differs {
-        bail!(
-            "{}: this run has `{stored}`, the recipe given `{given}`; a run is gone on with as it was begun",
-            path.display()
-        );
-    }
-    ensure!(
-        stored == given,
-        "{}: the recipe given is another than this run's; a run is gone on with as it was begun",
-        path.display()
-    );
-    Ok(())
+    folder.write(RECIPE, recipe.to_toml().as_bytes())
 }
 
 /// Evaluates the trained model and leaves figures, pictures and the model itself in the folder.
@@ -268,14 +290,9 @@ pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
     say!("time        {}", time(&mut session, needed, device)?);
     let conversation = session.data.source().conversation(0, 0.0)?;
     say!("one sample, with what is learned in brackets:");
-    let separate = session
-        .recipe
-        .phase2
-        .as_ref()
-        .is_some_and(|phase| phase.independent_turns);
-    let size = if separate { 1 } else { conversation.turns.len().max(1) };
-    for turns in conversation.turns.chunks(size) {
-        say!("  {}", session.prepare.shown(conversation.system.as_deref(), turns)?);
+    let layout = session.recipe.phase2.as_ref().map(Phase2::layout);
+    for line in session.prepare.shown(&conversation, layout.unwrap_or_default())? {
+        say!("  {line}");
     }
     Ok(())
 }
@@ -293,6 +310,20 @@ fn time(model: &mut impl Trained, needed: u64, device: &Device) -> Result<String
         )),
         false => step_time::estimate(model),
     }
+}
+
+/// How questions behind the first are learned, where there are any.
+fn turns(recipe: &Recipe, corpus: &Corpus) -> Option<String> {
+    let independent = recipe.phase2.as_ref()?.independent_turns;
+    let more = corpus.samples.iter().filter(|sample| sample.turns.len() > 1).count();
+    let how = match independent {
+        true => "each question is learned alone with its image; phase2.independent_turns = false shows it those before",
+        false => {
+            "questions behind the first are learned with those before in sight, and are harder when asked alone; \
+             phase2.independent_turns = true learns each alone"
+        }
+    };
+    (more > 0).then(|| format!("{more} conversations have several: {how}"))
 }
 
 /// Prints the steps of each phase, and how often they go through the data.
@@ -437,6 +468,9 @@ fn describe(
         say!("data        {}", train.corpus.summary());
         if let Some(heldout) = heldout {
             say!("held out    {}", heldout.summary());
+        }
+        if let Some(line) = turns(model.recipe(), &train.corpus) {
+            say!("turns       {line}");
         }
     }
     let estimate = estimate::peak(device, rehearse)?;

@@ -1,7 +1,7 @@
 //! Progress on standard error: a bar on a terminal, a plain line every few seconds elsewhere.
 
 use crate::memory;
-use crate::metrics::StepMetrics;
+use crate::metrics::{EVAL_LOSS, StepMetrics};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ pub struct Progress {
     done: usize,
     samples: usize,
     loss: Option<f64>,
+    eval_loss: Option<f64>,
     tokens_per_s: Option<f64>,
     data_wait: Option<f64>,
     mfu: Option<f64>,
@@ -72,6 +73,7 @@ impl Progress {
             done: 0,
             samples: 0,
             loss: None,
+            eval_loss: None,
             tokens_per_s: None,
             data_wait: None,
             mfu: None,
@@ -91,6 +93,7 @@ impl Progress {
             smooth(shown, new);
         }
         self.memory = line.memory_bytes;
+        self.eval_loss = line.parts.get(EVAL_LOSS).copied().or(self.eval_loss);
     }
 
     /// One more step is done, with this loss if it is the phase's own, over so many images.
@@ -117,7 +120,11 @@ impl Progress {
     /// Ends with one plain line: steps, time, loss and speed.
     pub fn finish(mut self) {
         let time = duration(self.started.elapsed());
-        let loss = self.loss.map_or(String::new(), |loss| format!("loss {loss:.3}, "));
+        let named = [("loss", self.loss), (EVAL_LOSS, self.eval_loss)];
+        let named = named
+            .into_iter()
+            .filter_map(|(name, loss)| Some(format!("{name} {:.3}, ", loss?)));
+        let loss: String = named.collect();
         let line = format!(
             "{}: {} steps in {time}, {loss}{:.0} samples/s",
             self.phase,
@@ -152,6 +159,7 @@ impl Progress {
         };
         let parts = [
             self.loss.map(|loss| format!("loss {loss:.3}")),
+            self.eval_loss.map(|loss| format!("{EVAL_LOSS} {loss:.3}")),
             Some(speed),
             share("data wait", self.data_wait),
             self.memory.map(|bytes| format!("mem {}", memory::size(bytes))),
@@ -226,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_training_fits_into_a_hundred_columns() {
+    fn a_line_of_training_fits_into_120_columns() {
         let page = Page::default();
         let mut progress = Progress::lines("phase2", 12_000, Box::new(page.clone()), Duration::ZERO);
         progress.measured(&StepMetrics {
@@ -234,13 +242,14 @@ mod tests {
             data_wait_share: Some(0.014),
             memory_bytes: Some(108 << 20),
             mfu: Some(0.121),
+            parts: [(EVAL_LOSS.to_string(), 2.5)].into(),
             ..StepMetrics::default()
         });
         progress.step(Some(3.0), 8);
         let line = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
-        let expected = "phase2 step 1/12000  loss 3.000  123457 tokens/s  data wait 1 %  mem 108.0 MiB  MFU 12 %  ETA ";
+        let expected = "phase2 step 1/12000  loss 3.000  eval_loss 2.500  123457 tokens/s  data wait 1 %  mem 108.0 MiB  MFU 12 %  ETA ";
         assert!(
-            line.starts_with(expected) && line.trim_end().chars().count() <= 100,
+            line.starts_with(expected) && line.trim_end().chars().count() <= 120,
             "{line}"
         );
     }

@@ -23,13 +23,14 @@ mod parse;
 mod paths;
 mod phase;
 mod pretrained;
+mod resume;
 
 pub use error::RecipeError;
 pub use paths::as_written;
 pub use phase::{ContrastPhase, Curve, Phase1, Phase2, Training};
 pub use pretrained::Pretrained;
 
-use crate::data::corpus::Files;
+use crate::data::corpus::{Files, Part};
 use crate::data::formats::{Ask, Format};
 use crate::data::record::Select;
 use crate::data::scenes::World;
@@ -146,6 +147,10 @@ pub struct Data {
     /// Evaluate only on records whose split is this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heldout_split: Option<String>,
+    /// Hold out this share of the images with their records, where records say no split: always the same images, none of which is
+    /// trained on. In place of `heldout_split` and `heldout_path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heldout_share: Option<f64>,
     /// Use at most this many training samples, the first of the file; None: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_samples: Option<usize>,
@@ -178,13 +183,15 @@ impl Data {
     /// The data set on disk to train on; none where scenes are drawn.
     pub fn train(&self) -> Option<Files<'_>> {
         let (format, path) = self.source.format().zip(self.path.as_deref())?;
-        let select = self.select(self.train_split.as_ref(), self.max_samples);
-        Some(self.files(format, path, self.images.as_deref(), select))
+        Some(self.train_files(format, path, false))
     }
 
     /// The one that is held out, if any is.
     pub fn heldout(&self) -> Option<Files<'_>> {
         let (format, path) = self.source.format().zip(self.path.as_deref())?;
+        if self.heldout_share.is_some() {
+            return Some(self.train_files(format, path, true));
+        }
         let own = self.heldout_path.as_deref();
         if own.is_none() && self.heldout_split.is_none() {
             return None;
@@ -192,6 +199,14 @@ impl Data {
         let images = own.and(self.heldout_images.as_deref()).or(self.images.as_deref());
         let select = self.select(self.heldout_split.as_ref(), None);
         Some(self.files(format, own.unwrap_or(path), images, select))
+    }
+
+    /// Those to train on, or the share of them that is held out.
+    fn train_files<'a>(&'a self, format: Format, path: &'a Path, heldout: bool) -> Files<'a> {
+        let select = self.select(self.train_split.as_ref(), self.max_samples);
+        let files = self.files(format, path, self.images.as_deref(), select);
+        let part = self.heldout_share.map(|share| Part { share, heldout });
+        Files { part, ..files }
     }
 
     fn select(&self, split: Option<&String>, limit: Option<usize>) -> Select {
@@ -259,7 +274,8 @@ impl Source {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tokenizer {
-    /// Which kind.
+    /// Which kind. Default `bpe`, which reads any text; `words` for scenes, whose vocabulary is built in.
+    #[serde(default)]
     pub kind: TokenizerKind,
     /// Vocabulary size of `bpe`, the most words of `words`. Default 1024.
     #[serde(default = "default_vocabulary")]
@@ -276,7 +292,7 @@ fn default_vocabulary() -> usize {
 impl Default for Tokenizer {
     fn default() -> Tokenizer {
         Tokenizer {
-            kind: TokenizerKind::Words,
+            kind: TokenizerKind::Bpe,
             size: default_vocabulary(),
             path: None,
         }
@@ -284,12 +300,13 @@ impl Default for Tokenizer {
 }
 
 /// Kinds of tokenizer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenizerKind {
-    /// One id per lower-case word of the training text.
+    /// One id per lower-case word of the training text; the others are unknown.
     Words,
-    /// Byte-pair encoding trained on the training text.
+    /// Byte-pair encoding trained on the training text: no word is unknown.
+    #[default]
     Bpe,
     /// Read from a `tokenizer.json`.
     File,

@@ -3,7 +3,9 @@
 use crate::checkpoint::{Place, read_numbers};
 use crate::course::{Observe, Trained, Writer};
 use crate::data::corpus::{Corpus, Files, Sample};
+use crate::data::record::Turn;
 use crate::data::scenes::{QuestionWeights, Scenes, vocabulary};
+use crate::data::screen::{Captions, Entry, Screen, Screened};
 use crate::data::{Conversation, CorpusSource, Features, Pair, Prepare, SceneSource, Source};
 use crate::phases::Phase;
 use crate::phases::align::Align;
@@ -13,7 +15,7 @@ use crate::recipe::{self, Precision, Recipe, TokenizerKind, Training};
 use crate::start::{Start, grouping};
 use anyhow::{Context, Result, bail, ensure};
 use engine::{DType, Device, Optimizer, Params};
-use model::{Chat, ImageProcessor, Pretrained, Tokenizer, Vlm, VlmConfig, hf, save_folder, set_groups};
+use model::{Chat, DualConfig, ImageProcessor, Pretrained, Tokenizer, Vlm, VlmConfig, hf, save_folder, set_groups};
 use std::path::Path;
 
 /// What a run trains on.
@@ -29,7 +31,33 @@ pub enum Dataset {
     },
 }
 
+/// Scenes that are looked at before the first step.
+const SCENES: usize = 64;
+
 impl Dataset {
+    /// Leaves out what cannot be trained on or measured, and says what is lost of the rest; of scenes the first are looked at.
+    ///
+    /// # Errors
+    /// When too many records are bad, or none is left.
+    pub fn screen(&mut self, screen: &Screen<'_>) -> Result<()> {
+        match self {
+            Dataset::Corpus { train, heldout } => {
+                train.screen(screen)?;
+                heldout.iter_mut().try_for_each(|heldout| heldout.screen(screen))
+            }
+            Dataset::Scenes(source) => screen_scenes(source, screen),
+        }
+    }
+
+    /// What is said of the images to train on; nothing where scenes are drawn.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        let samples = match self {
+            Dataset::Corpus { train, .. } => &train.corpus.samples[..],
+            Dataset::Scenes(_) => &[],
+        };
+        samples.iter().flat_map(Sample::texts)
+    }
+
     /// Where training samples come from.
     pub fn source(&self) -> &dyn Source {
         match self {
@@ -81,7 +109,7 @@ impl HeldOut<'_> {
             bail!("nothing is held out");
         };
         let number = index as usize % corpus.samples.len().max(1);
-        let sample = corpus.samples.get(number).context("nothing is held out")?;
+        let (_, sample, _) = corpus.readable(number)?;
         Ok((corpus, sample))
     }
 }
@@ -125,22 +153,25 @@ pub struct Session {
 
 impl Session {
     /// Reads the data, makes the tokenizer and a freshly initialised model on `device`.
-    pub fn new(mut recipe: Recipe, device: &Device) -> Result<Session> {
+    pub fn new(recipe: Recipe, device: &Device) -> Result<Session> {
+        Session::begin(recipe, device, None)
+    }
+
+    /// As [`Session::new`]; a run that goes on takes tokenizer, chat template and image processor from its `checkpoint`, not
+    /// from what they were made of.
+    pub fn begin(mut recipe: Recipe, device: &Device, checkpoint: Option<&Path>) -> Result<Session> {
         let start = Start::find(&mut recipe)?;
-        let processor = start.processor()?.unwrap_or_else(|| processor(&recipe));
-        let data = dataset(&recipe, &processor)?;
-        let (tokenizer, chat) = match start.language(&mut recipe)? {
-            Some(language) => language,
-            None => {
-                let tokenizer = tokenizer(&recipe, &data)?;
-                recipe.model.vocab_size = tokenizer.vocab_size();
-                let chat = Chat::own(&tokenizer)?;
-                (tokenizer, chat)
-            }
+        let processor = match checkpoint {
+            Some(folder) => ImageProcessor::open(folder)?,
+            None => start.processor()?.unwrap_or_else(|| processor(&recipe)),
         };
+        let mut data = dataset(&recipe, &processor)?;
+        let (tokenizer, chat) = language(&mut recipe, &start, data.texts(), checkpoint)?;
+        let prepare = prepare(&recipe, tokenizer, processor, chat, &recipe.model);
+        data.screen(&screen(&recipe, &prepare))?;
         let (vlm, params) = build(&recipe, &start, device)?;
         Ok(Session {
-            prepare: prepare(&recipe, tokenizer, processor, chat, &recipe.model),
+            prepare,
             recipe,
             data,
             vlm,
@@ -158,9 +189,11 @@ impl Session {
             processor,
             chat,
         } = trained;
-        let data = dataset(&recipe, &processor)?;
+        let mut data = dataset(&recipe, &processor)?;
+        let prepare = prepare(&recipe, tokenizer, processor, chat, &vlm.config);
+        data.screen(&screen(&recipe, &prepare))?;
         Ok(Session {
-            prepare: prepare(&recipe, tokenizer, processor, chat, &vlm.config),
+            prepare,
             recipe,
             data,
             vlm,
@@ -227,6 +260,105 @@ impl Session {
         let see = |_: &Step, _: &mut Params, _: &mut Optimizer| Ok(Next::Go);
         train(recipe, data, prepare, model, None, phase, training, see)
     }
+}
+
+/// What a recipe's run reads its records with, without its model.
+pub(crate) enum Reading {
+    /// A vision-language model's.
+    Vlm(Recipe, Prepare),
+    /// A dual encoder's.
+    Dual(DualConfig, Tokenizer),
+}
+
+impl Reading {
+    /// Of a run on these texts.
+    ///
+    /// # Errors
+    /// When a pretrained part is not there, or a tokenizer cannot be made.
+    pub(crate) fn of<'t>(mut recipe: Recipe, texts: impl Iterator<Item = &'t str>) -> Result<Reading> {
+        if let Some(dual) = &recipe.dual {
+            return Ok(Reading::Dual(dual.clone(), tokenizer(&recipe, texts)?.with_ends()?));
+        }
+        let start = Start::find(&mut recipe)?;
+        let processor = start.processor()?.unwrap_or_else(|| processor(&recipe));
+        let (tokenizer, chat) = language(&mut recipe, &start, texts, None)?;
+        let prepare = prepare(&recipe, tokenizer, processor, chat, &recipe.model);
+        Ok(Reading::Vlm(recipe, prepare))
+    }
+
+    /// How records are read.
+    pub(crate) fn screen(&self) -> Screen<'_> {
+        match self {
+            Reading::Vlm(recipe, prepare) => screen(recipe, prepare),
+            Reading::Dual(config, tokenizer) => crate::dual::screen(config, tokenizer),
+        }
+    }
+}
+
+/// Tokenizer and chat template of a run on these texts; those of its `checkpoint` where it goes on. What they say of the model
+/// is filled in.
+fn language<'t>(
+    recipe: &mut Recipe,
+    start: &Start,
+    texts: impl Iterator<Item = &'t str>,
+    checkpoint: Option<&Path>,
+) -> Result<(Tokenizer, Chat)> {
+    if let Some(language) = start.language(recipe, checkpoint)? {
+        return Ok(language);
+    }
+    let tokenizer = match checkpoint {
+        Some(folder) => Tokenizer::open(folder)?,
+        None => tokenizer(recipe, texts)?,
+    };
+    recipe.model.vocab_size = tokenizer.vocab_size();
+    let chat = Chat::own(&tokenizer)?;
+    Ok((tokenizer, chat))
+}
+
+/// How a recipe's records are read, to find what cannot be.
+fn screen<'p>(recipe: &Recipe, prepare: &'p Prepare) -> Screen<'p> {
+    let qformer = recipe.model.qformer.as_ref().filter(|_| recipe.phase1.is_some());
+    Screen {
+        tokenizer: Some(&prepare.tokenizer),
+        conversations: recipe.phase2.as_ref().map(|phase| (prepare, phase.layout())),
+        captions: qformer.map(|qformer| Captions::QFormer(qformer.max_position_embeddings)),
+    }
+}
+
+/// What is cut off scenes' conversations and captions; fails where no token to predict is left.
+fn screen_scenes(source: &SceneSource, screen: &Screen<'_>) -> Result<()> {
+    let turn = |(question, answer)| Turn { question, answer };
+    let talk = |i| Ok(source.conversation(i, 0.0)?.turns.into_iter().map(turn).collect());
+    let caption = |i| Ok(vec![turn((String::new(), source.pair(i)?.caption))]);
+    let [mut talks, mut captions] = [*screen; 2];
+    (talks.captions, captions.conversations) = (None, None);
+    type Turns<'t> = &'t dyn Fn(u64) -> Result<Vec<Turn>>;
+    for (screen, wanted, turns) in [
+        (talks, talks.conversations.is_some(), &talk as Turns<'_>),
+        (captions, captions.captions.is_some(), &caption),
+    ] {
+        if !wanted {
+            continue;
+        }
+        let turns = (0..SCENES as u64).map(turns).collect::<Result<Vec<_>>>()?;
+        let entry = |turns| Entry {
+            turns,
+            images: 1,
+            ..Entry::default()
+        };
+        let entries: Vec<Entry<'_>> = turns.iter().map(|turns| entry(turns)).collect();
+        let Screened { kept, bad, lost } = screen.all(Path::new("scenes"), &entries)?;
+        bad.check(SCENES, 0.0)?;
+        let lines = lost.lines().join("\n");
+        ensure!(
+            kept.contains(&true),
+            "none of the first {SCENES} scenes can be trained on\n{lines}"
+        );
+        if !lines.is_empty() {
+            say!("of the first {SCENES} scenes: {lines}");
+        }
+    }
+    Ok(())
 }
 
 fn prepare(
@@ -476,16 +608,14 @@ fn frequent_words<'t>(texts: impl Iterator<Item = &'t str>, most: usize) -> Vec<
     words.into_iter().take(most).map(|(word, _)| word).collect()
 }
 
-pub(crate) fn tokenizer(recipe: &Recipe, data: &Dataset) -> Result<Tokenizer> {
+/// The tokenizer that a recipe describes, made of the texts to train on where it is its own.
+pub(crate) fn tokenizer<'t>(recipe: &Recipe, texts: impl Iterator<Item = &'t str>) -> Result<Tokenizer> {
     let settings = &recipe.tokenizer;
     if let (TokenizerKind::File, Some(path)) = (settings.kind, &settings.path) {
         return Ok(Tokenizer::load(path)?);
     }
-    let Dataset::Corpus { train, .. } = data else {
-        return Ok(Tokenizer::word_level(vocabulary())?);
-    };
-    let texts = train.corpus.samples.iter().flat_map(Sample::texts);
     Ok(match settings.kind {
+        _ if recipe.data.source == recipe::Source::Scenes => Tokenizer::word_level(vocabulary())?,
         TokenizerKind::Bpe => Tokenizer::train_bpe(texts, settings.size)?,
         _ => Tokenizer::word_level(frequent_words(texts, settings.size).iter().map(String::as_str))?,
     })

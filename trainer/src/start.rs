@@ -25,13 +25,13 @@ impl Start {
     pub fn find(recipe: &mut Recipe) -> Result<Start> {
         let named = recipe.pretrained.clone();
         let mut parts = Vec::new();
-        for (part, name, key) in [
-            (Part::Whole, named.model, "model"),
-            (Part::Vision, named.vision, "vision"),
-            (Part::Qformer, named.qformer, "qformer"),
-            (Part::Decoder, named.decoder, "decoder"),
+        for (part, name) in [
+            (Part::Whole, named.model),
+            (Part::Vision, named.vision),
+            (Part::Qformer, named.qformer),
+            (Part::Decoder, named.decoder),
         ] {
-            let Some(name) = name else { continue };
+            let (Some(name), key) = (name, key(part)) else { continue };
             let folder = hf::resolve(&name).with_context(|| format!("pretrained.{key}"))?;
             let texts = recipe.phase1.is_some();
             describe(&mut recipe.model, part, &folder, texts).with_context(|| format!("pretrained.{key}"))?;
@@ -61,12 +61,14 @@ impl Start {
         Ok(found.map(|(_, folder)| ImageProcessor::open(folder)).transpose()?)
     }
 
-    /// The language model's tokenizer and conversations, with a token for images; its ids are filled in.
+    /// The language model's tokenizer and conversations, with a token for images; its ids are filled in. A run that goes on
+    /// takes those of its `checkpoint`.
     ///
     /// # Errors
     /// When a file is missing or malformed.
-    pub fn language(&self, recipe: &mut Recipe) -> Result<Option<(Tokenizer, Chat)>> {
+    pub fn language(&self, recipe: &mut Recipe, checkpoint: Option<&Path>) -> Result<Option<(Tokenizer, Chat)>> {
         let Some(folder) = self.text() else { return Ok(None) };
+        let folder = checkpoint.unwrap_or(folder);
         let mut tokenizer = Tokenizer::open(folder)?;
         let config = &mut recipe.model;
         let chat = match config.image_token {
@@ -81,6 +83,16 @@ impl Start {
         };
         config.vocab_size = config.vocab_size.max(tokenizer.vocab_size());
         Ok(Some((tokenizer, chat)))
+    }
+}
+
+/// A part's key in a recipe's `[pretrained]`.
+pub fn key(part: Part) -> &'static str {
+    match part {
+        Part::Whole => "model",
+        Part::Vision => "vision",
+        Part::Qformer => "qformer",
+        Part::Decoder => "decoder",
     }
 }
 

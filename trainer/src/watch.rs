@@ -56,7 +56,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Completes the line of a step that `phase` took, the run's step number `number`, and hands it to TensorBoard.
+    /// Completes the line of a step that `phase` took.
     ///
     /// # Errors
     /// Those of the file system.
@@ -64,7 +64,6 @@ impl Watch {
         &mut self,
         line: &mut StepMetrics,
         step: &Step,
-        number: usize,
         (recipe, config, phase): (&Recipe, Option<&VlmConfig>, Phase),
         params: &Params,
     ) -> Result<()> {
@@ -83,6 +82,14 @@ impl Watch {
             profiler.see(phase, seconds)?;
         }
         line.memory_bytes = in_use(params.device());
+        Ok(())
+    }
+
+    /// Hands the whole line of the run's step `number` to TensorBoard.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn log(&mut self, number: usize, line: &StepMetrics) -> Result<()> {
         self.board()?.step(number, line)
     }
 

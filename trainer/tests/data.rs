@@ -308,3 +308,370 @@ fn the_pairs_that_go_together_best_are_kept() {
     let page = fs::read_to_string(root.path().join("report.html")).expect("a page");
     assert!(page.contains("image and text unlike<td class=\"n\">4"), "{page}");
 }
+
+/// Six images of two colours, four to train on, with a recipe for a tiny model on the CPU.
+struct Small {
+    root: TempDir,
+    recipe: String,
+}
+
+impl Small {
+    fn new() -> Small {
+        let root = set();
+        let recipe = format!(
+            "[run]\nname = \"small\"\n[data]\nsource = \"llava\"\npath = \"{0}/d.jsonl\"\nimages = \"{0}\"\n\
+             train_split = \"train\"\nheldout_split = \"test\"\n\
+             [model.vision]\nimage_size = 16\npatch_size = 8\nhidden_size = 16\nnum_hidden_layers = 1\n\
+             [model.decoder]\nhidden_size = 16\nnum_hidden_layers = 1\n\
+             [phase2]\nsteps = 4\nbatch_size = 2\nlr = 1e-3\neval_every = 2\n\
+             [eval]\nsamples = 1\nattention = 0\nmax_tokens = 4\n",
+            text(root.path())
+        );
+        let small = Small { root, recipe };
+        small.write(|_, record| record);
+        small
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// Writes the records as `change` makes them of what they are at first.
+    fn write(&self, change: impl Fn(usize, Value) -> Value) {
+        let record = |i: usize| {
+            let word = if i % 2 == 0 { "red" } else { "blue" };
+            let said = json!([{ "from": "human", "value": "<image>\nwhat is it" }, { "from": "gpt", "value": word }]);
+            let split = if i < 4 { "train" } else { "test" };
+            let record =
+                json!({ "id": format!("r{i}"), "image": format!("{i}.png"), "split": split, "conversations": said });
+            change(i, record).to_string()
+        };
+        let lines: Vec<String> = (0..6).map(record).collect();
+        fs::write(self.path("d.jsonl"), lines.join("\n")).expect("written");
+    }
+
+    /// A command on the recipe.
+    fn command(&self, command: &[&str], settings: &[&str]) -> Output {
+        fs::write(self.path("recipe.toml"), &self.recipe).expect("written");
+        let (recipe, set) = (
+            self.path("recipe.toml"),
+            settings.iter().flat_map(|setting| ["--set", setting]),
+        );
+        let set: Vec<&str> = set.collect();
+        lenslet(&[command, &["--recipe", text(&recipe)], &set].concat())
+    }
+
+    /// What a command on the recipe that works says.
+    fn says(&self, command: &[&str], settings: &[&str]) -> String {
+        let output = self.command(command, settings);
+        let said = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        assert!(output.status.success(), "{command:?} {settings:?}: {said:?}");
+        said.concat()
+    }
+
+    /// The error of a command on the recipe that must fail.
+    fn refuses(&self, command: &[&str], settings: &[&str]) -> String {
+        let output = self.command(command, settings);
+        let [said, errors] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{command:?} {settings:?}: {said}{errors}"
+        );
+        errors
+    }
+}
+
+/// One turn's question or answer of a record.
+fn say(mut record: Value, turn: usize, text: &str) -> Value {
+    record["conversations"][turn]["value"] = text.into();
+    record
+}
+
+#[test]
+fn a_run_goes_on_only_with_the_data_it_was_begun_with() {
+    let small = Small::new();
+    let run = small.path("run");
+    small.says(&["train", "--out", text(&run)], &[]);
+    let tokenizer = fs::read(run.join("tokenizer.json")).expect("a tokenizer");
+    let resume = ["train", "--resume", "latest", "--out", text(&run)];
+    let again = small.says(&resume, &[]);
+    assert!(again.contains("goes on from"), "{again}");
+    let first = fs::read(small.path("0.png")).expect("an image");
+    let changes: [(&str, &str, &dyn Fn()); 4] = [
+        ("a training answer", "data, records: ", &|| {
+            small.write(|i, record| {
+                if i == 1 {
+                    say(record, 1, "a blue square")
+                } else {
+                    record
+                }
+            })
+        }),
+        ("a record less", "3 records now, 4 records then", &|| {
+            small.write(|i, mut record| {
+                if i == 1 {
+                    record["split"] = "none".into();
+                }
+                record
+            })
+        }),
+        ("a held-out question", "held-out data, records: ", &|| {
+            small.write(|i, record| {
+                if i == 5 {
+                    say(record, 0, "<image>\nand what is it")
+                } else {
+                    record
+                }
+            })
+        }),
+        ("an image", "data, images by their pixels: ", &|| {
+            fs::copy(small.path("1.png"), small.path("0.png")).expect("a copy");
+        }),
+    ];
+    for (what, named, change) in changes {
+        change();
+        let errors = small.refuses(&resume, &[]);
+        assert!(
+            errors.contains(named) && errors.contains("d.jsonl") && errors.contains("--accept-changed-data"),
+            "{what}: {errors}"
+        );
+        let accepted = small.says(&[&resume[..], &["--accept-changed-data"]].concat(), &[]);
+        assert!(accepted.contains("changed since: "), "{what}: {accepted}");
+        let now = fs::read(run.join("tokenizer.json")).expect("a tokenizer");
+        assert!(now == tokenizer, "{what}: the tokenizer is the checkpoint's");
+        small.write(|_, record| record);
+        fs::write(small.path("0.png"), &first).expect("written");
+    }
+}
+
+#[test]
+fn images_that_are_not_kept_and_a_tokenizer_file_are_sealed_too() {
+    let small = Small::new();
+    let [first, run] = ["first", "run"].map(|name| small.path(name));
+    small.says(&["train", "--out", text(&first)], &[]);
+    let file = small.path("tokenizer.json");
+    fs::copy(first.join("tokenizer.json"), &file).expect("a copy");
+    let path = format!("tokenizer.path={}", text(&file));
+    let settings = ["data.keep=false", "tokenizer.kind=file", &path];
+    small.says(&["train", "--out", text(&run)], &settings);
+    let resume = ["train", "--resume", "latest", "--out", text(&run)];
+    RgbImage::new(70, 70).save(small.path("4.png")).expect("an image");
+    let errors = small.refuses(&resume, &settings);
+    assert!(
+        errors.contains("held-out data, images by the names and sizes of their files: "),
+        "{errors}"
+    );
+    small.says(&[&resume[..], &["--accept-changed-data"]].concat(), &settings);
+    let other = fs::read_to_string(&file).expect("JSON") + " ";
+    fs::write(&file, other).expect("written");
+    let errors = small.refuses(&resume, &settings);
+    assert!(errors.contains("tokenizer.path, tokenizer.json: "), "{errors}");
+}
+
+#[test]
+fn a_run_may_be_extended_but_not_become_another() {
+    let small = Small::new();
+    let run = small.path("run");
+    small.says(&["train", "--out", text(&run)], &[]);
+    let resume = ["train", "--resume", "latest", "--out", text(&run)];
+    let longer = [
+        "phase2.steps=7",
+        "checkpoints.keep=5",
+        "checkpoints.every=3",
+        "eval.limit=1",
+    ];
+    small.says(&resume, &longer);
+    let steps = |run: &Path| {
+        fs::read_to_string(run.join("metrics.jsonl"))
+            .expect("steps")
+            .lines()
+            .count()
+    };
+    assert_eq!(steps(&run), 7);
+    // The run's own recipe says so from now on.
+    works(&resume);
+    assert_eq!(steps(&run), 7);
+    for (setting, named) in [
+        (
+            "phase2.steps=5",
+            "phase2.steps: `steps = 5` given, but 7 are taken already",
+        ),
+        (
+            "phase2.lr=0.5",
+            "phase2.lr: this run has `lr = 0.001`, the recipe given `lr = 0.5`",
+        ),
+        ("data.max_tokens=9", "data.max_tokens: this run has no `max_tokens`"),
+    ] {
+        let errors = small.refuses(&resume, &[&longer[1..], &[setting]].concat());
+        assert!(errors.contains(named), "{setting}: {errors}");
+    }
+}
+
+#[test]
+fn answers_that_are_cut_off_are_counted_shown_and_refused_where_none_is_left() {
+    let small = Small::new();
+    // Words are as long as they are: with the ids of bytes a token is part of one.
+    let words = "tokenizer.kind=words";
+    let long = "<image>\nwhat is it what is it";
+    small.write(|i, record| {
+        if i % 2 == 0 {
+            say(say(record, 0, long), 1, "it is red")
+        } else {
+            say(record, 1, "it is blue")
+        }
+    });
+    let all = |most: usize| format!("data.max_tokens={most}");
+    for command in [
+        &["train", "--dry-run"][..],
+        &["train", "--out", text(&small.path("none"))],
+    ] {
+        let errors = small.refuses(command, &[words, &all(5)]);
+        assert!(
+            errors.contains("data.max_tokens = 5 leaves no token to predict: 4")
+                && errors.contains("d.jsonl:1: record `r0`"),
+            "{errors}"
+        );
+    }
+    // <user> 3 words <assistant> leaves two of four tokens of short ones, and none of those of long ones.
+    let said = small.says(&["train", "--dry-run"], &[words, &all(7)]);
+    for part in [
+        "2 conversations, 4 images",
+        "answers of 2 of 2 conversations, 12 of 16 tokens to predict (75.0 %)",
+        "leaves no token to predict: 2",
+        "answers of 1 of 1 conversations",
+        "<assistant> [it is]",
+        "(7 of 9 tokens: cut at data.max_tokens = 7)",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let checked = small.says(&["data", "check"], &[words, &all(7)]);
+    assert!(
+        checked.contains("12 of 16 tokens to predict") && checked.contains("2 usable"),
+        "{checked}"
+    );
+    let run = small.path("run");
+    small.says(&["train", "--out", text(&run)], &[words, &all(7)]);
+    let log = fs::read_to_string(run.join("metrics.jsonl")).expect("steps");
+    assert!(log.lines().all(|line| !line.contains("\"loss\":0.0,")), "{log}");
+    // Scenes are cut, too, and captions to what a text tower takes.
+    let scenes = [
+        "train",
+        "--dry-run",
+        "--recipe",
+        "../recipes/demo.toml",
+        "--set",
+        "data.max_tokens=3",
+    ];
+    let (_, errors) = fails(&scenes);
+    assert!(
+        errors.contains("data.max_tokens = 3 leaves no token to predict: 64"),
+        "{errors}"
+    );
+    let positions = "dual.text.max_position_embeddings=5";
+    let said = works(&[
+        "train",
+        "--dry-run",
+        "--recipe",
+        "../recipes/clip.toml",
+        "--set",
+        positions,
+    ]);
+    assert!(
+        said.contains("captions cut at the text encoder's max_position_embeddings: 64 of 64"),
+        "{said}"
+    );
+}
+
+#[test]
+fn words_outside_the_vocabulary_are_told_and_bytes_know_all() {
+    let small = Small::new();
+    small.write(|i, record| say(record, 1, ["zebra", "blue", "blue", "blue", "Gnu", "日本"][i]));
+    let words = ["tokenizer.kind=words", "tokenizer.size=16"];
+    for command in [&["train", "--dry-run"][..], &["data", "check"]] {
+        let said = small.says(command, &words);
+        assert!(
+            said.contains("unknown words: 2 of 8 (25.0 %): `Gnu` 1, `日本` 1"),
+            "{command:?}: {said}"
+        );
+        assert!(
+            !small.says(command, &[]).contains("unknown words"),
+            "the default reads any text"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_read_as_text_is_a_bad_record_everywhere() {
+    let small = Small::new();
+    small.write(|i, record| match i {
+        1 => say(record, 1, "an <image> of blue"),
+        5 => say(record, 1, "<image>"),
+        _ => record,
+    });
+    let named = "d.jsonl:2: record `r1`: answer: `<image>` in a text";
+    for command in [&["train", "--dry-run"][..], &["data", "check"]] {
+        let output = small.command(command, &[]);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!output.status.success() && said.contains(named), "{command:?}: {said}");
+        let accepted = small.says(command, &["data.max_bad=0.6"]);
+        assert!(
+            accepted.contains(named) && accepted.contains("d.jsonl:6: record `r5`"),
+            "{command:?}: {accepted}"
+        );
+    }
+}
+
+#[test]
+fn a_share_of_the_images_is_held_out_the_same_each_time() {
+    let small = Small::new();
+    // Two records about each image.
+    small.write(|i, mut record| {
+        record["image"] = format!("{}.png", i / 2).into();
+        record
+    });
+    let recipe = small.recipe.replace(
+        "train_split = \"train\"\nheldout_split = \"test\"",
+        "heldout_share = 0.34",
+    );
+    let small = Small { recipe, ..small };
+    let said = small.says(&["data", "check"], &[]);
+    for part in [
+        "4 usable",
+        "2 usable",
+        "images of the second that are in the first, too: 0",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let [a, b] = [1, 2].map(|seed| small.says(&["train", "--dry-run"], &[&format!("run.seed={seed}")]));
+    assert!(a.contains("held out    2 conversations, 1 images"), "{a}");
+    let heldout = |said: &str| said.lines().find(|line| line.starts_with("held out")).map(String::from);
+    assert_eq!(heldout(&a), heldout(&b));
+    let errors = small.refuses(&["train", "--dry-run"], &["data.heldout_split=test"]);
+    assert!(errors.contains("data.heldout_share: held out is either"), "{errors}");
+    let errors = small.refuses(&["train", "--dry-run"], &["data.heldout_share=1.5"]);
+    assert!(errors.contains("above 0 and below 1"), "{errors}");
+}
+
+#[test]
+fn turns_about_one_image_are_learned_alone_unless_they_are_not_to_be() {
+    let small = Small::new();
+    small.write(|_, mut record| {
+        let more = json!([{ "from": "human", "value": "what is it" }, { "from": "gpt", "value": "a square" }]);
+        let turns = record["conversations"].as_array_mut().expect("turns");
+        turns.extend(more.as_array().expect("turns").iter().cloned());
+        record
+    });
+    let words = "tokenizer.kind=words";
+    let alone = small.says(&["train", "--dry-run"], &[words]);
+    assert!(
+        alone.contains("each question is learned alone")
+            && alone.contains("\n  <user> what is it <assistant> [a square <eos>]"),
+        "{alone}"
+    );
+    let together = small.says(&["train", "--dry-run"], &[words, "phase2.independent_turns=false"]);
+    assert!(
+        together.contains("with those before in sight") && together.contains("<eos>] <user> what is it <assistant> [a"),
+        "{together}"
+    );
+}

@@ -4,7 +4,7 @@ use anyhow::Result;
 use engine::{DType, Device, Graph, Init, ParamBuilder, Tensor, Var, ops};
 use lenslet::course::Trained;
 use lenslet::phases::Phase;
-use lenslet::phases::fit::{Losses, Next, Objective, Step, fit, optimizer};
+use lenslet::phases::fit::{Losses, Next, Objective, Part, Step, fit, optimizer};
 use lenslet::recipe::Recipe;
 use lenslet::session::Session;
 use std::path::Path;
@@ -120,6 +120,66 @@ fn accumulated_parts_are_contrasted_as_one_batch() {
     }
 }
 
+/// Captions alone, which differ in length: a mean of the parts' means would not be the batch's.
+#[test]
+fn captions_are_learned_as_one_batch_however_it_is_cut() {
+    let settings = [
+        "phase1.steps=2",
+        "phase1.itc=0",
+        "phase1.itm=0",
+        "model.qformer.dropout=0.0",
+    ];
+    let run = |parts: &[&str]| steps_of(Phase::Align, &[&settings[..], parts].concat());
+    let whole = run(&[]);
+    for parts in [
+        &["phase1.shards=4"][..],
+        &["phase1.batch_size=2", "phase1.accumulate=4"],
+        &["phase1.batch_size=4", "phase1.accumulate=2", "phase1.shards=2"],
+    ] {
+        for (a, b) in whole.iter().zip(&run(parts)) {
+            assert!((a.loss / b.loss - 1.0).abs() < 1e-5, "{parts:?}: {a:?} {b:?}");
+            assert!((a.grad_norm / b.grad_norm - 1.0).abs() < 1e-4, "{parts:?}: {a:?} {b:?}");
+        }
+    }
+}
+
+/// The loss on what is held out, of a model that has hardly moved.
+fn held_out(phase: Phase, overrides: &[&str]) -> f64 {
+    let settings = ["eval.limit=14", "phase1.lr=1e-12", "phase2.steps=1", "phase2.lr=1e-12"];
+    let overrides: Vec<String> = settings.iter().chain(overrides).map(|o| o.to_string()).collect();
+    let recipe = Recipe::parse(RECIPE, Path::new("parts.toml"), &overrides).expect("a recipe");
+    let mut session = Session::new(recipe, &Device::cpu()).expect("a session");
+    let mut found = f64::NAN;
+    let seen = session.train(phase, None, &mut |_, params, _, measure| {
+        found = measure(params)?;
+        Ok(Next::Go)
+    });
+    seen.expect("trained");
+    found
+}
+
+#[test]
+fn the_held_out_loss_is_that_of_all_images_for_every_batch_size() {
+    for (phase, name, more) in [
+        (Phase::Instruct, "phase2", &[][..]),
+        (Phase::Align, "phase1", &["phase1.itc=0", "phase1.itm=0"]),
+    ] {
+        let run = |size: usize| held_out(phase, &[more, &[&format!("{name}.batch_size={size}")]].concat());
+        let whole = run(14);
+        for size in [7, 8, 10, 5, 1] {
+            let found = run(size);
+            assert!(
+                (found - whole).abs() < 2e-6,
+                "{name}, batches of {size}: {found}, all at once {whole}"
+            );
+        }
+    }
+    // Batches of 8 and of 7 images contrast two times 7: the last of 14 images would be without another, and its loss 0.
+    let [seven, eight] =
+        [7, 8].map(|size| held_out(Phase::Align, &[&format!("phase1.batch_size={size}"), "phase1.itm=0"]));
+    assert!((seven - eight).abs() < 2e-6, "{seven} {eight}");
+}
+
 #[test]
 fn every_so_many_steps_of_phase_2_are_phase_1s() {
     let steps = steps(&["phase2.align_every=2", "phase2.shards=2"]);
@@ -143,8 +203,8 @@ impl Objective for Infinite {
     type Batch = u64;
     type Together = ();
 
-    fn batch(&self, index: u64, _: usize, _: f64) -> Result<u64> {
-        Ok(index)
+    fn batch(&self, start: u64, size: usize, _: f64) -> Result<u64> {
+        Ok(start / size as u64)
     }
 
     fn losses(&self, graph: &Graph<'_>, &index: &u64, _: Option<(&(), usize)>) -> Result<Losses> {
@@ -154,7 +214,12 @@ impl Objective for Infinite {
         let total = ops::add(&ops::sum(&weight)?, &ops::sum(&far)?)?;
         Ok(Losses {
             phase: Phase::Instruct,
-            parts: vec![("far", far.tensor().clone())],
+            parts: vec![Part {
+                name: "far",
+                loss: far.tensor().clone(),
+                weight: 1.0,
+                terms: 1.0,
+            }],
             predictions: None,
             total,
         })

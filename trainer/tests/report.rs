@@ -1,5 +1,7 @@
 //! `report.html` of a whole run: made at its end, made again from its files, and looked at in a browser where there is one.
 
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -26,13 +28,43 @@ fn look(page: &Path) {
     }
 }
 
+/// Every number of `metrics.jsonl` is under a tag of its own in TensorBoard's files, as often.
+fn board_has_what_the_log_has(run: &Path) {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics.jsonl");
+    let mut counts = BTreeMap::<String, usize>::new();
+    for line in text.lines() {
+        let line: serde_json::Map<String, Value> = serde_json::from_str(line).expect("JSON");
+        let phase = line["phase"].as_str().expect("a phase");
+        for key in line.keys().filter(|key| !["phase", "step"].contains(&key.as_str())) {
+            let tag = match key.as_str() {
+                "samples_per_s" | "tokens_per_s" | "data_wait_share" | "mfu" => format!("throughput/{key}"),
+                "memory_bytes" => "memory/bytes".into(),
+                _ => format!("{phase}/{key}"),
+            };
+            *counts.entry(tag).or_default() += 1;
+        }
+    }
+    assert_eq!(counts["phase2/eval_loss"], 6);
+    let files = fs::read_dir(run.join("tensorboard")).expect("a folder").flatten();
+    let bytes: Vec<u8> = files.flat_map(|file| fs::read(file.path()).expect("events")).collect();
+    for (tag, count) in counts {
+        // A string of a message: its length stands in front of it.
+        let stored = [&[tag.len() as u8][..], tag.as_bytes()].concat();
+        let found = bytes.windows(stored.len()).filter(|window| *window == stored).count();
+        assert_eq!(found, count, "{tag}");
+    }
+}
+
 #[test]
 fn a_run_ends_with_a_page_that_can_be_made_again() {
     let root = tempfile::tempdir().expect("a folder");
     let run = root.path().join("tiny");
     let out = run.to_str().expect("UTF-8");
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recipes/tiny.toml");
-    lenslet(&["train", "--recipe", recipe.to_str().expect("UTF-8"), "--out", out]);
+    let recipe = recipe.to_str().expect("UTF-8");
+    let measured = ["--set", "phase2.eval_every=5"];
+    lenslet(&[&["train", "--recipe", recipe, "--out", out][..], &measured].concat());
+    board_has_what_the_log_has(&run);
     let page = run.join("report.html");
     let made = fs::read_to_string(&page).expect("report.html");
     for part in [
@@ -40,6 +72,7 @@ fn a_run_ends_with_a_page_that_can_be_made_again() {
         "Loss of phase2",
         "MFU",
         "halfway",
+        "eval_loss",
         "where the model looks",
         "find their own caption",
     ] {

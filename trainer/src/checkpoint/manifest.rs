@@ -23,9 +23,9 @@ struct Manifest {
 /// A file's size and hash.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Fingerprint {
-    bytes: u64,
-    sha256: String,
+pub(super) struct Fingerprint {
+    pub(super) bytes: u64,
+    pub(super) sha256: String,
 }
 
 /// Makes sure that all files in `folder` are on the disk, and writes down what they are.
@@ -74,7 +74,7 @@ pub(super) fn verify(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn fingerprint(mut file: File) -> io::Result<Fingerprint> {
+pub(super) fn fingerprint(mut file: File) -> io::Result<Fingerprint> {
     let (mut hash, mut bytes) = (Sha256::new(), 0);
     let mut buffer = vec![0; 1 << 20];
     loop {

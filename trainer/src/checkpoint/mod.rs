@@ -6,8 +6,10 @@
 //! is kept: batches, dropout and rounding draw from seeds and the number of the step alone.
 
 mod manifest;
+mod seal;
 mod state;
 
+pub use seal::Seal;
 pub use state::{Best, Place, read_numbers, read_weights, write_numbers};
 
 use anyhow::{Context, Result, bail};
@@ -79,6 +81,20 @@ impl Checkpoints {
         manifest::verify(&path).context("a checkpoint just made cannot be read back; older ones are kept")?;
         self.prune(precious)?;
         Ok(made)
+    }
+
+    /// Where a run begins that goes on from `number`, or from the newest that is whole; None where there is none yet. Names those
+    /// that are passed over.
+    ///
+    /// # Errors
+    /// When that checkpoint is not there or not whole.
+    pub fn find(&self, number: Option<usize>) -> Result<Option<Checkpoint>> {
+        if let Some(number) = number {
+            return self.at(number).map(Some);
+        }
+        let (found, damaged) = self.newest()?;
+        damaged.iter().for_each(|why| say_aside!("passed over: {why}"));
+        Ok(found)
     }
 
     /// The newest that is whole; those passed over, with what is wrong with them.

@@ -75,6 +75,12 @@ impl Place {
         better
     }
 
+    /// Takes a phase up again that is to take more steps now, unless it ended early.
+    pub fn extend(&mut self, training: &Training) {
+        let early = training.patience > 0 && self.best.is_some_and(|best| best.since >= training.patience);
+        self.over &= early || self.step >= training.steps;
+    }
+
     /// Writes it into a checkpoint's folder.
     ///
     /// # Errors

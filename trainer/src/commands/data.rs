@@ -7,9 +7,11 @@ use crate::data::example;
 use crate::data::filter::{self, Criteria, Judge, Judged, Kept, Reason, write};
 use crate::data::formats::Format;
 use crate::data::record::Select;
+use crate::data::screen::Screen;
 use crate::data::survey::Survey;
-use crate::recipe::{Recipe, TokenizerKind};
+use crate::recipe::Recipe;
 use crate::report::table::Table;
+use crate::session::Reading;
 use crate::shell::Command;
 use anyhow::{Context, Result, bail, ensure};
 use model::{Tokenizer, hf, write_atomically};
@@ -51,10 +53,10 @@ fn check(args: &CheckArgs) -> Result<()> {
     let train = files(&args.data, recipe.as_ref())?;
     let heldout = recipe.as_ref().and_then(|recipe| recipe.data.heldout());
     let max_bad = args.max_bad.unwrap_or(train.max_bad);
-    let tokenizer = tokenizer(args.tokenizer.as_deref(), recipe.as_ref())?;
+    let reader = Reader::of(args.tokenizer.as_deref(), recipe.as_ref(), &train)?;
     let mut surveys = Vec::new();
     for files in [Some(train), heldout].into_iter().flatten() {
-        let survey = Survey::of(&files, tokenizer.as_ref())?;
+        let survey = Survey::of(&files, &reader.screen())?;
         say!("{}\n", survey.table());
         surveys.push(survey);
     }
@@ -198,20 +200,40 @@ fn images(format: Format, images: Option<&PathBuf>) -> Result<Option<&Path>> {
     }
 }
 
-/// The tokenizer named, or the one the recipe reads.
-fn tokenizer(named: Option<&str>, recipe: Option<&Recipe>) -> Result<Option<Tokenizer>> {
-    if let Some(name) = named {
+/// What records are read with.
+enum Reader {
+    /// A run of a recipe, and its tokenizer in place of the recipe's where one is named.
+    Run(Box<Reading>),
+    /// A tokenizer alone.
+    Tokenizer(Tokenizer),
+    Nothing,
+}
+
+impl Reader {
+    fn of(named: Option<&str>, recipe: Option<&Recipe>, train: &Files<'_>) -> Result<Reader> {
+        if let Some(recipe) = recipe {
+            let (found, _) = train.open()?;
+            let texts = found.records.iter().flat_map(|record| record.content.texts());
+            match Reading::of(recipe.clone(), texts) {
+                Ok(reading) => return Ok(Reader::Run(Box::new(reading))),
+                Err(error) if recipe.pretrained.is_empty() => return Err(error),
+                Err(error) => say_aside!("records are not read as the model would: {error:#}"),
+            }
+        }
+        let named = named.or_else(|| recipe?.pretrained.text());
+        let Some(name) = named else { return Ok(Reader::Nothing) };
         let path = Path::new(name);
-        return Ok(Some(match path.is_file() {
+        Ok(Reader::Tokenizer(match path.is_file() {
             true => Tokenizer::load(path)?,
             false => Tokenizer::open(&hf::resolve(name)?)?,
-        }));
+        }))
     }
-    let Some(recipe) = recipe else { return Ok(None) };
-    let (settings, parts) = (&recipe.tokenizer, &recipe.pretrained);
-    match (settings.kind, &settings.path, parts.text()) {
-        (_, _, Some(name)) => Ok(Some(Tokenizer::open(&hf::resolve(name)?)?)),
-        (TokenizerKind::File, Some(path), _) => Ok(Some(Tokenizer::load(path)?)),
-        _ => Ok(None),
+
+    fn screen(&self) -> Screen<'_> {
+        match self {
+            Reader::Run(reading) => reading.screen(),
+            Reader::Tokenizer(tokenizer) => Screen::of(Some(tokenizer)),
+            Reader::Nothing => Screen::of(None),
+        }
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         let out = args.out.unwrap_or_else(|| Path::new("runs").join(&recipe.run.name));
         let how = How {
             begin,
+            accept_changed_data: args.accept_changed_data,
             fit_memory: args.auto_batch,
             profile: args.profile,
         };

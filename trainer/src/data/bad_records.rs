@@ -87,6 +87,16 @@ impl BadRecords {
         }
     }
 
+    /// Counts others behind these.
+    pub fn append(&mut self, others: BadRecords) {
+        self.count += others.count;
+        self.first.extend(others.first);
+        self.first.truncate(NAMED);
+        for (kind, count) in others.kinds {
+            *self.kinds.entry(kind).or_default() += count;
+        }
+    }
+
     /// The named ones, one a line, and how many more there are.
     pub fn list(&self) -> String {
         let mut lines: Vec<String> = self.first.iter().map(|bad| format!("  {bad}")).collect();

@@ -2,13 +2,16 @@
 
 use super::bad_records::{BadRecord, BadRecords};
 use super::formats::{Ask, Format};
+use super::images::ImageSource;
 use super::passed_over::PassedOver;
 use super::pictures::{Named, Pictures, decode, keeps};
-use super::record::{Found, Record, Select, Turn};
+use super::record::{Found, Record, Select, Turn, texts};
+use super::screen::{Entry, Screen, Screened, Screening};
 use super::source::{Conversation, Pair};
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use image::RgbImage;
 use model::ImageProcessor;
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -35,9 +38,19 @@ pub struct Sample {
 impl Sample {
     /// Everything asked and said, one text after another.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
-        let turns = self.turns.iter().flat_map(|turn| [&turn.question, &turn.answer]);
-        let texts = self.system.iter().chain(turns).chain(self.captions.iter().skip(1));
-        texts.map(String::as_str)
+        texts(self.system.as_ref(), &self.turns, &self.captions)
+    }
+
+    /// The record as it is looked at before the first step.
+    fn entry(&self) -> Entry<'_> {
+        Entry {
+            line: self.line,
+            id: &self.id,
+            images: self.images.len(),
+            system: self.system.as_deref(),
+            turns: &self.turns,
+            captions: &self.captions,
+        }
     }
 
     /// Characters asked and said: what its length in tokens goes by.
@@ -60,6 +73,8 @@ pub struct Corpus {
     pub bad: BadRecords,
     /// What is no record, and what of the good ones is left out.
     pub passed_over: PassedOver,
+    /// What is lost of the records on their way into the model.
+    pub lost: Screening,
     /// Where the records are.
     path: PathBuf,
     max_bad: f64,
@@ -92,6 +107,17 @@ pub struct Files<'a> {
     pub keep: Option<bool>,
     /// Whether a record may have several images, and have them anywhere in its questions.
     pub several: bool,
+    /// Which part of the records: where a share is held out, the rest or that share.
+    pub part: Option<Part>,
+}
+
+/// A part of a data set of which a share is held out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Part {
+    /// The share that is held out, by images.
+    pub share: f64,
+    /// Whether this is it, or the rest.
+    pub heldout: bool,
 }
 
 impl<'a> Files<'a> {
@@ -106,7 +132,21 @@ impl<'a> Files<'a> {
             max_bad: 0.01,
             keep: None,
             several: false,
+            part: None,
         }
+    }
+
+    /// The records that are wanted, and where their images are.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or no record is wanted.
+    pub fn open(&self) -> Result<(Found, ImageSource)> {
+        let (mut found, source) = self.format.open(self.path, self.images, &self.select, &self.ask)?;
+        if let Some(part) = self.part {
+            let took = part.take(&mut found);
+            took.with_context(|| format!("data.heldout_share: {}", self.path.display()))?;
+        }
+        Ok((found, source))
     }
 }
 
@@ -116,7 +156,7 @@ impl Corpus {
     /// # Errors
     /// A file that cannot be read, too many bad records, no usable record, or images that do not fit in memory.
     pub fn load(files: &Files<'_>, processor: &ImageProcessor) -> Result<Corpus> {
-        let (mut found, source) = files.format.open(files.path, files.images, &files.select, &files.ask)?;
+        let (mut found, source) = files.open()?;
         if !files.several {
             refuse_several(&mut found, files.path);
         }
@@ -141,12 +181,49 @@ impl Corpus {
         Ok(corpus)
     }
 
+    /// Leaves out what `screen` finds to be of no use, and keeps what is lost of the rest.
+    ///
+    /// # Errors
+    /// When too many records are bad, or none is left.
+    pub fn screen(&mut self, screen: &Screen<'_>) -> Result<()> {
+        let records = self.samples.len() + self.bad.count;
+        let entries: Vec<Entry<'_>> = self.samples.iter().map(Sample::entry).collect();
+        let Screened { kept, bad, lost } = screen.all(&self.path, &entries)?;
+        let mut kept = kept.into_iter();
+        self.samples.retain(|_| kept.next().unwrap_or_default());
+        self.bad.append(bad);
+        self.lost = lost;
+        self.bad.check(records, self.max_bad)?;
+        let lines = self.lost.lines().join("\n");
+        ensure!(
+            !self.samples.is_empty(),
+            "{}: not one record is left to train on\n{lines}",
+            self.path.display()
+        );
+        Ok(())
+    }
+
     /// The images of a sample.
     ///
     /// # Errors
     /// When one cannot be read.
     pub fn pictures(&self, sample: &Sample) -> Result<Vec<RgbImage>> {
         sample.images.iter().map(|&place| self.images.get(place)).collect()
+    }
+
+    /// The sample at a place with its number and its images, or where they are broken the next one whose images can be read.
+    ///
+    /// # Errors
+    /// When too many are broken, or all.
+    pub fn readable(&self, place: usize) -> Result<(usize, &Sample, Vec<RgbImage>)> {
+        for number in (place..self.samples.len()).chain(0..place.min(self.samples.len())) {
+            let sample = &self.samples[number];
+            match self.pictures(sample) {
+                Ok(images) => return Ok((number, sample, images)),
+                Err(error) => self.add_broken(sample, &error)?,
+            }
+        }
+        bail!("{}: not one image of the data set can be read", self.path.display())
     }
 
     /// A sample's first image.
@@ -196,11 +273,42 @@ impl Corpus {
         })
     }
 
+    /// Where the records are.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is hashed of the records, how many they are, and the hash: everything they say, and which images they show.
+    pub fn hash_records(&self) -> (&'static str, String, String) {
+        let mut hash = Sha256::new();
+        for Sample {
+            id,
+            images,
+            system,
+            turns,
+            captions,
+            class,
+            ..
+        } in &self.samples
+        {
+            hash.update(format!("{:?}", (id, images, system, turns, captions, class)));
+        }
+        ("records", format!("{} records", self.samples.len()), hex(hash))
+    }
+
+    /// The same of the images: their pixels where they are kept, their names and the sizes of their files otherwise.
+    pub fn hash_images(&self) -> (&'static str, String, String) {
+        let (of, hashes) = self.images.hashes();
+        let mut hash = Sha256::new();
+        hashes.iter().for_each(|each| hash.update(each));
+        (of, format!("{} images", hashes.len()), hex(hash))
+    }
+
     /// Counts a sample whose images cannot be read, and names it on the terminal if it is among the first.
     ///
     /// # Errors
     /// When too many are broken.
-    pub(super) fn add_broken(&self, sample: &Sample, error: &Error) -> Result<()> {
+    fn add_broken(&self, sample: &Sample, error: &Error) -> Result<()> {
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         if sample.images.iter().all(|place| !late.places.insert(*place)) {
             return Ok(());
@@ -234,11 +342,15 @@ impl Corpus {
         if self.bad.count > 0 {
             text += &format!(", {} bad left out:\n{}", self.bad.count, self.bad.list());
         }
-        for line in self.passed_over.lines() {
+        for line in self.passed_over.lines().into_iter().chain(self.lost.lines()) {
             text += &format!("\n  {line}");
         }
         text
     }
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The distinct names of images, in order, and the place of each.
@@ -326,6 +438,7 @@ fn assemble(
         bad,
         passed_over: found.passed_over,
         path: files.path.to_owned(),
+        lost: Screening::default(),
         max_bad: files.max_bad,
         late: Mutex::default(),
     }

@@ -2,8 +2,9 @@
 
 use super::corpus::{Corpus, Sample};
 use super::order::{Order, Place, rng};
+use super::screen::Screen;
 use super::source::{Conversation, Pair, Source};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use image::RgbImage;
 use rand::RngExt;
 
@@ -28,21 +29,22 @@ impl CorpusSource {
         }
     }
 
+    /// As [`Corpus::screen`].
+    ///
+    /// # Errors
+    /// As [`Corpus::screen`].
+    pub fn screen(&mut self, screen: &Screen<'_>) -> Result<()> {
+        self.corpus.screen(screen)?;
+        self.order = Order::new(self.corpus.samples.len(), self.seed);
+        Ok(())
+    }
+
     /// The sample at a place, or where its images are broken the next good one of the file.
     fn show(&self, place: Option<Place>) -> Result<Shown<'_>> {
         let Place { pass, sample } = place.context("the data set is empty")?;
-        let samples = &self.corpus.samples;
-        for number in (sample..samples.len()).chain(0..sample) {
-            let sample = &samples[number];
-            match self.corpus.pictures(sample) {
-                Ok(images) => {
-                    let turns = self.turns(sample, number, pass);
-                    return Ok(Shown { sample, images, turns });
-                }
-                Err(error) => self.corpus.add_broken(sample, &error)?,
-            }
-        }
-        bail!("not one image of the data set can be read")
+        let (number, sample, images) = self.corpus.readable(sample)?;
+        let turns = self.turns(sample, number, pass);
+        Ok(Shown { sample, images, turns })
     }
 
     /// Questions and answers; one answer is drawn for each pass where there are several.

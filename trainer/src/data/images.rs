@@ -162,6 +162,19 @@ impl ImageSource {
         }
     }
 
+    /// Bytes of the file of the image called `name`.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub(super) fn size(&self, name: &str) -> Result<u64> {
+        check_name(name)?;
+        match &self.store {
+            Store::Folder => Ok(std::fs::metadata(self.path.join(name))?.len()),
+            Store::Shards(shards) => Ok(shards.find(name).context("not there")?.size),
+            _ => Ok(self.read(name)?.len() as u64),
+        }
+    }
+
     /// The bytes of the image called `name`.
     ///
     /// # Errors

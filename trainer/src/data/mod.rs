@@ -19,7 +19,9 @@ pub mod pictures;
 mod prepare;
 pub mod record;
 pub mod scenes;
+pub mod screen;
 pub mod shards;
+mod share;
 mod source;
 pub mod survey;
 

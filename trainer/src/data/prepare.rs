@@ -26,6 +26,19 @@ pub struct Prepare {
     pub max_tokens: Option<usize>,
     /// The longest sequence the decoder takes.
     pub room: usize,
+    /// Slots of an image in front of texts; 0 where images stand within them.
+    pub front: usize,
+}
+
+/// What becomes of a conversation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Tokens to predict that are cut off.
+    pub lost: usize,
+    /// Tokens to predict that are left.
+    pub targets: usize,
+    /// Tokens behind those that the decoder has positions for.
+    pub beyond: usize,
 }
 
 /// How conversations are laid out in rows.
@@ -47,6 +60,12 @@ impl Laid {
     fn len(&self) -> usize {
         self.turns.iter().map(|turn| turn.ids.len()).sum()
     }
+
+    /// Tokens to predict: the first of a turn has nothing in front of it.
+    fn targets(&self) -> usize {
+        let learned = |turn: &Turn| turn.learn.iter().skip(1).filter(|learn| **learn).count();
+        self.turns.iter().map(learned).sum()
+    }
 }
 
 /// A grey image: what is left to answer by when there is nothing to see.
@@ -65,6 +84,7 @@ impl Prepare {
             image: config.image_token.map(|token| (token, config.image_tokens())),
             max_tokens: None,
             room: config.decoder.max_position_embeddings,
+            front: config.image_token.map_or(config.image_tokens(), |_| 0),
         }
     }
 
@@ -97,9 +117,7 @@ impl Prepare {
             let images = image..image + talk.images.len() as i32;
             image = images.end;
             let mut one = self.lay(talk.system.as_deref(), &talk.turns, images, layout.independent)?;
-            if let Some(most) = self.max_tokens {
-                self.cut(&mut one, most)?;
-            }
+            self.cut(&mut one)?;
             laid.push(one);
         }
         let rows = match layout.packing {
@@ -155,11 +173,33 @@ impl Prepare {
         })
     }
 
-    /// Keeps the first `most` tokens of a conversation, and of independent turns those that are whole.
-    fn cut(&self, laid: &mut Laid, most: usize) -> Result<()> {
-        if laid.len() <= most {
+    /// What becomes of a conversation about so many images.
+    ///
+    /// # Errors
+    /// When it cannot be laid out, or a cut goes through an image.
+    pub fn extent(
+        &self,
+        system: Option<&str>,
+        turns: &[(String, String)],
+        images: usize,
+        layout: Layout,
+    ) -> Result<Extent> {
+        let mut laid = self.lay(system, turns, 0..images as i32, layout.independent)?;
+        let all = laid.targets();
+        self.cut(&mut laid)?;
+        let (targets, longest) = (laid.targets(), laid.turns.iter().map(|turn| turn.ids.len()).max());
+        Ok(Extent {
+            lost: all - targets,
+            targets,
+            beyond: (self.front + longest.unwrap_or(0)).saturating_sub(self.room),
+        })
+    }
+
+    /// Keeps the first [`Prepare::max_tokens`] tokens of a conversation, and of independent turns those that are whole.
+    fn cut(&self, laid: &mut Laid) -> Result<()> {
+        let Some(most) = self.max_tokens.filter(|most| laid.len() > *most) else {
             return Ok(());
-        }
+        };
         let each = laid.images.len() / laid.turns.len().max(1);
         let mut length = 0;
         let fits = laid.turns.iter().take_while(|turn| {
@@ -194,9 +234,26 @@ impl Prepare {
             .prompt(&self.tokenizer, &[asked(question, !question.contains(MARK))])?)
     }
 
-    /// A conversation as the model reads it, with what it learns in brackets and an image's slots as one.
-    pub fn shown(&self, system: Option<&str>, exchanges: &[(String, String)]) -> Result<String> {
-        let turn = self.turn(system, exchanges)?;
+    /// A conversation as the model reads it, cut as it is: each stretch of text with what it learns in brackets and an image's
+    /// slots as one.
+    pub fn shown(&self, talk: &Conversation, layout: Layout) -> Result<Vec<String>> {
+        let images = 0..talk.images.len() as i32;
+        let mut laid = self.lay(talk.system.as_deref(), &talk.turns, images, layout.independent)?;
+        let whole = laid.len();
+        self.cut(&mut laid)?;
+        let mut shown: Vec<String> = laid
+            .turns
+            .iter()
+            .map(|turn| self.turn_shown(turn))
+            .collect::<Result<_>>()?;
+        if laid.len() < whole {
+            let (length, most) = (laid.len(), self.max_tokens.unwrap_or_default());
+            shown.push(format!("({length} of {whole} tokens: cut at data.max_tokens = {most})"));
+        }
+        Ok(shown)
+    }
+
+    fn turn_shown(&self, turn: &Turn) -> Result<String> {
         let image = self.image.map(|(token, _)| token);
         let kind = |i: usize| (turn.learn[i], Some(turn.ids[i]) == image);
         let places: Vec<usize> = (0..turn.ids.len()).collect();

@@ -154,7 +154,7 @@ fn each_image_of_a_packed_row_stands_at_its_own_mark() {
 fn conversations_are_laid_out_with_their_system_and_images_in_place() {
     let (.., prepare) = model();
     let talks = talks();
-    let shown = |talk: &Conversation| prepare.shown(talk.system.as_deref(), &talk.turns).unwrap();
+    let shown = |talk: &Conversation| prepare.shown(talk, Layout::default()).unwrap().join("");
     assert_eq!(shown(&talks[0]), "user <image> × 4 what is it assistant [red <eos>]");
     assert_eq!(
         shown(&talks[1]),
@@ -212,7 +212,7 @@ fn a_model_with_images_in_front_of_texts_is_not_packed() {
     let message = prepare.conversations(&[talk.clone()], layout).unwrap_err().to_string();
     assert!(message.starts_with("phase2.packing: this model"), "{message}");
     // Its layout has no place for a system: that goes in front of the question.
-    let shown = prepare.shown(talk.system.as_deref(), &talk.turns).unwrap();
+    let shown = prepare.shown(&talk, Layout::default()).unwrap().join("");
     assert!(shown.contains("brief what"), "{shown}");
 }
 

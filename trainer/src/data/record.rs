@@ -2,6 +2,7 @@
 
 use super::bad_records::BadRecords;
 use super::passed_over::PassedOver;
+use super::screen::Entry;
 use std::ops::Range;
 
 /// The mark for an image in a question.
@@ -35,7 +36,23 @@ pub struct Content {
     pub passed_over: Vec<&'static str>,
 }
 
+/// Everything asked and said, one text after another.
+pub fn texts<'a>(
+    system: Option<&'a String>,
+    turns: &'a [Turn],
+    captions: &'a [String],
+) -> impl Iterator<Item = &'a str> {
+    let turns = turns.iter().flat_map(|turn| [&turn.question, &turn.answer]);
+    let texts = system.into_iter().chain(turns).chain(captions.iter().skip(1));
+    texts.map(String::as_str)
+}
+
 impl Content {
+    /// Everything asked and said, one text after another.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        texts(self.system.as_ref(), &self.turns, &self.captions)
+    }
+
     /// One image and what may be said of it; none where nothing is said.
     pub fn captioned(image: String, question: &str, captions: Vec<String>) -> Option<Content> {
         let first = captions.first()?.clone();
@@ -62,6 +79,27 @@ pub struct Record {
     pub bytes: Option<Range<usize>>,
     /// What it says.
     pub content: Content,
+}
+
+impl Record {
+    /// The record as it is looked at before the first step.
+    pub(super) fn entry(&self) -> Entry<'_> {
+        let Content {
+            images,
+            system,
+            turns,
+            captions,
+            ..
+        } = &self.content;
+        Entry {
+            line: self.line,
+            id: &self.id,
+            images: images.len(),
+            system: system.as_deref(),
+            turns,
+            captions,
+        }
+    }
 }
 
 /// Which records are wanted.

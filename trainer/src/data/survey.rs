@@ -9,6 +9,7 @@ use super::corpus::Files;
 use super::images::ImageSource;
 use super::passed_over::PassedOver;
 use super::record::{Found, MARK, Record};
+use super::screen::{Entry, Screen, Screening};
 use crate::report::table::Table;
 use anyhow::Result;
 use image::RgbImage;
@@ -40,6 +41,8 @@ pub struct Survey {
     pub broken_first: Vec<String>,
     /// What is no record, and what of the good ones is left out.
     pub passed_over: PassedOver,
+    /// What is lost of the usable ones on their way into the model, as far as that is known.
+    pub lost: Screening,
     /// Distinct image files that can be read.
     pub images: usize,
     /// Images that are the very pixels of another.
@@ -67,14 +70,20 @@ impl Survey {
     /// Reads everything there is.
     ///
     /// # Errors
-    /// A file that cannot be read, or no record that is wanted; broken records and images are counted.
-    pub fn of(files: &Files<'_>, tokenizer: Option<&Tokenizer>) -> Result<Survey> {
-        let (found, source) = files.format.open(files.path, files.images, &files.select, &files.ask)?;
+    /// A file that cannot be read, or no record that is wanted; broken records and images, and those that `screen` finds to be of
+    /// no use, are counted.
+    pub fn of(files: &Files<'_>, screen: &Screen<'_>) -> Result<Survey> {
+        let (found, source) = files.open()?;
         let (seen, unread) = look(&found, &source);
         let is_whole = |record: &&Record| record.content.images.iter().all(|name| seen.contains_key(name));
         let (usable, broken): (Vec<&Record>, Vec<&Record>) = found.records.iter().partition(is_whole);
-        let bad = unreadable(&found, &broken, &unread, files.path);
         let mut passed_over = found.passed_over.clone();
+        let entries: Vec<Entry<'_>> = usable.iter().map(|record| record.entry()).collect();
+        let screened = screen.all(files.path, &entries)?;
+        let mut bad = unreadable(&found, &broken, &unread, files.path);
+        bad.append(screened.bad);
+        let kept = usable.iter().zip(screened.kept).filter(|(_, kept)| *kept);
+        let usable: Vec<&Record> = kept.map(|(record, _)| *record).collect();
         let mut classes = BTreeMap::new();
         let count = |(records, each): (&[&Record], usize)| {
             for class in records.iter().filter_map(|record| record.content.class.clone()) {
@@ -106,6 +115,7 @@ impl Survey {
             other_splits: found.other_splits,
             broken: bad.count,
             broken_kinds: bad.kinds,
+            lost: screened.lost,
             broken_first: bad.first.iter().map(BadRecord::to_string).collect(),
             passed_over,
             images: seen.len(),
@@ -113,7 +123,7 @@ impl Survey {
             duplicate_texts: Duplicates::of(texts),
             duplicate_records: Duplicates::of(whole),
             classes,
-            spreads: spreads(&usable, &seen, tokenizer)?,
+            spreads: spreads(&usable, &seen, screen.tokenizer)?,
         })
     }
 
@@ -157,7 +167,7 @@ impl Survey {
         for first in &self.broken_first {
             text += &format!("\n  {first}");
         }
-        for line in self.passed_over.lines() {
+        for line in self.passed_over.lines().into_iter().chain(self.lost.lines()) {
             text += &format!("\n{line}");
         }
         text.trim_end().to_string()

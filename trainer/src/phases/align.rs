@@ -5,7 +5,7 @@
 
 use super::Phase;
 use super::contrast::Contrast;
-use super::fit::{Losses, Objective};
+use super::fit::{Losses, Objective, Part};
 use crate::data::{Pair, Prepare, Source};
 use crate::recipe::Phase1;
 use anyhow::{Context, Result};
@@ -53,17 +53,23 @@ pub struct Group {
     texts: Texts,
     /// Pairs to be told apart, for each part those of its images.
     matching: Vec<[Vec<i32>; 3]>,
-    /// Tokens of each part's captions.
+}
+
+/// What all parts of a step are to know of each other.
+pub struct GlobalBatch {
+    /// Those that are contrasted with each other; none where each is alone.
+    groups: Vec<Group>,
+    /// Tokens to predict in each part's captions.
     words: Vec<usize>,
 }
 
 impl Objective for Align<'_> {
     type Batch = Batch;
-    type Together = Vec<Group>;
+    type Together = GlobalBatch;
 
-    fn batch(&self, index: u64, size: usize, progress: f64) -> Result<Batch> {
+    fn batch(&self, start: u64, size: usize, progress: f64) -> Result<Batch> {
         let size = size as u64;
-        let mut pairs = (index * size..(index + 1) * size)
+        let mut pairs = (start..start + size)
             .map(|i| self.source.pair(i))
             .collect::<Result<Vec<Pair>>>()?;
         let captions: Vec<&str> = pairs.iter().map(|p| p.caption.as_str()).collect();
@@ -82,7 +88,7 @@ impl Objective for Align<'_> {
             captions,
             pairs,
             hard,
-            index,
+            index: start / size,
         })
     }
 
@@ -90,34 +96,46 @@ impl Objective for Align<'_> {
         batch.texts.lens.iter().map(|&len| len as usize).sum()
     }
 
-    fn together<'p>(&self, parts: &[Batch], graph: &dyn Fn(usize) -> Graph<'p>) -> Result<Option<Vec<Group>>> {
-        self.groups(&parts.iter().collect::<Vec<_>>(), self.phase.accumulate, graph)
+    fn together<'p>(&self, parts: &[Batch], graph: &dyn Fn(usize) -> Graph<'p>) -> Result<Option<GlobalBatch>> {
+        self.global(&parts.iter().collect::<Vec<_>>(), self.phase.accumulate, graph)
     }
 
-    fn losses(&self, graph: &Graph<'_>, batch: &Batch, together: Option<(&Vec<Group>, usize)>) -> Result<Losses> {
+    fn losses(&self, graph: &Graph<'_>, batch: &Batch, together: Option<(&GlobalBatch, usize)>) -> Result<Losses> {
         let (image, features) = self.features(graph, batch)?;
         let mut weighted = match together {
-            None => self.alone(graph, batch, &image, &features)?,
-            Some((groups, number)) => {
-                let members = groups.first().map_or(1, |group| group.words.len());
-                self.among(
-                    graph,
-                    batch,
-                    &image,
-                    &features,
-                    &groups[number / members],
-                    number % members,
-                )?
+            Some((global, number)) if !global.groups.is_empty() => {
+                let members = global.words.len() / global.groups.len();
+                let (group, number) = (&global.groups[number / members], number % members);
+                self.among(graph, &image, &features, group, number)?
             }
+            _ => self.alone(graph, batch, &image, &features)?,
         };
+        if self.phase.itg > 0.0 {
+            weighted.push(self.captioning(graph, batch, &image, together)?);
+        }
         weighted.retain(|(_, _, weight)| *weight > 0.0);
-        let parts = weighted.iter().map(|(name, loss, _)| (*name, loss.tensor().clone()));
+        let part = |(name, loss, weight): &(&'static str, Var, f64)| Part {
+            name,
+            loss: loss.tensor().clone(),
+            weight: *weight,
+            terms: match *name {
+                "itg" => batch.words(),
+                _ => batch.pairs.len(),
+            } as f64,
+        };
         Ok(Losses {
             phase: Phase::Align,
-            parts: parts.collect(),
+            parts: weighted.iter().map(part).collect(),
             total: sum(&weighted)?,
             predictions: None,
         })
+    }
+}
+
+impl Batch {
+    /// Tokens to predict in its captions.
+    fn words(&self) -> usize {
+        self.captions.next_tokens().iter().filter(|&&t| t != IGNORE).count()
     }
 }
 
@@ -142,7 +160,7 @@ impl Align<'_> {
         Ok((image, features))
     }
 
-    /// The losses of a part that knows of no other.
+    /// The contrastive and the matching loss of a part that knows of no other.
     fn alone(&self, graph: &Graph<'_>, batch: &Batch, image: &Var, features: &[Var; 2]) -> Result<Weighted> {
         let (qformer, phase) = (self.qformer()?, self.phase);
         let scale = qformer.logit_scale(graph)?;
@@ -152,25 +170,40 @@ impl Align<'_> {
             let matching = qformer.itm_loss(graph, image, &batch.texts, &pairs)?;
             weighted.push(("itm", matching.loss, phase.itm));
         }
-        if phase.itg > 0.0 {
-            let caption = qformer.caption_loss(graph, image, &batch.captions, &batch.captions.next_tokens())?;
-            weighted.push(("itg", caption.loss, phase.itg));
-        }
         Ok(weighted)
     }
 
-    /// The losses of a part of a group, of which the mean over the group's parts is that of the group as one batch.
-    fn among(
+    /// The captioning loss of a part: of a step's parts one whose mean over them is that over all their tokens, as captions
+    /// differ in length.
+    fn captioning(
         &self,
         graph: &Graph<'_>,
         batch: &Batch,
+        image: &Var,
+        together: Option<(&GlobalBatch, usize)>,
+    ) -> Result<(&'static str, Var, f64)> {
+        let targets = batch.captions.next_tokens();
+        let mut loss = self
+            .qformer()?
+            .caption_loss(graph, image, &batch.captions, &targets)?
+            .loss;
+        if let Some((GlobalBatch { words, .. }, number)) = together {
+            let share = (words[number] * words.len()) as f64 / words.iter().sum::<usize>().max(1) as f64;
+            loss = ops::scale(&loss, share)?;
+        }
+        Ok(("itg", loss, self.phase.itg))
+    }
+
+    /// The contrastive and the matching loss of a part of a group, of which the mean over the group's parts is that of the group as one batch.
+    fn among(
+        &self,
+        graph: &Graph<'_>,
         image: &Var,
         features: &[Var; 2],
         group: &Group,
         number: usize,
     ) -> Result<Weighted> {
         let (qformer, phase) = (self.qformer()?, self.phase);
-        let share = |mine: usize, all: usize| (mine * group.words.len()) as f64 / all.max(1) as f64;
         let scale = qformer.logit_scale(graph)?;
         let itc = group.contrast.part(number, [&features[0], &features[1]], &[scale])?;
         let mut weighted = vec![("itc", itc, phase.itc)];
@@ -183,34 +216,31 @@ impl Align<'_> {
                 labels: list(&mine[2])?,
             };
             let matching = qformer.itm_loss(graph, image, &group.texts, &pairs)?;
-            let share = share(mine[0].len(), 3 * group.texts.batch);
+            let share = (mine[0].len() * group.matching.len()) as f64 / (3 * group.texts.batch) as f64;
             weighted.push(("itm", ops::scale(&matching.loss, share)?, phase.itm));
-        }
-        if phase.itg > 0.0 {
-            let caption = qformer.caption_loss(graph, image, &batch.captions, &batch.captions.next_tokens())?;
-            let share = share(group.words[number], group.words.iter().sum());
-            weighted.push(("itg", ops::scale(&caption.loss, share)?, phase.itg));
         }
         Ok(weighted)
     }
 
-    /// Every `members` parts one after another as a group, after a first pass over them; none where each is alone.
-    pub(super) fn groups<'p>(
+    /// Every `members` parts one after another as a group, after a first pass over them; None for a part that is all.
+    pub(super) fn global<'p>(
         &self,
         parts: &[&Batch],
         members: usize,
         graph: &dyn Fn(usize) -> Graph<'p>,
-    ) -> Result<Option<Vec<Group>>> {
-        if members == 1 {
+    ) -> Result<Option<GlobalBatch>> {
+        if parts.len() == 1 {
             return Ok(None);
         }
         let group = |(number, parts): (usize, &[&Batch])| self.group(parts, &|i| graph(number * members + i));
-        parts
-            .chunks(members)
-            .enumerate()
-            .map(group)
-            .collect::<Result<_>>()
-            .map(Some)
+        let groups = match members {
+            1 => Vec::new(),
+            _ => parts.chunks(members).enumerate().map(group).collect::<Result<_>>()?,
+        };
+        Ok(Some(GlobalBatch {
+            groups,
+            words: parts.iter().map(|part| part.words()).collect(),
+        }))
     }
 
     fn group<'p>(&self, parts: &[&Batch], graph: &dyn Fn(usize) -> Graph<'p>) -> Result<Group> {
@@ -229,12 +259,10 @@ impl Align<'_> {
             true => divided(&self.pairs(params, &contrast.features(), &scale, parts)?, parts)?,
             false => Vec::new(),
         };
-        let words = |part: &&Batch| part.captions.next_tokens().iter().filter(|&&t| t != IGNORE).count();
         Ok(Group {
             contrast,
             texts: Texts::join(parts.iter().map(|part| &part.texts)),
             matching,
-            words: parts.iter().map(words).collect(),
         })
     }
 

@@ -58,9 +58,8 @@ impl Objective for Dual<'_> {
     type Batch = Batch;
     type Together = Vec<Contrast>;
 
-    fn batch(&self, index: u64, size: usize, _: f64) -> Result<Batch> {
-        let size = size as u64;
-        let pairs = (index * size..(index + 1) * size).map(|i| {
+    fn batch(&self, start: u64, size: usize, _: f64) -> Result<Batch> {
+        let pairs = (start..start + size as u64).map(|i| {
             let pair = self.source.pair(i)?;
             Ok((pair.image, pair.caption))
         });
@@ -69,6 +68,10 @@ impl Objective for Dual<'_> {
             pixels: pixels(self.processor, &images)?,
             texts: self.model.texts(self.tokenizer, &captions)?,
         })
+    }
+
+    fn weight(&self, batch: &Batch) -> f64 {
+        batch.texts.batch as f64
     }
 
     fn together<'p>(&self, parts: &[Batch], graph: &dyn Fn(usize) -> Graph<'p>) -> Result<Option<Vec<Contrast>>> {

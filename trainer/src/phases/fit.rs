@@ -3,10 +3,11 @@
 use super::Phase;
 use super::ahead::ahead;
 use crate::recipe::{self, Training};
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, ensure};
 use engine::{AdamW, Curve, GradientArena, Graph, Kind, Optimizer, Params, Schedule, Tensor, Var, ops};
 use model::IGNORE;
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Steps whose batches are made ahead.
@@ -29,9 +30,9 @@ pub trait Objective: Sync {
     type Batch: Send + Sync;
     /// What a step's parts know of each other.
     type Together: Sync;
-    /// The `index`-th part of `size` images, counted over the whole phase, the same whenever it is asked for; `progress`
-    /// runs from 0 to 1.
-    fn batch(&self, index: u64, size: usize, progress: f64) -> Result<Self::Batch>;
+    /// The part of `size` images behind the first `start` of the phase, the same whenever it is asked for; `progress` runs
+    /// from 0 to 1.
+    fn batch(&self, start: u64, size: usize, progress: f64) -> Result<Self::Batch>;
     /// What a part's mean loss counts beside the others of its step: how many terms it is the mean of.
     fn weight(&self, _: &Self::Batch) -> f64 {
         1.0
@@ -64,10 +65,22 @@ pub struct Losses {
     pub phase: Phase,
     /// What is minimised: a scalar.
     pub total: Var,
-    /// Its parts by name, unweighted.
-    pub parts: Vec<(&'static str, Tensor)>,
+    /// What it is made of; empty where it is one mean over [`Objective::weight`] terms.
+    pub parts: Vec<Part>,
     /// The likeliest token at each of the batch's targets, I32.
     pub predictions: Option<Tensor>,
+}
+
+/// One of the losses that a total is made of.
+pub struct Part {
+    /// Its name in the metrics.
+    pub name: &'static str,
+    /// Unweighted.
+    pub loss: Tensor,
+    /// Its factor in the total.
+    pub weight: f64,
+    /// How many terms it is the mean of.
+    pub terms: f64,
 }
 
 /// One optimiser step, as it is logged.
@@ -123,7 +136,7 @@ pub fn fit<O: Objective>(
     let first = optimizer.steps() as usize;
     let batch = |index: usize| {
         let progress = index as f64 / (training.steps * parts) as f64;
-        objective.batch(index as u64, size, progress)
+        objective.batch((index * size) as u64, size, progress)
     };
     ahead(first * parts..training.steps * parts, AHEAD * parts, batch, |batches| {
         for step in first..training.steps {
@@ -166,28 +179,52 @@ pub fn fit<O: Objective>(
     })
 }
 
-/// The mean loss on the first `images` images of an objective's data, in batches of `size`, without dropout.
+/// The mean loss on the first `images` images of an objective's data, all of them, in batches of at most `size`, without
+/// dropout. Each part of it is the mean over its own terms, however the images are divided; contrast and matching compare
+/// what is in one batch.
 ///
 /// # Errors
-/// Those of data and of the model.
+/// Those of data and of the model; when there is nothing to predict.
 pub fn measure<O: Objective>(objective: &O, params: &Params, images: usize, size: usize) -> Result<f64> {
-    let size = size.min(images).max(1);
-    let (mut sum, mut terms) = (0.0, 0.0);
-    for index in 0..(images / size).max(1) {
-        let batch = objective.batch(index as u64, size, 1.0)?;
+    let images = images.max(1);
+    let count = images.div_ceil(size.max(1));
+    // By name: the factor in the total, the sum over all terms, and how many they are.
+    let mut sums = BTreeMap::<&str, (f64, f64, f64)>::new();
+    for index in 0..count {
+        // As equal as possible: a last batch of one image would have nothing to be told apart from.
+        let (start, end) = (index * images / count, (index + 1) * images / count);
+        let batch = objective.batch(start as u64, end - start, 1.0)?;
         let losses = objective.losses(&Graph::inference(params), &batch, None)?;
-        let weight = objective.weight(&batch);
-        sum += weight * losses.total.tensor().item()?;
-        terms += weight;
+        let mut parts = losses.parts;
+        if parts.is_empty() {
+            let (loss, terms) = (losses.total.tensor().clone(), objective.weight(&batch));
+            (parts).push(Part {
+                name: "loss",
+                loss,
+                weight: 1.0,
+                terms,
+            });
+        }
+        for part in parts {
+            let (weight, sum, terms) = sums.entry(part.name).or_default();
+            *weight = part.weight;
+            *sum += part.terms * part.loss.item()?;
+            *terms += part.terms;
+        }
     }
-    Ok(sum / terms.max(f64::MIN_POSITIVE))
+    let means = sums.values().map(|(weight, sum, terms)| {
+        ensure!(*terms > 0.0, "the held-out data has nothing to predict");
+        Ok(weight * sum / terms)
+    });
+    means.sum()
 }
 
 /// A step that was not taken: names the losses that are not finite, if it was they.
 fn refused(error: engine::Error, losses: &[Learned]) -> Error {
     let mut found: Vec<String> = Vec::new();
     for part in losses {
-        for (name, loss) in part.parts.iter().map(|(n, l)| (*n, l)).chain([("loss", &part.total)]) {
+        let parts = part.parts.iter().map(|part| (part.name, &part.loss));
+        for (name, loss) in parts.chain([("loss", &part.total)]) {
             match loss.item() {
                 Ok(value) if !value.is_finite() => found.push(format!("{name} is {value}")),
                 _ => {}
@@ -210,6 +247,10 @@ fn learn<'p, O: Objective>(
 ) -> Result<Vec<Learned>> {
     let together = objective.together(parts, &graph)?;
     let whole: f64 = parts.iter().map(|part| objective.weight(part)).sum();
+    ensure!(
+        whole > 0.0,
+        "no sample of this step has a token to predict: data.max_tokens cuts every answer off"
+    );
     let mut learned = Vec::with_capacity(parts.len());
     // A GPU's work comes in the same order each step.
     let least = match arenas[0].device().kind() {
@@ -219,7 +260,7 @@ fn learn<'p, O: Objective>(
     for (round, shards) in parts.chunks(arenas.len()).enumerate() {
         let first = round * arenas.len();
         let shard = |(i, (batch, gradients)): (usize, (&O::Batch, &mut GradientArena))| {
-            let share = objective.weight(batch) / whole.max(f64::MIN_POSITIVE);
+            let share = objective.weight(batch) / whole;
             let together = together.as_ref().map(|all| (all, first + i));
             learn_part(objective, &graph(first + i), (batch, together), share, gradients)
         };
@@ -237,7 +278,7 @@ struct Learned {
     share: f64,
     phase: Phase,
     total: Tensor,
-    parts: Vec<(&'static str, Tensor)>,
+    parts: Vec<Part>,
     predictions: Option<Tensor>,
 }
 
@@ -280,8 +321,8 @@ impl Sum {
         for (batch, part) in batches.iter().zip(learned) {
             sum.phase = Some(part.phase);
             sum.loss += part.share * part.total.item()?;
-            for (name, value) in part.parts {
-                sum.add(name, part.share * value.item()?);
+            for Part { name, loss, .. } in part.parts {
+                sum.add(name, part.share * loss.item()?);
             }
             if let Some(predictions) = part.predictions {
                 let (right, all) = count_right(objective.targets(batch), &predictions.to_vec()?);

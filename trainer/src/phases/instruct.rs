@@ -3,7 +3,7 @@
 use super::Phase;
 use super::align::{self, Align};
 use super::fit::{Losses, Objective};
-use crate::data::{Features, Layout, Prepare, Source};
+use crate::data::{Features, Prepare, Source};
 use crate::recipe::Phase2;
 use anyhow::Result;
 use engine::Graph;
@@ -48,10 +48,10 @@ pub enum Batch {
 
 impl Objective for Instruct<'_> {
     type Batch = Batch;
-    type Together = Vec<align::Group>;
+    type Together = align::GlobalBatch;
 
-    fn batch(&self, index: u64, size: usize, progress: f64) -> Result<Batch> {
-        let shards = self.phase.batch_size / size;
+    fn batch(&self, start: u64, size: usize, progress: f64) -> Result<Batch> {
+        let (index, shards) = (start / size as u64, self.phase.batch_size / size);
         let step = index / (self.phase.accumulate * shards) as u64;
         let turn = (step + 1).checked_rem(self.phase.align_every as u64);
         if let (Some(align), Some(0)) = (&self.align, turn) {
@@ -59,24 +59,18 @@ impl Objective for Instruct<'_> {
             let size = phase.batch_size / shards;
             // Behind the pairs phase 1 has seen, at the end of its course.
             let seen = (phase.steps * phase.accumulate * phase.batch_size).div_ceil(size) as u64;
-            return Ok(Batch::Align(align.batch(seen + index, size, 1.0)?));
+            return Ok(Batch::Align(align.batch((seen + index) * size as u64, size, 1.0)?));
         }
-        let size = size as u64;
-        let indices = index * size..(index + 1) * size;
-        let conversations = indices
+        let conversations = (start..start + size as u64)
             .map(|i| self.source.conversation(i, progress))
             .collect::<Result<Vec<_>>>()?;
         let images = match self.features {
             Some(features) => Images::Features(features.bytes(conversations.iter().flat_map(|c| c.places.clone()))?),
             None => Images::Pixels(self.prepare.pixels(conversations.iter().flat_map(|c| &c.images))?),
         };
-        let layout = Layout {
-            independent: self.phase.independent_turns,
-            packing: self.phase.packing,
-        };
         Ok(Batch::Answers {
             images,
-            text: self.prepare.conversations(&conversations, layout)?,
+            text: self.prepare.conversations(&conversations, self.phase.layout())?,
         })
     }
 
@@ -108,14 +102,14 @@ impl Objective for Instruct<'_> {
         }
     }
 
-    fn together<'p>(&self, parts: &[Batch], graph: &dyn Fn(usize) -> Graph<'p>) -> Result<Option<Vec<align::Group>>> {
+    fn together<'p>(&self, parts: &[Batch], graph: &dyn Fn(usize) -> Graph<'p>) -> Result<Option<align::GlobalBatch>> {
         let pairs = parts.iter().map_while(|part| match part {
             Batch::Align(batch) => Some(batch),
             Batch::Answers { .. } => None,
         });
         let pairs: Vec<&align::Batch> = pairs.collect();
         match &self.align {
-            Some(align) if !pairs.is_empty() => align.groups(&pairs, self.phase.accumulate, graph),
+            Some(align) if !pairs.is_empty() => align.global(&pairs, self.phase.accumulate, graph),
             _ => Ok(None),
         }
     }
@@ -124,7 +118,7 @@ impl Objective for Instruct<'_> {
         &self,
         graph: &Graph<'_>,
         batch: &Batch,
-        together: Option<(&Vec<align::Group>, usize)>,
+        together: Option<(&align::GlobalBatch, usize)>,
     ) -> Result<Losses> {
         let (images, text) = match (batch, &self.align) {
             (Batch::Answers { images, text }, _) => (images, text),

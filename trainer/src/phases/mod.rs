@@ -43,6 +43,12 @@ impl Phase {
         }
     }
 
+    /// Whether it is trained behind `other`.
+    pub fn comes_after(self, other: Phase) -> bool {
+        let place = |phase| Phase::ALL.iter().position(|&each| each == phase);
+        place(self) > place(other)
+    }
+
     /// The recipe's settings for it; none where it is left out.
     pub fn training(self, recipe: &Recipe) -> Option<Training> {
         match self {

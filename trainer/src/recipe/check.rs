@@ -16,7 +16,9 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
     }
     data(&recipe.data)?;
     pretrained(recipe)?;
-    tokenizer(&recipe.tokenizer)?;
+    if recipe.pretrained.text().is_none() {
+        tokenizer(&recipe.tokenizer, recipe.data.source)?;
+    }
     model(recipe)?;
     match &recipe.dual {
         Some(dual) => self::dual(dual, recipe)?,
@@ -53,11 +55,17 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
 /// Measuring on held-out data needs some.
 fn held_out(recipe: &Recipe) -> Result<(), Invalid> {
     let data = &recipe.data;
-    let some = data.source == Source::Scenes || data.heldout_path.is_some() || data.heldout_split.is_some();
+    let named = [
+        data.heldout_path.is_some(),
+        data.heldout_split.is_some(),
+        data.heldout_share.is_some(),
+    ];
+    let some = data.source == Source::Scenes || named.contains(&true);
     let measured = Phase::of(recipe).find(|phase| phase.training(recipe).is_some_and(|t| t.eval_every > 0));
     match measured {
         Some(phase) if !some => {
-            let message = "there is nothing to measure on: set data.heldout_path or data.heldout_split";
+            let message =
+                "there is nothing to measure on: set data.heldout_path, data.heldout_split or data.heldout_share";
             Err(Invalid::new(format!("{}.eval_every", phase.name()), message))
         }
         _ => Ok(()),
@@ -95,6 +103,7 @@ fn scenes(data: &Data) -> Result<(), Invalid> {
         ("split_field", data.split_field.is_some()),
         ("train_split", data.train_split.is_some()),
         ("heldout_split", data.heldout_split.is_some()),
+        ("heldout_share", data.heldout_share.is_some()),
         ("max_samples", data.max_samples.is_some()),
         ("max_bad", data.max_bad.is_some()),
         ("question", data.question.is_some()),
@@ -141,12 +150,23 @@ fn on_disk(data: &Data, format: Format) -> Result<(), Invalid> {
             data.heldout_images.is_some() && data.heldout_path.is_none(),
             &"means nothing without `heldout_path`".to_string(),
         ),
+        (
+            "heldout_share",
+            data.heldout_share.is_some() && (data.heldout_path.is_some() || data.heldout_split.is_some()),
+            &"held out is either a share of the records, or what `heldout_split` or `heldout_path` names".to_string(),
+        ),
         ("question", !asked, &"asks nothing".to_string()),
     ];
     if let Some((key, _, message)) = table.into_iter().find(|(_, wrong, _)| *wrong) {
         return invalid(key, message.as_str());
     }
     templates(data, format)?;
+    if let Some(share) = data.heldout_share.filter(|share| !(*share > 0.0 && *share < 1.0)) {
+        return invalid(
+            "heldout_share",
+            format!("expected a number above 0 and below 1, found {share}"),
+        );
+    }
     range("data.max_samples", data.max_samples.unwrap_or(1), 1, usize::MAX)?;
     range("data.max_bad", data.max_bad.unwrap_or(0.0), 0.0, 1.0)
 }
@@ -181,7 +201,9 @@ fn pretrained(recipe: &Recipe) -> Result<(), Invalid> {
         let message = "has all parts already: leave out `vision`, `qformer` and `decoder`, or `model`";
         return Err(Invalid::new("pretrained.model", message));
     }
-    if parts.text().is_some() && recipe.tokenizer != Tokenizer::default() {
+    let Tokenizer { kind, size, .. } = recipe.tokenizer;
+    let said = kind == TokenizerKind::File || size != Tokenizer::default().size;
+    if parts.text().is_some() && said {
         let message = "the pretrained language model has a tokenizer: leave out [tokenizer]";
         return Err(Invalid::new("tokenizer", message));
     }
@@ -201,8 +223,12 @@ fn pretrained(recipe: &Recipe) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn tokenizer(tokenizer: &Tokenizer) -> Result<(), Invalid> {
+fn tokenizer(tokenizer: &Tokenizer, source: Source) -> Result<(), Invalid> {
     match (tokenizer.kind, &tokenizer.path) {
+        (TokenizerKind::Bpe, None) if source == Source::Scenes => {
+            let message = "scenes have a vocabulary of their own: leave [tokenizer] out, or set kind to `words`";
+            return Err(Invalid::new("tokenizer.kind", message));
+        }
         (TokenizerKind::File, None) => {
             return Err(Invalid::new(
                 "tokenizer.path",
@@ -214,7 +240,9 @@ fn tokenizer(tokenizer: &Tokenizer) -> Result<(), Invalid> {
         }
         _ => {}
     }
-    range("tokenizer.size", tokenizer.size, 16, 1_000_000)
+    // Every byte has an id, and so have special tokens.
+    let least = if tokenizer.kind == TokenizerKind::Bpe { 264 } else { 16 };
+    range("tokenizer.size", tokenizer.size, least, 1_000_000)
 }
 
 /// The model's own checks, under the recipe's key. The vocabulary and pretrained parts are not known yet, so any will do.

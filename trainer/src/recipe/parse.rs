@@ -1,7 +1,7 @@
 //! From text to a checked recipe, and from what serde says to what a reader needs: line, key, expectation, suggestion.
 
 use super::error::{Invalid, RecipeError};
-use super::{Recipe, check, paths};
+use super::{Recipe, Source, TokenizerKind, check, paths};
 use std::ops::Range;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
@@ -20,6 +20,7 @@ pub(super) fn recipe(text: &str, file: &Path, overrides: &[String]) -> Result<Re
     }
     typed(&table)
         .and_then(|mut recipe| {
+            defaults(&mut recipe, &table);
             paths::expand(&mut recipe)?;
             let said = table.get("eval").and_then(|eval| eval.get("attention"));
             if said.is_none() {
@@ -97,6 +98,19 @@ fn sets(argument: &str, key: &str) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
     !key.is_empty() && within(path, key)
+}
+
+/// Fills in defaults that depend on the rest of the recipe.
+fn defaults(recipe: &mut Recipe, table: &Table) {
+    let unset = |section: &str, key: &str| table.get(section).and_then(|section| section.get(key)).is_none();
+    let (scenes, pretrained) = (recipe.data.source == Source::Scenes, recipe.pretrained.text().is_some());
+    if scenes && !pretrained && unset("tokenizer", "kind") {
+        recipe.tokenizer.kind = TokenizerKind::Words;
+    }
+    if let (Some(phase), true) = (&mut recipe.phase2, unset("phase2", "independent_turns")) {
+        // A scene's dialogue refers back; where an image stands within the text, each turn would repeat it.
+        phase.independent_turns = !scenes && !pretrained && recipe.model.image_token.is_none();
+    }
 }
 
 /// The table as a recipe; what serde finds wrong is put under its key.

@@ -1,5 +1,6 @@
 //! The training phases: what they share is written once, in [`Training`], and spelled flat in the recipe.
 
+use crate::data::Layout;
 use crate::data::scenes::QuestionWeights;
 use model::GroupRule;
 use serde::{Deserialize, Serialize};
@@ -150,7 +151,9 @@ phase! {
         cache_features: bool = "Default::default",
         /// Turns per conversation made from scenes. Default 4.
         turns: usize = "defaults::turns",
-        /// Turns about one image do not see each other. Default false.
+        /// Turns about one image do not see each other, so that each question can be asked alone. Default true for data on disk,
+        /// false for scenes and for models that take images within the text, where each turn would repeat the image; switch it
+        /// off where questions refer to those before.
         independent_turns: bool = "Default::default",
         /// Put several conversations, each with its own images, into one row of at most `data.max_tokens` tokens; they do not
         /// see each other. For models that take images within the text. Default false.
@@ -161,6 +164,16 @@ phase! {
         questions_end: QuestionWeights = "defaults::questions",
         /// The share of the steps after which the weights stay at `questions_end`. Default 1.
         questions_until: f64 = "defaults::weight",
+    }
+}
+
+impl Phase2 {
+    /// How conversations are laid out in rows.
+    pub fn layout(&self) -> Layout {
+        Layout {
+            independent: self.independent_turns,
+            packing: self.packing,
+        }
     }
 }
 

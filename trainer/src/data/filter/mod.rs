@@ -123,7 +123,7 @@ impl Judged {
     /// # Errors
     /// Those of reading the set and of the dual encoder; when `judge` is missing for what is asked.
     pub fn of(files: &Files<'_>, criteria: &Criteria, judge: Option<&Judge>) -> Result<Judged> {
-        let (found, source) = files.format.open(files.path, files.images, &files.select, &files.ask)?;
+        let (found, source) = files.open()?;
         let count = found.records.len();
         let mut judged = Judged {
             texts: found.records.iter().map(text).collect(),
