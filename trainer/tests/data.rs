@@ -503,7 +503,7 @@ fn a_run_may_be_extended_but_not_become_another() {
         ),
         ("data.max_tokens=9", "data.max_tokens: this run has no `max_tokens`"),
     ] {
-        let errors = small.refuses(&resume, &[&longer[1..], &[setting]].concat());
+        let errors = small.refuses(&resume, &[&longer[..], &[setting]].concat());
         assert!(errors.contains(named), "{setting}: {errors}");
     }
 }
@@ -609,7 +609,7 @@ fn what_cannot_be_read_as_text_is_a_bad_record_everywhere() {
         5 => say(record, 1, "<image>"),
         _ => record,
     });
-    let named = "d.jsonl:2: record `r1`: answer: `<image>` in a text";
+    let named = "d.jsonl:2: record `r1`: conversations[1].value: an answer with the mark `<image>`";
     for command in [&["train", "--dry-run"][..], &["data", "check"]] {
         let output = small.command(command, &[]);
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();

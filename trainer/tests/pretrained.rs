@@ -243,3 +243,104 @@ fn what_does_not_go_together_is_said() {
         }
     }
 }
+
+/// The error of training that is refused before its first step.
+fn refused(root: &Path, arguments: &[&str]) -> String {
+    let recipe = root.join("recipe.toml");
+    let output = lenslet(
+        &[&["train", "--recipe", text(&recipe)], arguments].concat(),
+        &root.join("cache"),
+    );
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_run_that_goes_on_reads_the_parts_it_was_begun_with() {
+    let root = parts();
+    let (whole, half) = (root.path().join("whole"), root.path().join("half"));
+    train(root.path(), "whole", &[]);
+    train(root.path(), "half", &["phase2.steps=2", "phase2.curve=constant"]);
+    train(root.path(), "peace", &["phase2.curve=constant"]);
+    let resume = [
+        "--out",
+        text(&half),
+        "--resume",
+        "latest",
+        "--set",
+        "phase2.curve=constant",
+    ];
+    // What the run's tokenizer was made from may change: the checkpoint's own is taken, and learns the same.
+    let file = root.path().join("decoder/tokenizer.json");
+    let tokenizer = fs::read_to_string(&file).expect("a tokenizer");
+    fs::write(&file, tokenizer.replace("\"red\":9", "\"redder\":9")).expect("written");
+    let recipe = root.path().join("recipe.toml");
+    let output = lenslet(
+        &[&["train", "--recipe", text(&recipe)], &resume[..]].concat(),
+        &root.path().join("cache"),
+    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(losses(&half), losses(&root.path().join("peace")));
+
+    let weights = root.path().join("vision/model.safetensors");
+    let mut bytes = fs::read(&weights).expect("weights");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&weights, &bytes).expect("written");
+    let errors = refused(root.path(), &["--out", text(&whole), "--resume", "latest"]);
+    assert!(
+        errors.contains("pretrained.vision, model.safetensors: ") && errors.contains("but not the same"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn records_a_template_would_misread_are_named_before_the_first_step() {
+    let root = parts();
+    let file = root.path().join("data.json");
+    let records: Vec<Value> = serde_json::from_slice(&fs::read(&file).expect("records")).expect("JSON");
+    let out = root.path().join("run");
+    let said = |i: usize, what: Value| {
+        let mut records = records.clone();
+        records[i]["conversations"] = what;
+        fs::write(&file, Value::from(records).to_string()).expect("written");
+    };
+    let human = |text: &str| json!({ "from": "human", "value": text });
+    let gpt = |text: &str| json!({ "from": "gpt", "value": text });
+    for (what, named) in [
+        (
+            json!([human("<image>\nwhat is it"), gpt("red </s> blue")]),
+            "answer: `</s>` in a text",
+        ),
+        (
+            json!([human("<image>\nwhat <s> is it"), gpt("red")]),
+            "question: `<s>` in a text",
+        ),
+        (
+            json!([human("<image>\nwhat is it"), gpt("red"), human("and"), gpt("<unk>")]),
+            "answer: `<unk>` in a text",
+        ),
+    ] {
+        said(3, what);
+        let errors = refused(root.path(), &["--out", text(&out)]);
+        assert!(
+            errors.contains("data.json") && errors.contains("record `3`") && errors.contains(named),
+            "{errors}"
+        );
+        assert!(!out.join("metrics.jsonl").exists(), "no step was taken");
+        train(root.path(), "accepted", &["data.max_bad=0.5"]);
+        fs::remove_dir_all(root.path().join("accepted")).expect("removed");
+    }
+    // Two images where there is room for one.
+    let two = json!([human("<image><image>\nwhat is it"), gpt("red")]);
+    said(3, two);
+    let mut records: Vec<Value> = serde_json::from_slice(&fs::read(&file).expect("records")).expect("JSON");
+    records[3]["image"] = json!(["0.png", "1.png"]);
+    fs::write(&file, Value::from(records).to_string()).expect("written");
+    let errors = refused(root.path(), &["--out", text(&out), "--set", "data.max_tokens=16"]);
+    assert!(
+        errors.contains("record `3`") && errors.contains("data.max_tokens: 16 cuts through the images"),
+        "{errors}"
+    );
+    train(root.path(), "accepted", &["data.max_tokens=16", "data.max_bad=0.5"]);
+}
