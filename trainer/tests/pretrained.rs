@@ -337,10 +337,10 @@ fn records_a_template_would_misread_are_named_before_the_first_step() {
     let mut records: Vec<Value> = serde_json::from_slice(&fs::read(&file).expect("records")).expect("JSON");
     records[3]["image"] = json!(["0.png", "1.png"]);
     fs::write(&file, Value::from(records).to_string()).expect("written");
-    let errors = refused(root.path(), &["--out", text(&out), "--set", "data.max_tokens=16"]);
+    let errors = refused(root.path(), &["--out", text(&out), "--set", "data.max_tokens=19"]);
     assert!(
-        errors.contains("record `3`") && errors.contains("data.max_tokens: 16 cuts through the images"),
+        errors.contains("record `3`") && errors.contains("data.max_tokens: 19 cuts through the images"),
         "{errors}"
     );
-    train(root.path(), "accepted", &["data.max_tokens=16", "data.max_bad=0.5"]);
+    train(root.path(), "accepted", &["data.max_tokens=19", "data.max_bad=0.5"]);
 }

@@ -53,10 +53,15 @@ fn check(args: &CheckArgs) -> Result<()> {
     let train = files(&args.data, recipe.as_ref())?;
     let heldout = recipe.as_ref().and_then(|recipe| recipe.data.heldout());
     let max_bad = args.max_bad.unwrap_or(train.max_bad);
-    let reader = Reader::of(args.tokenizer.as_deref(), recipe.as_ref(), &train)?;
+    let named = args.tokenizer.as_deref().map(tokenizer).transpose()?;
+    let reader = Reader::of(recipe.as_ref(), &train)?;
+    let screen = match &named {
+        Some(named) if recipe.is_none() => Screen::of(Some(named)),
+        _ => reader.screen(),
+    };
     let mut surveys = Vec::new();
     for files in [Some(train), heldout].into_iter().flatten() {
-        let survey = Survey::of(&files, &reader.screen())?;
+        let survey = Survey::of(&files, &screen, named.as_ref().or(screen.tokenizer))?;
         say!("{}\n", survey.table());
         surveys.push(survey);
     }
@@ -202,31 +207,29 @@ fn images(format: Format, images: Option<&PathBuf>) -> Result<Option<&Path>> {
 
 /// What records are read with.
 enum Reader {
-    /// A run of a recipe, and its tokenizer in place of the recipe's where one is named.
+    /// What a recipe's run has.
     Run(Box<Reading>),
     /// A tokenizer alone.
     Tokenizer(Tokenizer),
+    /// Nothing is known.
     Nothing,
 }
 
 impl Reader {
-    fn of(named: Option<&str>, recipe: Option<&Recipe>, train: &Files<'_>) -> Result<Reader> {
-        if let Some(recipe) = recipe {
-            let (found, _) = train.open()?;
-            let texts = found.records.iter().flat_map(|record| record.content.texts());
-            match Reading::of(recipe.clone(), texts) {
-                Ok(reading) => return Ok(Reader::Run(Box::new(reading))),
-                Err(error) if recipe.pretrained.is_empty() => return Err(error),
-                Err(error) => say_aside!("records are not read as the model would: {error:#}"),
+    fn of(recipe: Option<&Recipe>, train: &Files<'_>) -> Result<Reader> {
+        let Some(recipe) = recipe else {
+            return Ok(Reader::Nothing);
+        };
+        let (found, _) = train.open()?;
+        let texts = found.records.iter().flat_map(|record| record.content.texts());
+        match (Reading::of(recipe.clone(), texts), recipe.pretrained.text()) {
+            (Ok(reading), _) => Ok(Reader::Run(Box::new(reading))),
+            (Err(error), Some(name)) => {
+                say_aside!("records are not read as the model would: {error:#}");
+                Ok(Reader::Tokenizer(tokenizer(name)?))
             }
+            (Err(error), None) => Err(error),
         }
-        let named = named.or_else(|| recipe?.pretrained.text());
-        let Some(name) = named else { return Ok(Reader::Nothing) };
-        let path = Path::new(name);
-        Ok(Reader::Tokenizer(match path.is_file() {
-            true => Tokenizer::load(path)?,
-            false => Tokenizer::open(&hf::resolve(name)?)?,
-        }))
     }
 
     fn screen(&self) -> Screen<'_> {
@@ -236,4 +239,13 @@ impl Reader {
             Reader::Nothing => Screen::of(None),
         }
     }
+}
+
+/// The tokenizer of a file, a folder or a model in the hub's cache.
+fn tokenizer(name: &str) -> Result<Tokenizer> {
+    let path = Path::new(name);
+    Ok(match path.is_file() {
+        true => Tokenizer::load(path)?,
+        false => Tokenizer::open(&hf::resolve(name)?)?,
+    })
 }

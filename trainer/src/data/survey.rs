@@ -67,12 +67,12 @@ struct Seen {
 }
 
 impl Survey {
-    /// Reads everything there is.
+    /// Reads everything there is; `tokenizer` counts tokens.
     ///
     /// # Errors
     /// A file that cannot be read, or no record that is wanted; broken records and images, and those that `screen` finds to be of
     /// no use, are counted.
-    pub fn of(files: &Files<'_>, screen: &Screen<'_>) -> Result<Survey> {
+    pub fn of(files: &Files<'_>, screen: &Screen<'_>, tokenizer: Option<&Tokenizer>) -> Result<Survey> {
         let (found, source) = files.open()?;
         let (seen, unread) = look(&found, &source);
         let is_whole = |record: &&Record| record.content.images.iter().all(|name| seen.contains_key(name));
@@ -123,7 +123,7 @@ impl Survey {
             duplicate_texts: Duplicates::of(texts),
             duplicate_records: Duplicates::of(whole),
             classes,
-            spreads: spreads(&usable, &seen, screen.tokenizer)?,
+            spreads: spreads(&usable, &seen, tokenizer)?,
         })
     }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 fn survey(format: Format, path: &Path, images: Option<&Path>) -> Survey {
-    Survey::of(&Files::new(format, path, images), &Screen::of(None)).unwrap()
+    Survey::of(&Files::new(format, path, images), &Screen::of(None), None).unwrap()
 }
 
 fn spread(survey: &Survey, name: &str) -> Spread {
