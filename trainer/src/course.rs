@@ -162,6 +162,8 @@ impl<'r> Course<'r> {
         let (steps, first) = (steps_of(phase), steps_of(Phase::Align));
         let before = if phase == Phase::Instruct { first } else { 0 };
         let every = model.recipe().checkpoints.every;
+        let aligned = model.recipe().phase2.as_ref().filter(|_| phase == Phase::Instruct);
+        let aligned = aligned.map_or(0, |phase| phase.align_every);
         let rules = phase.training(model.recipe());
         let (measured, patience) = rules.map_or((0, 0), |training| (training.eval_every, training.patience));
         let place = from.as_ref().map(|(_, place)| place.clone());
@@ -184,7 +186,10 @@ impl<'r> Course<'r> {
             let mut line = metrics(step, if own { 0 } else { first }, place.num_tokens);
             watch.see(&mut line, step, (&keeper.recipe, config.as_ref(), phase), params)?;
             let mut better = false;
-            if step.step.checked_rem(measured) == Some(0) {
+            // What is measured is this phase's loss: behind a step on phase 1's it waits for the next.
+            let due = |step: usize| step.checked_rem(measured) == Some(0);
+            let late = (step.step - 1).checked_rem(aligned) == Some(0) && due(step.step - 1);
+            if own && (due(step.step) || step.step > 1 && late) {
                 optimizer.swap_average(params)?;
                 let loss = measure(params);
                 optimizer.swap_average(params)?;

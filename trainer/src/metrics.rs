@@ -174,7 +174,7 @@ mod tests {
         ] {
             assert!(tags.contains(&(tag.into(), value)), "{tag} in {tags:?}");
         }
-        assert_eq!(tags.len(), 8, "what was not measured has no tag: {tags:?}");
+        assert_eq!(tags.len(), 9, "what was not measured has no tag: {tags:?}");
     }
 
     #[test]

@@ -44,7 +44,8 @@ fn board_has_what_the_log_has(run: &Path) {
             *counts.entry(tag).or_default() += 1;
         }
     }
-    assert_eq!(counts["phase2/eval_loss"], 6);
+    // Every fifth step is on phase 1's losses: what is due then is measured at the next, and is phase 2's in any case.
+    assert_eq!((counts["phase2/eval_loss"], counts.get("phase1/eval_loss")), (5, None));
     let files = fs::read_dir(run.join("tensorboard")).expect("a folder").flatten();
     let bytes: Vec<u8> = files.flat_map(|file| fs::read(file.path()).expect("events")).collect();
     for (tag, count) in counts {

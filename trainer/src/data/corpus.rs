@@ -342,7 +342,7 @@ impl Corpus {
         if self.bad.count > 0 {
             text += &format!(", {} bad left out:\n{}", self.bad.count, self.bad.list());
         }
-        for line in self.passed_over.lines().into_iter().chain(self.lost.lines()) {
+        for line in self.passed_over.lines().chain(self.lost.lines()) {
             text += &format!("\n  {line}");
         }
         text

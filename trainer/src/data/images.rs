@@ -167,10 +167,10 @@ impl ImageSource {
     /// # Errors
     /// When it is not there.
     pub(super) fn size(&self, name: &str) -> Result<u64> {
-        check_name(name)?;
+        let name = &self.relative(name)?;
         match &self.store {
-            Store::Folder => Ok(std::fs::metadata(self.path.join(name))?.len()),
-            Store::Shards(shards) => Ok(shards.find(name).context("not there")?.size),
+            Store::Folder(_) => Ok(std::fs::metadata(self.path.join(name))?.len()),
+            Store::Shards(shards) => Ok(shards.find(name)?.size),
             _ => Ok(self.read(name)?.len() as u64),
         }
     }

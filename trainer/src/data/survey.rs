@@ -167,7 +167,7 @@ impl Survey {
         for first in &self.broken_first {
             text += &format!("\n  {first}");
         }
-        for line in self.passed_over.lines().into_iter().chain(self.lost.lines()) {
+        for line in self.passed_over.lines().chain(self.lost.lines()) {
             text += &format!("\n{line}");
         }
         text.trim_end().to_string()

@@ -201,12 +201,6 @@ fn pretrained(recipe: &Recipe) -> Result<(), Invalid> {
         let message = "has all parts already: leave out `vision`, `qformer` and `decoder`, or `model`";
         return Err(Invalid::new("pretrained.model", message));
     }
-    let Tokenizer { kind, size, .. } = recipe.tokenizer;
-    let said = kind == TokenizerKind::File || size != Tokenizer::default().size;
-    if parts.text().is_some() && said {
-        let message = "the pretrained language model has a tokenizer: leave out [tokenizer]";
-        return Err(Invalid::new("tokenizer", message));
-    }
     if parts.qformer.is_some() && recipe.model.adapter.kind == AdapterKind::Mlp && recipe.phase1.is_none() {
         let message = "would not be used: set model.adapter.kind to `qformer` or `both`";
         return Err(Invalid::new("pretrained.qformer", message));

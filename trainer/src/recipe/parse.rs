@@ -1,7 +1,7 @@
 //! From text to a checked recipe, and from what serde says to what a reader needs: line, key, expectation, suggestion.
 
 use super::error::{Invalid, RecipeError};
-use super::{Recipe, Source, TokenizerKind, check, paths};
+use super::{Recipe, Source, Tokenizer, TokenizerKind, check, paths};
 use std::ops::Range;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
@@ -20,7 +20,7 @@ pub(super) fn recipe(text: &str, file: &Path, overrides: &[String]) -> Result<Re
     }
     typed(&table)
         .and_then(|mut recipe| {
-            defaults(&mut recipe, &table);
+            defaults(&mut recipe, &table)?;
             paths::expand(&mut recipe)?;
             let said = table.get("eval").and_then(|eval| eval.get("attention"));
             if said.is_none() {
@@ -101,9 +101,19 @@ fn sets(argument: &str, key: &str) -> bool {
 }
 
 /// Fills in defaults that depend on the rest of the recipe.
-fn defaults(recipe: &mut Recipe, table: &Table) {
+fn defaults(recipe: &mut Recipe, table: &Table) -> Result<(), Invalid> {
     let unset = |section: &str, key: &str| table.get(section).and_then(|section| section.get(key)).is_none();
     let (scenes, pretrained) = (recipe.data.source == Source::Scenes, recipe.pretrained.text().is_some());
+    if pretrained {
+        // A recipe that a run wrote spells out all there is, which says nothing.
+        let said = !unset("tokenizer", "kind") != !unset("tokenizer", "size");
+        let Tokenizer { kind, size, .. } = recipe.tokenizer;
+        if said || kind == TokenizerKind::File || size != Tokenizer::default().size {
+            let message = "the pretrained language model has a tokenizer: leave out [tokenizer]";
+            return Err(Invalid::new("tokenizer", message));
+        }
+        recipe.tokenizer = Tokenizer::default();
+    }
     if scenes && !pretrained && unset("tokenizer", "kind") {
         recipe.tokenizer.kind = TokenizerKind::Words;
     }
@@ -111,6 +121,7 @@ fn defaults(recipe: &mut Recipe, table: &Table) {
         // A scene's dialogue refers back; where an image stands within the text, each turn would repeat it.
         phase.independent_turns = !scenes && !pretrained && recipe.model.image_token.is_none();
     }
+    Ok(())
 }
 
 /// The table as a recipe; what serde finds wrong is put under its key.
