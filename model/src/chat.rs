@@ -79,7 +79,8 @@ impl Message {
 }
 
 /// How conversations are laid out: by a model's chat template, or Lenslet's own way,
-/// `<user> question <assistant> answer <eos>`, again and again.
+/// `<user> question <assistant> answer <eos>`, again and again. A system's text that a layout has no place for stands in front
+/// of the first question, in training and in generation alike.
 ///
 /// ```
 /// use model::{Chat, Message, Role, Tokenizer};
@@ -113,6 +114,8 @@ struct ByTemplate {
     image_token: Option<(String, u32)>,
     /// Whether the tokenizer's special tokens go around a text that does not start with them.
     processor: bool,
+    /// Whether it has a place for a system's text, which it neither refuses nor leaves out.
+    system: bool,
 }
 
 /// What a template takes as a message's content.
@@ -181,12 +184,15 @@ impl Chat {
                         template = template.joining_parts(token)?;
                     }
                 }
-                Layout::Template(Box::new(ByTemplate {
+                let mut by = ByTemplate {
                     content: content(&template),
                     template,
                     image_token: found.image_token,
                     processor: found.processor,
-                }))
+                    system: true,
+                };
+                by.system = by.says_system();
+                Layout::Template(Box::new(by))
             }
             (None, None) => {
                 let message = "has no chat template, and its vocabulary no <user> and <assistant>; put the model's \
@@ -321,7 +327,21 @@ fn text_part(text: &str) -> Value {
 }
 
 impl ByTemplate {
+    /// Whether a system's text is there once it is rendered.
+    fn says_system(&self) -> bool {
+        const PROBE: &str = "probe";
+        let messages = [
+            Message::text(Role::System, PROBE),
+            Message::text(Role::User, "question"),
+        ];
+        self.render(&messages, true)
+            .is_ok_and(|rendered| rendered.text.contains(PROBE))
+    }
+
     fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Rendered> {
+        if !self.system && messages.iter().any(|message| message.role == Role::System) {
+            return self.render(&system_in_question(messages)?, add_generation_prompt);
+        }
         let value = |message: &Message| context! { role => message.role.name(), content => self.content(message) };
         self.template
             .render(Value::from_iter(messages.iter().map(value)), add_generation_prompt)
@@ -419,18 +439,32 @@ fn forget_behind_ends(ids: &[u32], learn: &mut [bool], ends: &[u32]) {
     }
 }
 
+/// Messages for a layout without a place for a system: its text stands on a line of its own in front of the question behind it.
+fn system_in_question(messages: &[Message]) -> Result<Vec<Message>> {
+    let (mut folded, mut before) = (Vec::<Message>::with_capacity(messages.len()), Vec::new());
+    for message in messages {
+        match message.role {
+            Role::System => before.push(Part::Text(format!("{}\n", message.words("")))),
+            Role::Assistant if !before.is_empty() => break,
+            role => {
+                let content = before.drain(..).chain(message.content.iter().cloned()).collect();
+                folded.push(Message { role, content });
+            }
+        }
+    }
+    match before.is_empty() {
+        true => Ok(folded),
+        false => input("messages", "a system's text without a question behind it"),
+    }
+}
+
 /// Lenslet's own layout. Special tokens in messages are ordinary characters.
 fn own(tokenizer: &Tokenizer, roles: Roles, messages: &[Message]) -> Result<Turn> {
     let mut turn = Turn::default();
-    for message in messages {
+    for message in &system_in_question(messages)? {
         let ids = tokenizer.encode(&message.words(""))?;
         match message.role {
-            Role::System => {
-                return input(
-                    "messages",
-                    "Lenslet's own layout has no system; say it in the first question",
-                );
-            }
+            Role::System => {}
             Role::User => {
                 turn.push(&[roles.user], false);
                 turn.push(&ids, false);

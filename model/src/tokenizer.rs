@@ -139,6 +139,7 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// The tokenizer to which special tokens in a text are ordinary characters.
     fn literal(&self) -> &tokenizers::Tokenizer {
         self.literal.get_or_init(|| {
             let mut literal = tokenizers::Tokenizer::clone(&self.inner);
@@ -187,6 +188,22 @@ impl Tokenizer {
             ids: encoding.get_ids()[..count].to_vec(),
             places: encoding.get_offsets()[..count].to_vec(),
         })
+    }
+
+    /// The words of a text that are not in the vocabulary: each is one and the same token to a model, whatever it says. And
+    /// how many tokens the text has in all. A vocabulary that can write any text, as byte-level BPE's, lacks none.
+    ///
+    /// ```
+    /// let tokenizer = model::Tokenizer::word_level(["what", "colour", "is", "it", "?"])?;
+    /// assert_eq!(tokenizer.unknown("What color is it?")?, (vec!["color"], 5));
+    /// # Ok::<(), model::Error>(())
+    /// ```
+    pub fn unknown<'t>(&self, text: &'t str) -> Result<(Vec<&'t str>, usize)> {
+        let encoding = self.literal().encode(text, false).map_err(refused)?;
+        let (ids, places) = (encoding.get_ids(), encoding.get_offsets());
+        let lacking = ids.iter().zip(places).filter(|(id, _)| Some(**id) == self.specials.unk);
+        let words = lacking.map(|(_, &(from, to))| text.get(from..to).unwrap_or_default());
+        Ok((words.collect(), ids.len()))
     }
 
     /// The text of ids, without special tokens; words joined by single spaces at word level, the very bytes in BPE.

@@ -305,9 +305,44 @@ fn lenslets_own_layout_survives_being_written() {
         let ids = chat.prompt(&tokenizer, &talk).unwrap();
         assert_eq!(ids.iter().filter(|id| **id == tokenizer.specials().eos).count(), 1);
         assert_eq!((ids[0], ids[ids.len() - 1]), (4, 5));
+        // Its place for a system's text is in front of the first question.
         let system = Message::text(Role::System, "red");
-        let error = chat.turn(&tokenizer, &[system]).unwrap_err().to_string();
-        assert!(error.contains("first question"), "{error}");
+        let error = chat.turn(&tokenizer, &[system.clone()]).unwrap_err().to_string();
+        assert!(error.contains("without a question"), "{error}");
+        let told = chat
+            .prompt(&tokenizer, &[system, Message::text(Role::User, "it?")])
+            .unwrap();
+        let written = chat
+            .prompt(&tokenizer, &[Message::text(Role::User, "red\nit?")])
+            .unwrap();
+        assert_eq!(told, written);
+    }
+}
+
+#[test]
+fn a_systems_text_is_read_whatever_the_template_does_with_it() {
+    let tokenizer = Tokenizer::word_level(["be", "brief", "what", "red", "sys", "q", "a"]).unwrap();
+    let says = "{% if m.role == 'system' %}sys {{ m.content }} {% endif %}";
+    let refuses = "{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}";
+    for (system, shown) in [
+        (says, "sys be brief q what a red "),
+        (refuses, "q be brief\nwhat a red "),
+        ("", "q be brief\nwhat a red "),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        tokenizer.save(folder.path()).unwrap();
+        let turns = "{% if m.role == 'user' %}q {{ m.content }} {% endif %}{% if m.role == 'assistant' %}a {{ m.content }} {% endif %}";
+        let template = format!("{{% for m in messages %}}{system}{turns}{{% endfor %}}");
+        std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+        let chat = Chat::open(folder.path(), &tokenizer).unwrap();
+        let talk = [
+            (Role::System, "be brief"),
+            (Role::User, "what"),
+            (Role::Assistant, "red"),
+        ];
+        let talk = talk.map(|(role, text)| Message::text(role, text));
+        assert_eq!(chat.render(&talk, false).unwrap().as_deref(), Some(shown), "{system}");
+        assert!(chat.turn(&tokenizer, &talk).is_ok(), "{system}");
     }
 }
 
