@@ -5,8 +5,8 @@ use crate::course::{Observe, Trained, Writer};
 use crate::data::Pair;
 use crate::data::screen::{Captions, Screen};
 use crate::estimate::few;
-use crate::eval::Figures;
 use crate::eval::comparing::{Comparer, retrieval};
+use crate::eval::{Figures, corpus};
 use crate::phases::Phase;
 use crate::phases::dual::Dual;
 use crate::phases::fit::{Next, fit, measure, optimizer};
@@ -137,20 +137,19 @@ impl DualSession {
 
     fn evaluate_model(&self, model: &DualEncoder, params: &Params) -> Result<Figures> {
         let count = self.recipe.eval.limit;
-        let pairs: Vec<Pair> = match &self.data {
-            Dataset::Scenes(source) => (0..count as u64).map(|i| source.scenes.held_out(i)).collect(),
+        let (pairs, mut figures) = match &self.data {
+            Dataset::Scenes(source) => {
+                let drawn: Vec<Pair> = (0..count as u64).map(|i| source.scenes.held_out(i)).collect();
+                (drawn, Figures::new())
+            }
             Dataset::Corpus {
                 heldout: Some(heldout), ..
-            } => heldout.pairs(count)?,
-            Dataset::Corpus { heldout: None, .. } => Vec::new(),
+            } => corpus::pairs(heldout, count, &self.tokenizer)?,
+            Dataset::Corpus { heldout: None, .. } => return Ok(Figures::new()),
         };
-        match pairs.is_empty() {
-            true => Ok(Figures::new()),
-            false => {
-                let comparer = Comparer::of_dual(model, params, &self.tokenizer, &self.processor);
-                retrieval(&comparer, &pairs)
-            }
-        }
+        let comparer = Comparer::of_dual(model, params, &self.tokenizer, &self.processor);
+        figures.extend(retrieval(&comparer, &pairs)?);
+        Ok(figures)
     }
 }
 

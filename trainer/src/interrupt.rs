@@ -32,6 +32,17 @@ pub fn asked() -> bool {
     ASKED.get().is_some_and(|asked| asked.load(Ordering::Relaxed))
 }
 
+/// Goes on unless a signal has come.
+///
+/// # Errors
+/// [`Stopped`] when one has.
+pub fn heed() -> Result<()> {
+    match asked() {
+        true => Err(Stopped("stopped as asked".into()).into()),
+        false => Ok(()),
+    }
+}
+
 /// A run that stopped because it was asked to; what is said tells how to go on.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

@@ -6,6 +6,7 @@ use crate::data::corpus::Corpus;
 use crate::dual::DualSession;
 use crate::estimate::{self, fit_batches};
 use crate::eval::comparing::comparer;
+use crate::eval::training_questions::TrainingQuestions;
 use crate::eval::{Figures, corpus, scenes::SceneEval, table};
 use crate::interrupt;
 use crate::memory;
@@ -141,6 +142,7 @@ fn run_vlm(
     let seal = Seal::of(&session.recipe, &session.data, &session.start)?;
     let seal = sealed(seal, how, &from)?;
     settle_recipe(folder, &session.recipe, &from)?;
+    TrainingQuestions::new(&session.recipe, &session.data).write(folder)?;
     let estimate = introduce(&session, device)?;
     let peak = peak(device, session.recipe.run.dtype)?;
     let mut summary = Summary::of(&session.params, device, estimate, peak);
@@ -174,6 +176,7 @@ fn run_dual(
     let seal = Seal::of(&session.recipe, &session.data, &Start::default())?;
     let seal = sealed(seal, how, &from)?;
     settle_recipe(folder, &session.recipe, &from)?;
+    TrainingQuestions::new(&session.recipe, &session.data).write(folder)?;
     let estimate = describe(&session, &session.data, device, |trace| {
         session.rehearse(&session.recipe, trace)
     })?;
@@ -186,9 +189,9 @@ fn run_dual(
         course.phase(&mut session, phase, &mut |_| Ok(()))?;
     }
     let mut watch = course.end();
-    let figures = session.evaluate()?;
+    let figures = session.evaluate().map_err(|error| unevaluated(error, folder))?;
     watch.evaluated(&figures)?;
-    say!("\n{}", table::table(&figures));
+    say!("\n{}", table::text(&figures));
     figures_and_curves(&figures, folder)?;
     similarity::write(&session.comparer(), &session.data, folder)?;
     folder.write("README.md", card::of_dual(&session, &figures).as_bytes())?;
@@ -219,10 +222,10 @@ fn settle_recipe(folder: &RunFolder, recipe: &Recipe, from: &From) -> Result<()>
 
 /// Evaluates the trained model and leaves figures, pictures and the model itself in the folder.
 fn conclude(session: &Session, folder: &mut RunFolder, showcase: &mut Showcase, mut watch: Watch) -> Result<()> {
-    let figures = evaluate(session, &session.vlm, &session.params)?;
+    let figures = evaluate(session, &session.vlm, &session.params).map_err(|error| unevaluated(error, folder))?;
     watch.evaluated(&figures)?;
     showcase.conclude(session, folder)?;
-    say!("\n{}", table::table(&figures));
+    say!("\n{}", table::text(&figures));
     figures_and_curves(&figures, folder)?;
     let compares = comparer(&session.vlm, &session.params, &session.prepare);
     if let (Some(comparer), Some(_)) = (compares, &session.recipe.phase1) {
@@ -233,6 +236,19 @@ fn conclude(session: &Session, folder: &mut RunFolder, showcase: &mut Showcase, 
     save_adapter(session, folder)?;
     folder.keep();
     Ok(())
+}
+
+/// Says what a signal in the middle of the evaluation leaves.
+fn unevaluated(error: anyhow::Error, folder: &RunFolder) -> anyhow::Error {
+    if !error.is::<interrupt::Stopped>() {
+        return error;
+    }
+    let path = folder.path().display();
+    let message = format!(
+        "stopped as asked in the middle of the evaluation, of which nothing is written; the training is over and \
+         `lenslet train --resume latest --out {path}` evaluates it"
+    );
+    interrupt::Stopped(message).into()
 }
 
 /// Low-rank adapters on a pretrained language model, or on a whole pretrained model, as PEFT keeps them.
@@ -393,7 +409,10 @@ fn taught(phase: Phase, session: &Session, vlm: &Vlm, params: &Params) -> Result
             heldout: Some(heldout), ..
         } => match phase {
             Phase::Align => corpus::alignment(vlm, params, prepare, heldout, count),
-            Phase::Instruct => corpus::instruction(vlm, params, prepare, heldout, count),
+            Phase::Instruct => {
+                let independent = session.recipe.phase2.as_ref().is_some_and(|p| p.independent_turns);
+                corpus::instruction(vlm, params, prepare, heldout, count, independent)
+            }
             Phase::Contrast => Ok(Figures::new()),
         },
         Dataset::Corpus { heldout: None, .. } => Ok(Figures::new()),

@@ -332,11 +332,11 @@ impl Default for Checkpoints {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Eval {
-    /// Samples shown in `samples.md`.
+    /// Records whose questions are all shown in `samples.md`.
     pub samples: usize,
-    /// Attention pictures among them. Default 4, or as many as there are samples.
+    /// Attention pictures of the first of these questions. Default 4, or as many as there are samples.
     pub attention: usize,
-    /// Questions per kind and split.
+    /// Held-out records that are measured, with all their questions; of scenes questions per kind and split.
     pub limit: usize,
     /// Questions answered at once.
     pub batch_size: usize,

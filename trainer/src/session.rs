@@ -583,10 +583,9 @@ fn corpus(recipe: &Recipe, train: Files<'_>, processor: &ImageProcessor) -> Resu
     let (data, phase) = (&recipe.data, recipe.phase2.as_ref());
     let several = weaves(recipe) && recipe.phase1.is_none() && !phase.is_some_and(|phase| phase.independent_turns);
     let train = Corpus::load(&Files { several, ..train }, processor)?;
-    // Held-out questions are asked of one image each.
     let heldout = data
         .heldout()
-        .map(|files| Corpus::load(&files, processor))
+        .map(|files| Corpus::load(&Files { several, ..files }, processor))
         .transpose()?;
     let group = phase.filter(|_| data.group_by_length).map(|phase| phase.batch_size);
     Ok(Dataset::Corpus {

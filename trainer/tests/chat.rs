@@ -280,8 +280,11 @@ fn mistakes_are_explained() {
     assert!(said.contains("hf download no/such-model"), "{said}");
     let said = generate(&[text(vision.path()), "--num-beams", "2", "--temperature", "1"]);
     assert!(said.contains("num_beams: 2 with temperature 1"), "{said}");
-    let said = generate(&[text(vision.path()), "--system", "be kind"]);
-    assert!(said.contains("system"), "{said}");
+    let said = generate(&[text(vision.path()), "--image", text(&image), "--image", text(&image)]);
+    assert!(
+        said.contains("2 images; this model takes one, in front of the first question"),
+        "{said}"
+    );
     let said = generate(&[text(vision.path()), "--device", "gpu"]);
     assert!(said.contains("device `gpu` is not known"), "{said}");
     let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/parity/siglip");

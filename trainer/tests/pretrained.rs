@@ -176,7 +176,7 @@ fn records_of_several_images_train_where_images_stand_within_the_text() {
         let part = |text: &str| json!({ "type": "text", "text": text });
         let (first, second) = (format!("{i}.png"), format!("{}.png", (i + 1) % 6));
         let image = json!({ "type": "image" });
-        json!({ "images": [first, second], "messages": [
+        json!({ "images": [first, second], "split": if i < 4 { "train" } else { "heldout" }, "messages": [
             { "role": "user", "content": [part("what is "), image, part(" it "), image] },
             { "role": "assistant", "content": if i.is_multiple_of(2) { "red blue" } else { "blue red" } },
         ] })
@@ -193,6 +193,16 @@ fn records_of_several_images_train_where_images_stand_within_the_text() {
     for (plain, packed) in of("plain").iter().zip(of("packed")) {
         assert!((plain / packed - 1.0).abs() < 1e-4, "{plain} {packed}");
     }
+    // Held out, they are asked about with both.
+    let splits = ["data.train_split=train", "data.heldout_split=heldout"];
+    train(root.path(), "held", &[&settings[..], &splits].concat());
+    let figures = fs::read(root.path().join("held/eval.json")).expect("figures");
+    let figures: serde_json::Value = serde_json::from_slice(&figures).expect("JSON");
+    assert_eq!(
+        (&figures["items.answers"], &figures["items.unasked"]),
+        (&2.0.into(), &0.0.into()),
+        "{figures}"
+    );
     let (recipe, out) = (root.path().join("recipe.toml"), root.path().join("out"));
     let mut arguments = vec!["train", "--recipe", text(&recipe), "--out", text(&out)];
     for setting in settings.iter().chain(&["phase2.independent_turns=true"]) {

@@ -1,6 +1,8 @@
 //! A model from a folder, ready to answer.
 
 use crate::cli::{AnswerArgs, WeightType};
+use crate::data::UnknownWords;
+use crate::eval::subject::takes_images;
 use anyhow::{Context, Result, bail};
 use engine::{Device, Params, Tensor};
 use model::hf::{self, Model};
@@ -59,6 +61,27 @@ impl Assistant {
             Network::Vision(vlm, _) => Generator::of_vlm(vlm, &self.params),
         };
         generator.with_tokenizer(&self.tokenizer)
+    }
+
+    /// Fails where a question shows more images than the model can have been trained on.
+    pub(super) fn takes_images(&self, count: usize) -> Result<()> {
+        match &self.network {
+            Network::Vision(vlm, _) => takes_images(&vlm.config, count),
+            Network::Text(_) => Ok(()),
+        }
+    }
+
+    /// Whether images stand in front of everything that is said.
+    pub(super) fn has_images_in_front(&self) -> bool {
+        matches!(&self.network, Network::Vision(vlm, _) if vlm.config.image_token.is_none())
+    }
+
+    /// Names words of a prompt that the model cannot tell apart.
+    pub(super) fn hint<'t>(&self, texts: impl IntoIterator<Item = &'t str>) -> Result<()> {
+        if let Some(unknown) = UnknownWords::of(&self.tokenizer, texts)?.message() {
+            say_aside!("of the prompt, {unknown}");
+        }
+        Ok(())
     }
 
     /// An image as the model takes it: (1, 3, size, size).

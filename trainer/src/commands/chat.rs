@@ -126,6 +126,14 @@ impl<'a> Conversation<'a> {
     }
 
     fn show(&mut self, file: &Path) -> Result<()> {
+        self.assistant
+            .takes_images(self.images.len() + 1)
+            .context("/reset starts a new conversation")?;
+        let asked = self.messages.iter().any(|message| message.role == Role::User);
+        if asked && self.assistant.has_images_in_front() {
+            let note = "this model takes its image in front of the first question: it goes there, as in training";
+            eprintln!("{}", dimmed(note));
+        }
         self.generator.see(&self.assistant.pixels(file)?)?;
         self.images.push(file.to_path_buf());
         self.waiting += 1;
@@ -138,6 +146,8 @@ impl<'a> Conversation<'a> {
 
     /// Answers a question; one that cannot be answered was never asked.
     fn ask(&mut self, question: &str) -> Result<()> {
+        let system = self.args.system.iter().filter(|_| self.messages.len() < 2);
+        self.assistant.hint(system.map(String::as_str).chain([question]))?;
         let mut content = vec![Part::Image; self.waiting];
         content.push(Part::Text(question.to_string()));
         self.messages.push(Message {

@@ -3,9 +3,11 @@
 use super::assistant::{Assistant, say};
 use crate::cli::GenerateArgs;
 use crate::compute;
-use anyhow::Result;
+use crate::data::formats::place_images;
+use crate::data::{Conversation, question};
+use anyhow::{Result, anyhow};
 use engine::Device;
-use model::{Generator, Message, Part, Prompt, Request, Role};
+use model::{Generator, Message, Prompt, Request, Role};
 
 pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let device = compute::open(&args.compute.device)?;
@@ -14,6 +16,8 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
 
 fn answer(args: &GenerateArgs, device: &Device) -> Result<()> {
     let assistant = Assistant::open(&args.model, device, args.dtype)?;
+    assistant.takes_images(args.image.len())?;
+    assistant.hint(args.system.iter().chain([&args.prompt]).map(String::as_str))?;
     let mut generator = assistant.generator();
     for file in &args.image {
         generator.see(&assistant.pixels(file)?)?;
@@ -21,7 +25,7 @@ fn answer(args: &GenerateArgs, device: &Device) -> Result<()> {
     let prompt = Prompt {
         ids: match args.raw {
             true => raw(args, &assistant, &generator)?,
-            false => assistant.chat()?.prompt(&assistant.tokenizer, &messages(args))?,
+            false => assistant.chat()?.prompt(&assistant.tokenizer, &messages(args)?)?,
         },
         images: (0..args.image.len()).collect(),
     };
@@ -43,13 +47,16 @@ fn raw(args: &GenerateArgs, assistant: &Assistant, generator: &Generator<'_>) ->
     Ok(image_tokens.chain(text).collect())
 }
 
-fn messages(args: &GenerateArgs) -> Vec<Message> {
-    let system = args.system.iter().map(|text| Message::text(Role::System, text));
-    let mut content = vec![Part::Image; args.image.len()];
-    content.push(Part::Text(args.prompt.clone()));
-    let question = Message {
-        role: Role::User,
-        content,
+/// The system's text and the question, with the images where training had them: at their marks, or in front.
+fn messages(args: &GenerateArgs) -> Result<Vec<Message>> {
+    if args.image.is_empty() {
+        let system = args.system.iter().map(|text| Message::text(Role::System, text));
+        return Ok(system.chain([Message::text(Role::User, &args.prompt)]).collect());
+    }
+    let placed = place_images(&args.prompt, args.image.len()).map_err(|why| anyhow!("--prompt: {why}"))?;
+    let talk = Conversation {
+        system: args.system.clone(),
+        ..Conversation::about(Vec::new(), vec![(placed, String::new())])
     };
-    system.chain([question]).collect()
+    Ok(question(&talk, 0, true))
 }

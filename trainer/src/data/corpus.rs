@@ -234,18 +234,6 @@ impl Corpus {
         self.images.get(sample.images.first().copied().unwrap_or(usize::MAX))
     }
 
-    /// The first samples as pairs of image and caption: their first answers, read as captions.
-    ///
-    /// # Errors
-    /// When an image cannot be read.
-    pub fn pairs(&self, count: usize) -> Result<Vec<Pair>> {
-        self.samples
-            .iter()
-            .take(count)
-            .map(|sample| self.pair(sample))
-            .collect()
-    }
-
     /// A sample as a pair of image and caption: its first answer.
     ///
     /// # Errors
@@ -313,7 +301,7 @@ impl Corpus {
         if sample.images.iter().all(|place| !late.places.insert(*place)) {
             return Ok(());
         }
-        let bad = bad_image(&self.path, sample.line, &sample.id, format!("{error:#}"));
+        let bad = self.bad_record(sample, error);
         if late.bad.first.len() < super::bad_records::NAMED {
             say_aside!("left out: {bad}");
         }
@@ -323,6 +311,11 @@ impl Corpus {
             ..late.bad.clone()
         };
         all.check(self.samples.len() + self.bad.count, self.max_bad)
+    }
+
+    /// A sample that cannot be used, and why.
+    pub fn bad_record(&self, sample: &Sample, error: &Error) -> BadRecord {
+        bad_image(&self.path, sample.line, &sample.id, format!("{error:#}"))
     }
 
     /// Images found to be broken when they were asked for: another sample took the place of theirs.

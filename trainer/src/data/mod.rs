@@ -24,11 +24,13 @@ pub mod shards;
 mod share;
 mod source;
 pub mod survey;
+mod unknown_words;
 
 pub use corpus_source::CorpusSource;
 pub use features::Features;
-pub use prepare::{Layout, Prepare, blank, pixels};
+pub use prepare::{Layout, Prepare, blank, pixels, question};
 pub use source::{Conversation, Pair, SceneSource, Source};
+pub use unknown_words::UnknownWords;
 
 #[cfg(test)]
 #[allow(unreachable_pub)]

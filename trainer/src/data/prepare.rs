@@ -98,14 +98,6 @@ impl Prepare {
         Ok(self.processor.tensor(pixels, params.device(), params.dtype())?)
     }
 
-    /// Questions and answers about an image each; independent ones do not see each other.
-    pub fn text(&self, rows: &[Vec<(String, String)>], independent: bool) -> Result<TextBatch> {
-        let one =
-            |(i, turns): (usize, &Vec<(String, String)>)| self.lay(None, turns, i as i32..i as i32 + 1, independent);
-        let laid = rows.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?;
-        self.batch(laid.into_iter().map(|row| vec![row]).collect())
-    }
-
     /// Conversations, each about images of its own, cut at [`Prepare::max_tokens`].
     ///
     /// # Errors
@@ -227,11 +219,13 @@ impl Prepare {
         Ok(())
     }
 
-    /// A question about an image, up to where the answer starts; with one token for the image where it has one.
-    pub fn prompt(&self, question: &str) -> Result<Vec<u32>> {
-        Ok(self
-            .chat
-            .prompt(&self.tokenizer, &[asked(question, !question.contains(MARK))])?)
+    /// A conversation up to where its answer number `turn` starts; one token for each image where the model has one for it,
+    /// and how many images are shown by then. See [`question`].
+    pub fn prompt(&self, talk: &Conversation, turn: usize, independent: bool) -> Result<(Vec<u32>, usize)> {
+        let messages = question(talk, turn, independent);
+        let parts = messages.iter().flat_map(|message| &message.content);
+        let images = parts.filter(|part| **part == Part::Image).count();
+        Ok((self.chat.prompt(&self.tokenizer, &messages)?, images))
     }
 
     /// A conversation as the model reads it, cut as it is: each stretch of text with what it learns in brackets and an image's
@@ -270,29 +264,39 @@ impl Prepare {
         Ok(text.trim_end().to_string())
     }
 
-    /// A conversation with an image at each mark, or in front of the first question where there is no mark.
+    /// A conversation as ids, with as many tokens for an image as it has slots.
     fn turn(&self, system: Option<&str>, exchanges: &[(String, String)]) -> Result<Turn> {
-        let marked = exchanges.iter().any(|(question, _)| question.contains(MARK));
-        let mut messages = Vec::with_capacity(2 * exchanges.len() + 1);
-        let mut before = system.map(String::from);
-        // Lenslet's own layout, which renders no text, has no place for a system.
-        if before.is_some() && !matches!(self.chat.render(&[], false), Ok(None)) {
-            messages.extend(before.take().map(|text| Message::text(Role::System, text)));
-        }
-        for (i, (question, answer)) in exchanges.iter().enumerate() {
-            let question = match before.take() {
-                Some(system) => format!("{system}\n{question}"),
-                None => question.clone(),
-            };
-            messages.push(asked(&question, i == 0 && !marked));
-            messages.push(Message::text(Role::Assistant, answer));
-        }
-        let mut turn = self.chat.turn(&self.tokenizer, &messages)?;
+        let mut turn = self.chat.turn(&self.tokenizer, &messages(system, exchanges))?;
         if let Some((token, slots)) = self.image {
             turn.expand(token, slots);
         }
         Ok(turn)
     }
+}
+
+/// A conversation's question number `turn` as training asked it: with what came before, or where turns are independent without.
+pub fn question(talk: &Conversation, turn: usize, independent: bool) -> Vec<Message> {
+    let (first, exchanges) = match independent {
+        true => (turn, &talk.turns[turn..=turn]),
+        false => (0, &talk.turns[..]),
+    };
+    let mut messages = messages(talk.system.as_deref(), exchanges);
+    messages.truncate(usize::from(talk.system.is_some()) + 2 * (turn - first) + 1);
+    messages
+}
+
+/// A conversation with an image at each mark, or in front of the first question where there is no mark.
+fn messages(system: Option<&str>, exchanges: &[(String, String)]) -> Vec<Message> {
+    let marked = exchanges.iter().any(|(question, _)| question.contains(MARK));
+    let mut messages: Vec<Message> = system
+        .map(|text| Message::text(Role::System, text))
+        .into_iter()
+        .collect();
+    for (i, (question, answer)) in exchanges.iter().enumerate() {
+        messages.push(asked(question, i == 0 && !marked));
+        messages.push(Message::text(Role::Assistant, answer));
+    }
+    messages
 }
 
 /// A question with an image at each mark, and one in front if wanted.

@@ -48,6 +48,18 @@ pub struct Conversation {
     pub turns: Vec<(String, String)>,
 }
 
+impl Conversation {
+    /// Questions and answers about images that are in no data set.
+    pub fn about(images: Vec<RgbImage>, turns: Vec<(String, String)>) -> Conversation {
+        Conversation {
+            images,
+            places: Vec::new(),
+            system: None,
+            turns,
+        }
+    }
+}
+
 /// The built-in scenes as a source.
 pub struct SceneSource {
     /// The scenes.
@@ -76,12 +88,8 @@ impl Scenes {
         let scene = self.scene(Split::HeldOut, index);
         let mut rng = self.text_rng(Split::HeldOut, index, 9);
         let turns = dialogue(&scene, weights, turns, independent, &mut rng);
-        Conversation {
-            images: vec![scene.render(self.image_size)],
-            places: Vec::new(),
-            system: None,
-            turns: turns.into_iter().map(|turn| (turn.question, turn.answer)).collect(),
-        }
+        let turns = turns.into_iter().map(|turn| (turn.question, turn.answer)).collect();
+        Conversation::about(vec![scene.render(self.image_size)], turns)
     }
 
     /// A scene that is kept from training, with a caption that is true of it.
@@ -123,11 +131,6 @@ impl Source for SceneSource {
         let mut rng = self.scenes.text_rng(Split::Train, index, 1);
         let turns = dialogue(&scene, &weights, self.turns, self.independent, &mut rng);
         let turns = turns.into_iter().map(|turn| (turn.question, turn.answer)).collect();
-        Ok(Conversation {
-            images: vec![scene.render(self.scenes.image_size)],
-            places: Vec::new(),
-            system: None,
-            turns,
-        })
+        Ok(Conversation::about(vec![scene.render(self.scenes.image_size)], turns))
     }
 }

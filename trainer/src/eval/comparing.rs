@@ -1,13 +1,15 @@
 //! Comparing images with texts: by a Q-Former's contrastive features, or by a dual encoder's.
 
-use super::metrics::retrieval::Scored;
+use super::metrics::retrieval::{Scored, Ties, distinct, share_among_equal};
 use crate::data::{Pair, Prepare, pixels};
 use crate::eval::{Figures, figures};
+use crate::interrupt;
 use crate::phases::align::similarity;
 use anyhow::{Context, Result, bail};
 use engine::{Graph, Params, Tensor, Var};
 use image::RgbImage;
 use model::{DualEncoder, ImageProcessor, QFormer, Texts, Tokenizer, Vit, Vlm};
+use std::collections::HashMap;
 
 /// Images or texts computed at once.
 pub const BATCH: usize = 64;
@@ -223,6 +225,27 @@ impl<'m> Comparer<'m> {
         Ok(graph.input(self.processor.tensor(pixels, device, dtype)?))
     }
 
+    /// How many of some texts are longer than the model reads: they are cut.
+    ///
+    /// # Errors
+    /// Those of the tokenizer.
+    pub fn cut<S: AsRef<str>>(&self, texts: &[S]) -> Result<usize> {
+        let most = match self.kind {
+            Kind::Dual(dual) => dual.config.text.max_position_embeddings,
+            Kind::QFormer(_, qformer) => qformer.config().max_position_embeddings,
+        };
+        let mut cut = 0;
+        for text in texts {
+            let length = match self.as_published {
+                true => self.tokenizer.tokenize(text.as_ref(), true)?.len(),
+                // Behind the token that starts it.
+                false => 1 + self.tokenizer.encode(text.as_ref())?.len(),
+            };
+            cut += usize::from(length > most);
+        }
+        Ok(cut)
+    }
+
     /// Texts as ids, the longest cut to what fits.
     fn rows<S: AsRef<str>>(&self, texts: &[S]) -> Result<Texts> {
         let qformer = match self.kind {
@@ -248,20 +271,44 @@ impl<'m> Comparer<'m> {
     }
 }
 
-/// R@1, R@5 and R@10 both ways among `pairs`, from a Q-Former's features. A caption that is true of several images counts
-/// for its own alone.
+/// R@1, R@5 and R@10 both ways among `pairs`. Equal captions are one, true of the images of all; equal images are, too. In the
+/// scenes' few words many captions are equal: there each counts for its own image alone.
 pub fn retrieval(comparer: &Comparer<'_>, pairs: &[Pair]) -> Result<Figures> {
     let mut images = Features::default();
     for batch in pairs.chunks(BATCH) {
+        interrupt::heed()?;
         let pixels = comparer.pixels_of(batch.iter().map(|pair| &pair.image))?;
         comparer.add_images(&pixels, &mut images)?;
     }
-    let captions: Vec<&str> = pairs.iter().map(|pair| pair.caption.as_str()).collect();
+    let own = pairs.iter().enumerate().map(|(i, pair)| (i, pair.caption.as_str()));
+    let (captions, images_of, ties) = if pairs.iter().any(|pair| pair.scene.is_some()) {
+        let (each, captions): (Vec<usize>, Vec<&str>) = own.unzip();
+        (captions, each.into_iter().map(|i| vec![i]).collect(), Ties::Against)
+    } else {
+        let (captions, mut images_of) = distinct(own);
+        for (caption, images) in captions.iter().zip(&mut images_of) {
+            *images = (0..pairs.len())
+                .filter(|&i| pairs[i].could_say(caption) || images.contains(&i))
+                .collect();
+        }
+        let mut numbers = HashMap::new();
+        let same = pairs
+            .iter()
+            .enumerate()
+            .map(|(i, pair)| *numbers.entry(pair.image.as_raw()).or_insert(i));
+        share_among_equal(&mut images_of, &same.collect::<Vec<_>>());
+        (captions, images_of, Ties::Even)
+    };
     let scored = Scored {
         scores: comparer.scores(&images, &comparer.texts(&captions)?)?,
-        image_of: (0..pairs.len()).collect(),
+        images_of,
+        ties,
     };
-    Ok(figures("retrieval.", &scored.measures(&[1, 5, 10])))
+    let mut found = figures("retrieval.", &scored.measures(&[1, 5, 10]));
+    if ties == Ties::Even {
+        found.insert("items.cut_captions".into(), comparer.cut(&captions)? as f64);
+    }
+    Ok(found)
 }
 
 /// A run's model as one that compares; None without a Q-Former that takes texts.

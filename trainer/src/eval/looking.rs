@@ -3,6 +3,7 @@
 use super::asking::distinct;
 use super::comparing::{Comparer, Features};
 use super::tasks::{Setup, View};
+use crate::interrupt;
 use anyhow::{Context, Result};
 
 impl Setup<'_> {
@@ -26,6 +27,7 @@ impl Setup<'_> {
         let (unique, places) = distinct(&names);
         let mut features = Features::default();
         for batch in unique.chunks(self.batch_size) {
+            interrupt::heed()?;
             let (images, _) = self.images(batch, view)?;
             comparer.add_images(&images.concat(), &mut features)?;
             (self.progress)(features.len(), unique.len());
@@ -42,6 +44,7 @@ impl Setup<'_> {
         let names = shown(&pairs.iter().map(|(image, _)| *image).collect::<Vec<_>>(), view);
         let mut found = Vec::with_capacity(pairs.len());
         for (batch, names) in pairs.chunks(self.batch_size).zip(names.chunks(self.batch_size)) {
+            interrupt::heed()?;
             let (images, places) = self.images(names, view)?;
             let pairs = batch
                 .iter()

@@ -18,13 +18,14 @@ pub mod scenes;
 pub mod subject;
 pub mod table;
 pub mod tasks;
+pub mod training_questions;
 
 use metrics::Measure;
 use std::collections::BTreeMap;
 
 /// Figures by flat name, such as `existence.adversarial.f1`: shares from 0 to 1. The ends of their 95 % intervals are
 /// `interval.existence.adversarial.f1.low` and `.high`, what is left of them with a blank image
-/// `control.blank.existence.adversarial.f1`.
+/// `control.blank.existence.adversarial.f1`. What they rest on is counted as `items.…`: see [`table::notes`].
 pub type Figures = BTreeMap<String, f64>;
 
 /// Measures as figures, with their intervals unless they are controls.

@@ -1,10 +1,11 @@
 //! Images of a benchmark, loaded as they are needed.
 
 use crate::data::images::ImageSource;
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use model::ImageProcessor;
 use rayon::prelude::*;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -69,6 +70,17 @@ impl Pictures {
                 )
             }
         }
+    }
+
+    /// What tells images by name apart at the size of a processor: equal for equal pixels. Or why one cannot be read.
+    pub fn digests(&self, names: &[&str], processor: &ImageProcessor) -> Vec<Result<u64>> {
+        let digest = |name: &&str| {
+            ensure!(self.has(name), "no image `{name}` in {}", self.path.display());
+            let mut hasher = DefaultHasher::new();
+            processor.bytes([&self.source.load(name)?])?.hash(&mut hasher);
+            Ok(hasher.finish())
+        };
+        names.par_iter().map(digest).collect()
     }
 
     /// Images by name at the size of a processor, each (size, size, 3): decoded side by side, and only so many of them are

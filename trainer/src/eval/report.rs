@@ -1,6 +1,6 @@
 //! What an evaluation leaves: a table to read, `results.json`, and the items by themselves.
 
-use super::runner::{Figure, Outcome};
+use super::runner::{Figure, Items, Outcome};
 use super::subject::Ability;
 use super::table::{interval, percent};
 use crate::report::table::Table;
@@ -39,6 +39,43 @@ pub fn table(outcome: &Outcome) -> Table {
     table
 }
 
+/// A task's table and what it rests on.
+pub fn text(outcome: &Outcome) -> String {
+    let mut lines = vec![table(outcome).to_string()];
+    lines.extend(notes(&outcome.items));
+    lines.join("\n")
+}
+
+/// What figures rest on, where that is not all there is.
+fn notes(items: &Items) -> Vec<String> {
+    /// Items that are named.
+    const NAMED: usize = 5;
+    let mut notes = Vec::new();
+    let (out, first) = (items.not_asked.len(), items.not_asked.iter().take(NAMED));
+    if out > 0 {
+        notes.push(format!("{out} of {} items could not be measured:", items.of));
+        notes.extend(first.map(|item| format!("  item {}, {}: {}", item.id, item.image, item.why)));
+        notes.extend((out > NAMED).then(|| format!("  and {} more", out - NAMED)));
+    }
+    if items.cut_answers > 0 {
+        let (cut, all) = (items.cut_answers, items.measured);
+        notes.push(format!(
+            "{cut} of {all} answers were cut at the longest that --max-tokens allows; none of them is an exact one"
+        ));
+    }
+    if items.cut_texts > 0 {
+        let cut = items.cut_texts;
+        notes.push(format!("{cut} texts are longer than the model reads and were cut"));
+    }
+    notes.extend(
+        items
+            .unknown
+            .as_ref()
+            .map(|unknown| format!("of questions and answers, {unknown}")),
+    );
+    notes
+}
+
 /// Makes the folder for an evaluation, before anything is computed.
 ///
 /// # Errors
@@ -57,7 +94,7 @@ const RESULTS: &str = "results.json";
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write(folder: &Path, config: Value, outcomes: &[Outcome], samples: bool) -> Result<()> {
+pub fn write(folder: &Path, config: &Value, outcomes: &[Outcome], samples: bool) -> Result<()> {
     for outcome in outcomes.iter().filter(|_| samples) {
         let mut lines = String::new();
         for sample in &outcome.samples {
@@ -78,6 +115,13 @@ pub fn write(folder: &Path, config: Value, outcomes: &[Outcome], samples: bool) 
     let tasks = outcomes
         .iter()
         .map(|outcome| Ok((outcome.name.text(), figures(&outcome.figures)?.into())));
-    let results = json!({ "config": config, "results": tasks.collect::<Result<Map<String, Value>>>()? });
+    let items = outcomes
+        .iter()
+        .map(|outcome| Ok((outcome.name.text(), serde_json::to_value(&outcome.items)?)));
+    let results = json!({
+        "config": config,
+        "results": tasks.collect::<Result<Map<String, Value>>>()?,
+        "items": items.collect::<Result<Map<String, Value>>>()?,
+    });
     write_whole(&folder.join(RESULTS), format!("{results:#}\n").as_bytes())
 }

@@ -1,13 +1,13 @@
 //! The held-out table on the built-in scenes: every ability beside chance and a blank image.
 
 use super::Figures;
-use super::answers::{Asked, answers};
+use super::answers::{Answer, answers};
 use super::comparing::{comparer, retrieval};
 use super::metrics::chair::{self, Mentions};
 use super::metrics::{Measure, yes_no};
 use crate::data::scenes::{Negatives, QuestionKind, Relation, Scene, Scenes, Split, Turn};
 use crate::data::scenes::{balanced_questions, evaluation, hallucinated, is_true, mentions};
-use crate::data::{Pair, Prepare, blank};
+use crate::data::{Conversation, Pair, Prepare, blank};
 use anyhow::Result;
 use engine::Params;
 use image::RgbImage;
@@ -111,19 +111,17 @@ impl SceneEval<'_> {
 
     fn short_answers(&self, prefix: &str, images: &[RgbImage], questions: &[Vec<Turn>]) -> Result<Figures> {
         let turns = |turns: &Vec<Turn>| turns.iter().map(|t| (t.question.clone(), t.answer.clone())).collect();
-        let asked: Vec<Asked> = images
+        let asked: Vec<Conversation> = images
             .iter()
             .zip(questions)
-            .map(|(image, t)| Asked {
-                image: image.clone(),
-                turns: turns(t),
-            })
+            .map(|(image, t)| Conversation::about(vec![image.clone()], turns(t)))
             .collect();
-        let said = answers(self.vlm, self.params, self.prepare, &asked)?;
+        let said = answers(self.vlm, self.params, self.prepare, &asked, true)?;
+        let said: Vec<Vec<Answer>> = said.into_iter().collect::<Result<_>>()?;
         let mut tally = Tally::default();
         for (scene, (turns, said)) in questions.iter().zip(&said).enumerate() {
             for (turn, said) in turns.iter().zip(said) {
-                tally.add(scene, turn, said);
+                tally.add(scene, turn, &said.said);
             }
         }
         Ok(tally.figures(prefix))
@@ -134,7 +132,8 @@ impl SceneEval<'_> {
     /// serves all scenes.
     fn captions(&self, prefix: &str, scenes: &[Scene], images: &[RgbImage]) -> Result<Figures> {
         let tokenizer = &self.prepare.tokenizer;
-        let question = self.prepare.prompt("describe the image .")?;
+        let talk = Conversation::about(Vec::new(), vec![("describe the image .".into(), String::new())]);
+        let (question, _) = self.prepare.prompt(&talk, 0, true)?;
         let mut ids = Vec::with_capacity(images.len());
         for batch in images.chunks(BATCH) {
             let prompts: Vec<_> = (0..batch.len()).map(|i| (i, question.clone())).collect();

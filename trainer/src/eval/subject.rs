@@ -1,10 +1,12 @@
 //! The model that is measured: whatever kind a folder holds.
 
 use super::comparing::Comparer;
-use anyhow::{Context, Result, bail};
+use super::tasks::Item;
+use crate::data::{Conversation, question};
+use anyhow::{Context, Result, bail, ensure};
 use engine::{DType, Device, Params};
 use model::hf::{self, Model};
-use model::{Chat, Generator, ImageProcessor, Message, Part, Prompt, Role, Tokenizer};
+use model::{Chat, Generator, ImageProcessor, Part, Prompt, Tokenizer, VlmConfig};
 use std::path::Path;
 
 /// What a task asks of a model.
@@ -122,23 +124,63 @@ impl Subject {
         }
     }
 
-    /// A question about an image, or without one.
+    /// An item's question, laid out as training lays conversations out, about images of these numbers; without any, the
+    /// words alone.
     ///
     /// # Errors
-    /// When the model has no conversations, or its layout refuses the question.
-    pub fn prompt(&self, question: &str, image: Option<usize>) -> Result<Prompt> {
+    /// When the model has no conversations, its layout refuses the question, or it takes fewer images.
+    pub fn prompt(&self, item: &Item, images: &[usize]) -> Result<Prompt> {
         let chat = self.chat.as_ref().context(Ability::Answer.needs())?;
-        let message = Message {
-            role: Role::User,
-            content: image
-                .map(|_| Part::Image)
-                .into_iter()
-                .chain([Part::Text(question.into())])
-                .collect(),
+        let asked = (item.question.clone(), String::new());
+        let turns = item.before.iter().cloned().chain([asked]).collect();
+        let talk = Conversation {
+            system: item.system.clone(),
+            ..Conversation::about(Vec::new(), turns)
         };
+        let mut messages = question(&talk, item.before.len(), false);
+        let mut shown = 0;
+        for message in &mut messages {
+            message
+                .content
+                .retain(|part| *part != Part::Image || !images.is_empty());
+            shown += message.content.iter().filter(|part| **part == Part::Image).count();
+        }
+        let images = images
+            .get(..shown)
+            .context("the question shows more images than it has")?;
+        if let Model::Vlm(vlm) = &self.model {
+            takes_images(&vlm.config, images.len())?;
+        }
         Ok(Prompt {
-            ids: chat.prompt(&self.tokenizer, &[message])?,
-            images: image.into_iter().collect(),
+            ids: chat.prompt(&self.tokenizer, &messages)?,
+            images: images.to_vec(),
         })
     }
+
+    /// How many tokens an answer to an item may have.
+    ///
+    /// # Errors
+    /// As [`Subject::prompt`].
+    pub fn room(&self, item: &Item) -> Result<usize> {
+        let numbers: Vec<usize> = (0..item.images().count()).collect();
+        let Prompt { ids, images } = self.prompt(item, &numbers)?;
+        let Model::Vlm(vlm) = &self.model else {
+            bail!("{}", Ability::Answer.needs());
+        };
+        let slots = vlm.config.image_tokens() - usize::from(vlm.config.image_token.is_some());
+        let most = vlm.config.decoder.max_position_embeddings;
+        Ok(most.saturating_sub(ids.len() + images.len() * slots))
+    }
+}
+
+/// Fails where a question shows more images than a model can have been trained on: in front of texts it takes one.
+///
+/// # Errors
+/// Says how many there are.
+pub fn takes_images(config: &VlmConfig, count: usize) -> Result<()> {
+    ensure!(
+        count < 2 || config.image_token.is_some(),
+        "{count} images; this model takes one, in front of the first question (several take a model with an image token)"
+    );
+    Ok(())
 }

@@ -62,6 +62,69 @@ pub fn table(figures: &Figures) -> Table {
     table
 }
 
+/// The table with what it rests on below: see [`notes`].
+pub fn text(figures: &Figures) -> String {
+    let mut text = table(figures).to_string();
+    for note in notes(figures) {
+        text += &format!("\n{note}");
+    }
+    text
+}
+
+/// What figures rest on, in sentences: how much was measured, and what could not be.
+pub fn notes(figures: &Figures) -> Vec<String> {
+    let items = |name: &str| figures.get(&format!("items.{name}")).map_or(0, |n| *n as usize);
+    let [records, answers, pairs] = ["records", "answers", "pairs"].map(items);
+    let mut notes = Vec::new();
+    let mut note = |count: usize, text: String| {
+        if count > 0 {
+            notes.push(text);
+        }
+    };
+    note(
+        answers,
+        format!("{answers} questions about {records} held-out records were asked"),
+    );
+    note(
+        pairs,
+        format!("{pairs} held-out images were compared with their captions"),
+    );
+    let (unasked, unread) = (items("unasked"), items("unread_pairs"));
+    note(
+        unasked,
+        format!("{unasked} of {} questions could not be asked", answers + unasked),
+    );
+    note(
+        unread,
+        format!("{unread} of {} held-out images could not be read", pairs + unread),
+    );
+    let (bad, beyond) = (items("bad_records"), items("records_beyond_limit"));
+    note(bad, format!("{bad} held-out records are bad and were left out"));
+    note(
+        beyond,
+        format!("eval.limit left out {beyond} of {} held-out records", records + beyond),
+    );
+    let (unknown, words) = (items("unknown_words"), items("words"));
+    let share = percent(Some(unknown as f64 / words.max(1) as f64));
+    note(
+        unknown,
+        format!("{unknown} of {words} held-out words ({share} %) are not in the vocabulary"),
+    );
+    let cut = items("cut_captions");
+    note(
+        cut,
+        format!("{cut} captions are longer than the model reads and were cut"),
+    );
+    let unsayable = items("unsayable");
+    note(
+        unsayable,
+        format!(
+            "{unsayable} of {answers} expected answers have words that the vocabulary lacks: none of them can be right"
+        ),
+    );
+    notes
+}
+
 /// A figure times 100, or a dash.
 pub fn percent(value: Option<f64>) -> String {
     let value = value.filter(|value| value.is_finite());
@@ -78,6 +141,21 @@ pub fn interval(ends: Option<(f64, f64)>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_measured_stands_below_the_table() {
+        let figures = [("answers", 8.0), ("records", 3.0), ("unasked", 2.0), ("unsayable", 1.0)];
+        let figures = figures.map(|(name, count)| (format!("items.{name}"), count)).into();
+        assert_eq!(
+            notes(&figures),
+            [
+                "8 questions about 3 held-out records were asked",
+                "2 of 10 questions could not be asked",
+                "1 of 8 expected answers have words that the vocabulary lacks: none of them can be right",
+            ]
+        );
+        assert!(text(&figures).ends_with("can be right") && notes(&Figures::new()).is_empty());
+    }
 
     #[test]
     fn a_figure_stands_beside_its_control_and_chance() {

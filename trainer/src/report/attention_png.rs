@@ -50,6 +50,24 @@ pub fn side_by_side(picture: &RgbImage, weights: &[f32], rows: usize, columns: u
     Ok(page)
 }
 
+/// Images of one height in a row; a single one stays as it is.
+pub fn in_a_row(images: &[RgbImage]) -> RgbImage {
+    if let [single] = images {
+        return single.clone();
+    }
+    let width: u32 = images.iter().map(|image| image.width() + GAP).sum();
+    let height = images.iter().map(RgbImage::height).max().unwrap_or(0);
+    let mut page = RgbImage::from_pixel(width.saturating_sub(GAP), height, Rgb([255; 3]));
+    let mut left = 0;
+    for image in images {
+        for (x, y, pixel) in image.enumerate_pixels() {
+            page.put_pixel(left + x, y, *pixel);
+        }
+        left += image.width() + GAP;
+    }
+    page
+}
+
 /// An image as the bytes of a PNG file.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ pub fn card(session: &Session, figures: &Figures) -> String {
         name = recipe.run.name,
         usage = usage(recipe, &format),
         data = data(recipe, &session.data),
-        figures = table::table(figures),
+        figures = table::text(figures),
         toml = recipe.to_toml(),
     )
 }
@@ -37,7 +37,7 @@ pub fn of_dual(session: &DualSession, figures: &Figures) -> String {
         name = session.recipe.run.name,
         all = session.params.count().0,
         data = data(&session.recipe, &session.data),
-        figures = table::table(figures),
+        figures = table::text(figures),
         toml = session.recipe.to_toml(),
     )
 }

@@ -20,6 +20,9 @@ pub struct Shown {
     pub image: String,
     /// Where the model looked, relative to the run's folder.
     pub attention: Option<String>,
+    /// What the model read before: the system's text, and earlier questions with their answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<String>,
     /// What was asked.
     pub question: String,
     /// What the data say, if anything.
@@ -45,6 +48,9 @@ pub fn markdown(title: &str, samples: &[Shown]) -> String {
             Some(attention) => format!("![picture and where the model looked]({})\n\n", link(attention)),
             None => format!("![picture]({})\n\n", link(&sample.image)),
         };
+        for before in &sample.before {
+            page += &format!("- before: {}\n", escape(before));
+        }
         for said in &sample.said {
             let mark = if said.right { "right" } else { "wrong" };
             page += &format!("- {}: **{}** ({mark})\n", escape(&said.when), escape(&said.answer));
@@ -91,6 +97,7 @@ mod tests {
         let mut sample = Shown {
             image: "images/0 (a).png".into(),
             attention: None,
+            before: Vec::new(),
             question: "is *it* <red> ?".into(),
             expected: Some("yes".into()),
             said: vec![said("before training", "yes", true), said("halfway", "no", false)],
@@ -99,6 +106,7 @@ mod tests {
         let with_attention = Shown {
             attention: Some("attention/0.png".into()),
             expected: None,
+            before: vec!["system: *short*".into()],
             said: vec![said("halfway", " ", false)],
             ..sample.clone()
         };
@@ -117,6 +125,7 @@ mod tests {
 
 ![picture and where the model looked](attention/0.png)
 
+- before: system: \\*short\\*
 - halfway: **(nothing)** (wrong)
 ";
         assert_eq!(markdown("flags", &[sample, with_attention]), expected);

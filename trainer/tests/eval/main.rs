@@ -4,6 +4,7 @@ mod benchmarks;
 #[allow(unreachable_pub)]
 #[path = "../../../model/tests/common/data.rs"]
 mod data;
+mod held_out;
 mod models;
 
 use benchmarks::Benchmarks;
@@ -277,16 +278,108 @@ fn a_language_model_sees_nothing() {
 }
 
 #[test]
-fn a_damaged_image_is_named() {
+fn what_cannot_be_asked_is_counted_and_named_and_the_rest_is_measured() {
     let (model, benchmarks) = (vision_model(), Benchmarks::new());
     fs::write(benchmarks.path("images/3.png"), "no picture at all").expect("written");
-    let arguments = benchmarks.arguments("vsr");
-    let mut all = vec!["eval", "--model", text(model.path())];
-    all.extend(arguments.iter().map(String::as_str));
-    let said = fails(&all);
+    let long = ["what"; 200].join(" ");
+    let lines = [
+        ("0.png", "how many"),
+        ("3.png", "how many"),
+        ("9.png", "how many"),
+        ("1.png", &long),
+    ];
+    let line = |(image, question): &(&str, &str)| {
+        format!("{{\"image\": \"{image}\", \"question\": \"{question}\", \"answer\": \"two\"}}\n")
+    };
+    fs::write(benchmarks.path("vqa.jsonl"), lines.iter().map(line).collect::<String>()).expect("written");
+    let arguments = benchmarks.arguments("vqa,vsr,retrieval,matching");
+    let (shown, results, out) = evaluate(model.path(), &arguments, &["--no-controls"]);
+    for (task, measured, of, why) in [
+        (
+            "vqa",
+            1,
+            4,
+            vec!["not a PNG, JPEG or WebP", "no image `9.png`", "no room for an answer"],
+        ),
+        ("vsr", 5, 6, vec!["not a PNG, JPEG or WebP"]),
+        ("retrieval", 5, 6, vec!["not a PNG, JPEG or WebP"]),
+    ] {
+        let items = &results["items"][task];
+        assert_eq!(
+            (&items["measured"], &items["of"]),
+            (&measured.into(), &of.into()),
+            "{task}"
+        );
+        for (i, why) in why.iter().enumerate() {
+            assert!(items["not_asked"][i]["why"].to_string().contains(why), "{items}");
+            assert!(shown.contains(why), "{shown}");
+        }
+        assert!(
+            shown.contains(&format!("{} of {of} items could not be measured", of - measured)),
+            "{shown}"
+        );
+    }
+    assert_eq!(
+        samples(&out, "vsr").last().map(|sample| sample["id"].clone()),
+        Some(5.into()),
+        "its place in the file"
+    );
+    assert!(shown.contains("answers were cut at the longest"), "{shown}");
+}
+
+#[test]
+fn settings_that_match_nothing_are_refused() {
+    let (model, benchmarks) = (vision_model(), Benchmarks::new());
+    for (tasks, more, naming) in [
+        (
+            "retrieval",
+            ["--prompt", "retrieval=What?"],
+            "retrieval asks no question",
+        ),
+        ("zeroshot", ["--images", "zeroshot=x"], "in the folders of its classes"),
+        ("retrieval", ["--max-tokens", "3"], "none of --tasks asks for an answer"),
+        ("vqa", ["--prompt", "caption=What?"], "`caption` is not among --tasks"),
+    ] {
+        let arguments = benchmarks.arguments(tasks);
+        let mut all = vec!["eval", "--model", text(model.path())];
+        all.extend(arguments.iter().map(String::as_str));
+        let said = fails(&[&all[..], &more[..]].concat());
+        assert!(said.contains(naming), "{more:?}: `{naming}` is not in {said}");
+    }
+}
+
+#[test]
+fn equal_captions_are_one_and_words_that_are_unknown_are_named() {
+    let (model, benchmarks) = (published_model("clip-gelu", 15), Benchmarks::new());
+    let retrieval = |captions: [&str; 6]| {
+        let line =
+            |(i, caption): (usize, &&str)| format!("{{\"image\": \"{i}.png\", \"captions\": [\"{caption}\"]}}\n");
+        fs::write(
+            benchmarks.path("lines.jsonl"),
+            captions.iter().enumerate().map(line).collect::<String>(),
+        )
+        .expect("written");
+        evaluate(model.path(), &benchmarks.arguments("retrieval"), &["--no-controls"])
+    };
+    let (_, results, _) = retrieval(["a dog"; 6]);
+    for figure in ["image_to_text.r1", "text_to_image.r1"] {
+        let found = &results["results"]["retrieval"][figure];
+        assert_eq!(
+            (&found["value"], &found["guess"]),
+            (&1.0.into(), &1.0.into()),
+            "{figure}: one caption, true of all"
+        );
+    }
+    // Images under two names are one, too.
+    fs::copy(benchmarks.path("images/0.png"), benchmarks.path("images/1.png")).expect("a copy");
+    let (shown, results, _) = retrieval(["a dog", "a cat", "two", "red", "the photo", "zorp"]);
+    let guess = results["results"]["retrieval"]["image_to_text.r1"]["guess"]
+        .as_f64()
+        .expect("a number");
+    assert!((guess - (2.0 * 2.0 + 4.0) / 36.0).abs() < 1e-9, "{guess}");
     assert!(
-        said.contains("3.png") && said.contains("not a PNG, JPEG or WebP"),
-        "{said}"
+        shown.contains("1 of 9 words (11.1 %) are not in the vocabulary: zorp"),
+        "{shown}"
     );
 }
 
@@ -384,4 +477,23 @@ fn what_sees_exceeds_its_controls() {
         assert_eq!(exact[key], expected, "{key} of {exact}");
     }
     assert!(exact["low"].as_f64().is_some_and(|low| low > 0.7), "{exact}");
+
+    // A caption is asked for in the words of training, and what is asked is said.
+    let captions = format!("caption={}", text(&root.path().join("captions.jsonl")));
+    fs::write(
+        root.path().join("captions.jsonl"),
+        "{\"image\": \"0.png\", \"captions\": [\"red\"]}",
+    )
+    .expect("written");
+    let arguments = ["--tasks", "caption", "--data", &captions, "--images", text(root.path())];
+    let (shown, results, _) = evaluate(&run, &arguments.map(String::from), &["--no-controls"]);
+    assert!(shown.starts_with("caption asks \"what is it\""), "{shown}");
+    assert_eq!(results["config"]["tasks"]["caption"]["prompt"][0], "what is it");
+    assert_eq!(
+        results["results"]["caption"]["bleu1"]["value"]
+            .as_f64()
+            .map(|b| b > 0.99),
+        Some(true),
+        "{results}"
+    );
 }

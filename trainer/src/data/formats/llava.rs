@@ -8,7 +8,7 @@
 use super::fault::{Fault, fault, kind};
 use super::json::Object;
 use super::talk::{self, Place, Said};
-use crate::data::record::{Content, MARK};
+use crate::data::record::Content;
 use serde_json::Value;
 
 const SYSTEM: &str = "system";
@@ -47,22 +47,6 @@ pub(super) fn content(record: &Object) -> Result<Content, Fault> {
         content.passed_over.push("first turns that are not the human's");
     }
     Ok(content)
-}
-
-/// The questions and answers of `conversations` about one image, read as for training, without the marks of images.
-///
-/// # Errors
-/// Names the field.
-pub(crate) fn exchanges(image: &str, conversations: Value) -> anyhow::Result<Vec<(String, String)>> {
-    let fields = [("image", image.into()), ("conversations", conversations)];
-    let record: Object = fields
-        .map(|(name, value)| (name.to_string(), value))
-        .into_iter()
-        .collect();
-    let content = content(&record).map_err(|Fault { field, message }| anyhow::anyhow!("{field}: {message}"))?;
-    let plain = |text: String| text.replace(MARK, "").trim().to_string();
-    let turns = content.turns.into_iter();
-    Ok(turns.map(|turn| (plain(turn.question), turn.answer)).collect())
 }
 
 /// One turn, of the side whose turn it is.

@@ -16,13 +16,13 @@ mod webdataset;
 use super::bad_records::BadRecord;
 use super::files::ends_in;
 use super::images::ImageSource;
-use super::record::{Content, Found, Record, Select};
+use super::record::{Content, Found, Record, Select, Turn};
 pub(crate) use json::{about_nan, bytes, without_nan};
-pub(crate) use llava::exchanges;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use fault::Fault;
+use serde_json::Value;
 use std::path::Path;
 
 /// How a data set is kept.
@@ -135,6 +135,38 @@ impl Format {
             _ => bail!("{}: not a file of records", file.display()),
         }
     }
+}
+
+/// What a record of a conversation says, of the fields that it has: LLaVA's `conversations` or TRL's `messages`; None for a
+/// record of neither.
+///
+/// # Errors
+/// The field to blame and what is wrong with it.
+pub(crate) fn conversation<const N: usize>(fields: [(&str, Option<Value>); N]) -> Option<Result<Content>> {
+    let fields = fields
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_string(), value?)));
+    let record: json::Object = fields.collect();
+    let content = match &record {
+        _ if record.contains_key("conversations") => llava::content(&record),
+        _ if record.contains_key("messages") => messages::content(&record),
+        _ => return None,
+    };
+    Some(content.map_err(|Fault { field, message }| anyhow!("{field}: {message}")))
+}
+
+/// A question about so many images with their marks as a record's are brought in order.
+///
+/// # Errors
+/// When there are marks, but not one for each image.
+pub(crate) fn place_images(question: &str, images: usize) -> Result<String, String> {
+    let mut turns = [Turn {
+        question: question.into(),
+        answer: String::new(),
+    }];
+    talk::put_marks("question", &mut turns, images, talk::Place::Mark).map_err(|fault| fault.message)?;
+    let [turn] = turns;
+    Ok(turn.question)
 }
 
 /// Adds what is known of the sample `id`: good, broken, without an image or, where there is no content, of another split.

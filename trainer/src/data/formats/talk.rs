@@ -117,7 +117,7 @@ pub(super) fn conversation(
 }
 
 /// Brings the marks in order: none where the only image stands in front of the first question, otherwise one for each.
-fn put_marks(field: &str, turns: &mut [Turn], images: usize, place: Place) -> Result<(), Fault> {
+pub(super) fn put_marks(field: &str, turns: &mut [Turn], images: usize, place: Place) -> Result<(), Fault> {
     let count = |turn: &Turn| turn.question.matches(MARK).count();
     let marks: usize = turns.iter().map(count).sum();
     let Some(first) = turns.first_mut() else { return Ok(()) };

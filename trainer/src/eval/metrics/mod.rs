@@ -5,6 +5,7 @@ pub mod caption_tokens;
 pub mod chair;
 pub mod cider;
 pub mod coco_objects;
+pub mod guess;
 pub mod interval;
 mod measure;
 pub mod nlvr;

@@ -23,13 +23,22 @@ const CONTRACTIONS: &str = "ain't aren't can't could've couldn't didn't doesn't 
 const DOUBLE: &str = "couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've \
     something'd've there'd've they'd've we'd've who'd've wouldn't've y'all'll y'all'd've you'd've";
 
-/// An answer as it is compared.
+/// An answer as it is compared. One of which nothing would be left, such as `A`, keeps its own letters.
 ///
 /// ```
 /// use lenslet::eval::metrics::vqa::normalised;
 /// assert_eq!(normalised("The two dogs, isnt it?"), "2 dogs isn't it");
+/// assert_eq!(normalised("A"), "a");
 /// ```
 pub fn normalised(answer: &str) -> String {
+    let plain = plain(answer);
+    match plain.is_empty() {
+        true => answer.trim().to_lowercase(),
+        false => plain,
+    }
+}
+
+fn plain(answer: &str) -> String {
     let answer = answer.to_lowercase().replace([',', '?'], "").replace("'s", " 's");
     let answer = answer.replace(['\n', '\t'], " ");
     let plain = without_points(&without_punctuation(answer.trim()));
@@ -82,6 +91,9 @@ fn contraction(word: &str) -> Option<String> {
 /// The challenge's accuracy: min(1, people who said so / 3), averaged over the sets that leave one of the people out.
 pub fn accuracy(answer: &str, people: &[String]) -> f64 {
     let answer = normalised(answer);
+    if answer.is_empty() {
+        return 0.0;
+    }
     let same = people.iter().filter(|said| normalised(said) == answer).count();
     let of = |agreeing: usize| (agreeing as f64 / 3.0).min(1.0);
     let others = (people.len() - same) as f64 * of(same);
@@ -89,12 +101,24 @@ pub fn accuracy(answer: &str, people: &[String]) -> f64 {
     (others + own) / people.len().max(1) as f64
 }
 
-/// Whether the answer is the one given most often; of several given as often, any.
-pub fn exact(answer: &str, people: &[String]) -> bool {
+/// The answer given most often, as it is compared; of several given as often, all.
+pub fn right(people: &[String]) -> Vec<String> {
     let mut counts = HashMap::<String, usize>::new();
     for said in people {
         *counts.entry(normalised(said)).or_default() += 1;
     }
     let most = counts.values().copied().max();
-    most.is_some() && counts.get(&normalised(answer)).copied() == most
+    let mut right: Vec<String> = counts
+        .into_iter()
+        .filter(|(_, n)| Some(*n) == most)
+        .map(|(said, _)| said)
+        .collect();
+    right.sort();
+    right
+}
+
+/// Whether the answer is one of those given most often. Nothing is no answer.
+pub fn exact(answer: &str, people: &[String]) -> bool {
+    let said = normalised(answer);
+    !said.is_empty() && right(people).contains(&said)
 }

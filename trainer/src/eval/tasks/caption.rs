@@ -1,7 +1,7 @@
 //! Captions compared with those that people wrote: BLEU-1 to BLEU-4 and CIDEr-D.
 
 use super::captioned::{self, Captioned};
-use super::{Found, Item, Setup, Source, Task, View};
+use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View};
 use crate::eval::metrics::caption_tokens::tokens;
 use crate::eval::metrics::{Measure, bleu, cider, share};
 use anyhow::Result;
@@ -20,24 +20,33 @@ pub(super) struct Caption {
 impl Caption {
     pub(super) fn open(source: &Source) -> Result<Caption> {
         let images = captioned::read(source)?;
-        captioned::need_captions(&images)?;
         let words = |image: &Captioned| image.captions.iter().map(|caption| tokens(caption)).collect();
         Ok(Caption {
-            items: items(&images, source)?,
+            items: items(&images, source, captioned::no_caption)?,
             references: images.iter().map(words).collect(),
         })
     }
 }
 
-/// Images with the question for a caption: the command line's, else the data's own, else the usual one.
-pub(super) fn items(images: &[Captioned], source: &Source) -> Result<Vec<Item>> {
-    let prompt = source.prompt(PROMPT)?;
+/// Images with the question for a caption: the command line's, else the data's own, else the one most frequent in training,
+/// else the usual one. `fault` says why an image cannot be asked about.
+pub(super) fn items(
+    images: &[Captioned],
+    source: &Source,
+    fault: impl Fn(&Captioned) -> Option<String>,
+) -> Result<Vec<Item>> {
+    let trained = source.trained.questions.first();
+    let prompt = source.prompt(trained.map_or(PROMPT, |(question, _)| question))?;
     let item = |image: &Captioned| {
         let own = image.question.as_ref().filter(|_| source.prompts.is_empty());
         Item {
             image: image.image.clone(),
+            more_images: image.more_images.clone(),
             question: own.unwrap_or(&prompt).clone(),
-            expected: image.captions.join(" | "),
+            expected: image.captions.join(SEVERAL),
+            system: image.system.clone(),
+            fault: fault(image),
+            ..Item::default()
         }
     };
     Ok(images.iter().map(item).collect())
@@ -48,9 +57,14 @@ impl Task for Caption {
         &self.items
     }
 
+    fn retain(&mut self, kept: &Kept) {
+        kept.select(&mut self.items);
+        kept.select(&mut self.references);
+    }
+
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
-        let captions: Vec<Vec<String>> = answers.iter().map(|answer| tokens(answer)).collect();
+        let captions: Vec<Vec<String>> = answers.iter().map(|answer| tokens(&answer.text)).collect();
         let rows = captions.iter().zip(&self.references).enumerate();
         let rows: Vec<_> = rows
             .map(|(i, (caption, references))| (i, bleu::row(caption, references)))

@@ -1,12 +1,12 @@
 //! Images with captions, and with the objects that they show where that is known: COCO's annotations, lines
-//! `{"file": "a.jpg", "captions": [...], "objects": [{"category": "dog"}, …]}`, or LLaVA's conversations, whose first answer
-//! is the caption.
+//! `{"file": "a.jpg", "captions": [...], "objects": [{"category": "dog"}, …]}`, or conversations, LLaVA's or TRL's, whose first
+//! answer is the caption.
 
-use super::Source;
-use crate::data::formats::exchanges;
+use super::{Item, Source};
+use crate::data::formats::conversation;
 use crate::data::passed_over::PassedOver;
 use crate::eval::records;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
@@ -22,17 +22,24 @@ pub(super) struct Captioned {
     pub(super) objects: Option<BTreeSet<String>>,
     /// How the data ask for a caption.
     pub(super) question: Option<String>,
+    /// What the model is told before.
+    pub(super) system: Option<String>,
+    /// Images behind the first.
+    pub(super) more_images: Vec<String>,
 }
 
 #[derive(Deserialize)]
 struct Line {
     #[serde(alias = "file", alias = "file_name")]
-    image: String,
+    image: Option<Value>,
     #[serde(default)]
     captions: Vec<String>,
     caption: Option<String>,
     objects: Option<Vec<Object>>,
+    images: Option<Value>,
+    system: Option<Value>,
     conversations: Option<Value>,
+    messages: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -94,34 +101,56 @@ pub(super) fn parse(bytes: &[u8], file: &Path) -> Result<Vec<Captioned>> {
         return coco(records::document(bytes, file)?, file);
     }
     let lines = records::parse::<Line>(bytes, file, None)?;
-    lines
-        .into_iter()
-        .map(|(number, line)| captioned(line, file, number))
-        .collect()
+    let captioned = |(number, line)| captioned(line).map_err(|error| anyhow!("{}:{number}: {error}", file.display()));
+    lines.into_iter().map(captioned).collect()
 }
 
-fn captioned(line: Line, file: &Path, number: usize) -> Result<Captioned> {
-    let mut captions: Vec<String> = line.captions.into_iter().chain(line.caption).collect();
-    let talk = line.conversations.map(|talk| exchanges(&line.image, talk));
-    let talk = talk
-        .transpose()
-        .with_context(|| format!("{}:{number}", file.display()))?;
-    let (question, answer) = talk.and_then(|talk| talk.into_iter().next()).unzip();
-    captions.extend(answer.filter(|_| captions.is_empty()));
-    if captions.is_empty() && line.objects.is_none() {
-        bail!(
-            "{}:{number}: no caption: expected `captions`, `caption` or `conversations`",
-            file.display()
-        );
+/// The name of a record's only image.
+pub(super) fn image_name(image: Option<Value>) -> Result<String> {
+    match image {
+        Some(Value::String(name)) => Ok(name),
+        None => bail!("missing field `image`"),
+        Some(other) => bail!("image: expected the name of a file, found {other}"),
     }
-    Ok(Captioned {
-        image: line.image,
-        captions,
-        objects: line
-            .objects
-            .map(|objects| objects.into_iter().map(|object| object.category).collect()),
-        question,
-    })
+}
+
+fn captioned(line: Line) -> Result<Captioned> {
+    let talk = conversation([
+        ("image", line.image.clone()),
+        ("images", line.images),
+        ("system", line.system),
+        ("conversations", line.conversations),
+        ("messages", line.messages),
+    ]);
+    let mut found = match talk.transpose()? {
+        Some(content) => {
+            let item = Item::of_record(&content, 0, true);
+            Captioned {
+                image: item.image,
+                more_images: item.more_images,
+                captions: vec![item.expected],
+                objects: None,
+                question: Some(item.question),
+                system: item.system,
+            }
+        }
+        None => Captioned {
+            image: image_name(line.image)?,
+            ..Captioned::default()
+        },
+    };
+    let captions: Vec<String> = line.captions.into_iter().chain(line.caption).collect();
+    if !captions.is_empty() {
+        found.captions = captions;
+    }
+    found.captions.retain(|caption| !caption.trim().is_empty());
+    found.objects = line
+        .objects
+        .map(|objects| objects.into_iter().map(|object| object.category).collect());
+    if found.captions.is_empty() && found.objects.is_none() {
+        bail!("no caption: expected `captions`, `caption`, `conversations` or `messages`");
+    }
+    Ok(found)
 }
 
 fn coco(coco: Coco, file: &Path) -> Result<Vec<Captioned>> {
@@ -186,10 +215,7 @@ fn merge(all: Vec<Captioned>) -> Vec<Captioned> {
     merged
 }
 
-/// Fails unless every image has a caption.
-pub(super) fn need_captions(images: &[Captioned]) -> Result<()> {
-    match images.iter().find(|image| image.captions.is_empty()) {
-        Some(image) => bail!("no caption of `{}` in the data", image.image),
-        None => Ok(()),
-    }
+/// Why an image without a caption cannot be asked about.
+pub(super) fn no_caption(image: &Captioned) -> Option<String> {
+    image.captions.is_empty().then(|| "no caption in the data".into())
 }

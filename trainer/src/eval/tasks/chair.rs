@@ -2,9 +2,9 @@
 
 use super::caption::{ANSWER, items};
 use super::captioned::{self, Captioned};
-use super::{Found, Item, Setup, Source, Task, View};
+use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View};
 use crate::eval::metrics::chair::{Mentions, Objects, measures};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use std::collections::BTreeSet;
 
 pub(super) struct ChairTask {
@@ -17,13 +17,6 @@ pub(super) struct ChairTask {
 impl ChairTask {
     pub(super) fn open(source: &Source) -> Result<ChairTask> {
         let images = captioned::read(source)?;
-        if let Some(image) = images.iter().find(|image| image.objects.is_none()) {
-            bail!(
-                "no objects of `{}` in the data: expected COCO's instances, or lines with `objects`; captions may stand in \
-                 another file",
-                image.image
-            );
-        }
         let names = images.iter().flat_map(|image| image.objects.iter().flatten());
         let objects = Objects::coco(names.map(String::as_str));
         let there = |image: &Captioned| {
@@ -32,9 +25,14 @@ impl ChairTask {
             annotated.chain(written.map(String::from)).collect::<BTreeSet<_>>()
         };
         let there: Vec<_> = images.iter().map(there).collect();
-        let mut items = items(&images, source)?;
+        let unknown = |image: &Captioned| {
+            let fault = "no objects in the data: expected COCO's instances, or lines with `objects`; captions may stand in \
+                         another file";
+            image.objects.is_none().then(|| fault.into())
+        };
+        let mut items = items(&images, source, unknown)?;
         for (item, there) in items.iter_mut().zip(&there) {
-            item.expected = there.iter().cloned().collect::<Vec<_>>().join(" | ");
+            item.expected = there.iter().cloned().collect::<Vec<_>>().join(SEVERAL);
         }
         Ok(ChairTask { items, objects, there })
     }
@@ -45,10 +43,15 @@ impl Task for ChairTask {
         &self.items
     }
 
+    fn retain(&mut self, kept: &Kept) {
+        kept.select(&mut self.items);
+        kept.select(&mut self.there);
+    }
+
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
         let rows = answers.iter().zip(&self.there).enumerate();
-        let rows = rows.map(|(i, (answer, there))| Mentions::count(i, &self.objects.mentions(answer), there));
+        let rows = rows.map(|(i, (answer, there))| Mentions::count(i, &self.objects.mentions(&answer.text), there));
         let rows: Vec<Mentions> = rows.collect();
         Ok(Found {
             measures: measures(&rows),

@@ -2,7 +2,8 @@
 //! about once with its own image and once with another.
 
 use super::captioned;
-use super::{Found, Item, Setup, Source, Task, View, by_image, score};
+use super::{Found, Item, Kept, Setup, Source, Task, View, by_image, score};
+use crate::eval::asking::Reply;
 use crate::eval::metrics::yes_no;
 use crate::eval::records::{self, Label};
 use anyhow::{Result, ensure};
@@ -50,8 +51,8 @@ impl Matching {
 
     /// The first caption of each image, with its own image and with one drawn from the others.
     fn drawn(source: &Source) -> Result<Matching> {
-        let images = captioned::read(source)?;
-        captioned::need_captions(&images)?;
+        let mut images = captioned::read(source)?;
+        images.retain(|image| !image.captions.is_empty());
         ensure!(
             images.len() > 1,
             "matching needs two images or more: one's caption is asked about the other"
@@ -78,12 +79,21 @@ fn item(image: &str, caption: String, belongs: bool) -> Item {
         image: image.into(),
         question: caption,
         expected: if belongs { "yes" } else { "no" }.into(),
+        ..Item::default()
     }
 }
 
 impl Task for Matching {
     fn items(&self) -> &[Item] {
         &self.items
+    }
+
+    fn retain(&mut self, kept: &Kept) {
+        kept.select(&mut self.items);
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        self.items.iter().map(|item| item.question.as_str()).collect()
     }
 
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
@@ -93,17 +103,15 @@ impl Task for Matching {
             .map(|i| (i.image.as_str(), i.question.as_str()))
             .collect();
         let found = setup.matches(&pairs, view)?;
-        let answers: Vec<String> = found
-            .iter()
-            .map(|yes| if *yes { "yes" } else { "no" }.to_string())
-            .collect();
+        let said = |yes: &bool| Reply::whole(if *yes { "yes" } else { "no" });
+        let answers: Vec<Reply> = found.iter().map(said).collect();
         let clusters = by_image(&self.items);
-        let rows = (0..answers.len()).map(|i| (clusters[i], self.items[i].expected == "yes", answers[i].as_str()));
+        let rows = (0..answers.len()).map(|i| (clusters[i], self.items[i].expected == "yes", answers[i].text.as_str()));
         let right = self
             .items
             .iter()
             .zip(&answers)
-            .map(|(item, answer)| score(item.expected == *answer));
+            .map(|(item, answer)| score(item.expected == answer.text));
         Ok(Found {
             measures: yes_no::measures("", &rows.collect::<Vec<_>>()),
             scores: right.collect(),

@@ -13,9 +13,12 @@ mod vqa;
 mod vsr;
 mod zeroshot;
 
+use super::asking::Reply;
 use super::metrics::Measure;
 use super::pictures::Pictures;
 use super::subject::{Ability, Subject};
+use super::training_questions::TrainingQuestions;
+use crate::data::record::{Content, MARK};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use std::collections::HashMap;
@@ -68,6 +71,8 @@ pub struct Source {
     pub data: Vec<PathBuf>,
     /// How its questions are put; empty: as the task has it.
     pub prompts: Vec<String>,
+    /// How the model was asked in training, where that is known.
+    pub trained: TrainingQuestions,
     /// At most so many items of each file.
     pub limit: Option<usize>,
     /// Drives what is drawn at random.
@@ -110,6 +115,47 @@ pub struct Item {
     pub question: String,
     /// What would be right.
     pub expected: String,
+    /// Images behind the first, where the question is about several.
+    pub more_images: Vec<String>,
+    /// What the model is told before.
+    pub system: Option<String>,
+    /// Questions and answers before this one.
+    pub before: Vec<(String, String)>,
+    /// Why it cannot be asked.
+    pub fault: Option<String>,
+}
+
+impl Item {
+    /// The names of its images.
+    pub fn images(&self) -> impl Iterator<Item = &str> {
+        [&self.image].into_iter().chain(&self.more_images).map(String::as_str)
+    }
+
+    /// Question number `turn` of a record, after what came before it unless the model was trained without.
+    fn of_record(content: &Content, turn: usize, independent: bool) -> Item {
+        let first = if independent { turn } else { 0 };
+        let before = content.turns[first..turn].iter();
+        let mut images = content.images.iter().cloned();
+        Item {
+            image: images.next().unwrap_or_default(),
+            more_images: images.collect(),
+            question: content.turns[turn].question.clone(),
+            expected: content.turns[turn].answer.clone(),
+            system: content.system.clone(),
+            before: before
+                .map(|turn| (turn.question.clone(), turn.answer.clone()))
+                .collect(),
+            fault: content.images.is_empty().then(|| "no image in the record".into()),
+        }
+    }
+}
+
+/// A question of a line about one image, with that image in front of it wherever its mark is.
+fn unmarked(question: &str) -> String {
+    match question.matches(MARK).count() {
+        1 => question.replace(MARK, "").trim().to_string(),
+        _ => question.to_string(),
+    }
 }
 
 /// What came of one view.
@@ -117,7 +163,7 @@ pub struct Found {
     /// The figures.
     pub measures: Vec<Measure>,
     /// For each item, what the model said.
-    pub answers: Vec<String>,
+    pub answers: Vec<Reply>,
     /// For each item, how right that was.
     pub scores: Vec<f64>,
 }
@@ -136,10 +182,43 @@ pub struct Setup<'a> {
     pub progress: &'a dyn Fn(usize, usize),
 }
 
+/// Which items of a task can be measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// For each item, whether it can.
+    pub keep: Vec<bool>,
+    /// For each item that can, the first with the very same image.
+    pub same: Vec<usize>,
+}
+
+impl Kept {
+    /// Those of some values, one an item, that stay.
+    fn select<T>(&self, values: &mut Vec<T>) {
+        let mut keep = self.keep.iter();
+        values.retain(|_| keep.next().copied().unwrap_or(true));
+    }
+}
+
+/// What parts several answers that are all right.
+pub const SEVERAL: &str = " | ";
+
 /// A benchmark, read.
 pub trait Task {
     /// Its items.
     fn items(&self) -> &[Item];
+
+    /// Leaves out items that cannot be measured.
+    fn retain(&mut self, kept: &Kept);
+
+    /// What the model reads and is to say.
+    fn texts(&self) -> Vec<&str> {
+        let texts = self.items().iter().flat_map(|item| {
+            let before = item.before.iter().flat_map(|(question, answer)| [question, answer]);
+            let asked = item.system.iter().chain(before).chain([&item.question]);
+            asked.map(String::as_str).chain(item.expected.split(SEVERAL))
+        });
+        texts.collect()
+    }
 
     /// Has the model look at all items, and measures.
     ///
@@ -151,9 +230,9 @@ pub trait Task {
 /// Reads a task.
 ///
 /// # Errors
-/// When a file is missing or not in the task's format, or names an image that is not there.
+/// When a file is missing or not in the task's format. An item whose images are not there is read; it cannot be asked.
 pub fn open(name: Name, source: &Source, pictures: &Pictures) -> Result<Box<dyn Task>> {
-    let task: Box<dyn Task> = match name {
+    Ok(match name {
         Name::Pope => Box::new(pope::Pope::open(source)?),
         Name::Vsr => Box::new(vsr::Vsr::open(source)?),
         Name::Nlvr => Box::new(nlvr::Nlvr::open(source, pictures)?),
@@ -163,20 +242,32 @@ pub fn open(name: Name, source: &Source, pictures: &Pictures) -> Result<Box<dyn 
         Name::Retrieval => Box::new(retrieval::Retrieval::open(source)?),
         Name::Zeroshot => Box::new(zeroshot::Zeroshot::open(source)?),
         Name::Matching => Box::new(matching::Matching::open(source)?),
+    })
+}
+
+/// How a task's questions are put: the texts around each, with `{}` where it stands.
+pub fn prompts(name: Name, source: &Source, items: &[Item]) -> Vec<String> {
+    /// Questions that are named.
+    const NAMED: usize = 5;
+    let or = |usual: &str| match source.prompts.is_empty() {
+        true => vec![usual.into()],
+        false => source.prompts.clone(),
     };
-    for item in task.items() {
-        ensure!(
-            pictures.has(&item.image),
-            "{}: no image `{}`, which {} names",
-            pictures.path().display(),
-            item.image,
-            source
-                .data
-                .first()
-                .map_or(String::new(), |path| path.display().to_string())
-        );
+    match name {
+        Name::Pope | Name::Vqa => or("{}"),
+        Name::Vsr | Name::Nlvr => or(vsr::PROMPT),
+        Name::Zeroshot => zeroshot::prompts(source),
+        Name::Retrieval | Name::Matching => Vec::new(),
+        Name::Caption | Name::Chair => {
+            let mut found: Vec<String> = Vec::new();
+            for item in items {
+                if found.len() < NAMED && !found.contains(&item.question) {
+                    found.push(item.question.clone());
+                }
+            }
+            found
+        }
     }
-    Ok(task)
 }
 
 /// The only file of a task.
@@ -198,17 +289,6 @@ fn by_image(items: &[Item]) -> Vec<usize> {
 /// 1 for right, 0 for wrong.
 fn score(right: bool) -> f64 {
     f64::from(u8::from(right))
-}
-
-/// The share of the most frequent of some values.
-fn majority<T: std::hash::Hash + Eq>(values: impl Iterator<Item = T>) -> f64 {
-    let mut counts = HashMap::<T, usize>::new();
-    values.for_each(|value| *counts.entry(value).or_default() += 1);
-    let (most, all) = (
-        counts.values().max().copied().unwrap_or(0),
-        counts.values().sum::<usize>(),
-    );
-    most as f64 / all.max(1) as f64
 }
 
 #[cfg(test)]

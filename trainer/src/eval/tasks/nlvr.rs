@@ -3,7 +3,7 @@
 //! picture each: `dev-1572-0-0.png` to `dev-1572-0-5.png` for the example above in `dev.json`, in whatever folder.
 
 use super::vsr::{ANSWER, PROMPT, neither, statement_scores};
-use super::{Found, Item, Setup, Source, Task, View, only};
+use super::{Found, Item, Kept, Setup, Source, Task, View, only};
 use crate::eval::metrics::nlvr::{Answered, measures};
 use crate::eval::pictures::Pictures;
 use crate::eval::records::{self, Label};
@@ -48,7 +48,8 @@ impl Nlvr {
                 None => pictures.find(&plain)?,
                 usual => usual,
             };
-            found.with_context(|| format!("{}: no image `{plain}` in any folder", pictures.path().display()))
+            // Where it is nowhere, it cannot be asked.
+            Ok(found.unwrap_or(plain))
         };
         Nlvr::read(&records::bytes(file)?, file, source, &name)
     }
@@ -73,6 +74,7 @@ impl Nlvr {
                     image: name(&example, order).with_context(|| format!("{}:{line}", file.display()))?,
                     question: prompt.replace("{}", &example.sentence),
                     expected: expected.clone(),
+                    ..Item::default()
                 });
                 sentences.push(sentence);
             }
@@ -84,6 +86,11 @@ impl Nlvr {
 impl Task for Nlvr {
     fn items(&self) -> &[Item] {
         &self.items
+    }
+
+    fn retain(&mut self, kept: &Kept) {
+        kept.select(&mut self.items);
+        kept.select(&mut self.sentences);
     }
 
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {

@@ -1,7 +1,7 @@
 //! POPE (Li et al. 2023): is there such an object? One file a split, `coco_pope_random.json` and so on, a question a line:
 //! `{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text": "Is there a snowboard in the image?", "label": "yes"}`.
 
-use super::{Found, Item, Setup, Source, Task, View, by_image, score};
+use super::{Found, Item, Kept, Setup, Source, Task, View, by_image, score, unmarked};
 use crate::data::files::{Entry, ends_in, entries};
 use crate::data::passed_over::PassedOver;
 use crate::eval::metrics::{Measure, yes_no};
@@ -49,8 +49,9 @@ impl Pope {
         for (_, Line { image, text, label }) in records::parse(bytes, file, limit)? {
             self.items.push(Item {
                 image,
-                question: prompt.replace("{}", &text),
+                question: prompt.replace("{}", &unmarked(&text)),
                 expected: if label.0 { "yes" } else { "no" }.into(),
+                ..Item::default()
             });
             self.splits.push(split.into());
         }
@@ -110,9 +111,14 @@ impl Task for Pope {
         &self.items
     }
 
+    fn retain(&mut self, kept: &Kept) {
+        kept.select(&mut self.items);
+        kept.select(&mut self.splits);
+    }
+
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
-        let read: Vec<&str> = answers.iter().map(|answer| yes_no::pope_reads(answer)).collect();
+        let read: Vec<&str> = answers.iter().map(|answer| yes_no::pope_reads(&answer.text)).collect();
         let clusters = by_image(&self.items);
         let mut names: Vec<&String> = self.splits.iter().collect();
         names.dedup();
@@ -132,7 +138,7 @@ impl Task for Pope {
         let neither = clusters
             .iter()
             .zip(&answers)
-            .map(|(&c, answer)| (c, score(yes_no::says_true(answer).is_none())));
+            .map(|(&c, answer)| (c, score(yes_no::says_true(&answer.text).is_none())));
         measures.push(Measure::mean("neither_yes_nor_no", neither));
         let right = self
             .items

@@ -1,8 +1,9 @@
 //! Finding the caption of an image among all captions, and the image of a caption among all images.
 
 use super::captioned;
-use super::{Found, Item, Setup, Source, Task, View, score};
-use crate::eval::metrics::retrieval::Scored;
+use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View};
+use crate::eval::asking::Reply;
+use crate::eval::metrics::retrieval::{Scored, Ties, distinct, share_among_equal};
 use anyhow::Result;
 
 /// The k of R@k.
@@ -10,25 +11,26 @@ const KS: [usize; 3] = [1, 5, 10];
 
 pub(super) struct Retrieval {
     items: Vec<Item>,
-    captions: Vec<String>,
-    /// The item of each caption's image.
-    image_of: Vec<usize>,
+    /// Each image's captions.
+    captions: Vec<Vec<String>>,
+    /// For each image, the first that is the very same.
+    same: Vec<usize>,
 }
 
 impl Retrieval {
     pub(super) fn open(source: &Source) -> Result<Retrieval> {
         let images = captioned::read(source)?;
-        captioned::need_captions(&images)?;
         let item = |image: &captioned::Captioned| Item {
             image: image.image.clone(),
             question: "which caption?".into(),
-            expected: image.captions.join(" | "),
+            expected: image.captions.join(SEVERAL),
+            fault: captioned::no_caption(image),
+            ..Item::default()
         };
-        let each = images.iter().enumerate();
         Ok(Retrieval {
             items: images.iter().map(item).collect(),
-            image_of: each.flat_map(|(i, image)| vec![i; image.captions.len()]).collect(),
-            captions: images.iter().flat_map(|image| image.captions.clone()).collect(),
+            same: (0..images.len()).collect(),
+            captions: images.into_iter().map(|image| image.captions).collect(),
         })
     }
 }
@@ -38,21 +40,36 @@ impl Task for Retrieval {
         &self.items
     }
 
+    fn retain(&mut self, kept: &Kept) {
+        kept.select(&mut self.items);
+        kept.select(&mut self.captions);
+        self.same.clone_from(&kept.same);
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        self.captions.iter().flatten().map(String::as_str).collect()
+    }
+
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
         let names: Vec<&str> = self.items.iter().map(|item| item.image.as_str()).collect();
         let comparer = setup.comparer()?;
+        let each = self.captions.iter().enumerate();
+        let (captions, mut images_of) =
+            distinct(each.flat_map(|(i, own)| own.iter().map(move |text| (i, text.as_str()))));
+        share_among_equal(&mut images_of, &self.same);
         let scored = Scored {
-            scores: comparer.scores(&setup.features(&names, view)?, &comparer.texts(&self.captions)?)?,
-            image_of: self.image_of.clone(),
+            scores: comparer.scores(&setup.features(&names, view)?, &comparer.texts(&captions)?)?,
+            images_of,
+            ties: Ties::Even,
         };
         let best = |row: &Vec<f32>| {
             let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
-            best.map_or(String::new(), |caption| self.captions[caption].clone())
+            Reply::whole(best.map_or("", |caption| captions[caption]))
         };
         Ok(Found {
             measures: scored.measures(&KS),
             answers: scored.scores.iter().map(best).collect(),
-            scores: scored.image_ranks().iter().map(|(_, rank)| score(*rank == 0)).collect(),
+            scores: scored.image_hits(1).into_iter().map(|(_, hit)| hit).collect(),
         })
     }
 }

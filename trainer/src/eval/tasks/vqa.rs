@@ -1,9 +1,11 @@
 //! Questions with short answers: lines `{"image": "a.jpg", "question": "…", "answer": "…"}`, with `"answers": [...]` where
-//! several people answered, LLaVA's conversations, or VQA's pair of files (Antol et al. 2015), questions and annotations.
+//! several people answered, conversations (LLaVA's or TRL's), or VQA's pair of files (Antol et al. 2015), questions and annotations.
 
-use super::{Found, Item, Setup, Source, Task, View, by_image, majority, score};
-use crate::data::formats::exchanges;
-use crate::eval::metrics::{Measure, vqa};
+use super::captioned::image_name;
+use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View, by_image, score, unmarked};
+use crate::data::formats::conversation;
+use crate::eval::asking::Reply;
+use crate::eval::metrics::{Measure, guess, vqa};
 use crate::eval::pictures::Pictures;
 use crate::eval::records;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -43,31 +45,50 @@ impl Said {
 
 #[derive(Deserialize)]
 struct Line {
-    image: String,
+    image: Option<Value>,
     question: Option<String>,
     answer: Option<Said>,
     #[serde(default)]
     answers: Vec<Said>,
     answer_type: Option<String>,
+    images: Option<Value>,
+    system: Option<Value>,
     conversations: Option<Value>,
+    messages: Option<Value>,
 }
 
 impl Line {
-    /// Questions, each with what people answered.
-    fn asked(self) -> Result<Vec<(String, Vec<String>)>> {
-        let talk = self
-            .conversations
-            .map(|talk| exchanges(&self.image, talk))
-            .transpose()?;
-        let talk = talk.unwrap_or_default().into_iter();
-        let mut asked: Vec<_> = talk.map(|(question, answer)| (question, vec![answer])).collect();
+    /// All its questions, each with what people answered: a conversation's, asked as in training, or the only one.
+    fn asked(self, independent: bool) -> Result<Vec<(Item, Vec<String>)>> {
+        let talk = conversation([
+            ("image", self.image.clone()),
+            ("images", self.images),
+            ("system", self.system),
+            ("conversations", self.conversations),
+            ("messages", self.messages),
+        ]);
+        let mut asked = Vec::new();
+        if let Some(content) = talk.transpose()? {
+            for turn in 0..content.turns.len() {
+                let item = Item::of_record(&content, turn, independent);
+                let answer = item.expected.clone();
+                asked.push((item, vec![answer]));
+            }
+        }
         let mut people: Vec<String> = self.answers.into_iter().map(Said::text).collect();
         people.extend(self.answer.filter(|_| people.is_empty()).map(Said::text));
         let answered = self.question.is_none() || !people.is_empty();
-        asked.extend(self.question.map(|question| (question, people)));
+        if let Some(question) = self.question {
+            let item = Item {
+                image: image_name(self.image)?,
+                question: unmarked(&question),
+                ..Item::default()
+            };
+            asked.push((item, people));
+        }
         ensure!(
             answered && !asked.is_empty(),
-            "expected `question` with `answer` or `answers`, or `conversations` in pairs"
+            "expected `question` with `answer` or `answers`, or a conversation: `conversations` or `messages`"
         );
         Ok(asked)
     }
@@ -134,12 +155,11 @@ impl Vqa {
         let prompt = source.prompt("{}")?;
         let mut vqa = Vqa::default();
         for (line, record) in records::parse::<Line>(bytes, file, source.limit)? {
-            let (image, kind) = (record.image.clone(), record.answer_type.clone());
-            let asked = record
-                .asked()
-                .map_err(|error| anyhow!("{}:{line}: {error}", file.display()))?;
-            for (question, people) in asked {
-                vqa.push(image.clone(), prompt.replace("{}", &question), people, kind.clone());
+            let kind = record.answer_type.clone();
+            let asked = record.asked(source.trained.independent_turns);
+            let asked = asked.map_err(|error| anyhow!("{}:{line}: {error}", file.display()))?;
+            for (item, people) in asked {
+                vqa.push(item, &prompt, people, kind.clone());
             }
         }
         Ok(vqa)
@@ -167,23 +187,22 @@ impl Vqa {
             let missing = || format!("{}: no answer to question {id}", annotations_file.display());
             let annotation = found.with_context(missing)?;
             let people = annotation.answers.into_iter().map(Said::text).collect();
-            let image = name(&subtype, question.image_id)?;
-            vqa.push(
-                image,
-                prompt.replace("{}", &question.question),
-                people,
-                annotation.answer_type,
-            );
+            let item = Item {
+                image: name(&subtype, question.image_id)?,
+                question: question.question,
+                ..Item::default()
+            };
+            vqa.push(item, &prompt, people, annotation.answer_type);
         }
         ensure!(!vqa.items.is_empty(), "{}: not one question", file.display());
         Ok(vqa)
     }
 
-    fn push(&mut self, image: String, question: String, people: Vec<String>, kind: Option<String>) {
+    fn push(&mut self, item: Item, prompt: &str, people: Vec<String>, kind: Option<String>) {
         self.items.push(Item {
-            image,
-            question,
-            expected: people.join(" | "),
+            question: prompt.replace("{}", &item.question),
+            expected: people.join(SEVERAL),
+            ..item
         });
         self.people.push(people);
         self.kinds.push(kind);
@@ -197,7 +216,8 @@ impl Vqa {
     }
 }
 
-/// COCO's name of an image: with its set in front until 2014, the number alone from 2017 on.
+/// COCO's name of an image: with its set in front until 2014, the number alone from 2017 on. Where neither is there, it cannot
+/// be asked about.
 fn name(pictures: &Pictures, subtype: &str, id: u64) -> Result<String> {
     let names = [format!("COCO_{subtype}_{id:012}.jpg"), format!("{id:012}.jpg")];
     let mut found = names.iter().find(|name| pictures.has(name)).cloned();
@@ -206,7 +226,8 @@ fn name(pictures: &Pictures, subtype: &str, id: u64) -> Result<String> {
             found = pictures.find(name)?;
         }
     }
-    found.with_context(|| format!("{}: neither {}", pictures.path().display(), names.join(" nor ")))
+    let [first, _] = names;
+    Ok(found.unwrap_or(first))
 }
 
 impl Task for Vqa {
@@ -214,15 +235,27 @@ impl Task for Vqa {
         &self.items
     }
 
+    fn retain(&mut self, kept: &Kept) {
+        kept.select(&mut self.items);
+        kept.select(&mut self.people);
+        kept.select(&mut self.kinds);
+    }
+
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
         let clusters = by_image(&self.items);
-        let both = |(answer, people): (&String, &Vec<String>)| {
-            (score(vqa::exact(answer, people)), vqa::accuracy(answer, people))
+        // An answer that was cut is not what anybody said.
+        let both = |(answer, people): (&Reply, &Vec<String>)| match answer.cut {
+            true => (0.0, 0.0),
+            false => (
+                score(vqa::exact(&answer.text, people)),
+                vqa::accuracy(&answer.text, people),
+            ),
         };
         let (exact, accuracy): (Vec<f64>, Vec<f64>) = answers.iter().zip(&self.people).map(both).unzip();
-        let frequent = majority(self.people.iter().map(|people| vqa::normalised(&people[0])));
-        let mut measures = vec![self.of("exact", &exact, &clusters, &|_| true).guessing(frequent)];
+        let asked = self.items.iter().zip(&self.people);
+        let guess = guess::by_question(asked.map(|(item, people)| (item.question.as_str(), vqa::right(people))));
+        let mut measures = vec![self.of("exact", &exact, &clusters, &|_| true).guessing(guess)];
         let asked_ten = |i: usize| self.people[i].len() == PEOPLE;
         let official = (0..answers.len()).any(asked_ten);
         if official {

@@ -1,9 +1,10 @@
 //! VSR (Liu et al. 2023): is a statement about where things are true? A statement a line:
 //! `{"image": "000000519208.jpg", "caption": "The person is touching the elephant.", "label": 0, "relation": "touching"}`.
 
-use super::{Found, Item, Setup, Source, Task, View, by_image, majority, only, score};
-use crate::eval::metrics::Measure;
+use super::{Found, Item, Kept, Setup, Source, Task, View, by_image, only, score};
+use crate::eval::asking::Reply;
 use crate::eval::metrics::yes_no::says_true;
+use crate::eval::metrics::{Measure, guess};
 use crate::eval::records::{self, Label};
 use anyhow::Result;
 use serde::Deserialize;
@@ -42,6 +43,7 @@ impl Vsr {
                 image: record.image,
                 question: prompt.replace("{}", &record.caption),
                 expected: record.label.0.to_string(),
+                ..Item::default()
             });
             relations.push(record.relation.unwrap_or_default());
         }
@@ -54,6 +56,11 @@ impl Task for Vsr {
         &self.items
     }
 
+    fn retain(&mut self, kept: &Kept) {
+        kept.select(&mut self.items);
+        kept.select(&mut self.relations);
+    }
+
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
         let scores = statement_scores(&self.items, &answers);
@@ -61,7 +68,7 @@ impl Task for Vsr {
         let of = |name: &str, chosen: &dyn Fn(usize) -> bool| {
             let places = || (0..scores.len()).filter(|&i| chosen(i));
             Measure::mean(name, places().map(|i| (clusters[i], scores[i])))
-                .guessing(majority(places().map(|i| &self.items[i].expected)))
+                .guessing(guess::most_frequent(places().map(|i| &self.items[i].expected), 1))
         };
         let mut measures = vec![of("accuracy", &|_| true), neither(&clusters, &answers)];
         let relations: BTreeSet<&String> = self.relations.iter().filter(|relation| !relation.is_empty()).collect();
@@ -79,18 +86,18 @@ impl Task for Vsr {
 }
 
 /// 1 where the answer takes a true statement for true or a false one for false; answers that do neither are wrong.
-pub(super) fn statement_scores(items: &[Item], answers: &[String]) -> Vec<f64> {
-    let right = |(item, answer): (&Item, &String)| {
-        score(says_true(answer).is_some_and(|said| said == (item.expected == "true")))
+pub(super) fn statement_scores(items: &[Item], answers: &[Reply]) -> Vec<f64> {
+    let right = |(item, answer): (&Item, &Reply)| {
+        score(says_true(&answer.text).is_some_and(|said| said == (item.expected == "true")))
     };
     items.iter().zip(answers).map(right).collect()
 }
 
 /// The share of answers that say neither true nor false.
-pub(super) fn neither(clusters: &[usize], answers: &[String]) -> Measure {
+pub(super) fn neither(clusters: &[usize], answers: &[Reply]) -> Measure {
     let rows = clusters.iter().zip(answers);
     Measure::mean(
         "neither_true_nor_false",
-        rows.map(|(&c, answer)| (c, score(says_true(answer).is_none()))),
+        rows.map(|(&c, answer)| (c, score(says_true(&answer.text).is_none()))),
     )
 }

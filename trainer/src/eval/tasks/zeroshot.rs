@@ -1,14 +1,24 @@
 //! Classes of images by their names (Radford et al. 2021): a folder with a folder of images for each class. A class is
 //! what its prompts describe, `a photo of a {}.` unless others are given; `_` in a folder's name is a space.
 
-use super::{Found, Item, Setup, Source, Task, View, majority, only, score};
+use super::{Found, Item, Kept, Setup, Source, Task, View, only};
 use crate::data::formats::{Ask, Format};
 use crate::data::record::{Record, Select};
-use crate::eval::metrics::Measure;
+use crate::eval::asking::Reply;
+use crate::eval::metrics::retrieval::{Ties, hit};
+use crate::eval::metrics::{Measure, guess};
 use anyhow::{Result, ensure};
 
 /// How a class is described.
 const PROMPT: &str = "a photo of a {}.";
+
+/// How classes are described: as the command line says, else as in training, else the usual way.
+pub(super) fn prompts(source: &Source) -> Vec<String> {
+    let given = [&source.prompts, &source.trained.templates];
+    let given = given.into_iter().find(|given| !given.is_empty());
+    given.cloned().unwrap_or_else(|| vec![PROMPT.into()])
+}
+
 pub(super) struct Zeroshot {
     items: Vec<Item>,
     classes: Vec<String>,
@@ -20,10 +30,7 @@ pub(super) struct Zeroshot {
 impl Zeroshot {
     pub(super) fn open(source: &Source) -> Result<Zeroshot> {
         let root = only(&source.data)?;
-        let mut prompts = source.prompts.clone();
-        if prompts.is_empty() {
-            prompts.push(PROMPT.into());
-        }
+        let prompts = prompts(source);
         for prompt in &prompts {
             ensure!(
                 prompt.contains("{}"),
@@ -64,9 +71,24 @@ impl Zeroshot {
             image: record.id.clone(),
             question: "which class?".into(),
             expected: class.clone(),
+            ..Item::default()
         }));
-        self.labels.resize(self.items.len(), self.classes.len());
-        self.classes.push(class);
+        // Folders of one name, but for `_`, are one class.
+        let known = self.classes.iter().position(|known| *known == class);
+        let label = known.unwrap_or(self.classes.len());
+        if known.is_none() {
+            self.classes.push(class);
+        }
+        self.labels.resize(self.items.len(), label);
+    }
+
+    /// Every class in every description, class by class.
+    fn described(&self) -> Vec<String> {
+        let described = |class: &String| {
+            let prompts = self.prompts.iter();
+            prompts.map(|prompt| prompt.replace("{}", class)).collect::<Vec<_>>()
+        };
+        self.classes.iter().flat_map(described).collect()
     }
 }
 
@@ -75,40 +97,41 @@ impl Task for Zeroshot {
         &self.items
     }
 
+    fn retain(&mut self, kept: &Kept) {
+        kept.select(&mut self.items);
+        kept.select(&mut self.labels);
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        self.classes.iter().chain(&self.prompts).map(String::as_str).collect()
+    }
+
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
         let comparer = setup.comparer()?;
-        let described = |class: &String| {
-            self.prompts
-                .iter()
-                .map(|prompt| prompt.replace("{}", class))
-                .collect::<Vec<_>>()
-        };
-        let texts: Vec<String> = self.classes.iter().flat_map(described).collect();
-        let classes = comparer.texts(&texts)?.means(self.prompts.len());
+        let classes = comparer.texts(&self.described())?.means(self.prompts.len());
         let names: Vec<&str> = self.items.iter().map(|item| item.image.as_str()).collect();
         let scores = comparer.scores(&setup.features(&names, view)?, &classes)?;
-        // Ties count against the right class.
-        let rank = |(row, &label): (&Vec<f32>, &usize)| {
-            let own = row[label];
-            row.iter()
-                .enumerate()
-                .filter(|(class, score)| *class != label && **score >= own)
-                .count()
-        };
-        let ranks: Vec<usize> = scores.iter().zip(&self.labels).map(rank).collect();
         let within = |k: usize| {
-            let rows = ranks.iter().enumerate().map(move |(i, rank)| (i, score(*rank < k)));
-            Measure::mean(format!("top{k}"), rows)
+            let rows = scores.iter().zip(&self.labels).enumerate();
+            let rows = rows.map(move |(i, (row, &label))| (i, hit(row, |class| class == label, k, Ties::Even)));
+            let guess = guess::most_frequent(self.labels.iter(), k);
+            Measure::mean(format!("top{k}"), rows).guessing(guess)
         };
-        let mut measures = vec![within(1).guessing(majority(self.labels.iter()))];
+        let mut measures = vec![within(1)];
         if self.classes.len() > 5 {
-            measures.push(within(5).guessing(5.0 / self.classes.len() as f64));
+            measures.push(within(5));
         }
         let best = |row: &Vec<f32>| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0);
+        let first = scores.iter().zip(&self.labels);
         Ok(Found {
             measures,
-            answers: scores.iter().map(|row| self.classes[best(row)].clone()).collect(),
-            scores: ranks.iter().map(|rank| score(*rank == 0)).collect(),
+            answers: scores
+                .iter()
+                .map(|row| Reply::whole(&self.classes[best(row)]))
+                .collect(),
+            scores: first
+                .map(|(row, &label)| hit(row, |class| class == label, 1, Ties::Even))
+                .collect(),
         })
     }
 }

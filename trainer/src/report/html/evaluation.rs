@@ -17,6 +17,9 @@ pub(super) fn section(run: &Files) -> String {
         true => String::new(),
         false => rows("Held out, in percent, beside a blank image and chance", &table),
     };
+    let notes = table::notes(figures);
+    let notes = notes.iter().map(|note| format!("<p>{}</p>\n", escape(note)));
+    let shown = shown + &notes.collect::<String>();
     format!(
         "{shown}<details>\n<summary>All {} figures of eval.json</summary>\n{}</details>\n",
         figures.len(),

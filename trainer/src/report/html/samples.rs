@@ -65,9 +65,11 @@ fn card(run: &Files, sample: &Shown) -> String {
         .expected
         .as_ref()
         .map_or(String::new(), |text| line("expected", text, ""));
+    let before = sample.before.iter().map(|text| line("before", text, ""));
+    let before = before.collect::<String>();
     let alt = format!("Image of the question: {}", sample.question);
     format!(
-        "<article class=\"card\">\n{}\n<div>\n<h3>{}</h3>\n<dl>\n{rows}{expected}</dl>\n</div>\n</article>\n",
+        "<article class=\"card\">\n{}\n<div>\n<h3>{}</h3>\n<dl>\n{before}{rows}{expected}</dl>\n</div>\n</article>\n",
         picture(&run.folder, &sample.image, &alt, 256),
         brief(&sample.question)
     )

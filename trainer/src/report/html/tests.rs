@@ -104,6 +104,7 @@ fn run(count: usize, questions: usize, width: u32) -> TempDir {
     };
     let sample = |i: usize| Shown {
         image: format!("samples/{i:02}.png"),
+        before: Vec::new(),
         attention: Some(format!("attention/{i:02}.png")),
         question: HOSTILE.into(),
         expected: Some(HOSTILE.into()),
