@@ -181,6 +181,15 @@ fn pictures_are_turned_as_exif_says() {
 }
 
 #[test]
+fn exif_behind_the_pixels_of_a_png_counts() {
+    let front = with_orientation(ImageFormat::Png, &FILES[0], 6, b"");
+    let chunk = &front[33..front.len() - FILES[0].len() + 33];
+    let (pixels, end) = FILES[0].split_at(FILES[0].len() - 12);
+    let image = decode_image(&[pixels, chunk, end].concat()).unwrap();
+    assert_eq!(image.dimensions(), (17, 23));
+}
+
+#[test]
 fn pictures_are_turned_as_xmp_says_where_there_is_no_exif() {
     let jpeg = &FILES[1];
     let xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x=\"adobe:ns:meta/\"><rdf:Description tiff:Orientation=\"6\"/></x:xmpmeta>";

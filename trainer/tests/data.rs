@@ -156,6 +156,38 @@ fn a_broken_set_fails_with_the_table_and_the_first_names() {
 }
 
 #[test]
+fn what_is_passed_over_is_counted_and_named() {
+    let root = set();
+    let classes = root.path().join("classes");
+    for (class, image) in [
+        ("red", "0.png"),
+        ("blue", "1.png"),
+        ("green", "2.png"),
+        ("grey", "3.png"),
+    ] {
+        fs::create_dir_all(classes.join(class)).expect("a folder");
+        fs::copy(root.path().join(image), classes.join(class).join(image)).expect("a copy");
+    }
+    fs::rename(classes.join("green/2.png"), classes.join("green/2.bmp")).expect("renamed");
+    fs::write(classes.join("grey/3.png"), "GIF89a").expect("written");
+    let json = root.path().join("check.json");
+    let check = ["data", "check", "--source", "folder", "--path", text(&classes)];
+    let seen = works(&[&check[..], &["--max-bad", "0.5", "--json", text(&json)]].concat());
+    for expected in [
+        "2 images in 2 classes",
+        "broken: 1 x image: a GIF, not a PNG, JPEG or WebP",
+        "passed over: 1 classes of which no image can be read: grey",
+        "passed over: 1 classes without a png, jpg, jpeg or webp: green",
+        "passed over: 1 files in classes that are no png, jpg, jpeg or webp: green/2.bmp",
+    ] {
+        assert!(seen.contains(expected), "`{expected}` is not in\n{seen}");
+    }
+    let figures: Value = serde_json::from_slice(&fs::read(&json).expect("figures")).expect("JSON");
+    let green = &figures[0]["passed_over"]["classes without a png, jpg, jpeg or webp"];
+    assert_eq!(green, &json!({ "count": 1, "first": ["green"] }));
+}
+
+#[test]
 fn what_cannot_be_is_said() {
     let root = set();
     let (lines, folder) = (root.path().join("d.jsonl"), text(root.path()));

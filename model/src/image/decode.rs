@@ -57,15 +57,17 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage> {
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     damaged(decoder.set_limits(limits))?;
-    let orientation = orientation(&mut decoder);
+    let orientation = orientation(bytes, &mut decoder);
     let mut image = damaged(DynamicImage::from_decoder(decoder))?;
     image.apply_orientation(orientation);
     Ok(on_white(image))
 }
 
 /// How viewers turn the image: by its EXIF, else its XMP; metadata that cannot be read turn nothing.
-fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
-    let exif = decoder.exif_metadata().ok().flatten();
+fn orientation(bytes: &[u8], decoder: &mut impl ImageDecoder) -> Orientation {
+    // A PNG's may stand behind the pixels, where its decoder does not look.
+    let behind = || Some(png_chunks(bytes).find(|(name, _)| name == b"eXIf")?.1.to_vec());
+    let exif = decoder.exif_metadata().ok().flatten().or_else(behind);
     // Some writers keep JPEG's own prefix in PNG and WebP.
     let exif = exif.and_then(|exif| Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif)));
     let from_xmp = || {
@@ -120,20 +122,22 @@ fn jpeg_ends(bytes: &[u8]) -> bool {
     false
 }
 
+/// A PNG's chunks by name, as long as they follow each other whole; none of other files.
+fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = bytes.strip_prefix(b"\x89PNG\r\n\x1a\n").unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (head, behind) = rest.split_at_checked(8)?;
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let data = behind.get(..length)?;
+        // Behind the data are four bytes of checksum.
+        rest = behind.get(length.checked_add(4)?..)?;
+        Some((&head[4..], data))
+    })
+}
+
 /// Whether a PNG's chunks follow each other up to IEND.
 fn png_ends(bytes: &[u8]) -> bool {
-    let mut at = 8;
-    while let Some(head) = bytes.get(at..at + 8) {
-        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
-        at = match at.checked_add(length).and_then(|end| end.checked_add(12)) {
-            Some(end) if end <= bytes.len() => end,
-            _ => return false,
-        };
-        if &head[4..] == b"IEND" {
-            return true;
-        }
-    }
-    false
+    png_chunks(bytes).any(|(name, _)| name == b"IEND")
 }
 
 /// Whether a WebP is as long as its RIFF header says.

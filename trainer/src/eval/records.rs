@@ -34,9 +34,14 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: Option<usize
 /// # Errors
 /// Names the line, and the field at its top, where it is not what `T` expects.
 pub fn document<T: DeserializeOwned>(bytes: &[u8], file: &Path) -> Result<T> {
-    let plain = &without_nan(without_mark(bytes));
-    let value = serde_json::from_slice(plain);
-    value.map_err(|error| anyhow!("{}:{}: {}", file.display(), error.line(), message(plain, &error)))
+    let bytes = without_mark(bytes);
+    let plain = &without_nan(bytes);
+    serde_json::from_slice(plain).map_err(|error| {
+        // Of all NaN of a document the one that the error is about.
+        let (at, token) = (offset(plain, &error), "-Infinity".len());
+        let nan = about_nan(bytes, at.saturating_sub(token)..(at + token).min(bytes.len()));
+        anyhow!("{}:{}: {}{nan}", file.display(), error.line(), message(plain, &error))
+    })
 }
 
 /// Whether the file is an array.
@@ -147,20 +152,25 @@ fn message(bytes: &[u8], error: &serde_json::Error) -> String {
     }
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or_default();
-    match field(bytes, error).filter(|_| error.is_data() && !text.starts_with("missing field")) {
+    match field(bytes, error).filter(|_| error.is_data() && !text.contains("field `")) {
         Some(field) => format!("{field}: {text}"),
         None => text.into(),
     }
 }
 
+/// The byte that an error is about, or the one before it.
+fn offset(bytes: &[u8], error: &serde_json::Error) -> usize {
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let before = lines.take(error.line().saturating_sub(1));
+    before.map(<[u8]>::len).sum::<usize>() + error.column()
+}
+
 /// The field at an object's top whose value an error is about.
 fn field(bytes: &[u8], error: &serde_json::Error) -> Option<String> {
-    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    let at = lines.take(error.line() - 1).map(<[u8]>::len).sum::<usize>() + error.column();
+    let at = offset(bytes, error);
     let Fields(fields) = serde_json::from_slice(bytes).ok()?;
-    let about = |value: &RawValue| {
-        let Range { start, end } = place(value.get().as_bytes(), bytes);
-        (start..=end).contains(&at)
-    };
-    fields.into_iter().find(|(_, value)| about(value)).map(|(name, _)| name)
+    let start = |value: &RawValue| place(value.get().as_bytes(), bytes).start;
+    // Some errors are told behind the value, but before the next.
+    let read = fields.into_iter().filter(|(_, value)| start(value) <= at);
+    Some(read.max_by_key(|(_, value)| start(value))?.0)
 }

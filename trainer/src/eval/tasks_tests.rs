@@ -349,6 +349,11 @@ fn what_is_wrong_is_named_by_file_line_and_field() {
             "an annotation of image 9",
         ),
         (
+            Name::Caption,
+            &CAPTIONS.replace("\"a dog\"", "NaN"),
+            "x.json:2: annotations: invalid type: map, expected a string (NaN at column 45: not JSON",
+        ),
+        (
             Name::Chair,
             &INSTANCES.replace("category_id\": 18", "category_id\": 3"),
             "category 3 is not in",

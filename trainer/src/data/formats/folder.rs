@@ -93,3 +93,7 @@ fn images(
         !select.is_full(found) && found.records.len() < MAX_IMAGES
     })
 }
+
+#[cfg(test)]
+#[path = "folder_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! Records in a JSON array or in JSON lines, one at a time, each with its place.
 
 use super::fault::{Fault, fault, kind};
-use crate::data::bad_records::BadRecord;
+use crate::data::bad_records::{BadRecord, NAMED};
 use crate::data::record::{Content, Found, Record, Select};
 use anyhow::{Context, Result, bail, ensure};
 use model::file_kind;
@@ -82,14 +82,17 @@ pub(crate) fn without_nan(bytes: &[u8]) -> Cow<'_, [u8]> {
 /// What is to be said of a fault of the record at `place`: where it has NaN, which was read as an object. Columns are counted
 /// from 1, in bytes.
 pub(crate) fn about_nan(bytes: &[u8], place: Range<usize>) -> String {
-    let mut places = Vec::new();
+    let (mut places, mut more) = (Vec::new(), "");
     each_nan(&bytes[place.clone()], |token, name| {
         let at = place.start + token.start;
         let line = bytes[..at]
             .iter()
             .rposition(|byte| *byte == b'\n')
             .map_or(0, |end| end + 1);
-        places.push(format!("{name} at column {}", at - line + 1));
+        match places.len() < NAMED {
+            true => places.push(format!("{name} at column {}", at - line + 1)),
+            false => more = ", …",
+        }
     });
     match places.is_empty() {
         true => String::new(),

@@ -161,3 +161,7 @@ fn says(caption: &Value, text: &str) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+#[path = "webdataset_tests.rs"]
+mod tests;
