@@ -2,8 +2,6 @@ use super::*;
 use crate::data::record::{Content, Turn};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use std::fs;
-use tempfile::TempDir;
 
 fn parse(format: Format, text: &str) -> Result<Found> {
     format.parse(
