@@ -161,23 +161,6 @@ impl Tokenizer {
         found.min().map(String::as_str)
     }
 
-    /// The words of a text that are not in the vocabulary, and how many tokens the text has in all; none and 0 where no word can
-    /// be unknown.
-    pub fn unknown_words(&self, text: &str) -> Result<(Vec<String>, usize)> {
-        let Some(unknown) = self.specials.unk else {
-            return Ok((Vec::new(), 0));
-        };
-        let ids = self.encode(text)?;
-        if !ids.contains(&unknown) {
-            return Ok((Vec::new(), ids.len()));
-        }
-        let encoding = self.literal().encode(text, false).map_err(refused)?;
-        let words = encoding.get_ids().iter().zip(encoding.get_offsets());
-        let words = words.filter(|(id, _)| **id == unknown);
-        let words = words.map(|(_, (start, end))| text.get(*start..*end).unwrap_or_default().to_string());
-        Ok((words.collect(), ids.len()))
-    }
-
     /// As [`Tokenizer::tokenize`], with the tokens' places; those that are put behind a text are left out, for the text
     /// goes on.
     pub(crate) fn tokens(&self, text: &str, add_special_tokens: bool) -> Result<Tokens> {
@@ -195,14 +178,19 @@ impl Tokenizer {
     ///
     /// ```
     /// let tokenizer = model::Tokenizer::word_level(["what", "colour", "is", "it", "?"])?;
-    /// assert_eq!(tokenizer.unknown("What color is it?")?, (vec!["color"], 5));
+    /// assert_eq!(tokenizer.unknown_words("What color is it?")?, (vec!["color"], 5));
     /// # Ok::<(), model::Error>(())
     /// ```
-    pub fn unknown<'t>(&self, text: &'t str) -> Result<(Vec<&'t str>, usize)> {
+    pub fn unknown_words<'t>(&self, text: &'t str) -> Result<(Vec<&'t str>, usize)> {
+        let ids = self.encode(text)?;
+        let Some(unknown) = self.specials.unk.filter(|unknown| ids.contains(unknown)) else {
+            return Ok((Vec::new(), ids.len()));
+        };
+        // Places take longer to find than ids, and few texts need them.
         let encoding = self.literal().encode(text, false).map_err(refused)?;
-        let (ids, places) = (encoding.get_ids(), encoding.get_offsets());
-        let lacking = ids.iter().zip(places).filter(|(id, _)| Some(**id) == self.specials.unk);
-        let words = lacking.map(|(_, &(from, to))| text.get(from..to).unwrap_or_default());
+        let places = encoding.get_ids().iter().zip(encoding.get_offsets());
+        let places = places.filter(|(id, _)| **id == unknown).map(|(_, place)| *place);
+        let words = places.map(|(from, to)| text.get(from..to).unwrap_or_default());
         Ok((words.collect(), ids.len()))
     }
 

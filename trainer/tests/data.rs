@@ -623,11 +623,11 @@ fn words_outside_the_vocabulary_are_told_and_bytes_know_all() {
     for command in [&["train", "--dry-run"][..], &["data", "check"]] {
         let said = small.says(command, &words);
         assert!(
-            said.contains("unknown words: 2 of 8 (25.0 %): `Gnu` 1, `日本` 1"),
+            said.contains("2 of 8 words (25.0 %) are not in the vocabulary: `Gnu` 1, `日本` 1; tokenizer.kind"),
             "{command:?}: {said}"
         );
         assert!(
-            !small.says(command, &[]).contains("unknown words"),
+            !small.says(command, &[]).contains("vocabulary"),
             "the default reads any text"
         );
     }

@@ -4,15 +4,12 @@
 use super::bad_records::{BadRecord, BadRecords};
 use super::prepare::{Layout, Prepare};
 use super::record::{MARK, Turn};
+use super::unknown_words::UnknownWords;
 use anyhow::Result;
 use model::Tokenizer;
 use rayon::prelude::*;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::path::Path;
-
-/// Unknown words that are named.
-const WORDS: usize = 5;
 
 /// A record and where it stands.
 #[derive(Default)]
@@ -61,8 +58,7 @@ struct Reading {
     beyond: usize,
     captions: usize,
     captions_cut: usize,
-    words: usize,
-    unknown: Vec<String>,
+    unknown: UnknownWords,
 }
 
 /// What is wrong with a record.
@@ -94,10 +90,8 @@ pub struct Screening {
     pub captions: usize,
     /// Of these, cut to what the text encoder takes.
     pub captions_cut: usize,
-    /// Tokens of all texts where a word may be unknown; 0 where none can be.
-    pub words: usize,
-    /// Words that are not in the vocabulary, and how often they occur.
-    pub unknown: BTreeMap<String, usize>,
+    /// What of all texts the vocabulary lacks.
+    pub unknown_words: UnknownWords,
 }
 
 /// Records that can be trained on, and the others.
@@ -165,9 +159,7 @@ impl Screen<'_> {
                 return Ok(Err(Fault { field, message }));
             }
             if let Some(tokenizer) = self.tokenizer {
-                let (unknown, words) = tokenizer.unknown_words(&text.replace(MARK, " "))?;
-                reading.words += words;
-                reading.unknown.extend(unknown);
+                reading.unknown.add(UnknownWords::of(tokenizer, [text])?);
             }
         }
         self.captions(record, &mut reading)?;
@@ -248,10 +240,7 @@ fn texts<'a>(record: &Entry<'a>) -> impl Iterator<Item = (String, &'a str)> {
 impl Screening {
     /// Counts a record in; whether it stays.
     fn add(&mut self, reading: Reading, conversation: bool, named: impl Fn(&str, String) -> BadRecord) -> bool {
-        self.words += reading.words;
-        for word in reading.unknown {
-            *self.unknown.entry(word).or_default() += 1;
-        }
+        self.unknown_words.add(reading.unknown);
         self.captions += reading.captions;
         self.captions_cut += reading.captions_cut;
         if !conversation {
@@ -307,27 +296,8 @@ impl Screening {
                 percent(cut, all)
             ));
         }
-        let unknown: usize = self.unknown.values().sum();
-        if unknown > 0 {
-            let mut words: Vec<(&String, &usize)> = self.unknown.iter().collect();
-            words.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-            let named: Vec<String> = words
-                .iter()
-                .take(WORDS)
-                .map(|(word, count)| format!("`{word}` {count}"))
-                .collect();
-            let more = words.len().saturating_sub(WORDS);
-            let more = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
-            lines.push(format!(
-                "unknown words: {unknown} of {} ({}): {}{more}; tokenizer.kind = \"bpe\" reads any word",
-                self.words,
-                percent(unknown, self.words),
-                named.join(", ")
-            ));
+        if let Some(unknown) = self.unknown_words.message() {
+            lines.push(format!("{unknown}; tokenizer.kind = \"bpe\" reads any word"));
         }
         lines
     }

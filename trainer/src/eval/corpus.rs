@@ -147,7 +147,7 @@ fn counts(heldout: &Corpus, count: usize) -> Figures {
 fn unknown<'t>(found: &mut Figures, tokenizer: &Tokenizer, texts: impl Iterator<Item = &'t str>) -> Result<()> {
     let words = UnknownWords::of(tokenizer, texts)?;
     found.insert("items.words".into(), words.tokens as f64);
-    found.insert("items.unknown_words".into(), words.count as f64);
+    found.insert("items.unknown_words".into(), words.count() as f64);
     Ok(())
 }
 

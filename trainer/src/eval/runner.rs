@@ -79,7 +79,7 @@ pub struct Items {
     pub words: usize,
     /// Of these, words that are not in the vocabulary.
     pub unknown_words: usize,
-    /// The same in words, with the first of them.
+    /// The same in words, with the most frequent of them.
     #[serde(skip)]
     pub unknown: Option<String>,
 }
@@ -346,7 +346,7 @@ fn rests_on(subject: &Subject, ready: &Ready, answers: &[Reply]) -> Result<Items
         cut_answers: answers.iter().filter(|answer| answer.cut).count(),
         cut_texts,
         words: words.tokens,
-        unknown_words: words.count,
+        unknown_words: words.count(),
         unknown: words.message(),
     })
 }

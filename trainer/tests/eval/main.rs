@@ -378,7 +378,7 @@ fn equal_captions_are_one_and_words_that_are_unknown_are_named() {
         .expect("a number");
     assert!((guess - (2.0 * 2.0 + 4.0) / 36.0).abs() < 1e-9, "{guess}");
     assert!(
-        shown.contains("1 of 9 words (11.1 %) are not in the vocabulary: zorp"),
+        shown.contains("1 of 9 words (11.1 %) are not in the vocabulary: `zorp` 1"),
         "{shown}"
     );
 }
