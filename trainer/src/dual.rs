@@ -144,7 +144,7 @@ impl DualSession {
             }
             Dataset::Corpus {
                 heldout: Some(heldout), ..
-            } => corpus::pairs(heldout, count, &self.tokenizer)?,
+            } => corpus::pairs(params, heldout, count, &self.tokenizer)?,
             Dataset::Corpus { heldout: None, .. } => return Ok(Figures::new()),
         };
         let comparer = Comparer::of_dual(model, params, &self.tokenizer, &self.processor);

@@ -243,10 +243,10 @@ fn unevaluated(error: anyhow::Error, folder: &RunFolder) -> anyhow::Error {
     if !error.is::<interrupt::Stopped>() {
         return error;
     }
-    let path = folder.path().display();
+    let evaluate = Command::new("train --resume latest").flag("--out", folder.path());
     let message = format!(
-        "stopped as asked in the middle of the evaluation, of which nothing is written; the training is over and \
-         `lenslet train --resume latest --out {path}` evaluates it"
+        "stopped as asked in the middle of the evaluation, of which nothing is written; the training is over, to evaluate \
+         it:\n  {evaluate}"
     );
     interrupt::Stopped(message).into()
 }
@@ -330,9 +330,9 @@ fn time(model: &mut impl Trained, needed: u64, device: &Device) -> Result<String
 
 /// How questions behind the first are learned, where there are any.
 fn turns(recipe: &Recipe, corpus: &Corpus) -> Option<String> {
-    let independent = recipe.phase2.as_ref()?.independent_turns;
+    recipe.phase2.as_ref()?;
     let more = corpus.samples.iter().filter(|sample| sample.turns.len() > 1).count();
-    let how = match independent {
+    let how = match recipe.independent_turns() {
         true => "each question is learned alone with its image; phase2.independent_turns = false shows it those before",
         false => {
             "questions behind the first are learned with those before in sight, and are harder when asked alone; \
@@ -410,7 +410,7 @@ fn taught(phase: Phase, session: &Session, vlm: &Vlm, params: &Params) -> Result
         } => match phase {
             Phase::Align => corpus::alignment(vlm, params, prepare, heldout, count),
             Phase::Instruct => {
-                let independent = session.recipe.phase2.as_ref().is_some_and(|p| p.independent_turns);
+                let independent = session.recipe.independent_turns();
                 corpus::instruction(vlm, params, prepare, heldout, count, independent)
             }
             Phase::Contrast => Ok(Figures::new()),

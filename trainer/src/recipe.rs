@@ -407,6 +407,11 @@ impl Recipe {
         [contrast, phase1, phase2].into_iter().flatten()
     }
 
+    /// Whether phase 2 asks each question about an image without those before.
+    pub fn independent_turns(&self) -> bool {
+        self.phase2.as_ref().is_some_and(|phase| phase.independent_turns)
+    }
+
     /// The same recipe, which now means the same in every folder: its paths are absolute.
     #[must_use]
     pub fn anchored(mut self) -> Recipe {

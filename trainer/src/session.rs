@@ -572,7 +572,7 @@ fn scenes(recipe: &Recipe, processor: &ImageProcessor) -> Dataset {
             world: data.world.unwrap_or_default(),
         },
         turns: phase.map_or(1, |p| p.turns),
-        independent: phase.is_some_and(|p| p.independent_turns),
+        independent: recipe.independent_turns(),
         start: phase.map_or(even, |p| p.questions_start),
         end: phase.map_or(even, |p| p.questions_end),
         until: phase.map_or(1.0, |p| p.questions_until),
@@ -581,7 +581,7 @@ fn scenes(recipe: &Recipe, processor: &ImageProcessor) -> Dataset {
 
 fn corpus(recipe: &Recipe, train: Files<'_>, processor: &ImageProcessor) -> Result<Dataset> {
     let (data, phase) = (&recipe.data, recipe.phase2.as_ref());
-    let several = weaves(recipe) && recipe.phase1.is_none() && !phase.is_some_and(|phase| phase.independent_turns);
+    let several = weaves(recipe) && recipe.phase1.is_none() && !recipe.independent_turns();
     let train = Corpus::load(&Files { several, ..train }, processor)?;
     let heldout = data
         .heldout()

@@ -62,7 +62,7 @@ impl Showcase {
             shown: Vec::new(),
             file: folder.file(SAMPLES),
             prepare: session.prepare.clone(),
-            independent: session.recipe.phase2.as_ref().is_some_and(|p| p.independent_turns),
+            independent: session.recipe.independent_turns(),
             max_tokens: eval.max_tokens,
             attention: eval.attention,
             talks,

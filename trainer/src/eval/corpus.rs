@@ -16,7 +16,7 @@ pub fn alignment(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus
     let Some(comparer) = comparer(vlm, params, prepare) else {
         return Ok(Figures::new());
     };
-    let (pairs, mut found) = pairs(heldout, count, &prepare.tokenizer)?;
+    let (pairs, mut found) = pairs(params, heldout, count, &prepare.tokenizer)?;
     found.extend(retrieval(&comparer, &pairs)?);
     Ok(found)
 }
@@ -25,7 +25,12 @@ pub fn alignment(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus
 ///
 /// # Errors
 /// When not one can be read.
-pub fn pairs(heldout: &Corpus, count: usize, tokenizer: &Tokenizer) -> Result<(Vec<Pair>, Figures)> {
+pub fn pairs(
+    params: &Params,
+    heldout: &Corpus,
+    count: usize,
+    tokenizer: &Tokenizer,
+) -> Result<(Vec<Pair>, Figures)> {
     let (mut pairs, mut bad) = (Vec::new(), BadRecords::default());
     for sample in heldout.samples.iter().take(count) {
         match heldout.pair(sample) {
@@ -38,7 +43,7 @@ pub fn pairs(heldout: &Corpus, count: usize, tokenizer: &Tokenizer) -> Result<(V
     found.insert("items.pairs".into(), pairs.len() as f64);
     found.insert("items.unread_pairs".into(), bad.count as f64);
     unknown(&mut found, tokenizer, pairs.iter().map(|pair| pair.caption.as_str()))?;
-    name(&bad);
+    name(params, &bad);
     Ok((pairs, found))
 }
 
@@ -97,9 +102,7 @@ pub fn instruction(
         talk.system.iter().chain(turns).map(String::as_str)
     });
     unknown(&mut found, &prepare.tokenizer, texts)?;
-    if params.device().kind() != Kind::Trace {
-        name(&bad);
-    }
+    name(params, &bad);
     Ok(found)
 }
 
@@ -141,6 +144,10 @@ fn counts(heldout: &Corpus, count: usize) -> Figures {
         ("items.records".into(), all.min(count) as f64),
         ("items.records_beyond_limit".into(), all.saturating_sub(count) as f64),
         ("items.bad_records".into(), heldout.bad.count as f64),
+        (
+            "items.records_without_target".into(),
+            heldout.lost.without_target.count as f64,
+        ),
     ])
 }
 
@@ -158,9 +165,9 @@ fn need_any(found: usize, bad: &BadRecords, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Names the first of what could not be asked; the figures have their number.
-fn name(bad: &BadRecords) {
-    if bad.count > 0 {
+/// Names the first of what could not be asked; the figures have their number. A rehearsal names nothing.
+fn name(params: &Params, bad: &BadRecords) {
+    if bad.count > 0 && params.device().kind() != Kind::Trace {
         say_aside!("not measured:\n{}", bad.list());
     }
 }

@@ -100,6 +100,11 @@ pub fn notes(figures: &Figures) -> Vec<String> {
     );
     let (bad, beyond) = (items("bad_records"), items("records_beyond_limit"));
     note(bad, format!("{bad} held-out records are bad and were left out"));
+    let without = items("records_without_target");
+    note(
+        without,
+        format!("{without} held-out records were left out, as data.max_tokens leaves them no token to predict"),
+    );
     note(
         beyond,
         format!("eval.limit left out {beyond} of {} held-out records", records + beyond),

@@ -28,7 +28,6 @@ pub struct TrainingQuestions {
 impl TrainingQuestions {
     /// Of a run's data.
     pub fn new(recipe: &Recipe, data: &Dataset) -> TrainingQuestions {
-        let independent_turns = recipe.phase2.as_ref().is_some_and(|phase| phase.independent_turns);
         let questions = match data {
             Dataset::Scenes(_) => vec![("describe the image .".into(), 1)],
             Dataset::Corpus { train, .. } => {
@@ -44,7 +43,7 @@ impl TrainingQuestions {
         TrainingQuestions {
             questions,
             templates: classes.map_or(Vec::new(), |files| files.ask.templates),
-            independent_turns,
+            independent_turns: recipe.independent_turns(),
         }
     }
 
