@@ -24,6 +24,8 @@ const SOURCES: [&str; 12] = [
 ];
 /// And one enum of images.
 const FIT: &str = include_str!("../../../model/src/image/fit.rs");
+/// The default of keys whose meaning says what it depends on.
+const DEPENDS: &str = "depends";
 /// The phases' common fields, as the macro that declares them names their struct.
 const COMMON: &str = "$name";
 
@@ -56,7 +58,8 @@ pub struct Key {
     pub name: String,
     /// What may stand there.
     pub kind: String,
-    /// What holds where it is left out, `none` if nothing does; `needed` where it may not be.
+    /// What holds where it is left out, `none` if nothing does; `needed` where it may not be, `depends` where `about` has more to
+    /// say.
     pub default: String,
     /// What it sets.
     pub about: String,
@@ -129,6 +132,7 @@ pub fn text(sections: &[Section]) -> String {
 fn said(default: &str) -> String {
     match default {
         "needed" => default.into(),
+        DEPENDS => "the default depends".into(),
         other => format!("default {other}"),
     }
 }
@@ -153,7 +157,7 @@ pub fn markdown() -> String {
         } in &section.keys
         {
             let default = match default.as_str() {
-                "none" | "needed" => default.clone(),
+                "none" | "needed" | DEPENDS => default.clone(),
                 value => format!("`{value}`"),
             };
             page += &format!("| `{name}` | {kind} | {default} | {} |\n", about.replace('|', "\\|"));
@@ -180,11 +184,14 @@ fn walk(items: &[Item], defaults: &[Table], path: &str, from: &Item, about: Stri
                 below.push((place, table, field.about.clone()));
             }
             found => {
-                let default = default(defaults, &place, field.has_default);
+                let mut default = default(defaults, &place, field.has_default);
                 let about = match default.as_str() {
                     "none" => &field.about,
                     _ => without_default(&field.about),
                 };
+                if is_told_otherwise(&default, about) {
+                    default = DEPENDS.into();
+                }
                 section.keys.push(Key {
                     kind: words(&field.kind, found),
                     about: about.to_string(),
@@ -404,6 +411,18 @@ fn without_default(about: &str) -> &str {
         Some((before, value)) if !value.contains(' ') => before,
         _ => about,
     }
+}
+
+/// Whether a meaning tells another default than holds in the smallest recipes, which are about scenes.
+fn is_told_otherwise(default: &str, about: &str) -> bool {
+    let told = about
+        .split_once(" Default ")
+        .and_then(|(_, rest)| rest.split_whitespace().next());
+    let plain = |word: &str| {
+        word.trim_matches(|c: char| !c.is_alphanumeric() && c != '-')
+            .to_string()
+    };
+    default != "none" && told.is_some_and(|told| plain(told) != plain(default))
 }
 
 fn snake_case(name: &str) -> String {
