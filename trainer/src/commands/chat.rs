@@ -126,6 +126,7 @@ impl<'a> Conversation<'a> {
     }
 
     fn show(&mut self, file: &Path) -> Result<()> {
+        let pixels = self.assistant.pixels(file)?;
         self.assistant
             .takes_images(self.images.len() + 1)
             .context("/reset starts a new conversation")?;
@@ -134,7 +135,7 @@ impl<'a> Conversation<'a> {
             let note = "this model takes its image in front of the first question: it goes there, as in training";
             eprintln!("{}", dimmed(note));
         }
-        self.generator.see(&self.assistant.pixels(file)?)?;
+        self.generator.see(&pixels)?;
         self.images.push(file.to_path_buf());
         self.waiting += 1;
         eprintln!(

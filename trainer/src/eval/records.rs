@@ -2,7 +2,7 @@
 
 pub(crate) use crate::data::formats::bytes;
 
-use crate::data::formats::{about_nan, without_nan};
+use crate::data::formats::{about_nan, nan_at, without_nan};
 use anyhow::{Result, anyhow, bail, ensure};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
@@ -38,8 +38,8 @@ pub fn document<T: DeserializeOwned>(bytes: &[u8], file: &Path) -> Result<T> {
     let plain = &without_nan(bytes);
     serde_json::from_slice(plain).map_err(|error| {
         // Of all NaN of a document the one that the error is about.
-        let (at, token) = (offset(plain, &error), "-Infinity".len());
-        let nan = about_nan(bytes, at.saturating_sub(token)..(at + token).min(bytes.len()));
+        let place = nan_at(bytes, offset(plain, &error), 1);
+        let nan = place.map_or(String::new(), |place| about_nan(bytes, place));
         anyhow!("{}:{}: {}{nan}", file.display(), error.line(), message(plain, &error))
     })
 }

@@ -339,8 +339,13 @@ fn what_is_wrong_is_named_by_file_line_and_field() {
         (Name::Vqa, "[1, 2", "x.json:1: EOF"),
         (
             Name::Vqa,
-            "[\n{\"image\":\"a.jpg\",\"question\":\"?\",\"answer\":\"x\"},\n{}]",
+            "[\n{\"image\":\"a.jpg\",\"question\":\"?\",\"answer\":\"x\"},\n{\"question\":\"?\",\"answer\":\"x\"}]",
             "x.json:3: missing field `image`",
+        ),
+        (
+            Name::Vqa,
+            "[\n{\"image\":\"a.jpg\",\"question\":\"?\",\"answer\":\"x\"},\n{}]",
+            "x.json:3: expected `question` with `answer` or `answers`, or a conversation",
         ),
         (Name::Caption, "{\"image\": \"a.jpg\"}", "x.json:1: no caption"),
         (

@@ -103,6 +103,21 @@ pub(crate) fn about_nan(bytes: &[u8], place: Range<usize>) -> String {
     }
 }
 
+/// Where the NaN is that an error at a byte is about, if there is one that ends at most `behind` bytes before.
+pub(crate) fn nan_at(bytes: &[u8], at: usize, behind: usize) -> Option<Range<usize>> {
+    let before = &bytes[..at.min(bytes.len())];
+    // Whether a byte is within a text is known from the line's start.
+    let line = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let mut found = None;
+    each_nan(&bytes[line..], |token, _| {
+        let place = line + token.start..line + token.end;
+        if place.start <= at && at <= place.end + behind {
+            found = Some(place);
+        }
+    });
+    found
+}
+
 /// The records of a file's bytes, each made by `content` of its fields; `file` is the name messages use.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use super::bad_records::BadRecord;
 use super::files::ends_in;
 use super::images::ImageSource;
 use super::record::{Content, Found, Record, Select, Turn};
-pub(crate) use json::{about_nan, bytes, without_nan};
+pub(crate) use json::{about_nan, bytes, nan_at, without_nan};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
