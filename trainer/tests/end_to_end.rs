@@ -208,7 +208,7 @@ fn a_wrong_recipe_is_named_by_file_and_line_and_leaves_nothing() {
     let demo = demo_recipe();
     for (device, said) in [
         ("cuda:0", "--device cpu"),
-        ("tpu", "expected `cpu`, `cuda:N` or `emulated`"),
+        ("tpu", "expected `cpu`, `cuda` or `cuda:N`"),
     ] {
         fails(
             &[

@@ -25,12 +25,7 @@ pub fn alignment(vlm: &Vlm, params: &Params, prepare: &Prepare, heldout: &Corpus
 ///
 /// # Errors
 /// When not one can be read.
-pub fn pairs(
-    params: &Params,
-    heldout: &Corpus,
-    count: usize,
-    tokenizer: &Tokenizer,
-) -> Result<(Vec<Pair>, Figures)> {
+pub fn pairs(params: &Params, heldout: &Corpus, count: usize, tokenizer: &Tokenizer) -> Result<(Vec<Pair>, Figures)> {
     let (mut pairs, mut bad) = (Vec::new(), BadRecords::default());
     for sample in heldout.samples.iter().take(count) {
         match heldout.pair(sample) {

@@ -170,7 +170,7 @@ fn unknown_words_are_never_right_and_what_cannot_be_read_is_counted() {
             )],
         )
     });
-    let (run, said) = set.train(&["phase2.steps=20", "tokenizer.size=4"]);
+    let (run, said) = set.train(&["phase2.steps=20", "tokenizer.size=16"]);
     let figures = json(&run.join("eval.json"));
     assert_eq!(
         (&figures["answers.exact"], &figures["items.unsayable"]),
@@ -213,4 +213,29 @@ fn unknown_words_are_never_right_and_what_cannot_be_read_is_counted() {
         "{said}{errors}"
     );
     assert!(output.status.success() && errors.contains("7.png"), "{errors}");
+}
+
+#[test]
+fn what_the_screen_leaves_out_of_the_held_out_records_is_counted() {
+    let set = Set::new(8, |i| {
+        let question = if i == 7 {
+            "what is it ".repeat(20)
+        } else {
+            "what is it".into()
+        };
+        (None, vec![(question, word(i).to_string())])
+    });
+    let (run, said) = set.train(&["phase2.steps=2", "data.max_tokens=20"]);
+    let figures = json(&run.join("eval.json"));
+    for (name, count) in [
+        ("records", 1),
+        ("records_without_target", 1),
+        ("bad_records", 0),
+        ("unknown_words", 0),
+    ] {
+        assert_eq!(figures[format!("items.{name}")], f64::from(count), "{name}: {figures}");
+    }
+    let told = "1 held-out records were left out, as data.max_tokens leaves them no token to predict";
+    assert!(said.contains(told), "{said}");
+    assert!(works(&["eval", "--model", text(&run)]).contains(told));
 }
