@@ -336,7 +336,10 @@ fn lenslets_own_layout_survives_being_written() {
         assert_eq!((ids[0], ids[ids.len() - 1]), (4, 5));
         // Its place for a system's text is in front of the first question.
         let system = Message::text(Role::System, "red");
-        let error = chat.turn(&tokenizer, &[system.clone()]).unwrap_err().to_string();
+        let error = chat
+            .turn(&tokenizer, std::slice::from_ref(&system))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("without a question"), "{error}");
         let told = chat
             .prompt(&tokenizer, &[system, Message::text(Role::User, "it?")])

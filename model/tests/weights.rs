@@ -288,7 +288,8 @@ fn what_stands_in_the_place_of_a_model_s_file_is_named() {
     const INDEX: &[u8] = br#"{"weight_map": {"w": "model-00001-of-00002.safetensors"}}"#;
     let index = "model.safetensors.index.json";
     let shard = "model-00001-of-00002.safetensors";
-    let cases: [(&[(&str, &[u8])], &str, &str); 10] = [
+    type Files<'f> = &'f [(&'f str, &'f [u8])];
+    let cases: [(Files<'_>, &str, &str); 10] = [
         (
             &[("model.safetensors", POINTER)],
             "model.safetensors: a Git LFS pointer",

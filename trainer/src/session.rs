@@ -27,7 +27,7 @@ pub enum Dataset {
         /// To train on.
         train: Box<CorpusSource>,
         /// To evaluate on.
-        heldout: Option<Corpus>,
+        heldout: Option<Box<Corpus>>,
     },
 }
 
@@ -265,9 +265,9 @@ impl Session {
 /// What a recipe's run reads its records with, without its model.
 pub(crate) enum Reading {
     /// A vision-language model's.
-    Vlm(Recipe, Prepare),
+    Vlm(Box<Recipe>, Box<Prepare>),
     /// A dual encoder's.
-    Dual(DualConfig, Tokenizer),
+    Dual(Box<DualConfig>, Box<Tokenizer>),
 }
 
 impl Reading {
@@ -277,13 +277,14 @@ impl Reading {
     /// When a pretrained part is not there, or a tokenizer cannot be made.
     pub(crate) fn of<'t>(mut recipe: Recipe, texts: impl Iterator<Item = &'t str>) -> Result<Reading> {
         if let Some(dual) = &recipe.dual {
-            return Ok(Reading::Dual(dual.clone(), tokenizer(&recipe, texts)?.with_ends()?));
+            let tokenizer = tokenizer(&recipe, texts)?.with_ends()?;
+            return Ok(Reading::Dual(Box::new(dual.clone()), Box::new(tokenizer)));
         }
         let start = Start::find(&mut recipe)?;
         let processor = start.processor()?.unwrap_or_else(|| processor(&recipe));
         let (tokenizer, chat) = language(&mut recipe, &start, texts, None)?;
         let prepare = prepare(&recipe, tokenizer, processor, chat, &recipe.model);
-        Ok(Reading::Vlm(recipe, prepare))
+        Ok(Reading::Vlm(Box::new(recipe), Box::new(prepare)))
     }
 
     /// How records are read.
@@ -585,7 +586,7 @@ fn corpus(recipe: &Recipe, train: Files<'_>, processor: &ImageProcessor) -> Resu
     let train = Corpus::load(&Files { several, ..train }, processor)?;
     let heldout = data
         .heldout()
-        .map(|files| Corpus::load(&Files { several, ..files }, processor))
+        .map(|files| Corpus::load(&Files { several, ..files }, processor).map(Box::new))
         .transpose()?;
     let group = phase.filter(|_| data.group_by_length).map(|phase| phase.batch_size);
     Ok(Dataset::Corpus {

@@ -216,7 +216,7 @@ fn talks(session: &Session) -> (Vec<Conversation>, Vec<Option<Scene>>) {
             (0..count as u64).filter_map(one).unzip()
         }
         Dataset::Corpus { train, heldout } => {
-            let corpus = heldout.as_ref().unwrap_or(&train.corpus);
+            let corpus = heldout.as_deref().unwrap_or(&train.corpus);
             let read = |sample: &Sample| match corpus.conversation(sample) {
                 Ok(talk) => Some((talk, None)),
                 Err(error) => {

@@ -63,7 +63,7 @@ fn pairs(data: &Dataset) -> Result<Vec<Pair>> {
         }
         Dataset::Corpus { train, heldout } => {
             // A picture is made of what can be read.
-            let corpus = heldout.as_ref().unwrap_or(&train.corpus);
+            let corpus = heldout.as_deref().unwrap_or(&train.corpus);
             let some = corpus.samples.iter().take(4 * PAIRS);
             some.filter_map(|sample| corpus.pair(sample).ok()).collect()
         }

@@ -371,7 +371,7 @@ impl Small {
     /// Writes the records as `change` makes them of what they are at first.
     fn write(&self, change: impl Fn(usize, Value) -> Value) {
         let record = |i: usize| {
-            let word = if i % 2 == 0 { "red" } else { "blue" };
+            let word = if i.is_multiple_of(2) { "red" } else { "blue" };
             let said = json!([{ "from": "human", "value": "<image>\nwhat is it" }, { "from": "gpt", "value": word }]);
             let split = if i < 4 { "train" } else { "test" };
             let record =

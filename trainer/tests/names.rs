@@ -13,7 +13,9 @@ fn what_is_not_known_is_refused_by_name() {
     const TEST: [&str; 5] = ["kernels", "test", "--device", "cpu", "add"];
     const EMULATED: [&str; 5] = ["kernels", "test", "--device", "emulated", "add"];
     const ISAS: &str = "not known; expected one of portable, avx2, avx512, avx512bf16, avx512amx";
-    let all: &[(&[&str], &[(&str, &str)], &[&str])] = &[
+    type Words<'w> = &'w [&'w str];
+    type Variables<'v> = &'v [(&'v str, &'v str)];
+    let all: &[(Words<'_>, Variables<'_>, Words<'_>)] = &[
         (&TEST, &[("LENSLET_ISA", "avx3")], &["LENSLET_ISA=avx3", ISAS]),
         (
             &["bench", "step", "--size", "S"],

@@ -62,7 +62,7 @@ pub fn finite_differences(case: &Case) -> Vec<String> {
     for (i, gradient) in gradients.iter().enumerate() {
         let scale = gradient.largest().max(1.0);
         // An odd stride goes through rows and columns of even widths.
-        for j in (0..gradient.data.len()).step_by(gradient.data.len() / MOST | 1) {
+        for j in (0..gradient.data.len()).step_by((gradient.data.len() / MOST) | 1) {
             let moved = |by: f64| {
                 let mut inputs = case.inputs.clone();
                 inputs[i].data[j] += by;

@@ -224,15 +224,15 @@ fn check(fields: &Fields) -> Result<()> {
         other => return fields.bad("bias", format!("`{other}`, expected none, all or lora_only")),
     }
     const START: &str = "init_lora_weights";
-    if let Some(Value::String(start)) = fields.optional(START)? {
-        if CHANGES_BASE.iter().any(|changes| start.starts_with(changes)) {
-            return fields.bad(
-                START,
-                format!(
-                    "`{start}` changes the base's weights, too; save the adapter converted to one of the unchanged base"
-                ),
-            );
-        }
+    if let Some(Value::String(start)) = fields.optional(START)?
+        && CHANGES_BASE.iter().any(|changes| start.starts_with(changes))
+    {
+        return fields.bad(
+            START,
+            format!(
+                "`{start}` changes the base's weights, too; save the adapter converted to one of the unchanged base"
+            ),
+        );
     }
     if fields.or("loftq_config", Map::new())?.is_empty() {
         fields.ignore(&WITHOUT_EFFECT);
@@ -241,8 +241,11 @@ fn check(fields: &Fields) -> Result<()> {
     fields.bad("loftq_config", "is not supported: the base's weights are changed by it")
 }
 
+/// Says of a layer by its name whether it is one of some.
+type Selects = Box<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// Which blocks have adapters: all, or those that `layers_to_transform` names.
-fn transformed(fields: &Fields) -> Result<Box<dyn Fn(&str) -> bool + Send + Sync>> {
+fn transformed(fields: &Fields) -> Result<Selects> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "expected one or a list")]
     enum OneOrMany<T> {

@@ -106,7 +106,7 @@ fn defaults(recipe: &mut Recipe, table: &Table) -> Result<(), Invalid> {
     let (scenes, pretrained) = (recipe.data.source == Source::Scenes, recipe.pretrained.text().is_some());
     if pretrained {
         // A recipe that a run wrote spells out all there is, which says nothing.
-        let said = !unset("tokenizer", "kind") != !unset("tokenizer", "size");
+        let said = unset("tokenizer", "kind") != unset("tokenizer", "size");
         let Tokenizer { kind, size, .. } = recipe.tokenizer;
         if said || kind == TokenizerKind::File || size != Tokenizer::default().size {
             let message = "the pretrained language model has a tokenizer: leave out [tokenizer]";

@@ -524,7 +524,7 @@ fn every_key_that_is_listed_is_accepted_and_every_other_is_not() {
         let error = errors
             .iter()
             .find(|error| error.contains("unknown key `zzz`"))
-            .expect(&errors.concat());
+            .unwrap_or_else(|| panic!("{}", errors.concat()));
         let (_, known) = error.rsplit_once("xpected one of ").expect(error);
         let mut known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
         listed.sort_unstable();

@@ -97,8 +97,8 @@ fn words(message: &Value, place: &str, named: &mut Vec<String>) -> Result<String
             (Some(Value::String(one)), Some(Value::String(text))) if one == "text" => words += text,
             (Some(Value::String(one)), _) if one == "image" => {
                 words += MARK;
-                let name = [part.get("image"), part.get("path")].into_iter().flatten();
-                match name.filter(|name| !name.is_null()).next() {
+                let mut name = [part.get("image"), part.get("path")].into_iter().flatten();
+                match name.find(|name| !name.is_null()) {
                     Some(Value::String(name)) => named.push(name.clone()),
                     None => {}
                     other => return fault(place + ".image", format!("expected a file name, found {}", kind(other))),
