@@ -42,7 +42,7 @@ pub use kernels::attention::Mask;
 pub use kernels::{DType, Device, Element, Kind, MemoryUse, Stored};
 pub use matching::Pairs;
 pub use optimizer::{AdamW, Optimizer, StepReport};
-pub use params::{GroupSpec, Init, ParamBuilder, ParamId, Params, Update};
+pub use params::{GroupSpec, Init, ParamBuilder, ParamId, ParamSpec, Params, Role, Update};
 pub use schedule::{Curve, Schedule};
 pub use shape::Shape;
 pub use tape::{Gradients, Tape, Var};

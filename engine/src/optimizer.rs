@@ -1,6 +1,7 @@
 //! AdamW and Muon over the trainable arena, with gradient clipping and accumulation.
 
 use crate::error::{Error, Result};
+use crate::params::clamp;
 use crate::{DType, GradientArena, GroupSpec, Kind, Params, Shape, Tensor, Update, muon};
 use kernels::optimizer as kernel;
 use kernels::optimizer::NormScale;
@@ -118,6 +119,7 @@ impl Optimizer {
         let mut grad_scale = Tensor::empty(params.device(), gradients.dtype(), [1])?;
         kernel::norm_scale(squares.view(), NormScale::Clip(limit), &mut grad_scale.view_mut()?)?;
         self.update(params, lr, &gradients, &grad_scale)?;
+        params.apply_bounds()?;
         // The only number that comes back to the host, after all work has been handed out: where it is not finite, the
         // kernels have changed nothing.
         let grad_norm = squares.item()?.sqrt();
@@ -221,6 +223,11 @@ impl Optimizer {
                 true => fill("rounded", low)?,
                 false => elementwise::cast(master.view(), &mut low.view_mut()?)?,
             }
+        }
+        // A state of older versions may be beyond them.
+        params.apply_bounds()?;
+        if let Some(average) = &mut self.average {
+            clamp(average, &params.trainable_bounds().collect::<Vec<_>>())?;
         }
         self.steps = steps;
         Ok(())

@@ -36,10 +36,41 @@ pub enum Init {
     Uniform(f64),
 }
 
+/// What a parameter is for, said where it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A product's matrix, or in one dimension a scale or a shift.
+    Weight,
+    /// Rows that enter the model as they are: embeddings of tokens and positions, learned queries.
+    Embedding,
+}
+
+/// A parameter as it is declared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParamSpec {
+    /// Its full name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Shape,
+    /// What it is for.
+    pub role: Role,
+    /// The least and the largest value it may have: each step of the optimiser brings it back within.
+    pub bounds: Option<[f64; 2]>,
+}
+
+impl ParamSpec {
+    /// Whether it is the matrix of a product, which weight decay and Muon are for: an embedding's rows are seen too rarely,
+    /// everything else is a scale or a shift.
+    pub fn is_matrix(&self) -> bool {
+        self.role == Role::Weight && self.shape.len() > 1
+    }
+}
+
 /// Collects parameters by name; [`ParamBuilder::build`] allocates them.
 #[derive(Debug, Default)]
 pub struct ParamBuilder {
-    entries: Vec<(String, Shape, Init)>,
+    entries: Vec<ParamSpec>,
+    inits: Vec<Init>,
     by_name: HashMap<String, usize>,
     prefix: Vec<String>,
 }
@@ -55,6 +86,33 @@ impl ParamBuilder {
     /// # Errors
     /// When the name is taken.
     pub fn add(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<ParamId> {
+        self.add_spec(name, shape.into(), init, Role::Weight, None)
+    }
+
+    /// As [`ParamBuilder::add`], rows that enter the model as they are.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn add_embedding(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<ParamId> {
+        self.add_spec(name, shape.into(), init, Role::Embedding, None)
+    }
+
+    /// As [`ParamBuilder::add`], one number that each step of the optimiser keeps within bounds.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn add_bounded(&mut self, name: &str, init: f64, bounds: [f64; 2]) -> Result<ParamId> {
+        self.add_spec(name, Shape::from([1]), Init::Constant(init), Role::Weight, Some(bounds))
+    }
+
+    fn add_spec(
+        &mut self,
+        name: &str,
+        shape: Shape,
+        init: Init,
+        role: Role,
+        bounds: Option<[f64; 2]>,
+    ) -> Result<ParamId> {
         let name = self
             .prefix
             .iter()
@@ -68,7 +126,13 @@ impl ParamBuilder {
                 message: "the name is already taken".into(),
             });
         }
-        self.entries.push((name, shape.into(), init));
+        self.inits.push(init);
+        self.entries.push(ParamSpec {
+            name,
+            shape,
+            role,
+            bounds,
+        });
         Ok(ParamId(self.entries.len() - 1))
     }
 
@@ -87,15 +151,12 @@ impl ParamBuilder {
     /// Allocates and initialises everything, all trainable in one group without decay. Each parameter draws from a
     /// stream of its own (seed and name), so adding one does not change the others.
     pub fn build(self, device: &Device, dtype: DType, seed: u64) -> Result<Params> {
-        self.build_around(device, dtype, seed, (vec![GroupSpec::default()], |_, _| 0), |_| false)
+        self.build_around(device, dtype, seed, (vec![GroupSpec::default()], |_| 0), |_| false)
     }
 
-    /// Names and shapes of all parameters so far.
-    pub fn entries(&self) -> Vec<(String, Shape)> {
-        self.entries
-            .iter()
-            .map(|(name, shape, _)| (name.clone(), *shape))
-            .collect()
+    /// All parameters so far.
+    pub fn specs(&self) -> &[ParamSpec] {
+        &self.entries
     }
 
     /// As [`ParamBuilder::build`], in the groups that [`Params::regroup`] takes, without values for those parameters that
@@ -105,24 +166,26 @@ impl ParamBuilder {
         device: &Device,
         dtype: DType,
         seed: u64,
-        (groups, assign): (Vec<GroupSpec>, impl Fn(&str, Shape) -> usize),
+        (groups, assign): (Vec<GroupSpec>, impl Fn(&ParamSpec) -> usize),
         comes: impl Fn(&str) -> bool,
     ) -> Result<Params> {
-        let ParamBuilder { entries, by_name, .. } = self;
+        let ParamBuilder {
+            entries,
+            inits,
+            by_name,
+            ..
+        } = self;
         let mut values = Vec::with_capacity(entries.len());
-        for (name, shape, init) in &entries {
-            let value = || initial(device, dtype.accumulator(), *shape, *init, seed, name);
-            values.push((!comes(name)).then(value).transpose()?);
+        for (spec, init) in entries.iter().zip(inits) {
+            let value = || initial(device, dtype.accumulator(), spec.shape, init, seed, &spec.name);
+            values.push((!comes(&spec.name)).then(value).transpose()?);
         }
-        let entries = entries
-            .into_iter()
-            .map(|(name, shape, _)| Entry {
-                name,
-                shape,
-                group: 0,
-                offset: 0,
-            })
-            .collect();
+        let entry = |spec| Entry {
+            spec,
+            group: 0,
+            offset: 0,
+        };
+        let entries = entries.into_iter().map(entry).collect();
         let mut params = Params {
             device: device.clone(),
             dtype,
@@ -141,6 +204,15 @@ impl ParamBuilder {
         device.trim();
         Ok(params)
     }
+}
+
+/// Brings ranges of an arena within bounds.
+pub(crate) fn clamp(arena: &mut Tensor, bounded: &[([f64; 2], std::ops::Range<usize>)]) -> Result<()> {
+    for ([least, most], place) in bounded {
+        let mut numbers = arena.range_mut("a bounded parameter", place.start, place.len())?;
+        elementwise::clamp(&mut numbers, *least, *most)?;
+    }
+    Ok(())
 }
 
 fn initial(device: &Device, dtype: DType, shape: Shape, init: Init, seed: u64, name: &str) -> Result<Tensor> {
@@ -213,8 +285,7 @@ impl Default for GroupSpec {
 
 #[derive(Debug, Clone)]
 struct Entry {
-    name: String,
-    shape: Shape,
+    spec: ParamSpec,
     group: usize,
     /// In elements, from the start of the trainable or the frozen arena.
     offset: usize,
@@ -268,12 +339,17 @@ impl Params {
 
     /// A parameter's full name.
     pub fn name(&self, id: ParamId) -> &str {
-        &self.entries[id.0].name
+        &self.entries[id.0].spec.name
+    }
+
+    /// All parameters as they were declared.
+    pub fn specs(&self) -> impl Iterator<Item = &ParamSpec> {
+        self.entries.iter().map(|entry| &entry.spec)
     }
 
     /// A parameter's shape.
     pub fn shape(&self, id: ParamId) -> Shape {
-        self.entries[id.0].shape
+        self.entries[id.0].spec.shape
     }
 
     /// Whether it is frozen.
@@ -284,7 +360,7 @@ impl Params {
     /// Numbers in all parameters, and in the trainable ones.
     pub fn count(&self) -> (usize, usize) {
         let trainable = self.trainable_elements();
-        (self.entries.iter().map(|e| e.shape.elements()).sum(), trainable)
+        (self.entries.iter().map(|e| e.spec.shape.elements()).sum(), trainable)
     }
 
     /// A parameter as the model computes with it, sharing the arena.
@@ -294,14 +370,14 @@ impl Params {
             true => &self.frozen,
             false => self.low.as_ref().unwrap_or(&self.master),
         };
-        arena.slice_flat(entry.offset, entry.shape)
+        arena.slice_flat(entry.offset, entry.spec.shape)
     }
 
     /// A parameter at full precision: the master weights where it is trained.
     pub fn master(&self, id: ParamId) -> Tensor {
         let entry = &self.entries[id.0];
         let arena = if self.is_frozen(id) { &self.frozen } else { &self.master };
-        arena.slice_flat(entry.offset, entry.shape)
+        arena.slice_flat(entry.offset, entry.spec.shape)
     }
 
     /// Overwrites a parameter.
@@ -309,7 +385,7 @@ impl Params {
     /// # Errors
     /// When `value` has another shape, or a graph still uses the parameters.
     pub fn set(&mut self, id: ParamId, value: &Tensor) -> Result<()> {
-        let Entry { name, shape, .. } = &self.entries[id.0];
+        let ParamSpec { name, shape, .. } = &self.entries[id.0].spec;
         if value.shape() != *shape {
             let message = format!("a value of shape {}, expected {shape}", value.shape());
             let name = name.clone();
@@ -324,7 +400,7 @@ impl Params {
     /// # Errors
     /// When `bytes` are no whole rows, or more than there are, or a graph still uses the parameters.
     pub fn load_rows(&mut self, id: ParamId, first: usize, bytes: &[u8], from: DType) -> Result<()> {
-        let Entry { name, shape, .. } = &self.entries[id.0];
+        let ParamSpec { name, shape, .. } = &self.entries[id.0].spec;
         let row: usize = shape.iter().skip(1).product();
         let (start, count) = (first * row, bytes.len() / from.size());
         if count % row.max(1) != 0 || start + count > shape.elements() {
@@ -353,23 +429,41 @@ impl Params {
         Ok(())
     }
 
-    /// Assigns every parameter to one of `groups` (by its name and shape) and, where that changes their places, lays the
-    /// arenas out anew.
-    pub fn regroup(&mut self, groups: Vec<GroupSpec>, assign: impl Fn(&str, Shape) -> usize) -> Result<()> {
+    /// Assigns every parameter to one of `groups` and, where that changes their places, lays the arenas out anew. Those that
+    /// are trained and have bounds are brought within them.
+    pub fn regroup(&mut self, groups: Vec<GroupSpec>, assign: impl Fn(&ParamSpec) -> usize) -> Result<()> {
         let before: Vec<Tensor> = self.ids().map(|id| self.master(id)).collect();
         let place = |params: &Params, id: ParamId| (params.is_frozen(id), params.entries[id.0].offset);
         let places: Vec<_> = self.ids().map(|id| place(self, id)).collect();
         self.assign(groups, assign);
         if self.ids().all(|id| place(self, id) == places[id.0]) {
-            return Ok(());
+            drop(before);
+            return self.apply_bounds();
         }
-        self.allocate(|i| Some(before[i].clone()))
+        self.allocate(|i| Some(before[i].clone()))?;
+        self.apply_bounds()
+    }
+
+    /// Brings trained parameters within their bounds, on the device.
+    pub(crate) fn apply_bounds(&mut self) -> Result<()> {
+        let bounded: Vec<_> = self.trainable_bounds().collect();
+        let arenas = [Some(&mut self.master), self.low.as_mut()];
+        arenas
+            .into_iter()
+            .flatten()
+            .try_for_each(|arena| clamp(arena, &bounded))
+    }
+
+    /// Bounds of trained parameters, and where in the arena those are.
+    pub(crate) fn trainable_bounds(&self) -> impl Iterator<Item = ([f64; 2], std::ops::Range<usize>)> {
+        let bounded = self.entries.iter().zip(self.places());
+        bounded.filter_map(|(entry, place)| Some((entry.spec.bounds.filter(|_| !place.is_empty())?, place)))
     }
 
     /// Gives every parameter its group and its place.
-    fn assign(&mut self, groups: Vec<GroupSpec>, assign: impl Fn(&str, Shape) -> usize) {
+    fn assign(&mut self, groups: Vec<GroupSpec>, assign: impl Fn(&ParamSpec) -> usize) {
         for entry in &mut self.entries {
-            entry.group = assign(&entry.name, entry.shape);
+            entry.group = assign(&entry.spec);
         }
         self.ranges.clear();
         let (mut trainable, mut frozen) = (0, 0);
@@ -378,7 +472,7 @@ impl Params {
             let end = if group.frozen { &mut frozen } else { &mut trainable };
             for entry in self.entries.iter_mut().filter(|e| e.group == g) {
                 entry.offset = *end;
-                *end += entry.shape.elements();
+                *end += entry.spec.shape.elements();
             }
             self.ranges.push(start..trainable);
         }
@@ -389,7 +483,7 @@ impl Params {
     fn allocate(&mut self, value: impl Fn(usize) -> Option<Tensor>) -> Result<()> {
         let total = |frozen: bool| {
             let mine = self.entries.iter().filter(|e| self.groups[e.group].frozen == frozen);
-            mine.map(|e| e.shape.elements()).sum::<usize>()
+            mine.map(|e| e.spec.shape.elements()).sum::<usize>()
         };
         let (trainable, frozen) = (total(false), total(true));
         self.master = Tensor::empty(&self.device, self.dtype.accumulator(), [trainable])?;
@@ -415,7 +509,7 @@ impl Params {
     pub(crate) fn places(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
         self.entries.iter().map(|e| match self.groups[e.group].frozen {
             true => 0..0,
-            false => e.offset..e.offset + e.shape.elements(),
+            false => e.offset..e.offset + e.spec.shape.elements(),
         })
     }
 
@@ -429,14 +523,14 @@ impl Params {
     /// Shapes of a trainable group's parameters with their ranges of the arena.
     pub(crate) fn entries_within(&self, range: &std::ops::Range<usize>) -> Vec<(Shape, std::ops::Range<usize>)> {
         let trained = self.entries.iter().filter(|e| !self.groups[e.group].frozen);
-        let ranges = trained.map(|e| (e.shape, e.offset..e.offset + e.shape.elements()));
+        let ranges = trained.map(|e| (e.spec.shape, e.offset..e.offset + e.spec.shape.elements()));
         ranges.filter(|(_, r)| range.contains(&r.start)).collect()
     }
 
     /// Trainable parameters with their shapes and where they start in the arena.
     pub(crate) fn trainable_places(&self) -> impl Iterator<Item = (&str, Shape, usize)> {
         let trained = self.entries.iter().filter(|e| !self.groups[e.group].frozen);
-        trained.map(|e| (e.name.as_str(), e.shape, e.offset))
+        trained.map(|e| (e.spec.name.as_str(), e.spec.shape, e.offset))
     }
 
     /// Master weights and, in bf16, the copy the model computes with.

@@ -21,7 +21,7 @@ fn params(device: &Device, dtype: DType, update: Update) -> Result<Params> {
         weight_decay: 0.1,
         ..GroupSpec::default()
     };
-    params.regroup(vec![spec], |_, _| 0)?;
+    params.regroup(vec![spec], |_| 0)?;
     Ok(params)
 }
 
@@ -101,6 +101,56 @@ fn steps_follow_the_cpu() -> Result<()> {
                 (found - expected).abs() < 1e-4,
                 "{update:?}: {found}, expected {expected}"
             );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_bounded_parameter_stops_at_its_bound_and_comes_back() -> Result<()> {
+    for device in [device(), Device::cpu()] {
+        for dtype in [DType::F32, DType::BF16] {
+            let mut builder = ParamBuilder::new();
+            let id = builder.add_bounded("scale", 4.0, [0.0, 4.5])?;
+            let mut params = builder.build(&device, dtype, 0)?;
+            let settings = AdamW {
+                average: Some(0.5),
+                ..AdamW::default()
+            };
+            let mut optimizer = Optimizer::new(&params, settings)?;
+            let step = |params: &mut Params, optimizer: &mut Optimizer, towards: f64| -> Result<[f64; 2]> {
+                let graph = Graph::training(params, 0);
+                let loss = ops::scale(&ops::sum(&graph.param(id))?, -towards)?;
+                graph.backward(&loss, optimizer.gradients())?;
+                drop((graph, loss));
+                let before = device.downloads();
+                optimizer.step(params, 1.0)?;
+                assert!(
+                    device.downloads() <= before + 1,
+                    "the bound is not looked up on the host"
+                );
+                Ok([params.master(id).item()?, params.tensor(id).item()?])
+            };
+            for _ in 0..3 {
+                assert_eq!(step(&mut params, &mut optimizer, 1.0)?, [4.5; 2], "{dtype}");
+            }
+            // A state from beyond the bound is brought back; the gradient there is not lost.
+            let state = optimizer.state(&params);
+            let beyond = |name: &str| match name {
+                "master.scale" | "average.scale" => Tensor::full(&device, DType::F32, [1], 9.0),
+                other => state.iter().find(|(name, _)| name == other).expect(other).1.copy(),
+            };
+            let mut again = Optimizer::new(&params, settings)?;
+            again.restore(&mut params, 3, beyond)?;
+            assert_eq!(params.master(id).item()?, 4.5);
+            again.swap_average(&mut params)?;
+            assert_eq!(params.master(id).item()?, 4.5, "the average");
+            again.swap_average(&mut params)?;
+            let mut last = 4.5;
+            for _ in 0..40 {
+                last = step(&mut params, &mut again, -1.0)?[0];
+            }
+            assert_eq!(last, 0.0, "{dtype}: it comes down to the other bound");
         }
     }
     Ok(())

@@ -2,7 +2,8 @@
 
 use engine::ops;
 use engine::{
-    AdamW, DType, Device, Error, Graph, GroupSpec, Init, Optimizer, ParamBuilder, Params, Result, Tensor, Update,
+    AdamW, DType, Device, Error, Graph, GroupSpec, Init, Optimizer, ParamBuilder, ParamSpec, Params, Result, Tensor,
+    Update,
 };
 use std::collections::HashMap;
 
@@ -22,7 +23,8 @@ fn parameters(dtype: DType) -> Result<Params> {
         group(Update::AdamW, false),
         group(Update::AdamW, true),
     ];
-    let place = |name: &str, _| ["weight", "bias", "fixed"].iter().position(|&n| n == name).unwrap_or(0);
+    let names = ["weight", "bias", "fixed"];
+    let place = move |spec: &ParamSpec| names.iter().position(|&name| name == spec.name).unwrap_or(0);
     builder.build_around(&Device::cpu(), dtype, 7, (groups, place), |_| false)
 }
 

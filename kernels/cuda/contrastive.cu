@@ -1,25 +1,13 @@
 // CLIP's and SigLIP's losses from blocks of rows of the score matrix, see kernels/src/contrastive.rs.
 //
 // Dot products of some images' queries with all texts come from a matrix product, as (images, groups, n). The
-// score of image i and text j is s_ij = scale · max_q dots[i, q, j], with the scale e^log_scale held at 100. The kernels
-// reduce these images' dot products to log-sum-exps or losses, or turn them into the derivative G to the dot products,
+// score of image i and text j is s_ij = scale · max_q dots[i, q, j], with the scale e^log_scale. The kernels reduce
+// these images' dot products to log-sum-exps or losses, or turn them into the derivative G to the dot products,
 // from which two more products make dimage = G·text and dtext = Gᵀ·image. `first` is the number of the first image.
 #include "prelude.cuh"
 #include "score.cuh"
 
 typedef TYPE_T T;
-
-struct Scale {
-    float value;
-    bool held;  // at its largest, where log_scale no longer moves it
-};
-
-__device__ inline Scale scale_of(const float* log_scale) {
-    constexpr float LARGEST = 100.0f;
-    float free = expf(*log_scale);
-    bool held = free > LARGEST;
-    return {held ? LARGEST : free, held};
-}
 
 struct Score {
     float s;
@@ -49,7 +37,7 @@ extern "C" __global__ void clip_rows(const float* dots, const float* log_scale, 
                                      float* excess, int n, int groups, int first) {
     int image = first + blockIdx.x;
     const float* row = dots + i64(blockIdx.x) * groups * n;
-    float scale = scale_of(log_scale).value;
+    float scale = expf(*log_scale);
     LogSumExp lse = LogSumExp::of_nothing();
     for (int j = threadIdx.x; j < n; j += blockDim.x) lse.add({score_of(row, j, n, groups, scale).s});
     lse = block_merge(lse);
@@ -70,7 +58,7 @@ extern "C" __global__ void clip_columns(const float* dots, const float* log_scal
     SMEM_STATIC(LogSumExp, partial, [COLUMN_WARPS][WARP]);
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     int text = blockIdx.x * WARP + lane;
-    float scale = scale_of(log_scale).value;
+    float scale = expf(*log_scale);
     LogSumExp lse = LogSumExp::of_nothing();
     if (text < n) {
         for (int i = warp; i < images; i += COLUMN_WARPS)
@@ -106,7 +94,7 @@ extern "C" __global__ void clip_gradient(const float* dots, T* gradient, const f
                                          const float* col_lse, float* moments, int n, int groups, int first) {
     int image = first + blockIdx.x;
     i64 offset = i64(blockIdx.x) * groups * n;
-    float scale = scale_of(log_scale).value, lse = row_lse[image], weight = 0.5f / n, moment = 0.0f;
+    float scale = expf(*log_scale), lse = row_lse[image], weight = 0.5f / n, moment = 0.0f;
     for (int j = threadIdx.x; j < n; j += blockDim.x) {
         Score best = score_of(dots + offset, j, n, groups, scale);
         float ds = weight * (exp_fast(best.s - lse) + exp_fast(best.s - col_lse[j]));
@@ -129,7 +117,7 @@ extern "C" __global__ void siglip_rows(const float* dots, const float* log_scale
                                        int n, int groups, int first) {
     int image = first + blockIdx.x;
     const float* row = dots + i64(blockIdx.x) * groups * n;
-    float scale = scale_of(log_scale).value, b = *bias, loss = 0.0f;
+    float scale = expf(*log_scale), b = *bias, loss = 0.0f;
     for (int j = threadIdx.x; j < n; j += blockDim.x) {
         float logit = score_of(row, j, n, groups, scale).s + b;
         loss += softplus(j == image ? -logit : logit);
@@ -152,7 +140,7 @@ extern "C" __global__ void siglip_gradient(const float* dots, T* gradient, const
                                            float* moments, float* sums, int n, int groups, int first) {
     int image = first + blockIdx.x;
     i64 offset = i64(blockIdx.x) * groups * n;
-    float scale = scale_of(log_scale).value, b = *bias, weight = 1.0f / n, moment = 0.0f, sum = 0.0f;
+    float scale = expf(*log_scale), b = *bias, weight = 1.0f / n, moment = 0.0f, sum = 0.0f;
     for (int j = threadIdx.x; j < n; j += blockDim.x) {
         Score best = score_of(dots + offset, j, n, groups, scale);
         float logit = best.s + b;
@@ -170,12 +158,12 @@ extern "C" __global__ void siglip_gradient(const float* dots, T* gradient, const
 }
 EXPORT_KERNEL(siglip_gradient)
 
-/// dlog_scale = Σ moments, 0 where the scale is held; dbias = Σ sums, for a loss that has a bias. One block.
-extern "C" __global__ void scalar_gradients(const float* log_scale, const float* moments, const float* sums,
-                                            float* dlog_scale, float* dbias, int n) {
+/// dlog_scale = Σ moments; dbias = Σ sums, for a loss that has a bias. One block.
+extern "C" __global__ void scalar_gradients(const float* moments, const float* sums, float* dlog_scale, float* dbias,
+                                            int n) {
     double moment = block_total(moments, n), sum = dbias ? block_total(sums, n) : 0.0;
     if (threadIdx.x > 0) return;
-    *dlog_scale = scale_of(log_scale).held ? 0.0f : float(moment);
+    *dlog_scale = float(moment);
     if (dbias) *dbias = float(sum);
 }
 EXPORT_KERNEL(scalar_gradients)

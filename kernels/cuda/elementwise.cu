@@ -76,6 +76,19 @@ extern "C" __global__ void add_broadcast(const T* x, const T* b, T* out, i64 len
 }
 EXPORT_KERNEL(add_broadcast)
 
+/// x brought into least..most; NaN stays.
+extern "C" __global__ void clamp(T* x, i64 len, float least, float most) {
+    FOR_VECTORS(i, len) {
+        VecT a = load<W>(x + i);
+        for (int j = 0; j < W; j++) {
+            float v = widen(a.at[j]);
+            a.at[j] = v < least ? narrow<T>(least) : v > most ? narrow<T>(most) : a.at[j];
+        }
+        store(x + i, a);
+    }
+}
+EXPORT_KERNEL(clamp)
+
 extern "C" __global__ void fill(T* out, i64 len, float value) {
     FOR_VECTORS(i, len) {
         VecT a;

@@ -3,10 +3,10 @@
 
 typedef TYPE_T T;
 
-/// best[i, j] = hardness · min(e^log_scale, 100) · max over queries of scores[i, q, j].
+/// best[i, j] = hardness · e^log_scale · max over queries of scores[i, q, j].
 extern "C" __global__ void best_scores(const T* scores, float* best, const float* log_scale, float hardness, i64 n,
                                        i64 queries) {
-    float factor = fminf(expf(*log_scale), 100.0f) * hardness;
+    float factor = expf(*log_scale) * hardness;
     for (i64 place = global_thread(); place < n * n; place += global_threads()) {
         const T* first = scores + place / n * queries * n + place % n;
         float most = -infinity();

@@ -2,8 +2,7 @@
 //!
 //! The score of image i and text j is `s_ij = e^log_scale · max_q ⟨image[i, q], text[j]⟩`: with one query per image that
 //! of CLIP (Radford et al., 2021) and SigLIP (Zhai et al., 2023), with several that of BLIP-2 (Li et al., 2023). Among equal
-//! queries the lowest counts, and gets the gradient. The scale e^log_scale is held at 100 at most; where it is held,
-//! `log_scale` gets no gradient. Rows are taken as they are: the caller normalises them.
+//! queries the lowest counts, and gets the gradient. Rows are taken as they are: the caller normalises them, and keeps `log_scale` within bounds.
 //!
 //! The (n, n) matrix never exists: blocks of rows are computed, reduced and dropped, and computed again for the gradient.
 

@@ -170,6 +170,20 @@ pub fn load(bytes: &[u8], from: DType, out: &mut ViewMut) -> Result<()> {
     Ok(())
 }
 
+/// Brings each number of `x` into `least..=most`; NaN stays. Of any floating-point type.
+///
+/// # Errors
+/// Integers.
+pub fn clamp(x: &mut ViewMut, least: f64, most: f64) -> Result<()> {
+    float("clamp", "x", x.dtype())?;
+    match x.kind() {
+        Kind::Cpu => cpu::elementwise::clamp(x, least, most),
+        Kind::Cuda(_) | Kind::Emulated => gpu::elementwise::clamp(x, least, most)?,
+        Kind::Trace => {}
+    }
+    Ok(())
+}
+
 /// `out = value` everywhere, in any floating-point type.
 ///
 /// # Errors

@@ -17,8 +17,8 @@ pub struct Matching {
 }
 
 /// Three lists of `n` pairs, one after another: image i with text i; image i with a wrong text; a wrong image with text i.
-/// A wrong one is drawn by `exp(hardness · s_ij)` among those that are not true, `s_ij = e^log_scale · max_q scores[i, q, j]`
-/// with the scale held at 100 at most; where all are true the own one comes back.
+/// A wrong one is drawn by `exp(hardness · s_ij)` among those that are not true, `s_ij = e^log_scale · max_q scores[i, q, j]`;
+/// where all are true the own one comes back.
 ///
 /// `scores` is `(n·queries, n)` of T, `log_scale` (1) of A, `truth` (n, n) of U8: whether text j is true of image i. `uniform`
 /// (2n) of F64, numbers in [0, 1), draws the wrong texts and then the wrong images. Outputs are I32 (3n): `images`, `texts`

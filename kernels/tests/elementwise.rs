@@ -48,6 +48,12 @@ fn check_scalars(x_type: DType, y_type: DType, n: usize) {
     let expected: Vec<f64> = x.values().iter().map(|x| x * 1.7 * 0.5).collect();
     close(&format!("scale_by {what}"), &y.values(), &expected, tolerance, 0.0);
 
+    let mut clamped = Array::new(y_type, &[-2.0, 0.25, 2.0, f64::NAN]);
+    clamp(&mut clamped.view_mut(), 0.0, 0.5).unwrap();
+    let values = clamped.values();
+    assert_eq!(values[..3], [0.0, 0.25, 0.5], "clamp {what}");
+    assert!(values[3].is_nan(), "clamp {what}");
+
     let before = y.values();
     let nan = Array::new(x_type.accumulator(), &[f64::NAN]);
     cast_unless_nan(x.view(), nan.view(), &mut y.view_mut()).unwrap();

@@ -348,8 +348,7 @@ impl Pairs {
     fn run(&self, device: &Device, t: DType) -> Result<Answer> {
         let (p, acc) = (&self.p, t.accumulator());
         let (image, text) = (Array::new(device, t, &self.image), Array::new(device, t, &self.text));
-        // Just below the hold, not just above it, for a scale of 100.
-        let log_scale = (self.scale.ln() * (1.0 - 1e-7)) as f32;
+        let log_scale = self.scale.ln() as f32;
         let (log_scale, bias) = (
             Array::new(device, acc, &[f64::from(log_scale)]),
             Array::new(device, acc, &[self.bias]),
@@ -398,16 +397,14 @@ impl Pairs {
         let what = format!("{:?} {:?} scale {} in {t}", case.loss, case.p, case.scale);
         // A score is rounded to about 2⁻²³ of the scale, which is an absolute error of the logarithm of a probability, and
         // so a relative one of the probability: 1e-5 up to a scale of 25, in proportion above.
-        let exact = 1e-5 * (case.scale.min(100.0) / 25.0).max(1.0);
+        let exact = 1e-5 * (case.scale / 25.0).max(1.0);
         let gradient = [find(&expected, "dimage"), find(&expected, "dtext")].map(largest);
-        let gradient = gradient[0]
-            .max(gradient[1])
-            .max(case.scale.min(100.0) / case.p.n as f64 * 1e-2);
+        let gradient = gradient[0].max(gradient[1]).max(case.scale / case.p.n as f64 * 1e-2);
         compare(&what, &found, &expected, |name, _| match name {
             // bf16 rounds the scores' gradient and each of the results once more.
             "dimage" | "dtext" if t == DType::BF16 => (5e-3, gradient),
             "dimage" | "dtext" => (exact, gradient),
-            "dlog_scale" => (exact, case.scale.min(100.0)),
+            "dlog_scale" => (exact, case.scale),
             _ => (exact, 1.0),
         });
     }
@@ -426,7 +423,6 @@ fn contrastive_losses_follow_the_cpu() {
                 ([33, 64, 4], 100.0),
                 ([127, 64, 1], 14.3),
                 ([129, 100, 1], 1.0),
-                ([33, 64, 1], 400.0),
             ] {
                 Pairs::new(loss, sizes, scale).check(&device, t);
             }
@@ -495,7 +491,7 @@ fn contrastive_losses_do_not_depend_on_the_order_of_threads() {
 }
 
 #[test]
-fn contrastive_losses_show_what_is_no_number_and_hold_the_scale() {
+fn contrastive_losses_show_what_is_no_number() {
     let device = emulated(0, false);
     for loss in [Loss::Clip, Loss::SigLip] {
         let case = Pairs::new(loss, [33, 64, 4], 14.3);
@@ -505,8 +501,6 @@ fn contrastive_losses_show_what_is_no_number_and_hold_the_scale() {
         for broken in [image, text] {
             assert!(find(&broken.run(&device, DType::F32).unwrap(), "loss")[0].is_nan());
         }
-        let held = Pairs::new(loss, [7, 64, 1], 400.0).run(&device, DType::F32).unwrap();
-        assert_eq!(find(&held, "dlog_scale"), [0.0]);
     }
 }
 

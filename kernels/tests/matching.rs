@@ -101,8 +101,8 @@ fn the_best_query_and_the_largest_scale_count() {
     // Image 0: its second query is close to text 2, its first far from it.
     (batch.scores[2], batch.scores[5]) = (-9.0, 0.5);
     batch.uniform = vec![0.5; 6];
-    batch.log_scale = 50.0;
-    // At the largest scale, 100, text 2 is e⁵⁰ times as likely as text 1.
+    batch.log_scale = 100.0f32.ln();
+    // At a scale of 100 text 2 is e⁵⁰ times as likely as text 1.
     assert_eq!(batch.draw(&Device::cpu()).unwrap()[1][3], 2);
     batch.p.hardness = 0.0;
     batch.uniform = vec![0.49; 6];

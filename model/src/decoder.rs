@@ -33,7 +33,7 @@ impl Decoder {
         let table = [vocab_size, dim];
         // Logits start with variance 1: the last norm's output has a root mean square of 1.
         let init = Init::Normal(1.0 / (dim as f64).sqrt());
-        let embed = builder.add("model.embed_tokens.weight", table, init)?;
+        let embed = builder.add_embedding("model.embed_tokens.weight", table, init)?;
         let block = |i| builder.scope(format!("model.layers.{i}"), |b| Block::new(b, config, i, lora));
         let blocks = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
         let norm = RmsNorm::new(builder, "model.norm", dim, config.rms_norm_eps)?;

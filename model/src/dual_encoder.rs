@@ -11,6 +11,11 @@ use crate::vit::Vit;
 use engine::ops::Attend;
 use engine::{Activation, Graph, Init, ParamBuilder, ParamId, Result, Var, ops};
 
+/// Of the logarithm of the factor on scores, in training: a factor of 1 to 100, as OpenCLIP keeps it.
+pub(crate) fn log_scale_bounds() -> [f64; 2] {
+    [0.0, 100.0f64.ln()]
+}
+
 /// Both towers and their heads, under the names of Hugging Face's `CLIPModel` and `SiglipModel`.
 #[derive(Debug, Clone)]
 pub struct DualEncoder {
@@ -46,13 +51,14 @@ impl DualEncoder {
             DualKind::Clip => ((1.0f64 / 0.07).ln(), ("text_projection", plain(text))),
             DualKind::Siglip => (10.0f64.ln(), ("text_model.head", LinearSpec::new(text, out, None))),
         };
-        let mut scalar = |name, value| builder.add(name, [1], Init::Constant(value));
         Ok(DualEncoder {
             config: config.clone(),
             vision,
             text: text_tower,
-            logit_scale: scalar("logit_scale", scale)?,
-            logit_bias: (!clip).then(|| scalar("logit_bias", -10.0)).transpose()?,
+            logit_scale: builder.add_bounded("logit_scale", scale, log_scale_bounds())?,
+            logit_bias: (!clip)
+                .then(|| builder.add("logit_bias", [1], Init::Constant(-10.0)))
+                .transpose()?,
             pool: (!clip)
                 .then(|| AttentionPool::new(builder, &config.vision))
                 .transpose()?,
@@ -175,7 +181,7 @@ impl AttentionPool {
         };
         builder.scope("vision_model.head", |b| {
             Ok(AttentionPool {
-                probe: b.add("probe", [1, dim], Init::Normal(1.0))?,
+                probe: b.add_embedding("probe", [1, dim], Init::Normal(1.0))?,
                 attention: MultiHead::new(b, spec)?,
                 norm: LayerNorm::new(b, "layernorm", dim, config.layer_norm_eps)?,
                 fc1: Linear::new(b, "mlp.fc1", LinearSpec::new(dim, wide, None))?,

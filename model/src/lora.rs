@@ -2,7 +2,8 @@
 
 use crate::config::{LoraConfig, LoraConfigs, VlmConfig};
 use crate::error::Result;
-use engine::{ParamId, Params, Tensor, Var, ops};
+use crate::vlm::Vlm;
+use engine::{ParamBuilder, ParamId, Params, Tensor, Var, ops};
 
 /// What [`merge`] changed, to the bit.
 #[derive(Debug)]
@@ -52,6 +53,51 @@ pub fn adapts(lora: &LoraConfigs, name: &str) -> bool {
     layer.is_some_and(|layer| adapter(lora, layer).is_some_and(|config| config.targets(layer)))
 }
 
+/// Fails where a target module of a part is the name of none of its layers.
+///
+/// # Errors
+/// [`crate::Error::Config`] with the field, the targets and the names there are; a configuration that makes no model.
+pub fn check_targets(config: &VlmConfig) -> Result<()> {
+    let names = |config: &VlmConfig| {
+        let mut builder = ParamBuilder::new();
+        Vlm::new(&mut builder, config)?;
+        let names = builder.specs().iter().map(|spec| spec.name.clone());
+        Ok::<_, crate::Error>(names.collect::<Vec<String>>())
+    };
+    for part in LoraConfigs::PARTS {
+        let Some(lora) = config.lora.part(part) else { continue };
+        let of = |target: &str| {
+            let alone = LoraConfig {
+                target_modules: vec![target.to_string()],
+                ..lora.clone()
+            };
+            let mut config = config.clone();
+            config.lora = LoraConfigs::of_part(part, alone);
+            names(&config).map(|names| names.iter().any(|name| name.ends_with(".lora_A.weight")))
+        };
+        let mut missing = Vec::new();
+        for target in &lora.target_modules {
+            if !of(target)? {
+                missing.push(format!("`{target}`"));
+            }
+        }
+        if missing.is_empty() {
+            continue;
+        }
+        let mut there = Vec::new();
+        for name in names(config)?.iter().filter_map(|name| name.strip_suffix(".weight")) {
+            let layer = name.rsplit('.').next().unwrap_or(name).to_string();
+            if !there.contains(&layer) && of(&layer)? {
+                there.push(layer);
+            }
+        }
+        let (missing, there) = (missing.join(", "), there.join(", "));
+        let message = format!("no layer of this part is called {missing}; there are {there}");
+        return crate::error::config(&format!("lora.{part}.target_modules"), message);
+    }
+    Ok(())
+}
+
 /// Restores what [`merge`] changed, bit for bit.
 pub fn unmerge(merged: Merged, params: &mut Params) -> Result<()> {
     for (id, value) in merged.originals {
@@ -62,12 +108,17 @@ pub fn unmerge(merged: Merged, params: &mut Params) -> Result<()> {
 
 /// The adapters' settings in the part of the model that holds `layer`.
 fn adapter<'c>(lora: &'c LoraConfigs, layer: &str) -> Option<&'c LoraConfig> {
-    if layer.starts_with("vision_model.") {
-        lora.vision.as_ref()
-    } else if layer.starts_with("language_model.") {
-        lora.decoder.as_ref()
+    lora.part(part_of(layer))
+}
+
+/// The part of [`LoraConfigs`] that a layer or parameter is in.
+pub fn part_of(name: &str) -> &'static str {
+    if name.starts_with("vision_model.") {
+        "vision"
+    } else if name.starts_with("language_model.") {
+        "decoder"
     } else {
-        lora.adapter.as_ref()
+        "adapter"
     }
 }
 

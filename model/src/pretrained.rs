@@ -33,12 +33,8 @@ impl Pretrained {
     /// Writes a Hugging Face folder ([`crate::hf::save`]) with tokenizer, image processor and the ids that end an answer.
     /// Each file appears whole or not at all; the weights come last.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        save_folder(
-            folder,
-            &self.vlm,
-            &self.params,
-            (&self.tokenizer, &self.processor, &self.chat),
-        )
+        let model = hf::Model::Vlm(Box::new(self.vlm.clone()));
+        FolderPlan::of(model, &self.tokenizer, &self.processor, Some(&self.chat))?.write(folder, &self.params)
     }
 
     /// Reads a vision-language model's folder, ours or the reference's, to be used and not trained: its weights are kept
@@ -88,33 +84,69 @@ impl Pretrained {
     }
 }
 
-/// As [`Pretrained::save`], from the parts.
-pub fn save_folder(
-    folder: &Path,
-    vlm: &Vlm,
-    params: &Params,
-    (tokenizer, processor, chat): (&Tokenizer, &ImageProcessor, &Chat),
-) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(at(folder))?;
-    processor.save(folder)?;
-    tokenizer.save(folder)?;
-    chat.save(folder)?;
-    if let (hf::Format::Transformers("LlavaForConditionalGeneration"), Some(id)) =
-        (hf::format(&vlm.config), vlm.config.image_token)
-    {
-        write_json(
-            &folder.join("processor_config.json"),
-            &llava_processor(vlm, tokenizer.token(id)),
-        )?;
+/// A model's folder as it will be written. All but the weights is known before training: what cannot be written is refused
+/// when the plan is made, or shows when [`FolderPlan::write_settings`] is tried.
+#[derive(Debug)]
+pub struct FolderPlan {
+    weights: hf::SavePlan,
+    tokenizer: Tokenizer,
+    processor: ImageProcessor,
+    chat: Option<Chat>,
+}
+
+impl FolderPlan {
+    /// # Errors
+    /// [`crate::Error::Config`] when the model can be written in no way.
+    pub fn of(
+        model: hf::Model,
+        tokenizer: &Tokenizer,
+        processor: &ImageProcessor,
+        chat: Option<&Chat>,
+    ) -> Result<FolderPlan> {
+        Ok(FolderPlan {
+            weights: hf::SavePlan::of(model)?,
+            tokenizer: tokenizer.clone(),
+            processor: processor.clone(),
+            chat: chat.cloned(),
+        })
     }
-    let specials = tokenizer.specials();
-    let generation = json!({
-        "bos_token_id": specials.bos,
-        "eos_token_id": tokenizer.ends(),
-        "pad_token_id": specials.pad,
-    });
-    write_json(&folder.join("generation_config.json"), &generation)?;
-    hf::save(folder, &hf::Model::Vlm(Box::new(vlm.clone())), params)
+
+    /// Writes tokenizer, image processor, chat template and the ids that end an answer to `folder`, which is made if need be.
+    /// Each file appears whole or not at all.
+    ///
+    /// # Errors
+    /// Those of files; a part that cannot be written.
+    pub fn write_settings(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(at(folder))?;
+        self.processor.save(folder)?;
+        self.tokenizer.save(folder)?;
+        let (Some(chat), hf::Model::Vlm(vlm)) = (&self.chat, self.weights.model()) else {
+            return Ok(());
+        };
+        chat.save(folder)?;
+        if let (hf::Format::Transformers("LlavaForConditionalGeneration"), Some(id)) =
+            (hf::format(&vlm.config), vlm.config.image_token)
+        {
+            let processor = llava_processor(vlm, self.tokenizer.token(id));
+            write_json(&folder.join("processor_config.json"), &processor)?;
+        }
+        let specials = self.tokenizer.specials();
+        let generation = json!({
+            "bos_token_id": specials.bos,
+            "eos_token_id": self.tokenizer.ends(),
+            "pad_token_id": specials.pad,
+        });
+        write_json(&folder.join("generation_config.json"), &generation)
+    }
+
+    /// Writes the whole folder, the weights last.
+    ///
+    /// # Errors
+    /// As [`FolderPlan::write_settings`].
+    pub fn write(&self, folder: &Path, params: &Params) -> Result<()> {
+        self.write_settings(folder)?;
+        self.weights.write(folder, params)
+    }
 }
 
 /// What `transformers` wants to know to put image slots into texts.

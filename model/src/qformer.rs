@@ -5,6 +5,7 @@
 
 use crate::attention::{MultiHead, MultiHeadSpec};
 use crate::config::{LoraConfig, QFormerConfig, VisionConfig};
+use crate::dual_encoder::log_scale_bounds;
 use crate::error::shape;
 use crate::linear::{Linear, LinearSpec, dropout};
 use crate::norm::LayerNorm;
@@ -40,9 +41,9 @@ impl TextParts {
     fn new(builder: &mut ParamBuilder, config: &QFormerConfig, vocab_size: usize) -> Result<TextParts> {
         let dim = config.hidden_size;
         let embedding = Init::Normal(1.0 / (dim as f64).sqrt());
-        let words = builder.add("embeddings.word_embeddings.weight", [vocab_size, dim], embedding)?;
+        let words = builder.add_embedding("embeddings.word_embeddings.weight", [vocab_size, dim], embedding)?;
         let table = [config.max_position_embeddings, dim];
-        let positions = builder.add("embeddings.position_embeddings.weight", table, embedding)?;
+        let positions = builder.add_embedding("embeddings.position_embeddings.weight", table, embedding)?;
         let mut head = |name, out| Linear::new(builder, name, LinearSpec::new(dim, out, None));
         Ok(TextParts {
             words,
@@ -50,7 +51,7 @@ impl TextParts {
             vision_projection: head("vision_projection", config.projection)?,
             text_projection: head("text_projection", config.projection)?,
             itm_head: head("itm_head", 2)?,
-            logit_scale: builder.add("logit_scale", [1], Init::Constant((1.0f64 / 0.07).ln()))?,
+            logit_scale: builder.add_bounded("logit_scale", (1.0f64 / 0.07).ln(), log_scale_bounds())?,
         })
     }
 }
@@ -65,7 +66,7 @@ impl QFormer {
         lora: Option<&LoraConfig>,
     ) -> Result<QFormer> {
         let dim = config.hidden_size;
-        let queries = builder.add("query_tokens", [1, config.num_query_tokens, dim], Init::Normal(0.02))?;
+        let queries = builder.add_embedding("query_tokens", [1, config.num_query_tokens, dim], Init::Normal(0.02))?;
         let text = match config.text {
             true => Some(TextParts::new(builder, config, vocab_size)?),
             false => None,

@@ -25,9 +25,9 @@ impl TextEncoder {
         builder.scope("text_model", |b| {
             let dim = config.hidden_size;
             let init = Init::Normal(1.0 / (dim as f64).sqrt());
-            let words = b.add("embeddings.token_embedding.weight", [config.vocab_size, dim], init)?;
+            let words = b.add_embedding("embeddings.token_embedding.weight", [config.vocab_size, dim], init)?;
             let table = [config.max_position_embeddings, dim];
-            let positions = b.add("embeddings.position_embedding.weight", table, Init::Normal(0.02))?;
+            let positions = b.add_embedding("embeddings.position_embedding.weight", table, Init::Normal(0.02))?;
             let spec = BlockSpec {
                 dim,
                 wide: config.intermediate_size,

@@ -28,6 +28,9 @@ enum Positions {
 }
 
 impl Vit {
+    /// The name of learned positions, one row a token.
+    pub(crate) const POSITIONS: &'static str = "vision_model.embeddings.position_embedding.weight";
+
     /// Adds the encoder's parameters under `vision_model`.
     pub fn new(builder: &mut ParamBuilder, config: &VisionConfig, lora: Option<&LoraConfig>) -> Result<Vit> {
         builder.scope("vision_model", |b| {
@@ -35,11 +38,11 @@ impl Vit {
             let stem = Stem::new(b, config, lora)?;
             let class = config
                 .class_token
-                .then(|| b.add("embeddings.class_embedding", [dim], Init::Normal(0.02)));
+                .then(|| b.add_embedding("embeddings.class_embedding", [dim], Init::Normal(0.02)));
             let positions = match config.positions {
                 PositionKind::Learned => {
                     let (name, shape) = ("embeddings.position_embedding.weight", [config.tokens(), dim]);
-                    Positions::Learned(b.add(name, shape, Init::Normal(0.02))?)
+                    Positions::Learned(b.add_embedding(name, shape, Init::Normal(0.02))?)
                 }
                 PositionKind::Sinusoidal => Positions::Fixed(GridPositions::new(
                     config.tokens() - config.patches(),

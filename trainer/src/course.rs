@@ -11,9 +11,9 @@ use crate::recipe::Recipe;
 use crate::run_folder::{RECIPE, RunFolder, write_whole};
 use crate::shell::Command;
 use crate::watch::Watch;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use engine::{Optimizer, Params};
-use model::VlmConfig;
+use model::{FolderPlan, VlmConfig};
 use std::path::Path;
 
 /// Sees each step, with the weights and the optimiser as the step left them and a measure of weights on held-out data, and
@@ -21,8 +21,6 @@ use std::path::Path;
 pub type Observe<'o> = dyn FnMut(&Step, &mut Params, &mut Optimizer, &Measure<'_>) -> Result<Next> + 'o;
 /// The phase's loss on held-out data.
 pub type Measure<'m> = dyn Fn(&Params) -> Result<f64> + 'm;
-/// Writes a model and all that is needed to use it into a folder.
-pub type Writer = Box<dyn Fn(&Path, &Params) -> Result<()>>;
 
 /// A model in training.
 pub trait Trained {
@@ -48,8 +46,11 @@ pub trait Trained {
     /// Those of data and training.
     fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Next>;
 
-    /// What writes its folder.
-    fn writer(&self) -> Writer;
+    /// Its folder as it will be written.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    fn folder_plan(&self) -> Result<FolderPlan>;
 }
 
 /// What accompanies a run's phases.
@@ -173,7 +174,7 @@ impl<'r> Course<'r> {
             recipe: model.recipe().clone(),
             phase,
             seal: self.seal.clone(),
-            write_model: model.writer(),
+            plan: model.folder_plan()?,
         };
         let from = from.as_ref().map(|(path, place)| (path.as_path(), place));
         let config = model.vlm().cloned();
@@ -239,7 +240,7 @@ struct Keeper {
     recipe: Recipe,
     phase: Phase,
     seal: Seal,
-    write_model: Writer,
+    plan: FolderPlan,
 }
 
 impl Keeper {
@@ -250,9 +251,9 @@ impl Keeper {
         write_whole(&folder.join(RECIPE), self.recipe.to_toml().as_bytes())?;
         write_numbers(folder, &self.recipe, self.phase, params, optimizer)?;
         optimizer.swap_average(params)?;
-        let written = (self.write_model)(folder, params);
+        let written = self.plan.write(folder, params);
         optimizer.swap_average(params)?;
-        written
+        written.context("the model cannot be saved")
     }
 }
 

@@ -1,7 +1,7 @@
 //! A dual encoder from a recipe: its data, tokenizer, image processor, training and evaluation.
 
 use crate::checkpoint::{Place, read_numbers};
-use crate::course::{Observe, Trained, Writer};
+use crate::course::{Observe, Trained};
 use crate::data::Pair;
 use crate::data::screen::{Captions, Screen};
 use crate::estimate::few;
@@ -10,12 +10,13 @@ use crate::eval::{Figures, corpus};
 use crate::phases::Phase;
 use crate::phases::dual::Dual;
 use crate::phases::fit::{Next, fit, measure, optimizer};
-use crate::recipe::{Precision, Recipe, Training};
+use crate::preflight;
+use crate::recipe::{Invalid, Precision, Recipe, Training};
 use crate::session::{self, Dataset};
 use anyhow::{Context, Result, bail};
 use engine::{DType, Device, ParamBuilder, Params};
 use model::hf::{self, Model};
-use model::{DualConfig, DualEncoder, ImageProcessor, Tokenizer, set_groups};
+use model::{DualConfig, DualEncoder, FolderPlan, ImageProcessor, Tokenizer, set_groups};
 use std::path::Path;
 
 /// A recipe with its data and its dual encoder.
@@ -48,6 +49,7 @@ impl DualSession {
     /// # Errors
     /// As [`DualSession::new`].
     pub fn begin(mut recipe: Recipe, device: &Device, checkpoint: Option<&Path>) -> Result<DualSession> {
+        preflight::dual(&recipe)?;
         let processor = match checkpoint {
             Some(folder) => ImageProcessor::open(folder)?,
             None => session::processor(&recipe),
@@ -58,7 +60,8 @@ impl DualSession {
             None => session::tokenizer(&recipe, data.texts())?.with_ends()?,
         };
         let config = recipe.dual.as_mut().context("the recipe has no [dual]")?;
-        config.text.vocab_size = tokenizer.vocab_size();
+        let size = &mut config.text.vocab_size;
+        *size = session::the_tokenizers("dual.text.vocab_size", *size, tokenizer.vocab_size())?;
         let end = tokenizer.tokenize("", true)?.last().copied();
         config.text.eos_token_id = end.unwrap_or(tokenizer.specials().eos);
         data.screen(&screen(config, &tokenizer))?;
@@ -227,12 +230,9 @@ impl Trained for DualSession {
         Ok(next)
     }
 
-    fn writer(&self) -> Writer {
-        let (model, tokenizer, processor) = (self.model.clone(), self.tokenizer.clone(), self.processor.clone());
-        Box::new(move |folder, params| {
-            processor.save(folder)?;
-            tokenizer.save(folder)?;
-            Ok(hf::save(folder, &Model::Dual(Box::new(model.clone())), params)?)
-        })
+    fn folder_plan(&self) -> Result<FolderPlan> {
+        let model = Model::Dual(Box::new(self.model.clone()));
+        let plan = FolderPlan::of(model, &self.tokenizer, &self.processor, None);
+        plan.map_err(|error| Invalid::of_model("dual", error).into())
     }
 }

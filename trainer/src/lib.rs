@@ -21,6 +21,7 @@ mod next;
 pub mod peak;
 pub mod phases;
 pub mod pipeline;
+pub mod preflight;
 pub mod profile;
 pub mod progress;
 pub mod recipe;

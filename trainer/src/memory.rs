@@ -28,6 +28,12 @@ pub fn total() -> Option<u64> {
     field(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal")
 }
 
+/// Bytes that the disk of a folder has room for; None where the system does not say.
+pub fn free_disk(folder: &std::path::Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// The value of a line `name:   123 kB`, in bytes.
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text

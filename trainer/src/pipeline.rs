@@ -14,6 +14,7 @@ use crate::metrics::{EVAL_LOSS, read};
 use crate::next;
 use crate::peak::peak;
 use crate::phases::Phase;
+use crate::preflight;
 use crate::progress::duration;
 use crate::recipe::{Phase2, Recipe};
 use crate::report::losses::losses;
@@ -143,6 +144,7 @@ fn run_vlm(
     let seal = sealed(seal, how, &from)?;
     settle_recipe(folder, &session.recipe, &from)?;
     TrainingQuestions::new(&session.recipe, &session.data).write(folder)?;
+    preflight::end(&session, folder.path())?;
     let estimate = introduce(&session, device)?;
     let peak = peak(device, session.recipe.run.dtype)?;
     let mut summary = Summary::of(&session.params, device, estimate, peak);
@@ -177,6 +179,7 @@ fn run_dual(
     let seal = sealed(seal, how, &from)?;
     settle_recipe(folder, &session.recipe, &from)?;
     TrainingQuestions::new(&session.recipe, &session.data).write(folder)?;
+    preflight::end(&session, folder.path())?;
     let estimate = describe(&session, &session.data, device, |trace| {
         session.rehearse(&session.recipe, trace)
     })?;
@@ -195,7 +198,7 @@ fn run_dual(
     figures_and_curves(&figures, folder)?;
     similarity::write(&session.comparer(), &session.data, folder)?;
     folder.write("README.md", card::of_dual(&session, &figures).as_bytes())?;
-    session.writer()(folder.path(), &session.params)?;
+    session.folder_plan()?.write(folder.path(), &session.params)?;
     folder.keep();
     Ok((summary, next::of_dual(&session, folder.path())))
 }
@@ -232,7 +235,7 @@ fn conclude(session: &Session, folder: &mut RunFolder, showcase: &mut Showcase, 
         similarity::write(&comparer, &session.data, folder)?;
     }
     folder.write("README.md", card::card(session, &figures).as_bytes())?;
-    session.writer()(folder.path(), &session.params)?;
+    session.folder_plan()?.write(folder.path(), &session.params)?;
     save_adapter(session, folder)?;
     folder.keep();
     Ok(())
@@ -251,17 +254,11 @@ fn unevaluated(error: anyhow::Error, folder: &RunFolder) -> anyhow::Error {
     interrupt::Stopped(message).into()
 }
 
-/// Low-rank adapters on a pretrained language model, or on a whole pretrained model, as PEFT keeps them.
+/// Writes low-rank adapters by themselves, where there is something that they are for.
 fn save_adapter(session: &Session, folder: &RunFolder) -> Result<()> {
-    let (named, lora) = (&session.recipe.pretrained, &session.recipe.model.lora);
-    let base = match (&named.model, &named.decoder, hf::format(&session.vlm.config)) {
-        (Some(name), _, hf::Format::Transformers(_)) => hf::Base::Whole(name),
-        (None, Some(name), _) if lora.decoder.is_some() => hf::Base::Decoder(name),
-        _ => return Ok(()),
-    };
-    if lora == &Default::default() {
+    let Some(base) = preflight::adapter_base(&session.recipe, &session.vlm.config) else {
         return Ok(());
-    }
+    };
     let path = folder.file("adapter");
     hf::save_adapter(&path, &session.vlm, &session.params, base).context("the adapter cannot be saved")
 }
@@ -270,9 +267,10 @@ fn save_adapter(session: &Session, folder: &RunFolder) -> Result<()> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
+pub fn dry_run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
     if recipe.dual.is_some() {
         let mut session = DualSession::new(recipe, device)?;
+        preflight::end(&session, out)?;
         let needed = describe(&session, &session.data, device, |trace| {
             session.rehearse(&session.recipe, trace)
         })?;
@@ -284,6 +282,7 @@ pub fn dry_run(recipe: Recipe, device: &Device) -> Result<()> {
         return Ok(());
     }
     let mut session = Session::new(recipe, device)?;
+    preflight::end(&session, out)?;
     let needed = describe(&session, &session.data, device, |trace| {
         say!("parts       {}", modules(&session.params));
         rehearse(&session, &session.recipe, trace, |phase, parts| {

@@ -17,16 +17,20 @@
 //! and what was expected.
 
 mod check;
+mod effect;
 mod error;
 pub mod keys;
+mod given;
 mod parse;
 mod paths;
 mod phase;
 mod pretrained;
 mod resume;
 
+pub(crate) use error::Invalid;
 pub use error::RecipeError;
 pub use paths::as_written;
+pub(crate) use given::Given;
 pub use phase::{ContrastPhase, Curve, Phase1, Phase2, Training};
 pub use pretrained::Pretrained;
 
@@ -74,6 +78,8 @@ pub struct Recipe {
     /// What is measured and shown at the end.
     #[serde(default)]
     pub eval: Eval,
+    #[serde(skip)]
+    pub(crate) given: Given,
 }
 
 /// Name, seed and where to compute.
@@ -310,6 +316,8 @@ pub enum TokenizerKind {
     Bpe,
     /// Read from a `tokenizer.json`.
     File,
+    /// That of the pretrained language model, which a resolved recipe says.
+    Pretrained,
 }
 
 /// What is kept on the way, to go on from.
@@ -374,6 +382,15 @@ impl Recipe {
     /// As [`Recipe::load`].
     pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Recipe, RecipeError> {
         parse::recipe(text, file, overrides)
+    }
+
+    /// An error met after the recipe in `file` was read: where a key of it is to blame, with line or override.
+    pub fn locate(error: anyhow::Error, file: &Path, overrides: &[String]) -> anyhow::Error {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        match error.downcast::<Invalid>() {
+            Ok(invalid) => parse::located(invalid, &text, file, overrides).into(),
+            Err(other) => other,
+        }
     }
 
     /// Stops each phase after `most` steps.

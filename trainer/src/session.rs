@@ -1,7 +1,7 @@
 //! From a recipe to everything a run needs: data, tokenizer, image processor, model.
 
 use crate::checkpoint::{Place, read_numbers};
-use crate::course::{Observe, Trained, Writer};
+use crate::course::{Observe, Trained};
 use crate::data::corpus::{Corpus, Files, Sample};
 use crate::data::record::Turn;
 use crate::data::scenes::{QuestionWeights, Scenes, vocabulary};
@@ -11,11 +11,12 @@ use crate::phases::Phase;
 use crate::phases::align::Align;
 use crate::phases::fit::{Next, Step, fit, measure, optimizer};
 use crate::phases::instruct::Instruct;
-use crate::recipe::{self, Precision, Recipe, TokenizerKind, Training};
+use crate::preflight;
+use crate::recipe::{self, Invalid, Precision, Recipe, TokenizerKind, Training};
 use crate::start::{Start, grouping};
 use anyhow::{Context, Result, bail, ensure};
 use engine::{DType, Device, Optimizer, Params};
-use model::{Chat, DualConfig, ImageProcessor, Pretrained, Tokenizer, Vlm, VlmConfig, hf, save_folder, set_groups};
+use model::{Chat, DualConfig, FolderPlan, ImageProcessor, Pretrained, Tokenizer, Vlm, VlmConfig, hf, set_groups};
 use std::path::Path;
 
 /// What a run trains on.
@@ -161,9 +162,12 @@ impl Session {
     /// from what they were made of.
     pub fn begin(mut recipe: Recipe, device: &Device, checkpoint: Option<&Path>) -> Result<Session> {
         let start = Start::find(&mut recipe)?;
+        preflight::vlm(&recipe)?;
         let processor = match checkpoint {
             Some(folder) => ImageProcessor::open(folder)?,
-            None => start.processor()?.unwrap_or_else(|| processor(&recipe)),
+            None => start
+                .processor(&recipe.model.vision)?
+                .unwrap_or_else(|| processor(&recipe)),
         };
         let mut data = dataset(&recipe, &processor)?;
         let (tokenizer, chat) = language(&mut recipe, &start, data.texts(), checkpoint)?;
@@ -281,7 +285,8 @@ impl Reading {
             return Ok(Reading::Dual(Box::new(dual.clone()), Box::new(tokenizer)));
         }
         let start = Start::find(&mut recipe)?;
-        let processor = start.processor()?.unwrap_or_else(|| processor(&recipe));
+        let processor = start.processor(&recipe.model.vision)?;
+        let processor = processor.unwrap_or_else(|| self::processor(&recipe));
         let (tokenizer, chat) = language(&mut recipe, &start, texts, None)?;
         let prepare = prepare(&recipe, tokenizer, processor, chat, &recipe.model);
         Ok(Reading::Vlm(Box::new(recipe), Box::new(prepare)))
@@ -311,7 +316,8 @@ fn language<'t>(
         Some(folder) => Tokenizer::open(folder)?,
         None => tokenizer(recipe, texts)?,
     };
-    recipe.model.vocab_size = tokenizer.vocab_size();
+    let size = &mut recipe.model.vocab_size;
+    *size = the_tokenizers("model.vocab_size", *size, tokenizer.vocab_size())?;
     let chat = Chat::own(&tokenizer)?;
     Ok((tokenizer, chat))
 }
@@ -411,13 +417,23 @@ impl Trained for Session {
         Ok(next)
     }
 
-    fn writer(&self) -> Writer {
-        let (vlm, prepare) = (self.vlm.clone(), self.prepare.clone());
-        Box::new(move |folder, params| {
-            let parts = (&prepare.tokenizer, &prepare.processor, &prepare.chat);
-            save_folder(folder, &vlm, params, parts).context("the model cannot be saved")
-        })
+    fn folder_plan(&self) -> Result<FolderPlan> {
+        let (model, parts) = (hf::Model::Vlm(Box::new(self.vlm.clone())), &self.prepare);
+        let plan = FolderPlan::of(model, &parts.tokenizer, &parts.processor, Some(&parts.chat));
+        plan.map_err(|error| Invalid::of_model("model", error).into())
     }
+}
+
+/// The size of a vocabulary, which follows from its tokenizer; fails where `said` is another and not 0.
+pub(crate) fn the_tokenizers(key: &str, said: usize, found: usize) -> Result<usize> {
+    if said != 0 && said != found {
+        return Err(Invalid::new(
+            key,
+            format!("{said} here, but the tokenizer has {found} ids; leave it out"),
+        )
+        .into());
+    }
+    Ok(found)
 }
 
 /// Scenes are dark: their own mean and deviation spread them over the range the encoder is sensitive to.
@@ -556,7 +572,9 @@ fn weaves(recipe: &Recipe) -> bool {
 
 pub(crate) fn dataset(recipe: &Recipe, processor: &ImageProcessor) -> Result<Dataset> {
     let packing = recipe.phase2.as_ref().is_some_and(|phase| phase.packing);
-    ensure!(!packing || weaves(recipe), "{}", Prepare::NO_PACKING);
+    if packing && !weaves(recipe) {
+        return Err(Invalid::new("phase2.packing", Prepare::NO_PACKING).into());
+    }
     match recipe.data.train() {
         None => Ok(scenes(recipe, processor)),
         Some(files) => corpus(recipe, files, processor),

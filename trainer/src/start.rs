@@ -1,10 +1,10 @@
 //! What a run starts from: trained parts, or nothing.
 
 use crate::phases::Phase;
-use crate::recipe::Recipe;
-use anyhow::{Context, Result, bail};
+use crate::recipe::{self, Recipe, TokenizerKind};
+use anyhow::{Context, Result, ensure};
 use model::hf::{self, Part};
-use model::{AdapterKind, Chat, ImageAttention, ImagePositions, ImageProcessor, QFormerConfig, Tokenizer, VlmConfig};
+use model::{AdapterKind, Chat, ImageAttention, ImagePositions, ImageProcessor, PositionKind, Tokenizer, VisionConfig};
 use std::path::{Path, PathBuf};
 
 /// What stands for an image in texts, where the recipe does not say.
@@ -33,8 +33,7 @@ impl Start {
         ] {
             let (Some(name), key) = (name, key(part)) else { continue };
             let folder = hf::resolve(&name).with_context(|| format!("pretrained.{key}"))?;
-            let texts = recipe.phase1.is_some();
-            describe(&mut recipe.model, part, &folder, texts).with_context(|| format!("pretrained.{key}"))?;
+            describe(recipe, part, &folder).with_context(|| format!("pretrained.{key}"))?;
             parts.push((part, folder));
         }
         Ok(Start { parts })
@@ -49,16 +48,34 @@ impl Start {
         found.map(|(_, folder)| folder.as_path())
     }
 
-    /// The image processor that belongs to the image encoder.
+    /// The image processor that belongs to the image encoder, for images of the size that the model takes.
     ///
     /// # Errors
-    /// When its file is missing or malformed.
-    pub fn processor(&self) -> Result<Option<ImageProcessor>> {
+    /// When its file is missing or malformed, or not for the encoder beside it.
+    pub fn processor(&self, vision: &VisionConfig) -> Result<Option<ImageProcessor>> {
         let found = self
             .parts
             .iter()
             .find(|(part, _)| matches!(part, Part::Whole | Part::Vision));
-        Ok(found.map(|(_, folder)| ImageProcessor::open(folder)).transpose()?)
+        let Some((_, folder)) = found else { return Ok(None) };
+        let (processor, stored) = (ImageProcessor::open(folder)?, hf::vision_config(folder)?.image_size);
+        ensure!(
+            processor.size == stored,
+            "{}: the image processor makes images of {} pixels a side, the image encoder takes {stored}",
+            folder.display(),
+            processor.size
+        );
+        if vision.image_size != stored {
+            let how = match vision.positions {
+                PositionKind::Learned => "its positions are interpolated (bicubic)",
+                PositionKind::Sinusoidal => "its positions are computed",
+            };
+            say!(
+                "images      {} pixels a side, the encoder learned from {stored}: {how}",
+                vision.image_size
+            );
+        }
+        Ok(Some(processor.with_size(vision.image_size)))
     }
 
     /// The language model's tokenizer and conversations, with a token for images; its ids are filled in. A run that goes on
@@ -82,6 +99,11 @@ impl Start {
             }
         };
         config.vocab_size = config.vocab_size.max(tokenizer.vocab_size());
+        recipe.tokenizer = recipe::Tokenizer {
+            kind: TokenizerKind::Pretrained,
+            size: tokenizer.vocab_size(),
+            path: None,
+        };
         Ok(Some((tokenizer, chat)))
     }
 }
@@ -96,70 +118,58 @@ pub fn key(part: Part) -> &'static str {
     }
 }
 
-/// Fills in what a part says of the model; `texts`: a Q-Former is to take texts, too.
-fn describe(config: &mut VlmConfig, part: Part, folder: &Path, texts: bool) -> Result<()> {
+/// Fills in what a part says of the model.
+fn describe(recipe: &mut Recipe, part: Part, folder: &Path) -> Result<()> {
+    let Recipe {
+        model: config, given, ..
+    } = recipe;
+    // Images of another size are the recipe's to choose.
+    let side = given.has("model.vision.image_size").then_some(config.vision.image_size);
     match part {
         Part::Whole => {
             let mut found = hf::vlm_config(folder)?;
+            given.agree(
+                "model",
+                (config, &found),
+                folder,
+                &["lora", "vocab_size", "vision.image_size"],
+            )?;
             // Adapters are the recipe's own, and its tokenizer may have more ids than the part.
             (found.lora, found.vocab_size) = (config.lora.clone(), found.vocab_size.max(config.vocab_size));
-            let unsaid = VlmConfig {
-                lora: config.lora.clone(),
-                vocab_size: config.vocab_size,
-                ..VlmConfig::default()
-            };
-            agree("[model]", config, &unsaid, &found)?;
+            found.vision.image_size = side.unwrap_or(found.vision.image_size);
             *config = found;
         }
         Part::Vision => {
             let mut found = hf::vision_config(folder)?;
+            given.agree(
+                "model.vision",
+                (&config.vision, &found),
+                folder,
+                &["image_size", "feature_layer"],
+            )?;
             // A recipe may take features from another block; LLaVA takes those before the last.
-            let layer = config.vision.feature_layer.take().or(found.feature_layer);
+            let layer = config.vision.feature_layer.or(found.feature_layer);
             let patches = config.adapter.kind != AdapterKind::Qformer;
-            found.feature_layer = None;
-            agree("[model.vision]", &config.vision, &Default::default(), &found)?;
             found.feature_layer = layer.or(patches.then_some(-2));
+            found.image_size = side.unwrap_or(found.image_size);
             config.vision = found;
         }
         Part::Qformer => {
+            // A BERT leaves some of it to the recipe.
             let said = config.qformer.clone().unwrap_or_default();
             let mut found = hf::qformer_config(folder, &said)?;
-            found.text &= texts;
-            // A BERT leaves these to the recipe, which may then say no more.
-            let free = |of: &QFormerConfig, rest: QFormerConfig| QFormerConfig {
-                num_query_tokens: of.num_query_tokens,
-                cross_attention_frequency: of.cross_attention_frequency,
-                projection: of.projection,
-                ..rest
-            };
-            let unsaid = match free(&found, said.clone()) == said {
-                true => free(&said, QFormerConfig::default()),
-                false => QFormerConfig::default(),
-            };
-            agree("[model.qformer]", &said, &unsaid, &found)?;
+            given.agree("model.qformer", (&said, &found), folder, &["text"])?;
+            found.text &= recipe.phase1.is_some();
             config.qformer = Some(found);
         }
         Part::Decoder => {
-            let (found, vocab_size) = hf::decoder_config(folder)?;
-            let unsaid = model::DecoderConfig {
-                image_attention: config.decoder.image_attention,
-                image_positions: config.decoder.image_positions,
-                ..Default::default()
-            };
-            agree("[model.decoder]", &config.decoder, &unsaid, &found)?;
+            let (mut found, vocab_size) = hf::decoder_config(folder)?;
+            found.image_attention = ImageAttention::Causal;
+            found.image_positions = ImagePositions::Sequential;
+            given.agree("model.decoder", (&config.decoder, &found), folder, &[])?;
             config.decoder = found;
-            config.decoder.image_attention = ImageAttention::Causal;
-            config.decoder.image_positions = ImagePositions::Sequential;
             config.vocab_size = vocab_size;
         }
-    }
-    Ok(())
-}
-
-/// Fails where a recipe says of a pretrained part what is not so.
-fn agree<T: PartialEq + std::fmt::Debug>(table: &str, said: &T, unsaid: &T, found: &T) -> Result<()> {
-    if said != unsaid && said != found {
-        bail!("{table} says {said:?}, but the pretrained part is {found:?}; leave the table out");
     }
     Ok(())
 }

@@ -25,6 +25,10 @@ const SMALL: [&str; 6] = [
 ];
 
 fn steps(name: &str, more: &[&str]) -> Vec<Step> {
+    trained(name, more).1
+}
+
+fn trained(name: &str, more: &[&str]) -> (DualSession, Vec<Step>) {
     let settings: Vec<String> = SMALL.iter().chain(more).map(|s| s.to_string()).collect();
     let recipe = Recipe::load(&recipe(name), &settings).expect("a recipe");
     let mut session = DualSession::new(recipe, &Device::cpu()).expect("a session");
@@ -34,7 +38,34 @@ fn steps(name: &str, more: &[&str]) -> Vec<Step> {
         Ok(Next::Go)
     });
     seen.expect("trained");
-    steps
+    (session, steps)
+}
+
+#[test]
+fn the_temperature_stays_within_its_bounds_however_it_is_stepped() {
+    for name in ["clip", "siglip"] {
+        for more in [
+            &["contrast.accumulate=1"][..],
+            &["contrast.accumulate=2", "contrast.ema=0.5"],
+            &["contrast.accumulate=1", "contrast.shards=2", "run.dtype=bf16"],
+        ] {
+            // Steps so long that the scale would leave them at once, one way or the other.
+            let far = [
+                "contrast.rules=[{ match = \"logit_scale\", lr_scale = 1e5 }]",
+                "contrast.batch_size=6",
+            ];
+            let (session, steps) = trained(name, &[&far[..], more].concat());
+            let id = session.params.find("logit_scale").expect("a temperature");
+            for value in [session.params.master(id), session.params.tensor(id)] {
+                let value = value.item().expect("a number");
+                assert!(
+                    (0.0..=100.0f64.ln() + 1e-6).contains(&value),
+                    "{name} {more:?}: {value}"
+                );
+            }
+            assert!(steps.iter().all(|step| step.loss.is_finite()), "{name} {more:?}");
+        }
+    }
 }
 
 #[test]

@@ -220,6 +220,23 @@ fn records_of_several_images_train_where_images_stand_within_the_text() {
 fn what_does_not_go_together_is_said() {
     let root = parts();
     let recipe = root.path().join("recipe.toml");
+    let out = root.path().join("out");
+    let refused = |settings: &[&str], dry: bool| {
+        let mut arguments = vec!["train", "--recipe", text(&recipe), "--out", text(&out)];
+        settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+        arguments.extend(dry.then_some("--dry-run"));
+        let output = lenslet(&arguments, &root.path().join("cache"));
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{settings:?}: {errors}");
+        assert!(!out.exists(), "{settings:?}");
+        errors
+    };
+    let first = "phase2.rules=[{ match = \"vision_model.*\", freeze = true }";
+    let shadowed = format!("{first}, {{ match = \"vision_model.encoder.*\" }}]");
+    let (frozen, no_layer) = (
+        format!("{first}, {{ match = \"language_model.*\", freeze = true }}]"),
+        "no layer of this part is called",
+    );
     for (setting, naming) in [
         (
             "pretrained.vision=owner/absent",
@@ -227,31 +244,144 @@ fn what_does_not_go_together_is_said() {
         ),
         (
             "model.vision.hidden_size=32",
-            vec!["[model.vision]", "leave the table out"],
+            vec!["model.vision.hidden_size: 32 here, 16 in ", "leave out"],
         ),
-        ("phase2.rules=[]", vec!["vision_model.", "is trained", "freeze"]),
+        (
+            "model.decoder.rope_theta=7.0",
+            vec!["model.decoder.rope_theta: 7.0 here, "],
+        ),
+        (
+            "model.vision.image_size=13",
+            vec!["model.vision.patch_size", "does not divide"],
+        ),
+        (
+            "phase2.rules=[]",
+            vec!["phase2.cache_features: `vision_model.", "is trained", "freeze"],
+        ),
+        (
+            &shadowed,
+            vec!["phase2.rules.1.match: `vision_model.encoder.*` fits only what earlier rules take"],
+        ),
+        (&frozen, vec!["model.lora.decoder: the rules freeze these adapters"]),
+        (
+            "phase2.rules=[{ match = \"*\", freeze = true }]",
+            vec!["phase2.rules: freeze every parameter"],
+        ),
+        (
+            "phase2.rules.0.match=*lora*x",
+            vec!["phase2.rules.0.match: `*lora*x` fits no parameter"],
+        ),
+        ("phase2.rules.1.layer_decay=0.9", vec!["phase2.rules.1.layer_decay"]),
+        (
+            "model.lora.decoder.target_modules=[\"q_prj\"]",
+            vec![
+                "model.lora.decoder.target_modules: ",
+                no_layer,
+                "`q_prj`; there are q_proj",
+            ],
+        ),
+        (
+            "model.lora.decoder.target_modules=[\"q_proj\", \"v_prj\"]",
+            vec![no_layer, "`v_prj`"],
+        ),
+        (
+            "model.lora.vision={ target_modules = [\"q_proj\", \"o_proj\"] }",
+            vec!["model.lora.vision.target_modules", "`o_proj`", "out_proj"],
+        ),
+        (
+            "model.lora.adapter={ target_modules = [\"q_proj\"] }",
+            vec!["model.lora.adapter.target_modules", "linear_1, linear_2"],
+        ),
+        ("model.lora.vision.r=2", vec!["the recipe has no [model.lora.vision]"]),
+        ("phase1.lr=1e-3", vec!["the recipe has no [phase1]"]),
+        ("phase2.turns=2", vec!["phase2.turns: would change nothing"]),
+        ("phase2.stochastic_rounding=true", vec!["phase2.stochastic_rounding"]),
         ("pretrained.model=x", vec!["pretrained.model", "leave out"]),
         ("tokenizer.kind=bpe", vec!["tokenizer", "leave out"]),
     ] {
-        let out = root.path().join("out");
-        let arguments = [
-            "train",
-            "--recipe",
-            text(&recipe),
-            "--out",
-            text(&out),
-            "--set",
-            "phase2.cache_features=true",
-            "--set",
-            setting,
-        ];
-        let output = lenslet(&arguments, &root.path().join("cache"));
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{setting}: {errors}");
-        for part in naming {
-            assert!(errors.contains(part), "{setting}: `{part}` is not in {errors}");
+        for dry in [false, true] {
+            let errors = refused(&["phase2.cache_features=true", setting], dry);
+            for part in &naming {
+                assert!(errors.contains(part), "{setting}: `{part}` is not in {errors}");
+            }
         }
     }
+    // Adapters that one PEFT folder cannot hold are named before they are trained.
+    let whole = format!("pretrained={{ model = \"{}\" }}", text(&root.path().join("llava")));
+    train(
+        root.path(),
+        "llava",
+        &["phase2.steps=1", "model.lora={}", "phase2.rules=[]"],
+    );
+    let differ = [
+        "model.lora={ vision = { r = 4 }, decoder = { r = 2 } }",
+        "phase2.rules=[]",
+        "model.adapter={}",
+        &whole,
+    ];
+    let errors = refused(&differ, true);
+    assert!(errors.contains("model.lora: the parts' adapters differ"), "{errors}");
+}
+
+#[test]
+fn images_of_another_size_have_their_positions_interpolated() {
+    let root = parts();
+    train(root.path(), "wide", &["model.vision.image_size=24", "phase2.steps=2"]);
+    let run = root.path().join("wide");
+    let positions = |folder: &Path| {
+        let (model, params) = load(folder);
+        let find = |name: &str| params.find(name).map(|id| params.master(id).to_f64().expect("numbers"));
+        (
+            model,
+            find("vision_model.embeddings.position_embedding.weight").expect("positions"),
+        )
+    };
+    let (Model::Vlm(vlm), new) = positions(&run) else {
+        panic!("no vision-language model")
+    };
+    let (_, old) = positions(&root.path().join("vision"));
+    let (vision, dim) = (&vlm.config.vision, vlm.config.vision.hidden_size);
+    assert_eq!((vision.image_size, new.len()), (24, vision.tokens() * dim));
+    assert_eq!(model::ImageProcessor::open(&run).expect("a processor").size, 24);
+    // The class token keeps its position; two patches a side become four, the corner by Keys' cubic at a quarter of a patch
+    // beyond the first centre, the edge going on.
+    assert_eq!(
+        (new[..dim].to_vec(), old.len(), new.len()),
+        (old[..dim].to_vec(), 5 * dim, 17 * dim)
+    );
+    let (near, far) = (1.10546875, -0.10546875);
+    for channel in 0..dim {
+        let patch = |i: usize| old[(1 + i) * dim + channel];
+        let corner = near * near * patch(0) + near * far * (patch(1) + patch(2)) + far * far * patch(3);
+        assert!((new[dim + channel] - corner).abs() < 1e-6, "{channel}");
+    }
+    // The resolved recipe says whose tokenizer it is, and is gone on with by itself.
+    let resolved = fs::read_to_string(run.join("recipe.resolved.toml")).expect("a recipe");
+    assert!(
+        resolved.contains("kind = \"pretrained\"") && resolved.contains("image_size = 24"),
+        "{resolved}"
+    );
+    let output = lenslet(
+        &["train", "--resume", "latest", "--out", text(&run)],
+        &root.path().join("cache"),
+    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // A run of that size is a part like others.
+    let back = format!("pretrained={{ model = \"{}\" }}", text(&run));
+    train(
+        root.path(),
+        "back",
+        &[
+            &back,
+            "model={ vision = { image_size = 12 } }",
+            "phase2.rules=[]",
+            "phase2.steps=1",
+        ],
+    );
+    let Model::Vlm(vlm) = load(&root.path().join("back")).0 else {
+        panic!("no vision-language model")
+    };
+    assert_eq!(vlm.config.vision.image_size, 12);
 }
 
 /// The error of training that is refused before its first step.

@@ -206,6 +206,15 @@ fn cast_slice<T: Single, U: Single>(x: &[T], out: &mut [U]) {
     });
 }
 
+pub(crate) fn clamp(x: &mut ViewMut, least: f64, most: f64) {
+    on_float!(x.dtype(), T => {
+        let mut bounds = [T::default(); 2];
+        cast_slice::<f64, T>(&[least, most], &mut bounds);
+        let clamped = |x: T| if x < bounds[0] { bounds[0] } else if x > bounds[1] { bounds[1] } else { x };
+        x.slice_mut::<T>().iter_mut().for_each(|x| *x = clamped(*x));
+    })
+}
+
 pub(crate) fn fill(out: &mut ViewMut, value: f64) {
     on_float!(out.dtype(), T => {
         let mut one = [T::default()];

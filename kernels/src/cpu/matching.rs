@@ -13,7 +13,7 @@ pub(crate) fn draw_pairs<T: Element>(
     [images, texts, labels]: [&mut [i32]; 3],
 ) {
     let (n, queries) = (p.n, p.queries);
-    let scale = log_scale.f64().exp().min(100.0);
+    let scale = log_scale.f64().exp();
     let score = |image: usize, text: usize| {
         let each = (0..queries).map(|q| scores[(image * queries + q) * n + text].widen().f64());
         scale * each.fold(f64::MIN, f64::max) * p.hardness

@@ -169,7 +169,7 @@ pub(crate) fn clip_loss_backward(
         scores.launch_rows("clip_gradient", images, args)
     })?;
     let nothing = None::<&View>;
-    let args = args![log_scale, &moments, nothing, &*dlog_scale, nothing, p.n as i32];
+    let args = args![&moments, nothing, &*dlog_scale, nothing, p.n as i32];
     scores.launch_sum("scalar_gradients", args)
 }
 
@@ -213,6 +213,6 @@ pub(crate) fn siglip_loss_backward(
         let args = args![dots, gradient, log_scale, bias, moments, sums, n, groups, first];
         scores.launch_rows("siglip_gradient", images, args)
     })?;
-    let args = args![log_scale, moments, sums, &*dlog_scale, &*dbias, p.n as i32];
+    let args = args![moments, sums, &*dlog_scale, &*dbias, p.n as i32];
     scores.launch_sum("scalar_gradients", args)
 }

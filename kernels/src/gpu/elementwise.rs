@@ -83,6 +83,13 @@ pub(crate) fn add_broadcast(x: View, b: View, out: &mut ViewMut) -> Result<()> {
     launch(x.device(), &module, "add_broadcast", Grid::over(x.len(), w), args)
 }
 
+pub(crate) fn clamp(x: &mut ViewMut, least: f64, most: f64) -> Result<()> {
+    let len = x.len();
+    let (module, w) = vectors(x.dtype(), x.dtype(), len, args![&*x]);
+    let args = args![&*x, len as i64, least as f32, most as f32];
+    launch(x.device(), &module, "clamp", Grid::over(len, w), args)
+}
+
 pub(crate) fn fill(out: &mut ViewMut, value: f64) -> Result<()> {
     let len = out.len();
     let (module, w) = vectors(out.dtype(), out.dtype(), len, args![&*out]);

@@ -72,17 +72,33 @@ pub struct LoraConfigs {
 }
 
 impl LoraConfigs {
-    pub(super) fn validate(&self) -> Result<()> {
-        let parts = [
-            ("vision", &self.vision),
-            ("adapter", &self.adapter),
-            ("decoder", &self.decoder),
-        ];
-        for (part, lora) in parts {
-            if let Some(lora) = lora {
-                lora.validate(part)?;
-            }
+    /// The parts, by their fields.
+    pub const PARTS: [&str; 3] = ["vision", "adapter", "decoder"];
+
+    /// The adapters of a part.
+    pub fn part(&self, part: &str) -> Option<&LoraConfig> {
+        match part {
+            "vision" => self.vision.as_ref(),
+            "adapter" => self.adapter.as_ref(),
+            _ => self.decoder.as_ref(),
         }
-        Ok(())
+    }
+
+    /// Adapters of one part alone.
+    pub(crate) fn of_part(part: &str, lora: LoraConfig) -> LoraConfigs {
+        let mut parts = LoraConfigs::default();
+        match part {
+            "vision" => parts.vision = Some(lora),
+            "adapter" => parts.adapter = Some(lora),
+            _ => parts.decoder = Some(lora),
+        }
+        parts
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        let parts = LoraConfigs::PARTS.into_iter();
+        parts
+            .filter_map(|part| Some((part, self.part(part)?)))
+            .try_for_each(|(part, lora)| lora.validate(part))
     }
 }

@@ -1,6 +1,6 @@
 //! Low-rank adapters as PEFT's folders.
 
-use crate::config::LoraConfig;
+use crate::config::{LoraConfig, LoraConfigs};
 use crate::error::{Result, at, config};
 use crate::pretrained::write_json;
 use crate::vlm::Vlm;
@@ -41,7 +41,7 @@ impl Base<'_> {
 /// # Errors
 /// When there are none, or the parts' adapters differ in more than the layers they are on, as one folder cannot say.
 pub fn save_adapter(folder: &Path, vlm: &Vlm, params: &Params, base: Base<'_>) -> Result<()> {
-    let lora = common(vlm, base)?;
+    let lora = check_adapter(&vlm.config.lora, base)?;
     let mut modules = Vec::new();
     let mut entries = Vec::new();
     for id in params.ids() {
@@ -77,9 +77,11 @@ pub fn save_adapter(folder: &Path, vlm: &Vlm, params: &Params, base: Base<'_>) -
     write_tensors(&folder.join("adapter_model.safetensors"), &entries, PYTORCH)
 }
 
-/// The settings that all parts with adapters share.
-fn common<'v>(vlm: &'v Vlm, base: Base<'_>) -> Result<&'v LoraConfig> {
-    let lora = &vlm.config.lora;
+/// The settings that all parts with adapters share, as one folder of PEFT has them.
+///
+/// # Errors
+/// As [`save_adapter`].
+pub fn check_adapter<'c>(lora: &'c LoraConfigs, base: Base<'_>) -> Result<&'c LoraConfig> {
     let parts = match base {
         Base::Decoder(_) => [None, None, lora.decoder.as_ref()],
         Base::Whole(_) => [lora.vision.as_ref(), lora.adapter.as_ref(), lora.decoder.as_ref()],

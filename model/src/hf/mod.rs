@@ -16,12 +16,12 @@ mod towers;
 mod trace;
 mod vlm;
 
-pub use adapter::{Base, save_adapter};
+pub use adapter::{Base, check_adapter, save_adapter};
 pub(crate) use fields::Fields;
 pub use hub::resolve;
 pub use parts::{Part, assemble, decoder_config, qformer_config, vision_config, vlm_config};
 pub(crate) use peft::file;
-pub use save::{Format, format, save};
+pub use save::{Format, SavePlan, format, save, writes_dual};
 pub use trace::{Inputs, Trace};
 
 use crate::config::{DualKind, VlmConfig};
@@ -61,9 +61,9 @@ pub fn load(folder: &Path, device: &Device, dtype: DType, frozen: bool) -> Resul
         frozen,
         ..GroupSpec::default()
     };
-    let plan = checkpoint.plan(&builder.entries(), source, |_| true)?;
+    let plan = checkpoint.plan(builder.specs(), source, |_| true)?;
     let comes = |name: &str| source(name) != Source::Initial;
-    let mut params = builder.build_around(device, dtype, 0, (vec![group], |_, _| 0), comes)?;
+    let mut params = builder.build_around(device, dtype, 0, (vec![group], |_| 0), comes)?;
     plan.load(&mut params)?;
     Ok((model, params))
 }

@@ -7,8 +7,8 @@ use crate::config::{DecoderConfig, DualKind, HiddenAct, QFormerConfig, VisionCon
 use crate::error::Result;
 use crate::groups::{GroupRule, groups};
 use crate::weights::{Checkpoint, Plan, Source};
-use crate::{QFormer, Vlm};
-use engine::{DType, Device, ParamBuilder, Params, Shape};
+use crate::{QFormer, Vit, Vlm};
+use engine::{DType, Device, ParamBuilder, ParamSpec, Params};
 use std::path::{Path, PathBuf};
 
 /// Which part of a vision-language model a folder gives.
@@ -138,7 +138,8 @@ pub fn decoder_config(folder: &Path) -> Result<(DecoderConfig, usize)> {
 
 /// A model as `config` says, its parts from folders and everything else freshly initialised, in the groups that
 /// [`crate::set_groups`] makes by `rules`, weight decay and Muon's factor, so that nothing need move when training begins:
-/// frozen parameters take room once, in `dtype`. Where the vocabulary is larger than a language model's own, the new ids
+/// frozen parameters take room once, in `dtype`. Where images are of another size than an encoder's, its learned positions are
+/// interpolated; where the vocabulary is larger than a language model's own, the new ids
 /// get the mean of its embeddings.
 ///
 /// # Errors
@@ -155,15 +156,15 @@ pub fn assemble(
     let vlm = Vlm::new(&mut builder, config)?;
     let sources: Vec<_> = parts
         .iter()
-        .map(|(part, folder)| Origin::open(*part, folder))
+        .map(|(part, folder)| Origin::open(*part, folder, &config.vision))
         .collect::<Result<_>>()?;
     let comes = |name: &str| sources.iter().any(|origin| origin.source(name) != Source::Initial);
-    let entries = builder.entries();
+    let entries = builder.specs().to_vec();
     let plans: Vec<Plan<'_>> = sources
         .iter()
         .map(|origin| origin.plan(&entries))
         .collect::<Result<_>>()?;
-    let (groups, place) = groups(&entries, rules, weight_decay, muon)?;
+    let (groups, place) = groups(&entries, rules, weight_decay, muon);
     let mut params = builder.build_around(device, dtype, seed, (groups, place), comes)?;
     for plan in plans {
         plan.load(&mut params)?;
@@ -184,12 +185,19 @@ struct Origin {
     text_only: bool,
     /// The folder is Lenslet's own, in which adapters lie beside the weights they are for.
     own: bool,
+    /// Of an image encoder for images of another size: tokens without a place, and patches a side.
+    grid: Option<(usize, usize)>,
 }
 
 impl Origin {
-    fn open(part: Part, folder: &Path) -> Result<Origin> {
+    /// Opens the folder of a part of a model whose image encoder is `vision`.
+    fn open(part: Part, folder: &Path, vision: &VisionConfig) -> Result<Origin> {
         let kind: String = open(folder)?.need("model_type")?;
+        let encoder = matches!(part, Part::Whole | Part::Vision);
+        let stored = encoder.then(|| vision_config(folder)).transpose()?;
+        let resized = stored.filter(|stored| stored.image_size != vision.image_size);
         Ok(Origin {
+            grid: resized.map(|stored| (stored.tokens() - stored.patches(), stored.grid())),
             checkpoint: peft::checkpoint(folder)?,
             part,
             layout: match kind.as_str() {
@@ -203,7 +211,7 @@ impl Origin {
         })
     }
 
-    fn plan(&self, entries: &[(String, Shape)]) -> Result<Plan<'_>> {
+    fn plan(&self, entries: &[ParamSpec]) -> Result<Plan<'_>> {
         self.checkpoint
             .plan(entries, |name| self.source(name), |name| self.holds(name))
     }
@@ -227,11 +235,14 @@ impl Origin {
             }
             _ => self.layout.source(name),
         };
-        match stored {
-            Source::Tensor(names) if name.ends_with("embed_tokens.weight") || name.ends_with("lm_head.weight") => {
+        match (stored, self.grid) {
+            (Source::Tensor(names), Some((leading, side))) if name == Vit::POSITIONS => {
+                Source::Grid(names, leading, side)
+            }
+            (Source::Tensor(names), _) if name.ends_with("embed_tokens.weight") || name.ends_with("lm_head.weight") => {
                 Source::Grown(names)
             }
-            stored => stored,
+            (stored, _) => stored,
         }
     }
 

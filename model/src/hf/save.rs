@@ -1,7 +1,7 @@
 //! Models as Hugging Face folders.
 
 use super::{Layout, Model, decoder, own, towers, vlm};
-use crate::config::{LoraConfigs, VlmConfig};
+use crate::config::{DualConfig, LoraConfigs, VlmConfig};
 use crate::error::{Error, Result, at};
 use crate::lora::merged;
 use crate::pretrained::write_json;
@@ -32,21 +32,58 @@ pub fn format(config: &VlmConfig) -> Format {
     }
 }
 
-/// Writes `config.json` and the weights of a model to `folder`, which is made if need be. Where the reference has a class
-/// for such a model, as that class loads them, adapters folded into their weights; vision-language models it has none for
-/// ([`format`]) as Lenslet computes them. The weights come last, and each file is whole or absent.
+/// Fails unless the reference has a class for such a dual encoder.
 ///
 /// # Errors
-/// When the reference has no class for another model than those ([`Error::Config`], before anything is written); those of
-/// files.
+/// [`Error::Config`] with the field that stands in the way.
+pub fn writes_dual(config: &DualConfig) -> Result<()> {
+    towers::write_dual(config).map(|_| ())
+}
+
+/// `config.json` and the weights of a model as they will be written: where the reference has a class for such a model, as
+/// that class loads them, adapters folded into their weights; vision-language models it has none for ([`format`]) as Lenslet
+/// computes them.
+#[derive(Debug)]
+pub struct SavePlan {
+    model: Model,
+    config: Map<String, Value>,
+    layout: Layout,
+}
+
+impl SavePlan {
+    /// # Errors
+    /// [`Error::Config`] when the reference has no class for another model than those.
+    pub fn of(model: Model) -> Result<SavePlan> {
+        let (config, layout) = describe(&model)?;
+        Ok(SavePlan { model, config, layout })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Writes to `folder`, which is made if need be. The weights come last, and each file is whole or absent.
+    ///
+    /// # Errors
+    /// Those of files.
+    pub fn write(&self, folder: &Path, params: &Params) -> Result<()> {
+        let entries = entries(&self.model, self.layout, params);
+        let low = entries.iter().all(|entry| entry.dtype == DType::BF16);
+        let mut config = self.config.clone();
+        config.insert("torch_dtype".into(), if low { "bfloat16" } else { "float32" }.into());
+        std::fs::create_dir_all(folder).map_err(at(folder))?;
+        write_json(&folder.join("config.json"), &config)?;
+        write_shards(folder, &entries, SHARD)
+    }
+}
+
+/// Plans and writes a model's folder.
+///
+/// # Errors
+/// Those of [`SavePlan`].
 pub fn save(folder: &Path, model: &Model, params: &Params) -> Result<()> {
-    let (mut config, layout) = describe(model)?;
-    let entries = entries(model, layout, params);
-    let low = entries.iter().all(|entry| entry.dtype == DType::BF16);
-    config.insert("torch_dtype".into(), if low { "bfloat16" } else { "float32" }.into());
-    std::fs::create_dir_all(folder).map_err(at(folder))?;
-    write_json(&folder.join("config.json"), &config)?;
-    write_shards(folder, &entries, SHARD)
+    SavePlan::of(model.clone())?.write(folder, params)
 }
 
 /// What `config.json` says of a model, and how its tensors are named.
@@ -75,7 +112,7 @@ fn entries<'p>(model: &Model, layout: Layout, params: &'p Params) -> Vec<Entry<'
     for id in params.ids().filter(|&id| own || !params.name(id).contains(".lora_")) {
         let (names, parts) = match layout.source(params.name(id)) {
             Source::Initial => continue,
-            Source::Tensor(names) | Source::Grown(names) => (names, 1),
+            Source::Tensor(names) | Source::Grown(names) | Source::Grid(names, ..) => (names, 1),
             Source::Rows(names, _, parts) => (names, parts),
         };
         if let Some(name) = names.into_iter().next() {

@@ -149,12 +149,15 @@ pub(super) fn write_dual(config: &DualConfig) -> Result<Map<String, Value>> {
 /// When the tower is not such a one; the field that stands in the way is named.
 pub(super) fn write_vision(config: &VisionConfig, kind: DualKind, projection_dim: usize) -> Result<Map<String, Value>> {
     let clip = kind == DualKind::Clip;
-    if (config.class_token, config.pre_layernorm, config.patch_bias) != (clip, clip, !clip) {
-        return only_ours(
-            "vision.class_token",
-            "and `pre_layernorm` without `patch_bias` are CLIP's, `patch_bias` without the others is SigLIP's",
-        );
-    }
+    let family = if clip { "CLIP" } else { "SigLIP" };
+    tower_is(
+        family,
+        [
+            ("class_token", config.class_token, clip),
+            ("pre_layernorm", config.pre_layernorm, clip),
+            ("patch_bias", config.patch_bias, !clip),
+        ],
+    )?;
     let mut map = write_sizes(config)?;
     map.insert(
         "model_type".into(),
@@ -171,14 +174,31 @@ pub(super) fn write_vision(config: &VisionConfig, kind: DualKind, projection_dim
     Ok(map)
 }
 
+/// Fails where switches of a tower, each with its value and the family's, differ: names them all.
+fn tower_is(family: &str, switches: [(&str, bool, bool); 3]) -> Result<()> {
+    let mut differing = switches.iter().filter(|(_, found, expected)| found != expected);
+    let Some((first, _, expected)) = differing.next() else {
+        return Ok(());
+    };
+    let others: String = differing
+        .map(|(name, _, expected)| format!(", {name} {expected}"))
+        .collect();
+    only_ours(
+        &format!("vision.{first}"),
+        &format!("must be {expected}{others} for {family}"),
+    )
+}
+
 /// The reference's configuration of BLIP-2's image encoder.
 pub(super) fn write_blip2_vision(config: &VisionConfig) -> Result<Map<String, Value>> {
-    if (config.class_token, config.pre_layernorm, config.patch_bias) != (true, false, true) {
-        return only_ours(
-            "vision.class_token",
-            "and `patch_bias` without `pre_layernorm` are BLIP-2's",
-        );
-    }
+    tower_is(
+        "BLIP-2",
+        [
+            ("class_token", config.class_token, true),
+            ("pre_layernorm", config.pre_layernorm, false),
+            ("patch_bias", config.patch_bias, true),
+        ],
+    )?;
     let mut map = write_sizes(config)?;
     map.insert("model_type".into(), "blip_2_vision_model".into());
     map.insert("qkv_bias".into(), true.into());
@@ -187,8 +207,11 @@ pub(super) fn write_blip2_vision(config: &VisionConfig) -> Result<Map<String, Va
 
 /// What all towers say alike.
 fn write_sizes(config: &VisionConfig) -> Result<Map<String, Value>> {
-    if config.patch_margin > 0 || config.patch_hidden.is_some() {
-        return only_ours("vision.patch_margin", "and `patch_hidden` are not in any of them");
+    if config.patch_margin > 0 {
+        return only_ours("vision.patch_margin", "is 0 in all of them");
+    }
+    if config.patch_hidden.is_some() {
+        return only_ours("vision.patch_hidden", "is in none of them");
     }
     if config.positions != PositionKind::Learned {
         return only_ours("vision.positions", "is `learned` in all of them");

@@ -67,6 +67,26 @@ impl Default for ImageProcessor {
 }
 
 impl ImageProcessor {
+    /// The same for images of another size: what is resized or cut before grows or shrinks with it.
+    pub fn with_size(self, size: usize) -> ImageProcessor {
+        let scaled = |side: usize| ((side * size) as f64 / self.size as f64).round().max(1.0) as usize;
+        let fit = match self.fit {
+            Fit::Steps(steps) => Fit::Steps(Steps {
+                resize: steps.resize.map(|resize| match resize {
+                    Resize::ShortestEdge(side) => Resize::ShortestEdge(scaled(side)),
+                    Resize::To { height, width } => Resize::To {
+                        height: scaled(height),
+                        width: scaled(width),
+                    },
+                }),
+                crop: steps.crop.map(|sides| sides.map(scaled)),
+                ..steps
+            }),
+            other => other,
+        };
+        ImageProcessor { size, fit, ..self }
+    }
+
     /// Checks every field.
     pub fn validate(&self) -> Result<()> {
         let mut sides = vec![self.size];

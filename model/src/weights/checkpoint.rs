@@ -5,7 +5,8 @@ use super::read::{Stored, TensorFile};
 use crate::error::{Error, Result, at, input};
 use crate::files::{parse_json, read_up_to};
 use crate::lora::folded;
-use engine::{ParamId, Params, Shape, Var, ops};
+use crate::positions::resize_grid;
+use engine::{DType, Device, ParamId, ParamSpec, Params, Shape, Tensor, Var, ops};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,9 @@ pub enum Source {
     Grown(Vec<String>),
     /// From rows of a tensor that holds several parameters on top of each other: its names, which part, of how many.
     Rows(Vec<String>, usize, usize),
+    /// As `Tensor`, but the tensor is a table of positions for another number of patches: so many rows that stay as they are,
+    /// then a square grid with so many patches a side, which is interpolated ([`crate::positions::resize_grid`]).
+    Grid(Vec<String>, usize, usize),
     /// From nowhere: the parameter stays as it was initialised.
     Initial,
 }
@@ -159,20 +163,27 @@ impl Checkpoint {
     /// When a parameter's tensor is missing or has another shape, or a tensor that belongs is left over.
     pub fn plan(
         &self,
-        entries: &[(String, Shape)],
+        entries: &[ParamSpec],
         source: impl Fn(&str) -> Source,
         belongs: impl Fn(&str) -> bool,
     ) -> Result<Plan<'_>> {
         let mut used = BTreeSet::new();
         let (mut loads, mut deltas) = (Vec::new(), Vec::new());
-        for (parameter, shape) in entries {
+        for ParamSpec {
+            name: parameter, shape, ..
+        } in entries
+        {
+            let (mut shape, mut grid) = (*shape, None);
             let (names, part, parts, grown) = match source(parameter) {
                 Source::Initial => continue,
                 Source::Tensor(names) => (names, 0, 1, false),
                 Source::Grown(names) => (names, 0, 1, true),
                 Source::Rows(names, part, parts) => (names, part, parts, false),
+                Source::Grid(names, leading, side) => {
+                    (shape, grid) = (with_rows(shape, leading + side * side), Some((leading, side)));
+                    (names, 0, 1, false)
+                }
             };
-            let mut shape = *shape;
             if let Some(overlay) = &self.overlay {
                 let delta = overlay.delta(&names, shape, (part, parts))?;
                 deltas.extend(delta.map(|delta| (parameter.clone(), delta)));
@@ -195,7 +206,11 @@ impl Checkpoint {
             if let (true, Some(&rows)) = (grown, self.stored(name)?.shape.first()) {
                 shape = with_rows(shape, rows.min(shape[0]));
             }
-            loads.push((parameter.clone(), self.part(name, shape, part, parts)?));
+            loads.push(Load {
+                parameter: parameter.clone(),
+                stored: self.part(name, shape, part, parts)?,
+                grid,
+            });
         }
         if let Some(overlay) = &self.overlay {
             overlay.check_unused(|name| used.contains(name) || !belongs(name))?;
@@ -281,9 +296,17 @@ fn other_weights(folder: &Path) -> Option<String> {
 /// Where the numbers of a model's parameters lie.
 #[derive(Debug)]
 pub struct Plan<'c> {
-    loads: Vec<(String, Stored<'c>)>,
+    loads: Vec<Load<'c>>,
     /// What is added to parameters then.
     deltas: Vec<(String, Delta<'c>)>,
+}
+
+#[derive(Debug)]
+struct Load<'c> {
+    parameter: String,
+    stored: Stored<'c>,
+    /// Leading rows and side of a grid that is interpolated.
+    grid: Option<(usize, usize)>,
 }
 
 impl Plan<'_> {
@@ -292,10 +315,19 @@ impl Plan<'_> {
     /// # Errors
     /// When `params` are others than those it was made for, or a device fails.
     pub fn load(self, params: &mut Params) -> Result<()> {
-        for (name, found) in self.loads {
-            let Some(id) = params.find(&name) else {
-                return input("parameters", format!("have no `{name}`"));
+        for Load {
+            parameter,
+            stored: found,
+            grid,
+        } in self.loads
+        {
+            let Some(id) = params.find(&parameter) else {
+                return input("parameters", format!("have no `{parameter}`"));
             };
+            if let Some((leading, side)) = grid {
+                load_grid(params, id, &found, leading, side)?;
+                continue;
+            }
             params.load_rows(id, 0, found.bytes, found.dtype)?;
             let known = found.bytes.len() / found.dtype.size();
             let (all, row) = (params.shape(id).elements(), params.shape(id).last());
@@ -313,6 +345,16 @@ impl Plan<'_> {
         }
         Ok(())
     }
+}
+
+/// Writes positions that were learned for a grid of another side.
+fn load_grid(params: &mut Params, id: ParamId, found: &Stored<'_>, leading: usize, side: usize) -> Result<()> {
+    let (shape, dim) = (params.shape(id), params.shape(id).last());
+    let stored = Tensor::from_bytes(&Device::cpu(), found.dtype, found.bytes, [leading + side * side, dim])?;
+    let new = (shape.rows() - leading).isqrt();
+    let table = resize_grid(&stored.to_f64()?, leading, side, new, dim);
+    let table = Tensor::from_slice(&Device::cpu(), &table, shape)?.cast(DType::F32)?;
+    Ok(params.load_rows(id, 0, &table.to_bytes()?, DType::F32)?)
 }
 
 /// Gives a table's rows behind the first `known` their mean.

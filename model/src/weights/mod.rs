@@ -39,9 +39,6 @@ pub fn load(path: &Path, params: &mut Params, prefix: &str) -> Result<()> {
         Some(rest) => Source::named([rest]),
         None => Source::Initial,
     };
-    let entries: Vec<_> = params
-        .ids()
-        .map(|id| (params.name(id).to_string(), params.shape(id)))
-        .collect();
-    checkpoint.plan(&entries, named, |_| true)?.load(params)
+    let specs: Vec<_> = params.specs().cloned().collect();
+    checkpoint.plan(&specs, named, |_| true)?.load(params)
 }

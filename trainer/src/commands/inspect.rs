@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use engine::{Device, Graph, Params, Tensor};
 use model::hf::{self, Inputs, Model, Trace};
 use model::weights::{Entry, write_tensors};
-use model::{Chat, ImageProcessor, Message, Part, Role, Texts, Tokenizer, Turn, lora, open_image};
+use model::{Chat, ImageProcessor, Message, Part, Role, Texts, Tokenizer, Turn, freezes, lora, open_image};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -27,25 +27,26 @@ fn look(args: &InspectArgs, device: &Device) -> Result<()> {
     let run = run_of(&folder)?;
     let frozen = run.as_ref().map(|recipe| |name: &str| is_frozen(recipe, name));
     let frozen = frozen.as_ref().map(|frozen| frozen as &dyn Fn(&str) -> bool);
-    show(&tree::tree(kind(&model), &params, frozen))?;
+    let tree = tree::tree(kind(&model), &params, frozen);
     if args.image.is_empty() && args.prompt.is_none() && args.ids.is_empty() {
         if args.out.is_some() {
             bail!("--out writes what a model computes: give it an input by --image, --prompt or --ids");
         }
-        return Ok(());
+        return show(&tree);
     }
     let tokenizer = Tokenizer::open(&folder);
     let inputs = inputs(args, &folder, &model, &params, &tokenizer)?;
     let graph = Graph::inference(&params);
     let trace = model.trace(&graph, &inputs)?;
+    // What was asked comes first.
+    next_tokens(&trace, tokenizer.ok().as_ref())?;
     for (name, x) in &trace {
         show(&summary(name, x.tensor())?)?;
     }
-    next_tokens(&trace, tokenizer.ok().as_ref())?;
-    match &args.out {
-        Some(out) => write(out, &trace, &inputs, &params),
-        None => Ok(()),
+    if let Some(out) = &args.out {
+        write(out, &trace, &inputs, &params)?;
     }
+    show(&tree)
 }
 
 /// Prints lines.
@@ -74,11 +75,9 @@ fn run_of(folder: &Path) -> Result<Option<Recipe>> {
 /// Whether a run left a parameter as it was: frozen in every phase, and without an adapter that is folded into it.
 fn is_frozen(recipe: &Recipe, name: &str) -> bool {
     let froze = |phase: Phase| {
-        let rules = phase.training(recipe).map_or(Vec::new(), |training| training.rules);
-        rules
-            .iter()
-            .find(|rule| rule.fits(name))
-            .is_some_and(|rule| rule.freeze)
+        phase
+            .training(recipe)
+            .is_some_and(|training| freezes(&training.rules, name))
     };
     Phase::of(recipe).all(froze) && !lora::adapts(&recipe.model.lora, name)
 }

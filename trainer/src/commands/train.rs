@@ -9,13 +9,14 @@ use anyhow::{Context, Result};
 use std::path::Path;
 
 pub(super) fn run(args: TrainArgs) -> Result<()> {
-    let mut recipe = match (&args.recipe, &args.out) {
-        (Some(file), _) => Recipe::load(file, &args.set)?,
-        (None, Some(out)) => Recipe::load(&out.join(RECIPE), &args.set)?,
+    let file = match (&args.recipe, &args.out) {
+        (Some(file), _) => file.clone(),
+        (None, Some(out)) => out.join(RECIPE),
         (None, None) => {
             anyhow::bail!("which run? --resume needs its folder, --out DIR, or the recipe it was begun with")
         }
     };
+    let mut recipe = Recipe::load(&file, &args.set)?;
     if let Some(device) = args.device {
         recipe.run.device = device;
     }
@@ -29,11 +30,11 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         ),
     };
     let device = compute::open_for_training(&recipe.run.device, !args.no_graph)?;
-    compute::with_threads(recipe.run.threads, || {
-        if args.dry_run {
-            return pipeline::dry_run(recipe, &device);
-        }
+    let trained = compute::with_threads(recipe.run.threads, || {
         let out = args.out.unwrap_or_else(|| Path::new("runs").join(&recipe.run.name));
+        if args.dry_run {
+            return pipeline::dry_run(recipe, &device, &out);
+        }
         let how = How {
             begin,
             accept_changed_data: args.accept_changed_data,
@@ -41,5 +42,6 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
             profile: args.profile,
         };
         pipeline::run(recipe, &device, &out, how)
-    })
+    });
+    trained.map_err(|error| Recipe::locate(error, &file, &args.set))
 }

@@ -3,7 +3,7 @@
 use super::corpus::Corpus;
 use super::{Prepare, blank};
 use crate::memory;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use engine::{DType, Graph, Params, Shape, Tensor};
 use image::RgbImage;
 use kernels::gpu::cache::Cache;
@@ -32,9 +32,8 @@ impl Features {
     /// `features` of the cache that compiled kernels are kept in.
     ///
     /// # Errors
-    /// When the encoder is trained or drops out, so that its output changes; those of files and of the model.
+    /// Those of files and of the model. The encoder has to be frozen and without dropout ([`crate::preflight::vlm`]).
     pub fn of(vlm: &Vlm, params: &Params, prepare: &Prepare, corpus: &Corpus) -> Result<Features> {
-        check_frozen(vlm, params)?;
         let path = folder()?.join(format!("{}.safetensors", key(vlm, params, prepare, corpus)?));
         if !path.is_file() {
             encode(vlm, params, prepare, corpus, &path)?;
@@ -81,24 +80,6 @@ impl Features {
             [batch, tokens, dim],
         )?)
     }
-}
-
-/// Fails unless the encoder gives the same for an image each time.
-fn check_frozen(vlm: &Vlm, params: &Params) -> Result<()> {
-    let mut encoder = params.ids().filter(|&id| params.name(id).starts_with("vision_model."));
-    if let Some(id) = encoder.find(|&id| !params.is_frozen(id)) {
-        bail!(
-            "phase2.cache_features: `{}` is trained, so the encoder's features change; freeze it with \
-             rules = [{{ match = \"vision_model.*\", freeze = true }}]",
-            params.name(id)
-        );
-    }
-    let dropout = vlm.config.vision.dropout;
-    ensure!(
-        dropout == 0.0,
-        "phase2.cache_features: model.vision.dropout is {dropout}, expected 0"
-    );
-    Ok(())
 }
 
 /// An image; a blank one where it is broken, as no sample that is drawn shows it.

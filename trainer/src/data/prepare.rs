@@ -114,7 +114,7 @@ impl Prepare {
         }
         let rows = match layout.packing {
             true => {
-                ensure!(self.image.is_some(), "{}", Prepare::NO_PACKING);
+                ensure!(self.image.is_some(), "phase2.packing: {}", Prepare::NO_PACKING);
                 pack(laid, self.max_tokens.unwrap_or(self.room))
             }
             false => laid.into_iter().map(|one| vec![one]).collect(),
@@ -123,7 +123,7 @@ impl Prepare {
     }
 
     /// What is said where packing is wanted and the model cannot have it.
-    pub const NO_PACKING: &str = "phase2.packing: this model takes an image's slots in front of a row of text, so a row has \
+    pub const NO_PACKING: &str = "this model takes an image's slots in front of a row of text, so a row has \
                                   one image; packing needs a model with an image token, as pretrained.decoder gives it";
 
     /// Rows of conversations as one batch.

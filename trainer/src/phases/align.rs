@@ -319,7 +319,7 @@ fn scores(image: &Var, text: &Var) -> Result<Tensor> {
 
 /// Scores of every image (row) with every caption (column), as the contrastive loss sees them: (n, n).
 pub fn similarity(qformer: &QFormer, graph: &Graph<'_>, image: &Var, text: &Var) -> Result<Vec<f64>> {
-    let scale = qformer.logit_scale(graph)?.tensor().item()?.exp().min(100.0);
+    let scale = qformer.logit_scale(graph)?.tensor().item()?.exp();
     let scores = scores(image, text)?;
     let [n, queries, columns] = scores.shape()[..] else {
         anyhow::bail!("scores {}", scores.shape())

@@ -1,5 +1,6 @@
 //! Ranges: values that have the right type and make no sense.
 
+use super::effect;
 use super::error::Invalid;
 use super::{Data, Phase1, Phase2, Recipe, Source, Tokenizer, TokenizerKind, Training};
 use crate::data::formats::Format;
@@ -43,6 +44,7 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
         phase2(phase, recipe)?;
     }
     held_out(recipe)?;
+    effect::check(recipe)?;
     range("checkpoints.every", recipe.checkpoints.every, 0, usize::MAX)?;
     range("checkpoints.keep", recipe.checkpoints.keep, 1, 10_000)?;
     range("eval.samples", recipe.eval.samples, 0, 10_000)?;
@@ -201,6 +203,15 @@ fn pretrained(recipe: &Recipe) -> Result<(), Invalid> {
         let message = "has all parts already: leave out `vision`, `qformer` and `decoder`, or `model`";
         return Err(Invalid::new("pretrained.model", message));
     }
+    let own = recipe.tokenizer.kind == TokenizerKind::Pretrained;
+    if !own && parts.text().is_some() && recipe.given.has("tokenizer") {
+        let message = "the pretrained language model has a tokenizer: leave out [tokenizer]";
+        return Err(Invalid::new("tokenizer", message));
+    }
+    if own && parts.text().is_none() {
+        let message = "there is no pretrained language model to have one: see pretrained.decoder";
+        return Err(Invalid::new("tokenizer.kind", message));
+    }
     if parts.qformer.is_some() && recipe.model.adapter.kind == AdapterKind::Mlp && recipe.phase1.is_none() {
         let message = "would not be used: set model.adapter.kind to `qformer` or `both`";
         return Err(Invalid::new("pretrained.qformer", message));
@@ -229,27 +240,28 @@ fn tokenizer(tokenizer: &Tokenizer, source: Source) -> Result<(), Invalid> {
                 "key `path` is missing; `kind = \"file\"` needs the tokenizer.json to read",
             ));
         }
-        (TokenizerKind::Words | TokenizerKind::Bpe, Some(_)) => {
+        (TokenizerKind::Words | TokenizerKind::Bpe | TokenizerKind::Pretrained, Some(_)) => {
             return Err(Invalid::new("tokenizer.path", "belongs to `kind = \"file\"`"));
         }
         _ => {}
     }
     // Every byte has an id, and so have special tokens.
-    let least = if tokenizer.kind == TokenizerKind::Bpe { 264 } else { 16 };
-    range("tokenizer.size", tokenizer.size, least, 1_000_000)
+    match tokenizer.kind {
+        TokenizerKind::Pretrained => Ok(()),
+        TokenizerKind::Bpe => range("tokenizer.size", tokenizer.size, 264, 1_000_000),
+        TokenizerKind::Words | TokenizerKind::File => range("tokenizer.size", tokenizer.size, 16, 1_000_000),
+    }
 }
 
-/// The model's own checks, under the recipe's key. The vocabulary and pretrained parts are not known yet, so any will do.
+/// The model's own checks, under the recipe's key. The vocabulary is not known yet, so any will do; a model of pretrained parts
+/// is checked when those are known.
 fn model(recipe: &Recipe) -> Result<(), Invalid> {
+    if !recipe.pretrained.is_empty() {
+        return Ok(());
+    }
     let mut config = recipe.model.clone();
     config.vocab_size = config.vocab_size.max(1);
-    if recipe.pretrained.qformer.is_some() {
-        config.qformer.get_or_insert_default();
-    }
-    config.validate().map_err(|error| match error {
-        model::Error::Config { field, message } => Invalid::new(format!("model.{field}"), message),
-        other => Invalid::new("model", other.to_string()),
-    })
+    config.validate().map_err(|error| Invalid::of_model("model", error))
 }
 
 /// A dual encoder and what trains it.
@@ -269,10 +281,8 @@ fn dual(config: &model::DualConfig, recipe: &Recipe) -> Result<(), Invalid> {
     }
     let mut config = config.clone();
     config.text.vocab_size = config.text.vocab_size.max(1);
-    config.validate().map_err(|error| match error {
-        model::Error::Config { field, message } => Invalid::new(format!("dual.{field}"), message),
-        other => Invalid::new("dual", other.to_string()),
-    })?;
+    let written = config.validate().and_then(|()| model::hf::writes_dual(&config));
+    written.map_err(|error| Invalid::of_model("dual", error))?;
     training("contrast", &phase.training())
 }
 

@@ -49,15 +49,31 @@ impl std::error::Error for RecipeError {}
 
 /// A value that has the right type and is still wrong.
 #[derive(Debug)]
-pub(super) struct Invalid {
+pub struct Invalid {
     /// The key with its tables.
-    pub(super) key: String,
+    pub(crate) key: String,
     /// What is wrong and what was expected.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
+impl std::fmt::Display for Invalid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
 impl Invalid {
-    pub(super) fn new(key: impl Into<String>, message: impl Into<String>) -> Invalid {
+    /// What a model says of its configuration, which is the recipe's `table`.
+    pub(crate) fn of_model(table: &str, error: model::Error) -> Invalid {
+        match error {
+            model::Error::Config { field, message } => Invalid::new(format!("{table}.{field}"), message),
+            other => Invalid::new(table, other.to_string()),
+        }
+    }
+
+    pub(crate) fn new(key: impl Into<String>, message: impl Into<String>) -> Invalid {
         Invalid {
             key: key.into(),
             message: message.into(),

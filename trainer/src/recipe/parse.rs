@@ -1,7 +1,7 @@
 //! From text to a checked recipe, and from what serde says to what a reader needs: line, key, expectation, suggestion.
 
 use super::error::{Invalid, RecipeError};
-use super::{Recipe, Source, Tokenizer, TokenizerKind, check, paths};
+use super::{Given, Recipe, Source, TokenizerKind, check, paths};
 use std::ops::Range;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
@@ -12,29 +12,33 @@ pub(super) fn recipe(text: &str, file: &Path, overrides: &[String]) -> Result<Re
         let line = error.span().map(|span| line_of(text, span.start));
         RecipeError::in_file(file, line, format!("not TOML: {}", error.message()))
     })?;
+    let written = table.clone();
     for argument in overrides {
-        set(&mut table, argument).map_err(|message| RecipeError {
+        let set = set(&mut table, argument).and_then(|()| adds_no_section(&written, argument));
+        set.map_err(|message| RecipeError {
             set: Some(argument.clone()),
             ..RecipeError::in_file(file, None, message)
         })?;
     }
     typed(&table)
         .and_then(|mut recipe| {
-            defaults(&mut recipe, &table)?;
+            recipe.given = Given::of(&table);
+            defaults(&mut recipe);
             paths::expand(&mut recipe)?;
-            let said = table.get("eval").and_then(|eval| eval.get("attention"));
-            if said.is_none() {
-                recipe.eval.attention = recipe.eval.attention.min(recipe.eval.samples);
-            }
             check::recipe(&recipe)?;
             Ok(recipe)
         })
-        .map_err(|Invalid { key, message }| RecipeError {
-            line: line_of_key(text, &key),
-            set: overrides.iter().rev().find(|set| sets(set, &key)).cloned(),
-            key,
-            ..RecipeError::in_file(file, None, message)
-        })
+        .map_err(|invalid| located(invalid, text, file, overrides))
+}
+
+/// What is wrong with a key, with its line or the override that set it.
+pub(super) fn located(Invalid { key, message }: Invalid, text: &str, file: &Path, overrides: &[String]) -> RecipeError {
+    RecipeError {
+        line: line_of_key(text, &key),
+        set: overrides.iter().rev().find(|set| sets(set, &key)).cloned(),
+        key,
+        ..RecipeError::in_file(file, None, message)
+    }
 }
 
 /// Applies one `a.b=value`: the value is TOML, or a bare word taken as a string.
@@ -59,6 +63,33 @@ fn set(table: &mut Table, argument: &str) -> Result<(), String> {
         };
     }
     place.insert(last.to_string(), value);
+    Ok(())
+}
+
+/// Fails where a key within a table would add that table, and with it a part of the run that the recipe has not: an empty one
+/// means something else than none.
+fn adds_no_section(written: &Table, argument: &str) -> Result<(), String> {
+    let path = argument.split('=').next().unwrap_or_default();
+    let keys: Vec<&str> = path.split('.').map(str::trim).collect();
+    let Ok(plain) = typed(written) else { return Ok(()) };
+    let mut table = written;
+    for depth in 1..keys.len() {
+        match table.get(keys[depth - 1]) {
+            Some(Value::Table(inner)) => table = inner,
+            Some(_) => return Ok(()),
+            None => {
+                let (mut with, section) = (written.clone(), keys[..depth].join("."));
+                set(&mut with, &format!("{section}={{}}"))?;
+                return match typed(&with) {
+                    Ok(recipe) if recipe == plain => Ok(()),
+                    _ => Err(format!(
+                        "the recipe has no [{section}], which this would add; write the section, or set all of it: \
+                         {section}={{…}}"
+                    )),
+                };
+            }
+        }
+    }
     Ok(())
 }
 
@@ -101,27 +132,19 @@ fn sets(argument: &str, key: &str) -> bool {
 }
 
 /// Fills in defaults that depend on the rest of the recipe.
-fn defaults(recipe: &mut Recipe, table: &Table) -> Result<(), Invalid> {
-    let unset = |section: &str, key: &str| table.get(section).and_then(|section| section.get(key)).is_none();
+fn defaults(recipe: &mut Recipe) {
+    let given = recipe.given.clone();
     let (scenes, pretrained) = (recipe.data.source == Source::Scenes, recipe.pretrained.text().is_some());
-    if pretrained {
-        // A recipe that a run wrote spells out all there is, which says nothing.
-        let said = unset("tokenizer", "kind") != unset("tokenizer", "size");
-        let Tokenizer { kind, size, .. } = recipe.tokenizer;
-        if said || kind == TokenizerKind::File || size != Tokenizer::default().size {
-            let message = "the pretrained language model has a tokenizer: leave out [tokenizer]";
-            return Err(Invalid::new("tokenizer", message));
-        }
-        recipe.tokenizer = Tokenizer::default();
-    }
-    if scenes && !pretrained && unset("tokenizer", "kind") {
+    if scenes && !pretrained && !given.has("tokenizer.kind") {
         recipe.tokenizer.kind = TokenizerKind::Words;
     }
-    if let (Some(phase), true) = (&mut recipe.phase2, unset("phase2", "independent_turns")) {
+    if let (Some(phase), false) = (&mut recipe.phase2, given.has("phase2.independent_turns")) {
         // A scene's dialogue refers back; where an image stands within the text, each turn would repeat it.
         phase.independent_turns = !scenes && !pretrained && recipe.model.image_token.is_none();
     }
-    Ok(())
+    if !given.has("eval.attention") {
+        recipe.eval.attention = recipe.eval.attention.min(recipe.eval.samples);
+    }
 }
 
 /// The table as a recipe; what serde finds wrong is put under its key.

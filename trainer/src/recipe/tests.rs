@@ -45,6 +45,7 @@ fn overrides_replace_add_and_reach_into_lists() {
     let set = [
         "phase2.lr=2",
         "run.name=other",
+        "phase2.rules.0={ match = \"vision_model.*\" }",
         "phase2.rules.0.lr_scale=0.5",
         "model.vision.hidden_size = 64",
         "phase2.questions_start={ count = 2.0 }",
@@ -344,6 +345,42 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
         "r.toml:10: phase1.batch_size: ",
         &["at least 8, found 4"],
     ),
+    (
+        "steps = 100",
+        "steps = 100\nfloor = 1e-4\ncurve = \"constant\"",
+        "r.toml:9: phase2.floor: ",
+        &["would change nothing"],
+    ),
+    (
+        "[phase2]",
+        "[model.qformer]\n[phase2]",
+        "r.toml:7: model.qformer: ",
+        &["would change nothing", "model.adapter.kind"],
+    ),
+    (
+        "\"scenes\"",
+        "\"scenes\"\nfit = \"pad\"",
+        "r.toml:6: data.fit: ",
+        &["drawn square"],
+    ),
+    (
+        "[phase2]",
+        "[tokenizer]\nkind = \"bpe\"\n[phase2]",
+        "r.toml:8: tokenizer.kind: ",
+        &["vocabulary of their own"],
+    ),
+    (
+        "[phase2]",
+        "[tokenizer]\nkind = \"pretrained\"\n[phase2]",
+        "r.toml:8: tokenizer.kind: ",
+        &["no pretrained language model"],
+    ),
+    (
+        "\"scenes\"",
+        "\"coco\"\npath = \"x\"\nimages = \"y\"\nsplit_field = \"z\"",
+        "r.toml:8: data.split_field: ",
+        &["neither `train_split` nor `heldout_split`"],
+    ),
 ];
 
 #[test]
@@ -367,6 +404,11 @@ fn a_bad_override_is_named_as_written() {
         ("phase2.rules.zero.freeze=true", "not a table"),
         ("phase2.lr", "expected KEY=VALUE"),
         ("phase2.lr.x=1", "not a table"),
+        ("phase1.lr=1", "the recipe has no [phase1]"),
+        ("contrast.steps=1", "the recipe has no [contrast]"),
+        ("model.qformer.text=false", "the recipe has no [model.qformer]"),
+        ("phase2.rules.0.lr_scale=2", "the rule freezes what it fits"),
+        ("phase2.stochastic_rounding=true", "run.dtype is bf16"),
         (".=1", "is not a key"),
     ] {
         let message = parse(GOOD, &["run.seed=3", set]).expect_err(set).to_string();
@@ -374,6 +416,65 @@ fn a_bad_override_is_named_as_written() {
             message.starts_with(&format!("--set {set}: ")) && message.contains(part),
             "{message}"
         );
+    }
+}
+
+#[test]
+fn a_dual_encoder_that_no_class_can_hold_is_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
+    for (name, set, key, part) in [
+        (
+            "clip",
+            "dual.vision.pre_layernorm=false",
+            "dual.vision.pre_layernorm: ",
+            "must be true for CLIP",
+        ),
+        (
+            "clip",
+            "dual.vision={ class_token = true }",
+            "dual.vision.pre_layernorm: ",
+            "must be true, patch_bias false for CLIP",
+        ),
+        (
+            "clip",
+            "dual.vision.patch_margin=2",
+            "dual.vision.patch_margin: ",
+            "cannot be written",
+        ),
+        (
+            "clip",
+            "dual.vision.patch_hidden=8",
+            "dual.vision.patch_hidden: ",
+            "cannot be written",
+        ),
+        (
+            "clip",
+            "dual.vision.positions=sinusoidal",
+            "dual.vision.positions: ",
+            "learned",
+        ),
+        (
+            "clip",
+            "dual.vision.feature_layer=-2",
+            "dual.vision.feature_layer: ",
+            "would change nothing",
+        ),
+        (
+            "siglip",
+            "dual.vision.class_token=true",
+            "dual.vision.class_token: ",
+            "must be false for SigLIP",
+        ),
+        (
+            "siglip",
+            "dual.vision.patch_bias=false",
+            "dual.vision.patch_bias: ",
+            "must be true for SigLIP",
+        ),
+    ] {
+        let error = Recipe::load(&folder.join(format!("{name}.toml")), &[set.to_string()]).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(key) && message.contains(part), "{set}: {message}");
     }
 }
 

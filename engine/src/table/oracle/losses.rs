@@ -46,15 +46,15 @@ pub(in super::super) fn cross_entropy_backward(
 struct Scores {
     n: usize,
     queries: usize,
-    /// The scale, and whether it is held at its largest.
-    scale: (f64, bool),
+    /// exp(log_scale).
+    scale: f64,
     /// max_q ⟨image[i, q], text[j]⟩ as (n, n), without the scale, and the first q that has it.
     best: Vec<(f64, usize)>,
 }
 
 impl Scores {
     fn new(image: &Array, text: &Array, log_scale: &Array) -> Scores {
-        let (n, dim, free) = (text.shape[0], text.shape.last(), log_scale.data[0].exp());
+        let (n, dim) = (text.shape[0], text.shape.last());
         let queries = image.data.len() / text.data.len();
         let dots = product(
             [n * queries, n, dim],
@@ -70,7 +70,7 @@ impl Scores {
         Scores {
             n,
             queries,
-            scale: (free.min(100.0), free > 100.0),
+            scale: log_scale.data[0].exp(),
             best: (0..n * n).map(best).collect(),
         }
     }
@@ -84,7 +84,7 @@ impl Scores {
     }
 
     fn at(&self, i: usize, j: usize) -> f64 {
-        self.best[i * self.n + j].0 * self.scale.0
+        self.best[i * self.n + j].0 * self.scale
     }
 
     /// The gradients of image, text and log_scale from those of the scores, (n, n).
@@ -94,7 +94,7 @@ impl Scores {
         let ddot = |row: usize, j: usize| {
             let place = row / queries * n + j;
             let chosen = self.best[place].1 == row % queries;
-            if chosen { dscores[place] * self.scale.0 } else { 0.0 }
+            if chosen { dscores[place] * self.scale } else { 0.0 }
         };
         let dimage = product([n * queries, dim, n], ddot, |j, d| text.data[j * dim + d]);
         let dtext = product(
@@ -105,11 +105,10 @@ impl Scores {
         let moment: f64 = (0..n * n)
             .map(|place| dscores[place] * self.at(place / n, place % n))
             .sum();
-        let dlog_scale = if self.scale.1 { 0.0 } else { moment };
         vec![
             Array::new(image.shape, dimage),
             Array::new(text.shape, dtext),
-            Array::new([1], vec![dlog_scale]),
+            Array::new([1], vec![moment]),
         ]
     }
 }

@@ -18,8 +18,6 @@ use std::ops::Range;
 const MAX_IMAGES: usize = 256;
 /// Scores in a block otherwise: 4 MB in f32, which stays in the last cache.
 const BLOCK_SCORES: usize = 1 << 20;
-/// The largest scale.
-const MAX_SCALE: f64 = 100.0;
 /// A score without weight, for lanes past the end: finite, so that the moments stay numbers.
 const UNLIKELY: f64 = -1e10;
 /// Columns per chunk of the passes down the columns.
@@ -33,21 +31,15 @@ struct Scores<'a, T: Element> {
     image: &'a [T],
     text: &'a [T],
     scale: T::Acc,
-    /// The scale is held at its largest.
-    held: bool,
 }
 
 impl<'a, T: Element> Scores<'a, T> {
     fn new(p: &'a Contrastive, image: &'a [T], text: &'a [T], log_scale: T::Acc) -> Scores<'a, T> {
-        let (scale, most) = (log_scale.exp(), T::Acc::of(MAX_SCALE));
-        let held = scale > most;
-        let scale = if held { most } else { scale };
         Scores {
             p,
             image,
             text,
-            scale,
-            held,
+            scale: log_scale.exp(),
         }
     }
 
@@ -306,7 +298,7 @@ fn backward<T: Element>(
         scale::<T::Acc, T>(&wide, dtext, 1.0);
     }
     let total = |part: usize| T::Acc::of(sums.iter().map(|row| row[part].f64()).sum());
-    [if scores.held { T::Acc::zero() } else { total(0) }, total(1)]
+    [total(0), total(1)]
 }
 
 /// `backward` with the texts' gradients in A, and the sums by image.
