@@ -2,7 +2,9 @@
 
 use crate::checkpoint::{Checkpoint, Checkpoints, Place, Seal};
 use crate::course::{Course, Trained};
+use crate::data::Conversation;
 use crate::data::corpus::Corpus;
+use crate::data::screen::ONE_SAMPLE;
 use crate::dual::DualSession;
 use crate::estimate::{self, fit_batches};
 use crate::eval::comparing::comparer;
@@ -304,11 +306,12 @@ pub fn dry_run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
     }
     say!("time        {}", time(&mut session, needed, device)?);
     let conversation = session.data.source().conversation(0, 0.0)?;
-    say!("one sample, with what is learned in brackets:");
-    let layout = session.recipe.phase2.as_ref().map(Phase2::layout);
-    for line in session.prepare.shown(&conversation, layout.unwrap_or_default())? {
-        say!("  {line}");
-    }
+    let layout = session.recipe.phase2.as_ref().map(Phase2::layout).unwrap_or_default();
+    let Conversation {
+        system, turns, images, ..
+    } = conversation;
+    let lines = session.prepare.shown(system.as_deref(), &turns, images.len(), layout)?;
+    say!("{ONE_SAMPLE}\n  {}", lines.join("\n  "));
     Ok(())
 }
 

@@ -16,8 +16,9 @@ use std::path::Path;
 /// [`Invalid`] with the key.
 pub fn vlm(recipe: &Recipe) -> Result<(), Invalid> {
     let mut config = recipe.model.clone();
-    // The tokenizer is not made yet.
-    config.vocab_size = config.vocab_size.max(1);
+    // The tokenizer is not made yet, which may add a token for images to a pretrained one.
+    let image = config.image_token.map_or(0, |id| id as usize);
+    config.vocab_size = config.vocab_size.max(image + 1);
     let invalid = |error| Invalid::of_model("model", error);
     let mut builder = ParamBuilder::new();
     Vlm::new(&mut builder, &config).map_err(invalid)?;

@@ -19,8 +19,8 @@
 mod check;
 mod effect;
 mod error;
-pub mod keys;
 mod given;
+pub mod keys;
 mod parse;
 mod paths;
 mod phase;
@@ -29,8 +29,8 @@ mod resume;
 
 pub(crate) use error::Invalid;
 pub use error::RecipeError;
-pub use paths::as_written;
 pub(crate) use given::Given;
+pub use paths::as_written;
 pub use phase::{ContrastPhase, Curve, Phase1, Phase2, Training};
 pub use pretrained::Pretrained;
 

@@ -189,6 +189,9 @@ impl Corpus {
         let records = self.samples.len() + self.bad.count;
         let entries: Vec<Entry<'_>> = self.samples.iter().map(Sample::entry).collect();
         let Screened { kept, bad, lost } = screen.all(&self.path, &entries)?;
+        if !kept.contains(&true) {
+            screen.show(&entries);
+        }
         let mut kept = kept.into_iter();
         self.samples.retain(|_| kept.next().unwrap_or_default());
         self.bad.append(bad);

@@ -230,9 +230,14 @@ impl Prepare {
 
     /// A conversation as the model reads it, cut as it is: each stretch of text with what it learns in brackets and an image's
     /// slots as one.
-    pub fn shown(&self, talk: &Conversation, layout: Layout) -> Result<Vec<String>> {
-        let images = 0..talk.images.len() as i32;
-        let mut laid = self.lay(talk.system.as_deref(), &talk.turns, images, layout.independent)?;
+    pub fn shown(
+        &self,
+        system: Option<&str>,
+        turns: &[(String, String)],
+        images: usize,
+        layout: Layout,
+    ) -> Result<Vec<String>> {
+        let mut laid = self.lay(system, turns, 0..images as i32, layout.independent)?;
         let whole = laid.len();
         self.cut(&mut laid)?;
         let mut shown: Vec<String> = laid

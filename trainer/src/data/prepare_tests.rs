@@ -104,6 +104,13 @@ fn learn(conversations: &[Conversation], layout: Layout) -> (f64, Vec<f64>, Text
     )
 }
 
+/// A conversation as a dry run shows it.
+fn shown(prepare: &Prepare, talk: &Conversation) -> String {
+    let (system, images) = (talk.system.as_deref(), talk.images.len());
+    let lines = prepare.shown(system, &talk.turns, images, Layout::default());
+    lines.unwrap().join("")
+}
+
 #[test]
 fn packed_rows_give_the_losses_and_gradients_of_separate_ones() {
     for independent in [false, true] {
@@ -154,7 +161,7 @@ fn each_image_of_a_packed_row_stands_at_its_own_mark() {
 fn conversations_are_laid_out_with_their_system_and_images_in_place() {
     let (.., prepare) = model();
     let talks = talks();
-    let shown = |talk: &Conversation| prepare.shown(talk, Layout::default()).unwrap().join("");
+    let shown = |talk: &Conversation| shown(&prepare, talk);
     assert_eq!(shown(&talks[0]), "user <image> × 4 what is it assistant [red <eos>]");
     assert_eq!(
         shown(&talks[1]),
@@ -212,7 +219,7 @@ fn a_model_with_images_in_front_of_texts_is_not_packed() {
     let message = prepare.conversations(&[talk.clone()], layout).unwrap_err().to_string();
     assert!(message.starts_with("phase2.packing: this model"), "{message}");
     // Its layout has no place for a system: that goes in front of the question.
-    let shown = prepare.shown(&talk, Layout::default()).unwrap().join("");
+    let shown = shown(&prepare, &talk);
     assert!(shown.contains("brief what"), "{shown}");
 }
 

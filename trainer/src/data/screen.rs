@@ -11,6 +11,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 use std::path::Path;
 
+/// What stands in front of a sample that is shown.
+pub const ONE_SAMPLE: &str = "one sample, with what is learned in brackets:";
+
 /// A record and where it stands.
 #[derive(Default)]
 pub struct Entry<'a> {
@@ -151,6 +154,16 @@ impl Screen<'_> {
         Ok(screened)
     }
 
+    /// Shows the first conversation as a model reads it: where none can be trained on, that may say why.
+    pub fn show(&self, records: &[Entry<'_>]) {
+        let (Some((prepare, layout)), Some(record)) = (self.conversations, records.first()) else {
+            return;
+        };
+        if let Ok(lines) = prepare.shown(record.system, &exchanges(record), record.images, layout) {
+            say!("{ONE_SAMPLE}\n  {}", lines.join("\n  "));
+        }
+    }
+
     fn one(&self, record: &Entry<'_>) -> Result<Result<Reading, Fault>> {
         let mut reading = Reading::default();
         for (field, text) in texts(record) {
@@ -165,11 +178,7 @@ impl Screen<'_> {
         self.captions(record, &mut reading)?;
         if let Some((prepare, layout)) = self.conversations {
             // Only the last of an only turn's answers may be longer: the question is the same.
-            let mut turns: Vec<_> = record
-                .turns
-                .iter()
-                .map(|turn| (turn.question.clone(), turn.answer.clone()))
-                .collect();
+            let mut turns = exchanges(record);
             for caption in 0..record.captions.len().max(1) {
                 if let (Some(turn), Some(caption)) = (turns.first_mut(), record.captions.get(caption)) {
                     turn.1.clone_from(caption);
@@ -223,6 +232,12 @@ impl Screen<'_> {
         }
         Ok(())
     }
+}
+
+/// A record's questions and answers.
+fn exchanges(record: &Entry<'_>) -> Vec<(String, String)> {
+    let turns = record.turns.iter();
+    turns.map(|turn| (turn.question.clone(), turn.answer.clone())).collect()
 }
 
 /// All that is said, with the field it is in.
