@@ -2,11 +2,12 @@
 
 use crate::error::{Result, config};
 use engine::{GroupSpec, ParamSpec, Params, Role, Update};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
 /// How parameters whose name fits a pattern are trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupRule {
     /// A name in which `*` stands for anything: `vision_model.*`.

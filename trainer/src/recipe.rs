@@ -39,11 +39,12 @@ use crate::data::formats::{Ask, Format};
 use crate::data::record::Select;
 use crate::data::scenes::World;
 use model::{DualConfig, Fit, VlmConfig};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// A whole run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Name, seed and where to compute.
@@ -83,7 +84,7 @@ pub struct Recipe {
 }
 
 /// Name, seed and where to compute.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
     /// The run folder is `runs/<name>` unless `--out` says otherwise.
@@ -107,7 +108,7 @@ fn default_device() -> String {
 }
 
 /// Type of weights and activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// IEEE single.
@@ -120,7 +121,7 @@ pub enum Precision {
 }
 
 /// What to train on. Paths may contain `${NAME}` and `${NAME:-default}`, replaced by environment variables.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
     /// Where samples come from.
@@ -239,7 +240,7 @@ impl Data {
 }
 
 /// Where samples come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// The built-in scenes: coloured shapes drawn on the fly, nothing on disk.
@@ -277,7 +278,7 @@ impl Source {
 }
 
 /// How text becomes ids.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tokenizer {
     /// Which kind. Default `bpe`, which reads any text; `words` for scenes, whose vocabulary is built in.
@@ -306,7 +307,7 @@ impl Default for Tokenizer {
 }
 
 /// Kinds of tokenizer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenizerKind {
     /// One id per lower-case word of the training text; the others are unknown.
@@ -321,7 +322,7 @@ pub enum TokenizerKind {
 }
 
 /// What is kept on the way, to go on from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Checkpoints {
     /// Steps from one checkpoint to the next, counted over all phases; 0: only at the end of a phase and when stopped.
@@ -337,7 +338,7 @@ impl Default for Checkpoints {
 }
 
 /// What is measured and shown at the end.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Eval {
     /// Records whose questions are all shown in `samples.md`.

@@ -2,10 +2,11 @@
 
 use super::{HiddenAct, above_zero, blocks, config, divides, positive, probability};
 use crate::error::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A Q-Former (Li et al. 2023, "BLIP-2").
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct QFormerConfig {
     /// Learned queries: what an image is summed up in.
@@ -89,7 +90,7 @@ impl QFormerConfig {
 }
 
 /// What the decoder sees of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AdapterKind {
     /// The Q-Former's query outputs.
@@ -102,7 +103,7 @@ pub enum AdapterKind {
 }
 
 /// The adapter: which tokens, and the projectors they go through.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdapterConfig {
     /// What the decoder sees of an image.

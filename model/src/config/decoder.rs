@@ -2,10 +2,11 @@
 
 use super::{HiddenAct, above_zero, blocks, config, divides, positive, probability};
 use crate::error::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How image slots see each other in the decoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageAttention {
     /// Each sees those before it, as text does: what pre-trained decoders know.
@@ -16,7 +17,7 @@ pub enum ImageAttention {
 }
 
 /// Rotary positions of image slots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ImagePositions {
     /// One each, the text counting on from there: what pre-trained decoders know.
@@ -27,7 +28,7 @@ pub enum ImagePositions {
 }
 
 /// How rotary frequencies change for texts longer than a model was first trained on.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "rope_type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum RopeScaling {
     /// All are divided by `factor` (Chen et al. 2023).
@@ -90,7 +91,7 @@ impl RopeScaling {
 }
 
 /// A Llama decoder (Touvron et al. 2023), or one of its relatives Mistral and Qwen2; field names as in Hugging Face's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DecoderConfig {
     /// Width of the tokens.

@@ -2,10 +2,11 @@
 
 use super::{HiddenAct, PositionKind, VisionConfig, above_zero, blocks, config, divides, positive};
 use crate::error::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Whose dual encoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DualKind {
     /// Class token and end-of-text token, causal texts, projections without bias, softmax loss (Radford et al. 2021).
@@ -16,7 +17,7 @@ pub enum DualKind {
 }
 
 /// A text tower; field names as in Hugging Face's CLIP and SigLIP.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextConfig {
     /// Ids of the tokenizer.
@@ -40,7 +41,7 @@ pub struct TextConfig {
 }
 
 /// A dual encoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DualConfig {
     /// Whose.

@@ -2,10 +2,11 @@
 
 use super::{above_zero, config, positive, probability};
 use crate::error::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Low-rank adapters (Hu et al. 2022) on some linear layers; field names as in PEFT's `adapter_config.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraConfig {
     /// The rank.
@@ -60,7 +61,7 @@ impl LoraConfig {
 }
 
 /// Low-rank adapters of a model's parts.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraConfigs {
     /// In the image encoder.

@@ -13,6 +13,7 @@ pub use lora::{LoraConfig, LoraConfigs};
 pub use vision::{HiddenAct, PositionKind, VisionConfig};
 
 use crate::error::{Result, config};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A vision-language model: encoder, adapter, decoder.
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(config.validate().unwrap_err().to_string().contains("qformer"));
 /// # Ok::<(), model::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct VlmConfig {
     /// The image encoder.

@@ -3,10 +3,11 @@
 use super::{above_zero, blocks, config, divides, positive, probability};
 use crate::error::Result;
 use engine::Activation;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// An activation of feed-forward layers, by its Hugging Face name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HiddenAct {
     /// GELU with the error function.
@@ -34,7 +35,7 @@ impl From<HiddenAct> for Activation {
 }
 
 /// How an encoder knows where a patch is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PositionKind {
     /// A learned vector per token.
@@ -45,7 +46,7 @@ pub enum PositionKind {
 }
 
 /// A vision transformer (Dosovitskiy et al. 2021); field names as in Hugging Face's CLIP and SigLIP.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct VisionConfig {
     /// Side of the square image in pixels.

@@ -1,33 +1,16 @@
-//! Every key that a recipe may have, with type, default and meaning. Names, types and meanings are read from the structs that
-//! recipes are parsed into and their doc comments, defaults from recipes that say no more than they must.
+//! Every key that a recipe may have, with type, default and meaning: names, types and meanings from the JSON schema of the structs
+//! that recipes are parsed into, which takes their doc comments over, defaults from recipes that say no more than they must.
 
 use super::Recipe;
 use super::parse::choices;
 use anyhow::{Result, bail};
+use schemars::schema_for;
+use serde_json::Value;
 use std::path::Path;
-use toml::{Table, Value};
+use toml::Table;
 
-/// The files in which those structs stand.
-const SOURCES: [&str; 12] = [
-    include_str!("../recipe.rs"),
-    include_str!("phase.rs"),
-    include_str!("pretrained.rs"),
-    include_str!("../data/scenes/dialogue.rs"),
-    include_str!("../data/scenes/world.rs"),
-    include_str!("../../../model/src/config/mod.rs"),
-    include_str!("../../../model/src/config/vision.rs"),
-    include_str!("../../../model/src/config/adapter.rs"),
-    include_str!("../../../model/src/config/decoder.rs"),
-    include_str!("../../../model/src/config/dual.rs"),
-    include_str!("../../../model/src/config/lora.rs"),
-    include_str!("../../../model/src/groups.rs"),
-];
-/// And one enum of images.
-const FIT: &str = include_str!("../../../model/src/image/fit.rs");
 /// The default of keys whose meaning says what it depends on.
 const DEPENDS: &str = "depends";
-/// The phases' common fields, as the macro that declares them names their struct.
-const COMMON: &str = "$name";
 
 /// Two recipes that have every table between them, and of the other keys only those that are needed.
 pub(super) const SMALLEST: [&str; 2] = [
@@ -67,14 +50,17 @@ pub struct Key {
 
 /// All sections, in the order of the recipe.
 pub fn sections() -> Vec<Section> {
-    let items: Vec<Item> = SOURCES.into_iter().chain([FIT]).flat_map(read).collect();
+    let schema = schema_for!(Recipe).to_value();
     let defaults = SMALLEST.map(|text| {
         let recipe = Recipe::parse(text, Path::new("recipe"), &[]).expect("the smallest recipe is one");
         Table::try_from(&recipe).expect("a recipe is a table")
     });
     let mut found = Vec::new();
-    let root = item(&items, "Recipe").expect("the recipe's struct");
-    walk(&items, &defaults, "", root, String::new(), &mut found);
+    Walk {
+        root: &schema,
+        defaults,
+    }
+    .table("", &schema, String::new(), &mut found);
     found
 }
 
@@ -166,54 +152,98 @@ pub fn markdown() -> String {
     page
 }
 
-/// Adds the section of a struct and those of the structs in it.
-fn walk(items: &[Item], defaults: &[Table], path: &str, from: &Item, about: String, found: &mut Vec<Section>) {
-    let mut section = Section {
-        path: path.into(),
-        about,
-        keys: Vec::new(),
-        tables: Vec::new(),
-    };
-    let mut below = Vec::new();
-    for field in fields(items, from) {
-        let place = join(path, &field.name);
-        match item(items, inner(&field.kind)) {
-            // The key that tells the kinds of a table apart is no table.
-            Some(table) if table.is_table() && table.name != from.name => {
-                section.tables.push(field.name.clone());
-                below.push((place, table, field.about.clone()));
+/// A walk through the schema of recipes.
+struct Walk<'s> {
+    root: &'s Value,
+    defaults: [Table; 2],
+}
+
+impl<'s> Walk<'s> {
+    /// Adds the section of a table's schema and those of the tables in it.
+    fn table(&self, path: &str, schema: &'s Value, about: String, found: &mut Vec<Section>) {
+        let mut section = Section {
+            path: path.into(),
+            about,
+            keys: Vec::new(),
+            tables: Vec::new(),
+        };
+        let mut below = Vec::new();
+        for (name, field, needed) in fields(schema) {
+            let (place, about) = (join(path, name), paragraph(field));
+            let (value, listed) = self.value(field);
+            if !fields(value).is_empty() {
+                section.tables.push(name.into());
+                below.push((place, value, about));
+                continue;
             }
-            found => {
-                let mut default = default(defaults, &place, field.has_default);
-                let about = match default.as_str() {
-                    "none" => &field.about,
-                    _ => without_default(&field.about),
-                };
-                if is_told_otherwise(&default, about) {
-                    default = DEPENDS.into();
-                }
-                section.keys.push(Key {
-                    kind: words(&field.kind, found),
-                    about: about.to_string(),
-                    name: field.name,
-                    default,
-                });
+            let mut default = default(&self.defaults, &place, needed);
+            let about = match default.as_str() {
+                _ if value.get("const").is_some() => "Which kind.",
+                "none" => &about,
+                _ => without_default(&about),
+            };
+            if is_told_otherwise(&default, about) {
+                default = DEPENDS.into();
+            }
+            section.keys.push(Key {
+                kind: match value.get("const") {
+                    Some(_) => choices_of(schema, |kind| &kind["properties"][name]),
+                    None => words(value, listed),
+                },
+                about: about.into(),
+                name: name.into(),
+                default,
+            });
+        }
+        section.keys.sort_by_key(|key| key.default != "needed");
+        if !path.is_empty() {
+            found.push(section);
+        }
+        for (place, table, about) in below {
+            // The field often begins as its struct does.
+            let own = paragraph(table);
+            let same = |long: &str, short: &str| long.starts_with(short.trim_end_matches('.'));
+            let about = match own {
+                own if same(&own, &about) => own,
+                own if same(&about, &own) => about,
+                own => format!("{about} {own}"),
+            };
+            self.table(&place, table, about, found);
+        }
+    }
+
+    /// What a key's value is like, or each of them where it is a list.
+    fn value(&self, schema: &'s Value) -> (&'s Value, bool) {
+        if let Some(name) = schema["$ref"].as_str().and_then(|at| at.rsplit('/').next()) {
+            return self.value(&self.root["$defs"][name]);
+        }
+        match (&schema["anyOf"][0], &schema["items"]) {
+            // Of a type and `null` the type.
+            (some @ Value::Object(_), _) => self.value(some),
+            (_, item @ Value::Object(_)) => (self.value(item).0, true),
+            _ => (schema, false),
+        }
+    }
+}
+
+/// The keys of a table's schema, and whether each is needed; none of another value's. Those of a table of several kinds are
+/// the keys of all.
+fn fields(schema: &Value) -> Vec<(&str, &Value, bool)> {
+    let kinds = schema["oneOf"]
+        .as_array()
+        .map_or(std::slice::from_ref(schema), Vec::as_slice);
+    let mut all: Vec<(&str, &Value, bool)> = Vec::new();
+    for kind in kinds {
+        for (name, field) in kind["properties"].as_object().into_iter().flatten() {
+            let needed = kind["required"]
+                .as_array()
+                .is_some_and(|needed| needed.iter().any(|key| key == name));
+            if all.iter().all(|(known, ..)| known != name) {
+                all.push((name, field, needed));
             }
         }
     }
-    if !path.is_empty() {
-        found.push(section);
-    }
-    for (place, table, about) in below {
-        // The field often begins as its struct does.
-        let same = |long: &str, short: &str| long.starts_with(short.trim_end_matches('.'));
-        let about = match &table.about {
-            own if same(own, &about) => own.clone(),
-            own if same(&about, own) => about,
-            own => format!("{about} {own}"),
-        };
-        walk(items, defaults, &place, table, about, found);
-    }
+    all
 }
 
 fn join(path: &str, name: &str) -> String {
@@ -224,16 +254,16 @@ fn join(path: &str, name: &str) -> String {
 }
 
 /// What holds at a place of the smallest recipes. Of a list of tables the first tells it.
-fn default(recipes: &[Table], place: &str, has_default: bool) -> String {
-    if !has_default {
+fn default(recipes: &[Table], place: &str, needed: bool) -> String {
+    if needed {
         return "needed".into();
     }
     let at = |recipe: &Table| {
         let mut parts = place.split('.');
         let first = recipe.get(parts.next()?)?.clone();
         parts.try_fold(first, |value, part| match value {
-            Value::Table(table) => table.get(part).cloned(),
-            Value::Array(list) => list.first()?.get(part).cloned(),
+            toml::Value::Table(table) => table.get(part).cloned(),
+            toml::Value::Array(list) => list.first()?.get(part).cloned(),
             _ => None,
         })
     };
@@ -244,165 +274,32 @@ fn default(recipes: &[Table], place: &str, has_default: bool) -> String {
 }
 
 /// A type in a reader's words.
-fn words(kind: &str, found: Option<&Item>) -> String {
-    if let Some(item) = found {
-        let names: Vec<String> = item.variants.iter().map(|name| format!("\"{name}\"")).collect();
-        return names.join(", ");
-    }
-    let plain = match inner(kind) {
-        "usize" | "u64" | "u32" | "i64" => "whole number",
-        "f64" => "number",
-        "bool" => "true or false",
-        "PathBuf" => "path",
+fn words(schema: &Value, listed: bool) -> String {
+    let kind = &schema["type"];
+    let plain = match kind[0].as_str().or(kind.as_str()) {
+        _ if schema.get("oneOf").is_some() => return choices_of(schema, |name| name),
+        Some("integer") => "whole number",
+        Some("number") => "number",
+        Some("boolean") => "true or false",
         _ => "text",
     };
-    match kind.contains("Vec<") {
+    match listed {
         true => format!("list of {plain}s"),
         false => plain.into(),
     }
 }
 
-/// The type within `Option` and `Vec`, without its module.
-fn inner(kind: &str) -> &str {
-    let kind = kind.rsplit('<').next().unwrap_or(kind).trim_end_matches('>');
-    kind.rsplit("::").next().unwrap_or(kind)
-}
-
-/// A struct or an enum of a source file.
-#[derive(Debug, Default)]
-struct Item {
-    name: String,
-    about: String,
-    fields: Vec<Field>,
-    /// As they are written in a recipe.
-    variants: Vec<String>,
-    /// Of a phase, which has the common fields, too.
-    is_phase: bool,
-    /// Every field may be left out.
-    has_default: bool,
-    is_enum: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Field {
-    name: String,
-    kind: String,
-    about: String,
-    has_default: bool,
-}
-
-impl Item {
-    fn is_table(&self) -> bool {
-        !self.is_enum || !self.fields.is_empty()
-    }
-}
-
-fn item<'i>(items: &'i [Item], name: &str) -> Option<&'i Item> {
-    items.iter().find(|item| item.name == name)
-}
-
-/// An item's fields: of a phase its own behind those of all phases, but in front of the rules.
-fn fields(items: &[Item], of: &Item) -> Vec<Field> {
-    let mut all = of.fields.clone();
-    if of.is_phase {
-        let common = item(items, COMMON).map_or(Vec::new(), |common| common.fields.clone());
-        let (rules, common): (Vec<Field>, Vec<Field>) = common.into_iter().partition(|field| field.name == "rules");
-        all = [common, all, rules].concat();
-    }
-    all
-}
-
-/// The items of a source as rustfmt lays it out, one field or variant a line.
-fn read(source: &str) -> Vec<Item> {
-    let (mut items, mut open) = (Vec::new(), None::<Item>);
-    let (mut about, mut attributes) = (Vec::new(), String::new());
-    let (mut in_variant, mut in_phase) = (false, false);
-    for line in source.lines().map(str::trim) {
-        if let Some(doc) = line.strip_prefix("///") {
-            about.push(doc.trim());
-            continue;
-        }
-        if line.starts_with("#[") {
-            attributes += line;
-            continue;
-        }
-        let declared = ["pub struct ", "pub enum "]
-            .iter()
-            .find_map(|start| line.strip_prefix(start));
-        let phase = line
-            .strip_suffix(" {")
-            .filter(|name| in_phase && open.is_none() && !name.contains(' '));
-        match (&mut open, declared.and_then(|rest| rest.strip_suffix(" {")).or(phase)) {
-            (None, Some(name)) => {
-                open = Some(Item {
-                    name: name.into(),
-                    about: sentence(&about),
-                    is_phase: phase.is_some(),
-                    has_default: attributes.contains("default"),
-                    is_enum: line.starts_with("pub enum"),
-                    ..Item::default()
-                });
-                if let Some(tag) = value_of(&attributes, "tag = \"") {
-                    let tag = Field {
-                        name: tag.into(),
-                        kind: name.into(),
-                        about: "Which kind.".into(),
-                        has_default: false,
-                    };
-                    open.iter_mut().for_each(|item| item.fields.push(tag.clone()));
-                }
-            }
-            (None, None) => in_phase = in_phase && line != "}" || line == "phase! {",
-            (Some(_), _) if line.starts_with('}') && !in_variant => items.extend(open.take()),
-            (Some(_), _) if line.starts_with('}') => in_variant = false,
-            (Some(item), _) if item.is_enum && !in_variant => {
-                let name = line.split([',', ' ', '(']).next().unwrap_or_default();
-                if !attributes.contains("skip") && !name.is_empty() {
-                    item.variants.push(snake_case(name));
-                }
-                in_variant = line.ends_with('{');
-            }
-            (Some(item), _) => item.add(line, sentence(&about), &attributes),
-        }
-        about.clear();
-        attributes.clear();
-    }
-    items
-}
-
-impl Item {
-    /// Adds the field that a line declares, if it does.
-    fn add(&mut self, line: &str, about: String, attributes: &str) {
-        let line = line.trim_start_matches("pub ").trim_end_matches(',');
-        let Some((name, kind)) = line.split_once(": ").filter(|(name, _)| !name.contains(['$', ' '])) else {
-            return;
-        };
-        let kind = kind.split(" = ").next().unwrap_or(kind);
-        let name = value_of(attributes, "rename = \"").unwrap_or(name.trim_start_matches("r#"));
-        if self.fields.iter().any(|field| field.name == name) {
-            return;
-        }
-        self.fields.push(Field {
-            name: name.into(),
-            about,
-            has_default: self.has_default
-                || self.is_phase
-                || attributes.contains("default")
-                || kind.starts_with("Option<"),
-            kind: kind.into(),
-        });
-    }
-}
-
-/// What stands between `start` and the next quote.
-fn value_of<'a>(attributes: &'a str, start: &str) -> Option<&'a str> {
-    attributes.split_once(start)?.1.split('"').next()
+/// The names that a schema chooses from.
+fn choices_of(schema: &Value, name: impl Fn(&Value) -> &Value) -> String {
+    let all = schema["oneOf"].as_array().into_iter().flatten();
+    let names: Vec<String> = all.map(|one| name(one)["const"].to_string()).collect();
+    names.join(", ")
 }
 
 /// The first paragraph of a doc comment.
-fn sentence(lines: &[&str]) -> String {
-    let lines: Vec<&str> = lines.iter().copied().take_while(|line| !line.is_empty()).collect();
-    lines.join(" ")
+fn paragraph(schema: &Value) -> String {
+    let about = schema["description"].as_str().unwrap_or_default();
+    about.split("\n\n").next().unwrap_or_default().replace('\n', " ")
 }
 
 /// Without a default at the end, which stands by itself.
@@ -423,15 +320,4 @@ fn is_told_otherwise(default: &str, about: &str) -> bool {
             .to_string()
     };
     default != "none" && told.is_some_and(|told| plain(told) != plain(default))
-}
-
-fn snake_case(name: &str) -> String {
-    let mut text = String::new();
-    for c in name.chars() {
-        if c.is_ascii_uppercase() && !text.is_empty() {
-            text.push('_');
-        }
-        text.push(c.to_ascii_lowercase());
-    }
-    text
 }

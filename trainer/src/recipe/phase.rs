@@ -3,10 +3,11 @@
 use crate::data::Layout;
 use crate::data::scenes::QuestionWeights;
 use model::GroupRule;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The learning rate's course after warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Curve {
     /// Stays at `lr`.
@@ -22,7 +23,7 @@ pub enum Curve {
 macro_rules! phase {
     ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty = $default:literal,)* }) => {
         $(#[$about])*
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
         pub struct $name {
             /// Optimiser steps.
@@ -145,19 +146,19 @@ phase! {
     Phase2 {
         /// Every so many steps one is taken on phase 1's losses and batch instead, so that the encoder goes on serving
         /// the Q-Former; 0: never. Default 0.
-        align_every: usize = "Default::default",
+        align_every: usize = "usize::default",
         /// Keep what the image encoder says of each image on disk and train without running it again; it must be frozen.
         /// Not for scenes. Default false.
-        cache_features: bool = "Default::default",
+        cache_features: bool = "bool::default",
         /// Turns per conversation made from scenes. Default 4.
         turns: usize = "defaults::turns",
         /// Turns about one image do not see each other, so that each question can be asked alone. Default true for data on disk,
         /// false for scenes and for models that take images within the text, where each turn would repeat the image; switch it
         /// off where questions refer to those before.
-        independent_turns: bool = "Default::default",
+        independent_turns: bool = "bool::default",
         /// Put several conversations, each with its own images, into one row of at most `data.max_tokens` tokens; they do not
         /// see each other. For models that take images within the text. Default false.
-        packing: bool = "Default::default",
+        packing: bool = "bool::default",
         /// How often each kind of question about scenes is asked at the first step. Default: all alike.
         questions_start: QuestionWeights = "defaults::questions",
         /// How often from `questions_until` on. Default: all alike.

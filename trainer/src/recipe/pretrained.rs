@@ -1,10 +1,11 @@
 //! Trained parts that a run starts from.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Trained parts that a run starts from: folders in Hugging Face's layout, or `owner/name` in the hub's cache. What a part
 /// says of its own shape need not be said again under `[model]`. Strings may contain `${NAME}` and `${NAME:-default}`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pretrained {
     /// A whole vision-language model.

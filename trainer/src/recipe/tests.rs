@@ -649,7 +649,11 @@ fn defaults_are_those_that_hold_and_needed_keys_are_needed() {
         ("data.templates", "list of texts", "none"),
         ("data.group_by_length", "true or false", "false"),
         ("phase2.independent_turns", "true or false", "depends"),
-        ("tokenizer.kind", "\"words\", \"bpe\", \"file\"", "depends"),
+        (
+            "tokenizer.kind",
+            "\"words\", \"bpe\", \"file\", \"pretrained\"",
+            "depends",
+        ),
         ("phase1.curve", "\"constant\", \"cosine\", \"linear\"", "\"cosine\""),
         ("dual.vision.class_token", "true or false", "true"),
         ("model.vision.class_token", "true or false", "false"),

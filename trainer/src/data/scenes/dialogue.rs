@@ -2,6 +2,7 @@
 
 use anyhow::ensure;
 use rand::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::placement::choose_weighted;
@@ -9,7 +10,7 @@ use super::questions::{self, Asked, Turn};
 use super::scene::Scene;
 
 /// How often each kind of question is drawn, up to a common factor. A kind left out of a recipe is never drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuestionWeights {
     /// Whether something exists.

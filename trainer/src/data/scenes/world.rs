@@ -1,12 +1,13 @@
 //! How rich scenes are: few colours and shapes, seldom overlapping, or all of them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pairs::{Pair, PairSet};
 use super::split::Split;
 
 /// A kind of scenes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum World {
     /// Four colours, four shapes, one to three larger objects: learned within minutes on two cores.
