@@ -64,7 +64,7 @@ pub struct Recipe {
     /// tokenizer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dual: Option<DualConfig>,
-    /// Contrastive training of the dual encoder.
+    /// Contrastive training of a dual encoder, `[dual]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contrast: Option<ContrastPhase>,
     /// Contrastive learning, matching and captioning; None: not run.
