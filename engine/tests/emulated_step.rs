@@ -135,7 +135,9 @@ fn a_bounded_parameter_stops_at_its_bound_and_comes_back() -> Result<()> {
                 assert_eq!(step(&mut params, &mut optimizer, 1.0)?, [4.5; 2], "{dtype}");
             }
             // A state from beyond the bound is brought back; the gradient there is not lost.
-            let state = optimizer.state(&params);
+            let state = optimizer.state(&params).into_iter();
+            let state = state.map(|(name, value)| Ok((name, value.copy()?)));
+            let state = state.collect::<Result<Vec<(String, Tensor)>>>()?;
             let beyond = |name: &str| match name {
                 "master.scale" | "average.scale" => Tensor::full(&device, DType::F32, [1], 9.0),
                 other => state.iter().find(|(name, _)| name == other).expect(other).1.copy(),

@@ -120,7 +120,7 @@ fn from_an_example_to_a_compared_run() {
     for expected in [
         "2 steps of 16 images, 1.3 passes over 24 records",
         "of training, an estimate from a few steps",
-        "<user> what is shown ? <assistant> [",
+        "<user>What is shown?<assistant> [",
     ] {
         assert!(plan.contains(expected), "{expected} in {plan}");
     }

@@ -343,16 +343,16 @@ fn images_of_another_size_have_their_positions_interpolated() {
     let (vision, dim) = (&vlm.config.vision, vlm.config.vision.hidden_size);
     assert_eq!((vision.image_size, new.len()), (24, vision.tokens() * dim));
     assert_eq!(model::ImageProcessor::open(&run).expect("a processor").size, 24);
-    // The class token keeps its position; two patches a side become four, the corner by Keys' cubic at a quarter of a patch
+    // The class token keeps its position; three patches a side become six, the corner by Keys' cubic at a quarter of a patch
     // beyond the first centre, the edge going on.
     assert_eq!(
         (new[..dim].to_vec(), old.len(), new.len()),
-        (old[..dim].to_vec(), 5 * dim, 17 * dim)
+        (old[..dim].to_vec(), 10 * dim, 37 * dim)
     );
     let (near, far) = (1.10546875, -0.10546875);
     for channel in 0..dim {
         let patch = |i: usize| old[(1 + i) * dim + channel];
-        let corner = near * near * patch(0) + near * far * (patch(1) + patch(2)) + far * far * patch(3);
+        let corner = near * near * patch(0) + near * far * (patch(1) + patch(3)) + far * far * patch(4);
         assert!((new[dim + channel] - corner).abs() < 1e-6, "{channel}");
     }
     // The resolved recipe says whose tokenizer it is, and is gone on with by itself.

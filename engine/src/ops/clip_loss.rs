@@ -8,7 +8,7 @@ use kernels::contrastive as kernel;
 
 /// Symmetric cross-entropy of image–text scores `exp(log_scale) · max_q ⟨image[i, q], text[j]⟩` with the pairs (i, i):
 /// image (n, dim), or (n, queries, dim) as in BLIP-2; text (n, dim), both of unit length; log_scale (1) in the
-/// accumulator's type, its exponential clamped at 100. A scalar (1).
+/// accumulator's type, held at ln 100 by whoever trains it. A scalar (1).
 pub fn clip_loss(image: &Var, text: &Var, log_scale: &Var) -> Result<Var> {
     let problem = problem("clip_loss", image, text)?;
     let accumulated = |n: usize| Tensor::empty(text.tensor().device(), text.dtype().accumulator(), [n]);

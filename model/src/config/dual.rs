@@ -46,7 +46,7 @@ pub struct TextConfig {
 pub struct DualConfig {
     /// Whose.
     pub kind: DualKind,
-    /// The image tower.
+    /// The image tower; without this table a small one of CLIP's kind.
     pub vision: VisionConfig,
     /// The text tower.
     pub text: TextConfig,

@@ -48,15 +48,18 @@ impl BadRecord {
     fn kind(&self) -> String {
         let message = self.message.rsplit(": ").next().unwrap_or_default();
         let field = if self.field.is_empty() { "record" } else { &self.field };
-        let (mut kind, mut quoted, mut digits) = (String::new(), false, false);
+        let (mut kind, mut quoted, mut number, mut before) = (String::new(), false, false, ' ');
         for c in format!("{field}: {message}").chars().take(LONGEST) {
+            // The digits of `UTF-8` are no number's.
+            let goes_on = before.is_ascii_digit();
+            number = c.is_ascii_digit() && if goes_on { number } else { before != '-' };
             if c == '`' {
                 quoted = !quoted;
                 kind += if quoted { "`…" } else { "`" };
-            } else if !(quoted || digits && c.is_ascii_digit()) {
-                kind.push(if c.is_ascii_digit() { 'N' } else { c });
+            } else if !(quoted || number && goes_on) {
+                kind.push(if number { 'N' } else { c });
             }
-            digits = c.is_ascii_digit();
+            before = c;
         }
         kind
     }

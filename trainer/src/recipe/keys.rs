@@ -176,7 +176,7 @@ impl<'s> Walk<'s> {
                 below.push((place, value, about));
                 continue;
             }
-            let mut default = default(&self.defaults, &place, needed);
+            let mut default = default(&self.defaults, &place.replace("dual.vision.", "model.vision."), needed);
             let about = match default.as_str() {
                 _ if value.get("const").is_some() => "Which kind.",
                 "none" => &about,

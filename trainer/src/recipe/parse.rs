@@ -70,18 +70,22 @@ fn set(table: &mut Table, argument: &str) -> Result<(), String> {
 /// means something else than none.
 fn adds_no_section(written: &Table, argument: &str) -> Result<(), String> {
     let path = argument.split('=').next().unwrap_or_default();
-    let keys: Vec<&str> = path.split('.').map(str::trim).collect();
-    let Ok(plain) = typed(written) else { return Ok(()) };
+    let Some((section, _)) = path.rsplit_once('.') else {
+        return Ok(());
+    };
+    let section = section.split('.').map(str::trim).collect::<Vec<_>>().join(".");
     let mut table = written;
-    for depth in 1..keys.len() {
-        match table.get(keys[depth - 1]) {
+    for key in section.split('.') {
+        match table.get(key) {
             Some(Value::Table(inner)) => table = inner,
+            // A list's entry, or what `set` refuses.
             Some(_) => return Ok(()),
             None => {
-                let (mut with, section) = (written.clone(), keys[..depth].join("."));
+                let mut with = written.clone();
                 set(&mut with, &format!("{section}={{}}"))?;
-                return match typed(&with) {
-                    Ok(recipe) if recipe == plain => Ok(()),
+                return match (typed(written), typed(&with)) {
+                    (Err(_), _) => Ok(()),
+                    (Ok(plain), Ok(with)) if with == plain => Ok(()),
                     _ => Err(format!(
                         "the recipe has no [{section}], which this would add; write the section, or set all of it: \
                          {section}={{…}}"
@@ -135,7 +139,9 @@ fn sets(argument: &str, key: &str) -> bool {
 fn defaults(recipe: &mut Recipe) {
     let given = recipe.given.clone();
     let (scenes, pretrained) = (recipe.data.source == Source::Scenes, recipe.pretrained.text().is_some());
-    if scenes && !pretrained && !given.has("tokenizer.kind") {
+    if !given.has("tokenizer") && pretrained {
+        recipe.tokenizer.kind = TokenizerKind::Pretrained;
+    } else if !given.has("tokenizer.kind") && scenes && !pretrained {
         recipe.tokenizer.kind = TokenizerKind::Words;
     }
     if let (Some(phase), false) = (&mut recipe.phase2, given.has("phase2.independent_turns")) {

@@ -618,8 +618,11 @@ fn every_key_that_is_listed_is_accepted_and_every_other_is_not() {
         }
         let place = section.path.replace("rules", "rules.0");
         let override_ = format!("{place}.zzz=1");
-        let errors = keys::SMALLEST.map(|text| {
-            let error = Recipe::parse(text, Path::new("r.toml"), std::slice::from_ref(&override_));
+        let [vlm, dual] = keys::SMALLEST.map(String::from);
+        // Of a dual encoder's towers the defaults are others where their tables are not there.
+        let towers = dual.clone() + "[dual.vision]\n[dual.text]\n";
+        let errors = [vlm, dual, towers].map(|text| {
+            let error = Recipe::parse(&text, Path::new("r.toml"), std::slice::from_ref(&override_));
             error.expect_err(&override_).to_string()
         });
         let error = errors
@@ -655,7 +658,7 @@ fn defaults_are_those_that_hold_and_needed_keys_are_needed() {
             "depends",
         ),
         ("phase1.curve", "\"constant\", \"cosine\", \"linear\"", "\"cosine\""),
-        ("dual.vision.class_token", "true or false", "true"),
+        ("dual.vision.class_token", "true or false", "false"),
         ("model.vision.class_token", "true or false", "false"),
         ("model.lora.decoder.r", "whole number", "8"),
         (

@@ -105,7 +105,7 @@ pub(super) fn cross_entropy_grid() -> Vec<Case> {
     SHAPES.into_iter().flat_map(one).collect()
 }
 
-/// Pairs, features and the scale of scores, the largest just below 100, where the loss cuts it off.
+/// Pairs, features and the scale of scores, the largest just below 100, where CLIP holds it.
 const PAIRS: [(usize, usize, f64); 6] = [
     (1, 64, 14.3),
     (7, 512, 99.0),
