@@ -51,16 +51,22 @@ pub struct Key {
 /// All sections, in the order of the recipe.
 pub fn sections() -> Vec<Section> {
     let schema = schema_for!(Recipe).to_value();
-    let defaults = SMALLEST.map(|text| {
-        let recipe = Recipe::parse(text, Path::new("recipe"), &[]).expect("the smallest recipe is one");
-        Table::try_from(&recipe).expect("a recipe is a table")
-    });
-    let mut found = Vec::new();
-    Walk {
+    let recipes =
+        SMALLEST.map(|text| Recipe::parse(text, Path::new("recipe"), &[]).expect("the smallest recipe is one"));
+    let walk = Walk {
         root: &schema,
-        defaults,
-    }
-    .table("", &schema, String::new(), &mut found);
+        defaults: recipes
+            .each_ref()
+            .map(|recipe| Table::try_from(recipe).expect("a recipe is a table")),
+    };
+    let mut found = Vec::new();
+    walk.table("", &schema, String::new(), &mut found);
+    // A schema's names are sorted, a recipe's tables are in order.
+    let written = recipes.map(|recipe| recipe.to_toml()).concat();
+    found.sort_by_key(|section| {
+        let first = section.path.split('.').next().unwrap_or_default();
+        written.find(&format!("[{first}")).unwrap_or(usize::MAX)
+    });
     found
 }
 

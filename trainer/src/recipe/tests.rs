@@ -619,9 +619,10 @@ fn every_key_that_is_listed_is_accepted_and_every_other_is_not() {
         let place = section.path.replace("rules", "rules.0");
         let override_ = format!("{place}.zzz=1");
         let [vlm, dual] = keys::SMALLEST.map(String::from);
-        // Of a dual encoder's towers the defaults are others where their tables are not there.
+        // What these tables say where they are empty is something else than where they are not there.
         let towers = dual.clone() + "[dual.vision]\n[dual.text]\n";
-        let errors = [vlm, dual, towers].map(|text| {
+        let kinds = vlm.clone() + "[phase2.questions_start]\n[phase2.questions_end]\n";
+        let errors = [vlm, dual, towers, kinds].map(|text| {
             let error = Recipe::parse(&text, Path::new("r.toml"), std::slice::from_ref(&override_));
             error.expect_err(&override_).to_string()
         });
