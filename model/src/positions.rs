@@ -99,8 +99,8 @@ mod tests {
         let centre = |i: usize| scale * (i as f64 + 0.5) - 0.5;
         let reach = side as i64;
         let mut sum = 0.0;
-        for y in -reach..2 * reach {
-            for x in -reach..2 * reach {
+        for y in -2..reach + 2 {
+            for x in -2..reach + 2 {
                 let weight = kernel(centre(row) - y as f64) * kernel(centre(column) - x as f64);
                 let [y, x] = [y, x].map(|i| i.clamp(0, reach - 1) as usize);
                 sum += weight * grid[y * side + x];

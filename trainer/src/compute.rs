@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use engine::{Device, Kind};
-use kernels::cpu::simd::chosen;
+use kernels::cpu::simd::{chosen, isa};
+use kernels::cuda::{Driver, driver};
 use kernels::gpu::Emulation;
 
 /// The device called `name`: `cpu`, `cuda:N`, `emulated`, or `emulated:check`, which checks every access to memory.
@@ -61,6 +62,19 @@ pub fn open_seeded(name: &str, seed: u64) -> Result<Device> {
 fn ordinal(text: &str) -> Option<usize> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse::<u16>().ok().filter(|_| digits).map(usize::from)
+}
+
+/// A device's name: a GPU's own, a processor's instruction set.
+pub(crate) fn name(device: &Device) -> String {
+    let kind = device.kind().name();
+    match (device.kind(), driver()) {
+        (Kind::Cuda(ordinal), Driver::Found { gpus, .. }) => match gpus.get(ordinal) {
+            Some(gpu) => format!("{kind}:{ordinal}, {}", gpu.name),
+            None => format!("{kind}:{ordinal}"),
+        },
+        (Kind::Cpu, _) => format!("{kind} ({})", isa().name()),
+        _ => kind.into(),
+    }
 }
 
 /// Does `work` with so many threads, or one per core. Results do not depend on it.

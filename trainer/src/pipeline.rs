@@ -1,6 +1,7 @@
 //! A whole run: from a recipe to a trained, measured and illustrated model in its folder.
 
 use crate::checkpoint::{Checkpoint, Checkpoints, Place, Seal};
+use crate::compute;
 use crate::course::{Course, Trained};
 use crate::data::Conversation;
 use crate::data::corpus::Corpus;
@@ -32,7 +33,6 @@ use crate::step_time;
 use crate::watch::Watch;
 use anyhow::{Context, Result, anyhow, ensure};
 use engine::{Device, Kind, Params};
-use kernels::cpu::simd::isa;
 use model::{Vlm, hf};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -479,9 +479,8 @@ fn describe(
     let (all, trainable) = model.params().count();
     let dtype = model.params().dtype();
     say!(
-        "device      {} ({}), {} threads",
-        device.kind().name(),
-        isa().name(),
+        "device      {}, {} threads",
+        compute::name(device),
         rayon::current_num_threads()
     );
     say!("parameters  {all} ({trainable} trainable), {dtype}");

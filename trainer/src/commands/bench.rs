@@ -28,6 +28,8 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         None => Ok(()),
     };
     compute::with_threads(args.compute.threads, || {
+        let threads = rayon::current_num_threads();
+        say!("{}, {threads} threads", compute::name(&device));
         bench::run(&bench, reference, &mut std::io::stdout(), save).map(drop)
     })
 }
@@ -57,9 +59,10 @@ fn step(args: &StepArgs) -> Result<()> {
     let [median, p20, p80] = report.milliseconds;
     writeln!(
         out,
-        "{} in {}, {} threads: {median:.1} ms a step ({p20:.1} to {p80:.1}, {} steps), {:.1} GFLOP/s, peak memory {}, pool {}",
+        "{} in {} on {}, {} threads: {median:.1} ms a step ({p20:.1} to {p80:.1}, {} steps), {:.1} GFLOP/s, peak memory {}, pool {}",
         report.size,
         report.dtype,
+        compute::name(&device),
         report.threads,
         report.samples.len(),
         report.gflops_per_s,

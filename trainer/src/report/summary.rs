@@ -1,11 +1,10 @@
 //! `summary.json`: on what a run is computed, how large its model is, and in the end what it took.
 
+use crate::compute::name;
 use crate::report::losses::OfPhase;
 use crate::run_folder::RunFolder;
 use anyhow::Result;
-use engine::{Device, Kind, Params};
-use kernels::cpu::simd::isa;
-use kernels::cuda::{Driver, driver};
+use engine::{Device, Params};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -68,18 +67,5 @@ impl Summary {
     /// Those of the file system.
     pub fn write(&self, folder: &RunFolder) -> Result<()> {
         folder.write(SUMMARY, &serde_json::to_vec_pretty(self)?)
-    }
-}
-
-/// A device's name: a GPU's own, a processor's instruction set.
-fn name(device: &Device) -> String {
-    let kind = device.kind().name();
-    match (device.kind(), driver()) {
-        (Kind::Cuda(ordinal), Driver::Found { gpus, .. }) => match gpus.get(ordinal) {
-            Some(gpu) => format!("{kind}:{ordinal}, {}", gpu.name),
-            None => format!("{kind}:{ordinal}"),
-        },
-        (Kind::Cpu, _) => format!("{kind} ({})", isa().name()),
-        _ => kind.into(),
     }
 }
