@@ -305,3 +305,35 @@ fn what_the_folder_lacks_is_its_bases() {
             .contains("is an adapter itself")
     );
 }
+
+#[test]
+fn a_tied_output_layer_is_the_embedding_or_refused() {
+    let layers: [Layer; 4] = [(Q0, 2, 4.0), (V0, 2, 4.0), (Q1, 2, 4.0), (V1, 2, 4.0)];
+    let tied = base().with_file_name("qwen2-tied");
+    let [embedding, head] = [
+        "model.embed_tokens.modules_to_save.weight",
+        "lm_head.modules_to_save.weight",
+    ];
+    let shape: &[usize] = &[43, DIM];
+    let read = |saved: Value, whole: &[(&str, &[usize])]| {
+        let changes = json!({"base_model_name_or_path": tied, "modules_to_save": saved});
+        load(adapter(changes, &layers, whole).path())
+    };
+    let both = read(json!(["embed_tokens", "lm_head"]), &[(embedding, shape), (head, shape)]);
+    assert_eq!(
+        values(&both.unwrap(), "model.embed_tokens.weight"),
+        numbers(43 * DIM, 3)
+    );
+    for (saved, whole, expected) in [
+        (Value::Null, "lm_head.weight", "is an output layer by itself"),
+        (json!(["lm_head"]), head, "field `modules_to_save`: names one of"),
+        (
+            json!(["embed_tokens"]),
+            embedding,
+            "field `modules_to_save`: names one of",
+        ),
+    ] {
+        let error = read(saved, &[(whole, shape)]).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}

@@ -277,10 +277,10 @@ pub fn dry_run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
             session.rehearse(&session.recipe, trace)
         })?;
         plan(&session.recipe, &session.data);
-        say!("time        {}", time(&mut session, needed, device)?);
         let caption = session.data.source().pair(0)?.caption;
         let ids = session.tokenizer.tokenize(&caption, true)?;
         say!("one caption:\n  {}", session.tokenizer.decode_with_specials(&ids)?);
+        say!("time        {}", time(&mut session, needed, device)?);
         return Ok(());
     }
     let mut session = Session::new(recipe, device)?;
@@ -296,15 +296,6 @@ pub fn dry_run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
         })
     })?;
     plan(&session.recipe, &session.data);
-    if let Some(phase) = session.recipe.phase2.as_mut().filter(|phase| phase.cache_features) {
-        // To keep features is the run's own business; a few steps do without.
-        phase.cache_features = false;
-        say!(
-            "{:<12}without features that are kept: with them steps are faster after the first pass",
-            ""
-        );
-    }
-    say!("time        {}", time(&mut session, needed, device)?);
     let conversation = session.data.source().conversation(0, 0.0)?;
     let layout = session.recipe.phase2.as_ref().map(Phase2::layout).unwrap_or_default();
     let Conversation {
@@ -312,6 +303,12 @@ pub fn dry_run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
     } = conversation;
     let lines = session.prepare.shown(system.as_deref(), &turns, images.len(), layout)?;
     say!("{ONE_SAMPLE}\n  {}", lines.join("\n  "));
+    if let Some(phase) = session.recipe.phase2.as_mut().filter(|phase| phase.cache_features) {
+        // To keep features is the run's own business; a few steps do without.
+        phase.cache_features = false;
+        say!("time        without features that are kept: with them steps are faster after the first pass");
+    }
+    say!("time        {}", time(&mut session, needed, device)?);
     Ok(())
 }
 

@@ -97,15 +97,25 @@ fn cached(recipe: &Recipe, specs: &[ParamSpec]) -> Result<(), Invalid> {
     }
 }
 
-/// What low-rank adapters are written for by themselves, as PEFT keeps them: a pretrained language model, or a whole LLaVA.
+/// What low-rank adapters are written for by themselves, as PEFT keeps them: a pretrained language model, or a whole LLaVA, in a
+/// folder of its own. They are merged into the model in any case.
 pub fn adapter_base<'r>(recipe: &'r Recipe, config: &VlmConfig) -> Option<Base<'r>> {
     let (named, lora) = (&recipe.pretrained, &config.lora);
     match (&named.model, &named.decoder, hf::format(config)) {
         _ if lora == &Default::default() => None,
+        _ if stands_on_adapter(recipe) => None,
         (Some(name), _, Format::Transformers("LlavaForConditionalGeneration")) => Some(Base::Whole(name)),
         (None, Some(name), _) if lora.decoder.is_some() => Some(Base::Decoder(name)),
         _ => None,
     }
+}
+
+/// Whether the adapters' base would be an adapter itself: no folder holds what it is on top of its own base.
+fn stands_on_adapter(recipe: &Recipe) -> bool {
+    let named = recipe.pretrained.model.iter().chain(&recipe.pretrained.decoder);
+    named
+        .flat_map(|name| hf::resolve(name))
+        .any(|folder| hf::is_adapter(&folder))
 }
 
 /// Tries out all that is written at the end but the weights, in the disk that `out` is on, and whether the rest has room.
@@ -117,6 +127,10 @@ pub fn end(model: &impl Trained, out: &Path) -> Result<()> {
     let plan = model.folder_plan()?;
     if let (Some(config), Some(base)) = (model.vlm(), model.vlm().and_then(|config| adapter_base(recipe, config))) {
         hf::check_adapter(&config.lora, base).map_err(|error| Invalid::of_model("model", error))?;
+    }
+    let adapted = model.vlm().is_some_and(|config| config.lora != Default::default());
+    if adapted && stands_on_adapter(recipe) {
+        say!("adapter     merged into the model and not written by itself: its base is an adapter, too");
     }
     let disk = out.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
     let trial = tempfile::Builder::new().prefix(".preflight").tempdir_in(disk);

@@ -21,6 +21,7 @@ pub(crate) use fields::Fields;
 pub use hub::resolve;
 pub use parts::{Part, assemble, decoder_config, qformer_config, vision_config, vlm_config};
 pub(crate) use peft::file;
+pub use peft::is_adapter;
 pub use save::{Format, SavePlan, format, save, writes_dual};
 pub use trace::{Inputs, Trace};
 
@@ -99,6 +100,10 @@ fn build(builder: &mut ParamBuilder, fields: Fields, checkpoint: &Checkpoint) ->
             (Model::Retrieval(Box::new(vit), Box::new(qformer)), Layout::Blip2)
         }
         "blip-2" => (whole(builder, &vlm::blip2(fields)?)?, Layout::Blip2),
+        other @ ("clip_vision_model" | "siglip_vision_model") => fields.bad(
+            "model_type",
+            format!("`{other}` is an image encoder alone, which a recipe reads as `pretrained.vision`"),
+        )?,
         other => {
             let known = "llama, mistral, qwen2, clip, siglip, llava, blip-2 and lenslet are";
             return fields.bad("model_type", format!("`{other}` is not supported; {known}"));

@@ -74,6 +74,10 @@ fn base(folder: &Path) -> Result<Option<PathBuf>> {
             format!("`{name}` is an adapter itself; merge it into its own base first"),
         ),
         Ok(base) => Ok(Some(base)),
+        Err(_) if name.ends_with("-4bit") => fields.bad(
+            FIELD,
+            format!("`{name}` holds quantised weights, which are not read; put the name or folder of the base without them there"),
+        ),
         Err(error) => fields.bad(
             FIELD,
             format!("{error}\nor put the path of the base model's folder there"),
@@ -81,7 +85,8 @@ fn base(folder: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-fn is_adapter(folder: &Path) -> bool {
+/// Whether a folder holds an adapter alone, which is read on top of its base.
+pub fn is_adapter(folder: &Path) -> bool {
     let has = |name: &str| folder.join(name).is_file();
     has(CONFIG) && !has("model.safetensors") && !has("model.safetensors.index.json")
 }
@@ -118,7 +123,17 @@ pub(super) fn checkpoint(folder: &Path) -> Result<Checkpoint> {
     if let Some(missing) = saved.iter().find(|module| !is_there(module)) {
         return Fields::open(&path)?.bad("modules_to_save", format!("`{missing}` has no tensor in {TENSORS}"));
     }
-    Ok(Checkpoint::open(&base)?.with_overlay(overlay))
+    let base = Checkpoint::open(&base)?;
+    let saves = |module: &str| saved.iter().any(|name| name == module);
+    let tied = !base.names().any(|name| name.ends_with("lm_head.weight"));
+    if tied && saves("embed_tokens") != saves("lm_head") {
+        return Fields::open(&path)?.bad(
+            "modules_to_save",
+            "names one of `embed_tokens` and `lm_head`, which are one tensor in the base: PEFT trains a copy beside it, which no \
+             file of the base's kind holds",
+        );
+    }
+    Ok(base.with_overlay(overlay))
 }
 
 /// Which layers a setting names.

@@ -213,7 +213,12 @@ impl Checkpoint {
             });
         }
         if let Some(overlay) = &self.overlay {
-            overlay.check_unused(|name| used.contains(name) || !belongs(name))?;
+            let embedding = used.iter().find(|name| name.ends_with("embed_tokens.weight"));
+            let embedding = embedding.map(|name| self.stored(name)).transpose()?;
+            overlay.check_unused(
+                |name| used.contains(name) || !belongs(name),
+                embedding.map(|stored| stored.bytes),
+            )?;
         }
         for name in self.names().filter(|name| !used.contains(*name) && belongs(name)) {
             self.check_unused(name, &used)?;

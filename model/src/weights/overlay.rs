@@ -188,19 +188,21 @@ impl Overlay {
         Ok(Some(Delta { a, b, rows, scale }))
     }
 
-    /// Fails at the first of its tensors that no parameter has taken.
-    pub(super) fn check_unused(&self, taken: impl Fn(&str) -> bool) -> Result<()> {
+    /// Fails at the first of its tensors that no parameter has taken, unless it is a tied output layer, the embedding's bytes a
+    /// second time.
+    pub(super) fn check_unused(&self, taken: impl Fn(&str) -> bool, embedding: Option<&[u8]>) -> Result<()> {
         let layers = self.layers.keys().map(|layer| format!("{layer}.weight"));
-        // A tied output layer is stored a second time.
-        let whole = self
-            .whole
-            .keys()
-            .filter(|name| !name.ends_with("lm_head.weight"))
-            .cloned();
-        match layers.chain(whole).find(|name| !taken(name)) {
-            None => Ok(()),
-            Some(name) => Err(self.bad(&name, "is not of the base model".into())),
+        for name in layers.chain(self.whole.keys().cloned()).filter(|name| !taken(name)) {
+            let message = match self.whole.get(&name).filter(|_| name.ends_with("lm_head.weight")) {
+                Some(stored) if embedding == Some(self.file.stored(stored)?.bytes) => continue,
+                Some(_) => {
+                    "is an output layer by itself, but the base's tie_word_embeddings says that it is the embedding"
+                }
+                None => "is not of the base model",
+            };
+            return Err(self.bad(&name, message.into()));
         }
+        Ok(())
     }
 
     fn bad(&self, name: &str, message: String) -> Error {

@@ -375,7 +375,13 @@ fn training(table: &str, training: &Training) -> Result<(), Invalid> {
         return Err(Invalid::new(key("lr"), message));
     }
     range(key("floor"), training.floor, 0.0, training.lr)?;
-    range(key("warmup"), training.warmup, 0, training.steps)?;
+    if training.warmup > training.steps {
+        let message = format!(
+            "expected at most the phase's {} steps, found {}",
+            training.steps, training.warmup
+        );
+        return Err(Invalid::new(key("warmup"), message));
+    }
     range(key("weight_decay"), training.weight_decay, 0.0, 1e3)?;
     below_one(key("beta1"), training.beta1)?;
     below_one(key("beta2"), training.beta2)?;

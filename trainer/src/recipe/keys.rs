@@ -305,7 +305,12 @@ fn choices_of(schema: &Value, name: impl Fn(&Value) -> &Value) -> String {
 /// The first paragraph of a doc comment.
 fn paragraph(schema: &Value) -> String {
     let about = schema["description"].as_str().unwrap_or_default();
-    about.split("\n\n").next().unwrap_or_default().replace('\n', " ")
+    about
+        .split("\n\n")
+        .next()
+        .unwrap_or_default()
+        .replace('\n', " ")
+        .replace("None: ", "without it: ")
 }
 
 /// Without a default at the end, which stands by itself.

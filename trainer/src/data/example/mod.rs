@@ -36,7 +36,7 @@ pub const FILES: [(&str, &str); 5] = [
     ("heldout-questions.jsonl", "for `eval --tasks vqa`"),
     (
         "heldout-captions.jsonl",
-        "for `eval --tasks caption,retrieval,matching`",
+        "for `eval --tasks caption`, and with a CLIP or [phase1] `retrieval,matching`",
     ),
     ("recipe.toml", "trains a small model on data.json, from scratch"),
 ];
