@@ -118,7 +118,7 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
         "steps = 100",
         "steps = 100\nwarmup = 101",
         "r.toml:9: phase2.warmup: ",
-        &["0 to 100"],
+        &["at most the phase's 100 steps"],
     ),
     (
         "steps = 100",
