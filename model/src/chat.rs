@@ -68,13 +68,25 @@ impl Message {
         }
     }
 
-    /// Its texts one after another, `image` where an image is.
+    /// Its texts one after another, `image` where an image is; those that an image parts stay parted where that is nothing.
     fn words(&self, image: &str) -> String {
-        let words = self.content.iter().map(|part| match part {
-            Part::Text(text) => text.as_str(),
-            Part::Image => image,
-        });
-        words.collect()
+        let (mut words, mut parted) = (String::new(), false);
+        for part in &self.content {
+            match part {
+                Part::Image => {
+                    words += image;
+                    parted = image.is_empty() && !words.is_empty();
+                }
+                Part::Text(text) => {
+                    if parted && !words.ends_with(char::is_whitespace) && !text.starts_with(char::is_whitespace) {
+                        words.push(' ');
+                    }
+                    parted = false;
+                    words += text;
+                }
+            }
+        }
+        words
     }
 }
 

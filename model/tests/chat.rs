@@ -348,6 +348,11 @@ fn lenslets_own_layout_survives_being_written() {
             .prompt(&tokenizer, &[Message::text(Role::User, "red\nit?")])
             .unwrap();
         assert_eq!(told, written);
+        // The words beside an image that is shown elsewhere do not run together.
+        let parted = [Part::Text("what is".into()), Part::Image, Part::Text("it?".into())];
+        let parted = chat.prompt(&tokenizer, &[ask(&parted)]).unwrap();
+        let whole = chat.prompt(&tokenizer, &[Message::text(Role::User, "what is it?")]);
+        assert_eq!(parted, whole.unwrap());
     }
 }
 

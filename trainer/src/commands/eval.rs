@@ -198,7 +198,7 @@ fn by_task(flag: &str, given: &[String], common: bool) -> Result<BTreeMap<Option
         let (task, value) = match named {
             Some((task, value)) => (Some(task), value),
             None if common && (!text.contains('=') || Path::new(text).exists()) => (None, text.as_str()),
-            None => bail!("{flag} {text}: expected TASK={text}, with a task of --tasks"),
+            None => bail!("{flag} {text}: expected TASK=VALUE, with a task of --tasks in front of the value"),
         };
         found.entry(task).or_default().push(value.to_string());
     }
