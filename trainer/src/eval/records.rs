@@ -3,12 +3,13 @@
 pub(crate) use crate::data::formats::bytes;
 
 use crate::data::formats::{about_nan, nan_at, without_nan};
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
@@ -20,12 +21,52 @@ const MAX_RECORD: usize = 1 << 20;
 /// # Errors
 /// Names the first record that is not what `T` expects, and a file without one.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: Option<usize>) -> Result<Vec<(usize, T)>> {
+    let records = each(bytes, file, limit)?.into_iter();
+    records.map(|(line, record)| Ok((line, record?))).collect()
+}
+
+/// A record that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// File and line.
+    pub place: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl Unread {
+    /// Of the record at a line, counted from 1.
+    pub fn new(file: &Path, line: usize, why: impl Into<String>) -> Unread {
+        let place = format!("{}:{line}", file.display());
+        Unread { place, why: why.into() }
+    }
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.why)
+    }
+}
+
+impl std::error::Error for Unread {}
+
+/// A record with its line.
+type Read<T> = (usize, Result<T, Unread>);
+
+/// As [`parse`], with what is wrong with a record in its place.
+///
+/// # Errors
+/// Where not one record can be read that of the first; a file without one.
+pub fn each<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: Option<usize>) -> Result<Vec<Read<T>>> {
     let limit = limit.unwrap_or(usize::MAX);
-    let records = match is_array(bytes) {
+    let mut records = match is_array(bytes) {
         true => array(bytes, file, limit)?,
-        false => lines(bytes, file, limit)?,
+        false => lines(bytes, file, limit),
     };
     ensure!(!records.is_empty(), "{}: not one record", file.display());
+    if !records.iter().any(|(_, record)| record.is_ok()) {
+        records.swap_remove(0).1?;
+    }
     Ok(records)
 }
 
@@ -94,16 +135,16 @@ impl<'de> Deserialize<'de> for Label {
     }
 }
 
-fn lines<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: usize) -> Result<Vec<(usize, T)>> {
+fn lines<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: usize) -> Vec<Read<T>> {
     let lines = without_mark(bytes).split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let filled = lines.enumerate().filter(|(_, line)| !line.is_empty());
     filled
         .take(limit)
-        .map(|(i, line)| Ok((i + 1, record(line, bytes, file, i + 1)?)))
+        .map(|(i, line)| (i + 1, record(line, bytes, file, i + 1)))
         .collect()
 }
 
-fn array<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: usize) -> Result<Vec<(usize, T)>> {
+fn array<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: usize) -> Result<Vec<Read<T>>> {
     let bytes = without_mark(bytes);
     let plain = &without_nan(bytes);
     let elements: Vec<&RawValue> = serde_json::from_slice(plain)
@@ -118,7 +159,7 @@ fn array<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: usize) -> Result
             .filter(|byte| **byte == b'\n')
             .count();
         counted = place.start;
-        records.push((line, record(&bytes[place], bytes, file, line)?));
+        records.push((line, record(&bytes[place], bytes, file, line)));
     }
     Ok(records)
 }
@@ -130,18 +171,15 @@ fn place(part: &[u8], whole: &[u8]) -> Range<usize> {
 }
 
 /// The record that these bytes of a file are.
-fn record<T: DeserializeOwned>(bytes: &[u8], whole: &[u8], file: &Path, line: usize) -> Result<T> {
+fn record<T: DeserializeOwned>(bytes: &[u8], whole: &[u8], file: &Path, line: usize) -> Result<T, Unread> {
+    let unread = |why| Unread::new(file, line, why);
     if bytes.len() > MAX_RECORD {
-        bail!(
-            "{}:{line}: {} bytes long, longer than {MAX_RECORD}",
-            file.display(),
-            bytes.len()
-        );
+        return Err(unread(format!("{} bytes long, longer than {MAX_RECORD}", bytes.len())));
     }
     let plain = &without_nan(bytes);
     serde_json::from_slice(plain).map_err(|error| {
         let nan = about_nan(whole, place(bytes, whole));
-        anyhow!("{}:{line}: {}{nan}", file.display(), message(plain, &error))
+        unread(format!("{}{nan}", message(plain, &error)))
     })
 }
 

@@ -50,8 +50,19 @@ fn read_all(name: Name, files: &[(&str, &str)], images: &[&str]) -> Result<Box<d
     open(name, &source, &Pictures::open(folder.path())?)
 }
 
+/// What is said of a file, or of those of its records that cannot be asked.
 fn refused(name: Name, file: &str, text: &str) -> String {
-    format!("{:#}", read(name, file, text).err().expect("refused"))
+    let task = match read(name, file, text) {
+        Ok(task) => task,
+        Err(error) => return format!("{error:#}"),
+    };
+    let faults = task
+        .items()
+        .iter()
+        .filter_map(|item| Some((&item.image, item.fault.as_ref()?)));
+    let lines: Vec<String> = faults.map(|(place, why)| format!("{place}: {why}")).collect();
+    assert!(!lines.is_empty(), "{name:?}: nothing is said of {text}");
+    lines.join("\n")
 }
 
 #[test]

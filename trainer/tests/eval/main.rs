@@ -292,17 +292,36 @@ fn what_cannot_be_asked_is_counted_and_named_and_the_rest_is_measured() {
     let line = |(image, question): &(&str, &str)| {
         format!("{{\"image\": \"{image}\", \"question\": \"{question}\", \"answer\": \"two\"}}\n")
     };
-    fs::write(benchmarks.path("vqa.jsonl"), lines.iter().map(line).collect::<String>()).expect("written");
+    let unread = "{\"image\": \"0.png\", \"question\": \"how many\", \"answer\": null}\n{\"image\": 5\n";
+    let vqa = lines.iter().map(line).collect::<String>() + unread;
+    fs::write(benchmarks.path("vqa.jsonl"), vqa).expect("written");
+    let more = |name: &str, record: &str| {
+        let path = benchmarks.path(name);
+        let text = fs::read_to_string(&path).expect("records");
+        fs::write(path, text + record + "\n").expect("written");
+    };
+    more("vsr.jsonl", "{\"image\": \"0.png\", \"caption\": \"x\", \"label\": 7}");
     let arguments = benchmarks.arguments("vqa,vsr,retrieval,matching");
     let (shown, results, out) = evaluate(model.path(), &arguments, &["--no-controls"]);
     for (task, measured, of, why) in [
         (
             "vqa",
             1,
-            4,
-            vec!["not a PNG, JPEG or WebP", "no image `9.png`", "no room for an answer"],
+            6,
+            vec![
+                "not a PNG, JPEG or WebP",
+                "no image `9.png`",
+                "no room for an answer",
+                "expected `question` with `answer`",
+                "EOF while parsing",
+            ],
         ),
-        ("vsr", 5, 6, vec!["not a PNG, JPEG or WebP"]),
+        (
+            "vsr",
+            5,
+            7,
+            vec!["not a PNG, JPEG or WebP", "label: expected true or false"],
+        ),
         ("retrieval", 5, 6, vec!["not a PNG, JPEG or WebP"]),
     ] {
         let items = &results["items"][task];

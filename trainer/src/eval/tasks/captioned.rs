@@ -5,8 +5,8 @@
 use super::{Item, Source};
 use crate::data::formats::conversation;
 use crate::data::passed_over::PassedOver;
-use crate::eval::records;
-use anyhow::{Result, anyhow, bail, ensure};
+use crate::eval::records::{self, Unread};
+use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
@@ -26,6 +26,8 @@ pub(super) struct Captioned {
     pub(super) system: Option<String>,
     /// Images behind the first.
     pub(super) more_images: Vec<String>,
+    /// Why it cannot be read, `image` being its place.
+    pub(super) fault: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -100,9 +102,16 @@ pub(super) fn parse(bytes: &[u8], file: &Path) -> Result<Vec<Captioned>> {
     if records::is_document(bytes, "annotations") {
         return coco(records::document(bytes, file)?, file);
     }
-    let lines = records::parse::<Line>(bytes, file, None)?;
-    let captioned = |(number, line)| captioned(line).map_err(|error| anyhow!("{}:{number}: {error}", file.display()));
-    lines.into_iter().map(captioned).collect()
+    let lines = records::each::<Line>(bytes, file, None)?.into_iter();
+    let captioned = |(number, line): (usize, Result<Line, Unread>)| {
+        let read = line.and_then(|line| captioned(line).map_err(|error| Unread::new(file, number, error.to_string())));
+        read.unwrap_or_else(|Unread { place, why }| Captioned {
+            image: place,
+            fault: Some(why),
+            ..Captioned::default()
+        })
+    };
+    Ok(lines.map(captioned).collect())
 }
 
 /// The name of a record's only image.
@@ -132,6 +141,7 @@ fn captioned(line: Line) -> Result<Captioned> {
                 objects: None,
                 question: Some(item.question),
                 system: item.system,
+                fault: None,
             }
         }
         None => Captioned {
@@ -217,5 +227,6 @@ fn merge(all: Vec<Captioned>) -> Vec<Captioned> {
 
 /// Why an image without a caption cannot be asked about.
 pub(super) fn no_caption(image: &Captioned) -> Option<String> {
-    image.captions.is_empty().then(|| "no caption in the data".into())
+    let none = || image.captions.is_empty().then(|| "no caption in the data".into());
+    image.fault.clone().or_else(none)
 }

@@ -28,7 +28,8 @@ impl ChairTask {
         let unknown = |image: &Captioned| {
             let fault = "no objects in the data: expected COCO's instances, or lines with `objects`; captions may stand in \
                          another file";
-            image.objects.is_none().then(|| fault.into())
+            let none = || image.objects.is_none().then(|| fault.into());
+            image.fault.clone().or_else(none)
         };
         let mut items = items(&images, source, unknown)?;
         for (item, there) in items.iter_mut().zip(&there) {

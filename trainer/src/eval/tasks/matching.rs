@@ -35,7 +35,10 @@ impl Matching {
         if let [file] = &source.data[..] {
             let bytes = records::bytes(file)?;
             let labelled = !records::is_document(&bytes, "annotations")
-                && records::parse::<Labelled>(&bytes, file, Some(1)).is_ok_and(|first| first[0].1.label.is_some());
+                && records::each::<Labelled>(&bytes, file, None).is_ok_and(|pairs| {
+                    let mut read = pairs.iter().flat_map(|(_, pair)| pair);
+                    read.any(|pair| pair.label.is_some())
+                });
             if labelled {
                 return Matching::labelled(&bytes, file, source.limit);
             }
@@ -44,15 +47,16 @@ impl Matching {
     }
 
     fn labelled(bytes: &[u8], file: &Path, limit: Option<usize>) -> Result<Matching> {
-        let pairs = records::parse::<Pair>(bytes, file, limit)?.into_iter();
-        let items = pairs.map(|(_, pair)| item(&pair.image, pair.caption, pair.label.0));
+        let pairs = records::each::<Pair>(bytes, file, limit)?.into_iter();
+        let of_pair = |pair: Pair| item(&pair.image, pair.caption, pair.label.0);
+        let items = pairs.map(|(_, pair)| pair.map_or_else(Item::unread, of_pair));
         Ok(Matching { items: items.collect() })
     }
 
     /// The first caption of each image, with its own image and with one drawn from the others.
     fn drawn(source: &Source) -> Result<Matching> {
-        let mut images = captioned::read(source)?;
-        images.retain(|image| !image.captions.is_empty());
+        let images = captioned::read(source)?.into_iter();
+        let (images, without): (Vec<_>, Vec<_>) = images.partition(|image| captioned::no_caption(image).is_none());
         ensure!(
             images.len() > 1,
             "matching needs two images or more: one's caption is asked about the other"
@@ -70,6 +74,11 @@ impl Matching {
                 items.push(item(&other.image, caption.clone(), false));
             }
         }
+        items.extend(without.iter().map(|image| Item {
+            image: image.image.clone(),
+            fault: captioned::no_caption(image),
+            ..Item::default()
+        }));
         Ok(Matching { items })
     }
 }

@@ -16,6 +16,7 @@ mod zeroshot;
 use super::asking::Reply;
 use super::metrics::Measure;
 use super::pictures::Pictures;
+use super::records::Unread;
 use super::subject::{Ability, Subject};
 use super::training_questions::TrainingQuestions;
 use crate::data::record::{Content, MARK};
@@ -129,6 +130,15 @@ impl Item {
     /// The names of its images.
     pub fn images(&self) -> impl Iterator<Item = &str> {
         [&self.image].into_iter().chain(&self.more_images).map(String::as_str)
+    }
+
+    /// In the place of a record that cannot be read.
+    fn unread(Unread { place, why }: Unread) -> Item {
+        Item {
+            image: place,
+            fault: Some(why),
+            ..Item::default()
+        }
     }
 
     /// Question number `turn` of a record, after what came before it unless the model was trained without.

@@ -63,7 +63,16 @@ impl Nlvr {
         let prompt = source.prompt(PROMPT)?;
         let mut numbers = HashMap::new();
         let (mut items, mut sentences) = (Vec::new(), Vec::new());
-        for (line, example) in records::parse::<Example>(bytes, file, source.limit)? {
+        for (line, example) in records::each::<Example>(bytes, file, source.limit)? {
+            let example = match example {
+                Ok(example) => example,
+                Err(unread) => {
+                    items.push(Item::unread(unread));
+                    // Of no sentence, and not measured.
+                    sentences.push(usize::MAX);
+                    continue;
+                }
+            };
             let expected = example.label.0.to_string();
             // "1572-0" is the first picture of sentence 1572.
             let sentence = example.identifier.split('-').next().unwrap_or_default().to_string();

@@ -46,13 +46,14 @@ impl Pope {
     }
 
     fn read(&mut self, bytes: &[u8], file: &Path, split: &str, limit: Option<usize>, prompt: &str) -> Result<()> {
-        for (_, Line { image, text, label }) in records::parse(bytes, file, limit)? {
-            self.items.push(Item {
+        for (_, record) in records::each(bytes, file, limit)? {
+            let item = |Line { image, text, label }| Item {
                 image,
                 question: prompt.replace("{}", &unmarked(&text)),
                 expected: if label.0 { "yes" } else { "no" }.into(),
                 ..Item::default()
-            });
+            };
+            self.items.push(record.map_or_else(Item::unread, item));
             self.splits.push(split.into());
         }
         Ok(())

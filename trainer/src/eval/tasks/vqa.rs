@@ -7,8 +7,8 @@ use crate::data::formats::conversation;
 use crate::eval::asking::Reply;
 use crate::eval::metrics::{Measure, guess, vqa};
 use crate::eval::pictures::Pictures;
-use crate::eval::records;
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use crate::eval::records::{self, Unread};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
@@ -154,10 +154,13 @@ impl Vqa {
         );
         let prompt = source.prompt("{}")?;
         let mut vqa = Vqa::default();
-        for (line, record) in records::parse::<Line>(bytes, file, source.limit)? {
-            let kind = record.answer_type.clone();
-            let asked = record.asked(source.trained.independent_turns);
-            let asked = asked.map_err(|error| anyhow!("{}:{line}: {error}", file.display()))?;
+        for (line, record) in records::each::<Line>(bytes, file, source.limit)? {
+            let kind = record.as_ref().ok().and_then(|record| record.answer_type.clone());
+            let asked = record.and_then(|record| {
+                let asked = record.asked(source.trained.independent_turns);
+                asked.map_err(|error| Unread::new(file, line, error.to_string()))
+            });
+            let asked = asked.unwrap_or_else(|unread| vec![(Item::unread(unread), Vec::new())]);
             for (item, people) in asked {
                 vqa.push(item, &prompt, people, kind.clone());
             }

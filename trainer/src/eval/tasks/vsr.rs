@@ -38,14 +38,16 @@ impl Vsr {
     fn read(bytes: &[u8], file: &Path, source: &Source) -> Result<Vsr> {
         let prompt = source.prompt(PROMPT)?;
         let (mut items, mut relations) = (Vec::new(), Vec::new());
-        for (_, record) in records::parse::<Line>(bytes, file, source.limit)? {
-            items.push(Item {
+        for (_, record) in records::each::<Line>(bytes, file, source.limit)? {
+            let relation = record.as_ref().ok().and_then(|record| record.relation.clone());
+            let item = |record: Line| Item {
                 image: record.image,
                 question: prompt.replace("{}", &record.caption),
                 expected: record.label.0.to_string(),
                 ..Item::default()
-            });
-            relations.push(record.relation.unwrap_or_default());
+            };
+            items.push(record.map_or_else(Item::unread, item));
+            relations.push(relation.unwrap_or_default());
         }
         Ok(Vsr { items, relations })
     }
