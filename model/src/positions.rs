@@ -128,7 +128,8 @@ mod tests {
                 }
             }
         }
-        // Of ONNX's Resize (cubic_coeff_a = -0.75, half_pixel), which is PyTorch's bicubic: 1 to 16 to twice the side, the first row.
+        // Of ONNX's Resize (cubic_coeff_a = -0.75, half_pixel), which is PyTorch's bicubic: 1 to 16 to twice the side, the first
+        // row.
         let table: Vec<f64> = (1..=16).map(f64::from).collect();
         let out = resize_grid(&table, 0, 4, 8, 1);
         let expected = [

@@ -61,7 +61,7 @@ impl DualSession {
         };
         let config = recipe.dual.as_mut().context("the recipe has no [dual]")?;
         let size = &mut config.text.vocab_size;
-        *size = session::the_tokenizers("dual.text.vocab_size", *size, tokenizer.vocab_size())?;
+        *size = session::checked_vocab_size("dual.text.vocab_size", *size, tokenizer.vocab_size())?;
         let end = tokenizer.tokenize("", true)?.last().copied();
         config.text.eos_token_id = end.unwrap_or(tokenizer.specials().eos);
         data.screen(&screen(config, &tokenizer))?;

@@ -128,11 +128,23 @@ fn checkpoint(folder: &RunFolder, recipe: &Recipe, begin: Begin) -> Result<From>
     Ok(found.zip(place))
 }
 
-/// What the run reads from outside; where it goes on, that must be what it was begun with.
-fn sealed(seal: Seal, how: How, from: &From) -> Result<Seal> {
+/// Leaves in the folder what a run is made of, once it is known that it may go on as it was begun and can be written at its end;
+/// what it reads from outside comes back.
+fn settle(
+    model: &impl Trained,
+    data: &Dataset,
+    start: &Start,
+    folder: &RunFolder,
+    (how, from): (How, &From),
+) -> Result<Seal> {
+    let recipe = model.recipe();
+    let seal = Seal::of(recipe, data, start)?;
     if let Some((found, _)) = from {
         seal.check(&found.path, how.accept_changed_data)?;
     }
+    settle_recipe(folder, recipe, from)?;
+    TrainingQuestions::new(recipe, data).write(folder)?;
+    preflight::end(model, folder.path())?;
     Ok(seal)
 }
 
@@ -142,11 +154,7 @@ fn run_vlm(
     folder: &mut RunFolder,
     (how, from): (How, From),
 ) -> Result<(Summary, Vec<Command>)> {
-    let seal = Seal::of(&session.recipe, &session.data, &session.start)?;
-    let seal = sealed(seal, how, &from)?;
-    settle_recipe(folder, &session.recipe, &from)?;
-    TrainingQuestions::new(&session.recipe, &session.data).write(folder)?;
-    preflight::end(&session, folder.path())?;
+    let seal = settle(&session, &session.data, &session.start, folder, (how, &from))?;
     let estimate = introduce(&session, device)?;
     let peak = peak(device, session.recipe.run.dtype)?;
     let mut summary = Summary::of(&session.params, device, estimate, peak);
@@ -177,11 +185,7 @@ fn run_dual(
     folder: &mut RunFolder,
     (how, from): (How, From),
 ) -> Result<(Summary, Vec<Command>)> {
-    let seal = Seal::of(&session.recipe, &session.data, &Start::default())?;
-    let seal = sealed(seal, how, &from)?;
-    settle_recipe(folder, &session.recipe, &from)?;
-    TrainingQuestions::new(&session.recipe, &session.data).write(folder)?;
-    preflight::end(&session, folder.path())?;
+    let seal = settle(&session, &session.data, &Start::default(), folder, (how, &from))?;
     let estimate = describe(&session, &session.data, device, |trace| {
         session.rehearse(&session.recipe, trace)
     })?;

@@ -29,7 +29,7 @@ mod resume;
 
 pub(crate) use error::Invalid;
 pub use error::RecipeError;
-pub(crate) use given::Given;
+pub(crate) use given::{Given, values};
 pub use paths::as_written;
 pub use phase::{ContrastPhase, Curve, Phase1, Phase2, Training};
 pub use pretrained::Pretrained;

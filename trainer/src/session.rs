@@ -317,7 +317,7 @@ fn language<'t>(
         None => tokenizer(recipe, texts)?,
     };
     let size = &mut recipe.model.vocab_size;
-    *size = the_tokenizers("model.vocab_size", *size, tokenizer.vocab_size())?;
+    *size = checked_vocab_size("model.vocab_size", *size, tokenizer.vocab_size())?;
     let chat = Chat::own(&tokenizer)?;
     Ok((tokenizer, chat))
 }
@@ -425,7 +425,7 @@ impl Trained for Session {
 }
 
 /// The size of a vocabulary, which follows from its tokenizer; fails where `said` is another and not 0.
-pub(crate) fn the_tokenizers(key: &str, said: usize, found: usize) -> Result<usize> {
+pub(crate) fn checked_vocab_size(key: &str, said: usize, found: usize) -> Result<usize> {
     if said != 0 && said != found {
         return Err(Invalid::new(
             key,

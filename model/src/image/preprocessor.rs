@@ -181,7 +181,8 @@ impl Size {
 }
 
 impl ImageProcessor {
-    /// Reads the image processor of a folder: `preprocessor_config.json`, or `image_processor` in `processor_config.json`; what `transformers` takes for a field that is missing is taken.
+    /// Reads the image processor of a folder: `preprocessor_config.json`, or `image_processor` in `processor_config.json`; what
+    /// `transformers` takes for a field that is missing is taken.
     ///
     /// # Errors
     /// When the file is missing or malformed, has a class, field or value that is not supported, or does not make images

@@ -23,7 +23,7 @@ use anyhow::Result;
 /// # Errors
 /// Whatever went wrong, in words for the one who typed it.
 pub fn run(cli: Cli) -> Result<()> {
-    warn_of_unknown_variables()?;
+    warn_of_unknown_variables();
     match cli.verb {
         Verb::Demo(args) => demo::run(args),
         Verb::Train(args) => train::run(args),
@@ -52,7 +52,7 @@ const VARIABLES: [&str; 6] = [
 ];
 
 /// One that is misspelt would change nothing, and nobody would know. A recipe's paths may name others.
-fn warn_of_unknown_variables() -> Result<()> {
+fn warn_of_unknown_variables() {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("LENSLET_") && !VARIABLES.contains(&&*name) {
@@ -62,5 +62,4 @@ fn warn_of_unknown_variables() -> Result<()> {
             );
         }
     }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a frozen image encoder says of every image of a data set, kept on disk: an adapter trains without running it again.
 
-use super::corpus::Corpus;
+use super::corpus::{Corpus, hex};
 use super::{Prepare, blank};
 use crate::memory;
 use anyhow::{Context, Result, ensure};
@@ -109,7 +109,7 @@ fn key(vlm: &Vlm, params: &Params, prepare: &Prepare, corpus: &Corpus) -> Result
     for place in 0..corpus.images.len() {
         hash.update(seen(prepare, corpus, place).as_raw());
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(hash))
 }
 
 /// Runs the encoder over all images, writing as it goes.

@@ -194,7 +194,8 @@ impl Align<'_> {
         Ok(("itg", loss, self.phase.itg))
     }
 
-    /// The contrastive and the matching loss of a part of a group, of which the mean over the group's parts is that of the group as one batch.
+    /// The contrastive and the matching loss of a part of a group, of which the mean over the group's parts is that of the group
+    /// as one batch.
     fn among(
         &self,
         graph: &Graph<'_>,

@@ -198,7 +198,7 @@ pub fn measure<O: Objective>(objective: &O, params: &Params, images: usize, size
         let mut parts = losses.parts;
         if parts.is_empty() {
             let (loss, terms) = (losses.total.tensor().clone(), objective.weight(&batch));
-            (parts).push(Part {
+            parts.push(Part {
                 name: "loss",
                 loss,
                 weight: 1.0,

@@ -59,11 +59,6 @@ fn data(recipe: &Recipe) -> Vec<Row> {
             "the records of this source have their own questions",
         ),
         (
-            "tokenizer.kind",
-            scenes && recipe.given.has("tokenizer.kind") && tokenizer.kind == TokenizerKind::Bpe,
-            "scenes have a vocabulary of their own; leave [tokenizer] out",
-        ),
-        (
             "tokenizer.size",
             tokenizer.kind == TokenizerKind::File && tokenizer.size != super::default_vocabulary(),
             "a tokenizer.json has its own size",

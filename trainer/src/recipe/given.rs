@@ -67,20 +67,24 @@ impl Given {
     }
 }
 
-/// The values of a table by their dotted keys.
-fn values(table: &Table) -> BTreeMap<String, Value> {
+/// The values of a table by their dotted keys; those of a list of tables by its entries' numbers, `phase2.rules.0.match`.
+pub(crate) fn values(table: &Table) -> BTreeMap<String, Value> {
     let mut values = BTreeMap::new();
     for (key, value) in table {
-        match value {
-            Value::Table(inner) => values.extend(
-                self::values(inner)
-                    .into_iter()
-                    .map(|(rest, v)| (format!("{key}.{rest}"), v)),
-            ),
-            value => {
-                values.insert(key.clone(), value.clone());
-            }
-        }
+        flatten(key.clone(), value, &mut values);
     }
     values
+}
+
+fn flatten(key: String, value: &Value, values: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Table(table) => table
+            .iter()
+            .for_each(|(name, value)| flatten(format!("{key}.{name}"), value, values)),
+        Value::Array(list) if list.iter().any(Value::is_table) => {
+            let numbered = list.iter().enumerate();
+            numbered.for_each(|(i, value)| flatten(format!("{key}.{i}"), value, values));
+        }
+        value => drop(values.insert(key, value.clone())),
+    }
 }

@@ -1,9 +1,8 @@
 //! What of a recipe may differ where a run goes on.
 
-use super::Recipe;
+use super::{Recipe, values};
 use crate::checkpoint::Place;
 use crate::phases::Phase;
-use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 /// Where it computes, what is kept and what is measured.
@@ -16,7 +15,10 @@ impl Recipe {
     /// # Errors
     /// Names the first key that may not differ.
     pub fn goes_on_as(&self, given: &Recipe, place: Option<&Place>) -> Result<(), String> {
-        let (stored, given) = (self.flat(), given.flat());
+        let flat = |recipe: &Recipe| {
+            values(&Table::try_from(recipe).expect("every field of a checked recipe has a TOML form"))
+        };
+        let (stored, given) = (flat(self), flat(given));
         let keys = stored.keys().chain(given.keys());
         let differs = |key: &&String| stored.get(*key) != given.get(*key);
         for key in keys
@@ -52,22 +54,5 @@ impl Recipe {
             }
         }
         Ok(())
-    }
-
-    /// Every value by its key with its tables.
-    fn flat(&self) -> BTreeMap<String, Value> {
-        let mut flat = BTreeMap::new();
-        let table = Table::try_from(self).expect("every field of a checked recipe has a TOML form");
-        flatten(String::new(), table, &mut flat);
-        flat
-    }
-}
-
-fn flatten(before: String, table: Table, flat: &mut BTreeMap<String, Value>) {
-    for (key, value) in table {
-        match value {
-            Value::Table(inner) => flatten(format!("{before}{key}."), inner, flat),
-            value => drop(flat.insert(format!("{before}{key}"), value)),
-        }
     }
 }

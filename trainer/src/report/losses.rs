@@ -1,11 +1,8 @@
 //! First, last and best losses of each phase.
 
-use crate::metrics::StepMetrics;
+use crate::metrics::{EVAL_LOSS, StepMetrics};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// What the loss on held-out data is called among a step's parts.
-pub const HELD_OUT: &str = "eval_loss";
 
 /// A loss and the step at which it was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -69,7 +66,7 @@ pub fn losses(steps: &[StepMetrics]) -> BTreeMap<String, OfPhase> {
             loss: step.loss,
         })),
         heldout: Losses::of(steps.iter().filter_map(|step| {
-            let loss = *step.parts.get(HELD_OUT)?;
+            let loss = *step.parts.get(EVAL_LOSS)?;
             Some(At { step: step.step, loss })
         })),
     };
@@ -86,7 +83,7 @@ mod tests {
             phase: "phase2".into(),
             step,
             loss,
-            parts: heldout.map(|loss| (HELD_OUT.to_string(), loss)).into_iter().collect(),
+            parts: heldout.map(|loss| (EVAL_LOSS.to_string(), loss)).into_iter().collect(),
             ..StepMetrics::default()
         };
         let steps = [

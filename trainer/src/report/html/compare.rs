@@ -8,10 +8,11 @@ use super::read::Files;
 use super::samples::{brief, line};
 use super::{absent, escape};
 use crate::eval::table;
-use crate::metrics::StepMetrics;
+use crate::metrics::{EVAL_LOSS, StepMetrics};
 use crate::progress::duration;
+use crate::recipe::values;
 use crate::report::curve::Curve;
-use crate::report::losses::{HELD_OUT, Losses, losses};
+use crate::report::losses::{Losses, losses};
 use crate::report::samples::Shown;
 use crate::report::table::Table;
 use anyhow::Result;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use toml::Value;
 
 /// Questions shown at the most.
 const MOST: usize = 16;
@@ -130,12 +132,12 @@ impl Comparison {
                 duration(Duration::from_secs_f64(seconds.max(0.0)))
             });
             let parameters = about.map_or("-".into(), |about| about.parameters.to_string());
-            let mut phases = losses(&run.steps);
+            let phases = losses(&run.steps);
             if phases.is_empty() {
                 table.row([name.clone(), parameters, "no step yet".into()]);
                 continue;
             }
-            for (i, (phase, found)) in std::mem::take(&mut phases).into_iter().enumerate() {
+            for (i, (phase, found)) in phases.into_iter().enumerate() {
                 let own = |text: &String| if i == 0 { text.clone() } else { String::new() };
                 let [last, best] = ends(found.train);
                 let [held_last, held_best] = ends(found.heldout);
@@ -159,21 +161,17 @@ impl Comparison {
 
     /// A row for each key whose value is not the same in all recipes.
     fn differences(&self) -> Result<Table> {
-        let mut recipes = Vec::new();
-        for run in &self.runs {
-            let mut found = BTreeMap::new();
-            flatten("", &toml::Value::Table(toml::from_str(&run.recipe)?), &mut found);
-            recipes.push(found);
-        }
+        let recipes = self.runs.iter().map(|run| Ok(values(&toml::from_str(&run.recipe)?)));
+        let recipes = recipes.collect::<Result<Vec<_>>>()?;
         let mut keys: Vec<&String> = recipes.iter().flat_map(BTreeMap::keys).collect();
         keys.sort_unstable();
         keys.dedup();
         let mut table = self.table("recipe");
         for key in keys {
-            let values: Vec<Option<&String>> = recipes.iter().map(|recipe| recipe.get(key)).collect();
-            if values.iter().any(|value| *value != values[0]) {
-                let cell = |value: Option<&String>| value.map_or("-".into(), |value| shorten(value));
-                table.row([key.clone()].into_iter().chain(values.into_iter().map(cell)));
+            let said: Vec<Option<&Value>> = recipes.iter().map(|recipe| recipe.get(key)).collect();
+            if said.iter().any(|value| *value != said[0]) {
+                let cell = |value: Option<&Value>| value.map_or("-".into(), |value| shorten(&value.to_string()));
+                table.row([key.clone()].into_iter().chain(said.into_iter().map(cell)));
             }
         }
         Ok(table)
@@ -243,7 +241,7 @@ impl Comparison {
                 chart(
                     "Held-out loss",
                     "Measured on the way.",
-                    &|step| step.parts.get(HELD_OUT).copied(),
+                    &|step| step.parts.get(EVAL_LOSS).copied(),
                     number,
                 ),
                 chart(
@@ -327,29 +325,6 @@ fn ends(losses: Option<Losses>) -> [String; 2] {
         return ["-".into(), "-".into()];
     };
     [losses.last, losses.best].map(|at| format!("{:.3} @ {}", at.loss, at.step))
-}
-
-/// Every value that is no table or list of tables, under its dotted key.
-fn flatten(key: &str, value: &toml::Value, found: &mut BTreeMap<String, String>) {
-    let place = |name: &str| {
-        if key.is_empty() {
-            name.to_string()
-        } else {
-            format!("{key}.{name}")
-        }
-    };
-    match value {
-        toml::Value::Table(table) => table
-            .iter()
-            .for_each(|(name, value)| flatten(&place(name), value, found)),
-        toml::Value::Array(list) if list.iter().any(toml::Value::is_table) => {
-            let numbered = list.iter().enumerate();
-            numbered.for_each(|(i, value)| flatten(&place(&i.to_string()), value, found));
-        }
-        value => {
-            found.insert(key.into(), value.to_string());
-        }
-    }
 }
 
 fn shorten(text: &str) -> String {
