@@ -1,7 +1,8 @@
 //! What a run reads from outside its folder, by its content: a run that goes on must find what it was begun with.
 //!
 //! Records are hashed as they were read (ids, texts, places of their images), images by their pixels where they are kept in
-//! memory and by names and sizes where they are decoded when needed, a tokenizer's and pretrained parts' files by their bytes.
+//! memory and by names, sizes and both ends of their files where they are decoded when needed, a tokenizer's and pretrained
+//! parts' files by their bytes.
 
 use super::manifest::{Fingerprint, fingerprint};
 use crate::data::corpus::Corpus;
@@ -148,10 +149,10 @@ impl Seal {
 
     /// Whether these images are hashed in the other way here, as there was more memory, or less.
     fn hashes_otherwise(&self, key: &str) -> bool {
-        let [pixels, sizes] = IMAGE_HASHES;
+        let [pixels, files] = IMAGE_HASHES;
         let other = match key.contains(pixels) {
-            true => key.replace(pixels, sizes),
-            false => key.replace(sizes, pixels),
+            true => key.replace(pixels, files),
+            false => key.replace(files, pixels),
         };
         other != key && self.0.contains_key(&other)
     }

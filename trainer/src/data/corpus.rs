@@ -287,7 +287,7 @@ impl Corpus {
         ("records", format!("{} records", self.samples.len()), hex(hash))
     }
 
-    /// The same of the images: their pixels where they are kept, their names and the sizes of their files otherwise.
+    /// The same of the images: their pixels where they are kept, their files' names, sizes and ends otherwise.
     pub fn hash_images(&self) -> (&'static str, String, String) {
         let (of, hashes) = self.images.hashes();
         let mut hash = Sha256::new();

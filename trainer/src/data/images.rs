@@ -8,15 +8,18 @@ use super::shards::{Shards, is_pattern};
 use anyhow::{Context, Result, bail, ensure};
 use image::RgbImage;
 use model::{decode_image, file_kind};
-use std::collections::HashMap;
+use sha2::{Digest, Sha256};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use zip::{CompressionMethod, ZipArchive};
 
 /// The largest image file accepted, in bytes.
 const MAX_FILE: u64 = 64 << 20;
+/// Bytes of a file's start, and of its end, that tell it from another.
+const END: u64 = 8 << 10;
 
 /// Where images are.
 #[derive(Debug)]
@@ -162,17 +165,31 @@ impl ImageSource {
         }
     }
 
-    /// Bytes of the file of the image called `name`.
+    /// A hash of an image's name, the size of its file and both its ends. Of compressed images a change within shows at the end,
+    /// too: reading a large data set whole for this would take as long as an epoch.
     ///
     /// # Errors
     /// When it is not there.
-    pub(super) fn size(&self, name: &str) -> Result<u64> {
-        let name = &self.relative(name)?;
-        match &self.store {
-            Store::Folder(_) => Ok(std::fs::metadata(self.path.join(name))?.len()),
-            Store::Shards(shards) => Ok(shards.find(name)?.size),
-            _ => Ok(self.read(name)?.len() as u64),
-        }
+    pub(super) fn fingerprint(&self, name: &str) -> Result<[u8; 32]> {
+        let inside = &self.relative(name)?;
+        let (size, ends) = match &self.store {
+            Store::Folder(_) => {
+                let file = File::open(self.path.join(inside))?;
+                let size = file.metadata()?.len();
+                (size, ends(file, 0, size)?)
+            }
+            Store::Shards(shards) => {
+                let member = shards.find(inside)?;
+                (member.size, ends(shards.archive_of(member)?, member.at, member.size)?)
+            }
+            _ => {
+                let bytes = self.read(inside)?;
+                let size = bytes.len() as u64;
+                (size, ends(Cursor::new(bytes), 0, size)?)
+            }
+        };
+        let hash = Sha256::new_with_prefix(format!("{name}\0{size}\0"));
+        Ok(hash.chain_update(ends).finalize().into())
     }
 
     /// The bytes of the image called `name`.
@@ -215,18 +232,20 @@ impl Zip {
             let kind = file_kind(&start[..count]).map_or(String::new(), |kind| format!("{kind}, "));
             format!("{}: {kind}neither a folder nor a zip", path.display())
         })?;
+        // Of entries of one name the library has the last.
+        let repeated = match archive.has_duplicate_names() {
+            true => repeated(path, archive.central_directory_start()).with_context(about)?,
+            false => HashSet::new(),
+        };
         let mut numbers = HashMap::new();
         for number in 0..archive.len() {
-            let Some(name) = archive
-                .name_for_index(number)
-                .and_then(|name| Some(name.ok()?.into_owned()))
-            else {
-                continue;
-            };
+            let entry = archive.by_index_data(number).with_context(about)?;
+            let Ok(name) = entry.name() else { continue };
             let folder = name.ends_with(['/', '\\']);
             if let Some(name) = normal(&name).filter(|_| !folder) {
+                let number = Some(number).filter(|_| !repeated.contains(entry.name_raw()));
                 let known = numbers.entry(name);
-                known.and_modify(|number| *number = None).or_insert(Some(number));
+                known.and_modify(|number| *number = None).or_insert(number);
             }
         }
         Ok(Zip {
@@ -251,6 +270,33 @@ impl Zip {
         entry.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
+}
+
+/// The names that several entries of a zip have: the headers of its central directory (APPNOTE.TXT 4.3.12) from `start` on.
+fn repeated(path: &Path, start: u64) -> std::io::Result<HashSet<Vec<u8>>> {
+    let mut file = BufReader::new(File::open(path)?);
+    file.seek(SeekFrom::Start(start))?;
+    let (mut seen, mut header) = (HashMap::new(), [0; 46]);
+    while file.read_exact(&mut header).is_ok() && header.starts_with(b"PK\x01\x02") {
+        let [name, extra, comment] = [28, 30, 32].map(|at| u16::from_le_bytes([header[at], header[at + 1]]));
+        let mut bytes = vec![0; name.into()];
+        file.read_exact(&mut bytes)?;
+        file.seek_relative(i64::from(extra) + i64::from(comment))?;
+        *seen.entry(bytes).or_insert(0) += 1;
+    }
+    let several = seen.into_iter().filter(|(_, count)| *count > 1);
+    Ok(several.map(|(name, _)| name).collect())
+}
+
+/// The first and last bytes of a file that lies in another from `at` on, all of a small one.
+fn ends(mut file: impl Read + Seek, at: u64, size: u64) -> Result<Vec<u8>> {
+    let last = size.saturating_sub(END).max(END.min(size));
+    let mut bytes = Vec::new();
+    for (from, until) in [(0, END.min(size)), (last, size)] {
+        file.seek(SeekFrom::Start(at + from))?;
+        (&mut file).take(until - from).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 /// What is left of an absolute path that leads into one of these folders.

@@ -145,6 +145,48 @@ fn images_of_a_tar_are_read_where_they_lie() {
     }
 }
 
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for at in 0..bytes.len() - from.len() {
+        if bytes[at..].starts_with(from) {
+            bytes[at..at + from.len()].copy_from_slice(to);
+        }
+    }
+    bytes
+}
+
+/// A file is told from another of its name and size by its start and its end, wherever it is kept.
+#[test]
+fn a_fingerprint_is_of_both_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    for length in [0, 1, 5_000, 9_000, 20_000] {
+        let (file, tar) = (folder.path().join("a.png"), folder.path().join("a.tar"));
+        let print = |bytes: &[u8]| {
+            std::fs::write(&file, bytes).unwrap();
+            zip_with(&folder.path().join("a.zip"), &[("a.png", bytes)]);
+            let mut archive = tar::Builder::new(File::create(&tar).unwrap());
+            archive.append_path_with_name(&file, "a.png").unwrap();
+            archive.finish().unwrap();
+            let sources =
+                [folder.path(), &folder.path().join("a.zip"), &tar].map(|path| ImageSource::open(path).unwrap());
+            let [one, two, three] = sources.map(|source| source.fingerprint("a.png").unwrap());
+            assert_eq!((one, one), (two, three));
+            one
+        };
+        let mut bytes = vec![7; length];
+        let mut seen = std::collections::HashSet::from([print(&bytes)]);
+        let mut changed = 0;
+        for at in [0, 1, length / 2, length.saturating_sub(4_000), length.saturating_sub(1)] {
+            if at < length && (at < 8192 || at + 8192 >= length) && bytes[at] == 7 {
+                bytes[at] = 8;
+                changed += 1;
+                seen.insert(print(&bytes));
+            }
+        }
+        assert_eq!(seen.len(), 1 + changed, "{length}");
+    }
+}
+
 #[test]
 fn names_are_read_as_people_write_them() {
     let folder = tempfile::tempdir().unwrap();
@@ -178,6 +220,17 @@ fn names_are_read_as_people_write_them() {
     }
     let zip = ImageSource::open(&archive).unwrap();
     assert!(message(zip.load("c.png")).contains("c.png: two entries of this name"));
+    // As Python and other tools write it when a file is added again.
+    let archive = folder.path().join("twice.zip");
+    zip_with(
+        &archive,
+        &[("d.png", &FILES[0]), ("e.png", &FILES[0]), ("f.png", &FILES[1])],
+    );
+    let bytes = std::fs::read(&archive).unwrap();
+    std::fs::write(&archive, replaced(&bytes, b"f.png", b"d.png")).unwrap();
+    let zip = ImageSource::open(&archive).unwrap();
+    assert!(message(zip.load("d.png")).contains("d.png: two entries of this name"));
+    assert_eq!(zip.load("e.png").unwrap(), *PICTURE);
     assert_eq!(
         ImageSource::open(&inner).unwrap().relative(&absolute(&link)).unwrap(),
         "sub/a.png"

@@ -8,13 +8,15 @@ use anyhow::{Context, Result, ensure};
 use image::RgbImage;
 use model::ImageProcessor;
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 /// Images are kept by themselves up to this part of the memory that is free.
 const KEPT_PART: u64 = 4;
 
 /// What is hashed of images in memory, and of those that are decoded when needed.
-pub(crate) const IMAGE_HASHES: [&str; 2] = ["images by their pixels", "images by the names and sizes of their files"];
+pub(crate) const IMAGE_HASHES: [&str; 2] = [
+    "images by their pixels",
+    "images by the names, sizes, starts and ends of their files",
+];
 
 /// Images by place, each `(side, side)`, 8 bits a channel.
 #[derive(Debug)]
@@ -50,18 +52,14 @@ impl Pictures {
         self.len() == 0
     }
 
-    /// What is hashed of each image, and the hashes: pixels of those in memory, name and size of the file otherwise.
+    /// What is hashed of each image, and the hashes: pixels of those in memory, [`ImageSource::fingerprint`] otherwise.
     pub(super) fn hashes(&self) -> (&'static str, Vec<[u8; 32]>) {
         match self {
             Pictures::Kept(images) => (IMAGE_HASHES[0], images.par_iter().map(pixels).collect()),
             Pictures::Named(named) => {
-                let hash = |name: &String| {
-                    // One that is not there has none.
-                    let size = named.source.size(name).unwrap_or_default();
-                    Sha256::digest(format!("{name}\0{size}")).into()
-                };
-                let hashes = named.names.par_iter().map(hash).collect();
-                (IMAGE_HASHES[1], hashes)
+                // One that cannot be read has none.
+                let hash = |name: &String| named.source.fingerprint(name).unwrap_or_default();
+                (IMAGE_HASHES[1], named.names.par_iter().map(hash).collect())
             }
         }
     }

@@ -23,7 +23,8 @@ const BLOCK: u64 = 512;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
     shard: usize,
-    at: u64,
+    /// Where it starts.
+    pub(super) at: u64,
     /// Its length in bytes.
     pub size: u64,
 }
@@ -125,6 +126,14 @@ impl Shards {
         }
     }
 
+    /// The archive that a member lies in. Opened anew each time: there may be more shards than a process may have open.
+    ///
+    /// # Errors
+    /// When it is not there any more.
+    pub(super) fn archive_of(&self, member: Member) -> std::io::Result<File> {
+        File::open(&self.paths[member.shard])
+    }
+
     /// The bytes of a member of at most `most` bytes.
     ///
     /// # Errors
@@ -133,8 +142,7 @@ impl Shards {
         let Member { shard, at, size } = member;
         let about = || format!("{}: {size} bytes at {at}", self.paths[shard].display());
         ensure!(size <= most, "{}: more than {most}", about());
-        // Opened anew each time: there may be more shards than a process may have open.
-        let mut file = File::open(&self.paths[shard]).with_context(about)?;
+        let mut file = self.archive_of(member).with_context(about)?;
         file.seek(SeekFrom::Start(at)).with_context(about)?;
         let mut bytes = vec![0; size as usize];
         file.read_exact(&mut bytes).with_context(about)?;

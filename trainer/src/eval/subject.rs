@@ -150,6 +150,11 @@ impl Subject {
             .context("the question shows more images than it has")?;
         if let Model::Vlm(vlm) = &self.model {
             takes_images(&vlm.config, images.len())?;
+            // A model without an image token has the image in front of all text.
+            ensure!(
+                !item.shown_later || vlm.config.image_token.is_none(),
+                "asked before the record shows an image"
+            );
         }
         Ok(Prompt {
             ids: chat.prompt(&self.tokenizer, &messages)?,

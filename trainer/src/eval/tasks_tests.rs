@@ -208,6 +208,18 @@ fn conversations_are_read_as_training_reads_them() {
         );
         assert_eq!(caption.items()[0].expected, "2");
     }
+    let completion = r#"{"image": "a.jpg", "system": "be brief", "prompt": "How many?", "completion": "2"}"#;
+    for name in [Name::Vqa, Name::Caption] {
+        let task = read(name, "x.json", completion).unwrap();
+        let [item] = task.items() else { panic!("{name:?}") };
+        assert_eq!((item.question.as_str(), item.expected.as_str()), ("How many?", "2"));
+        assert_eq!(item.system.as_deref(), Some("be brief"));
+    }
+    let later = r#"{"image": "a.jpg", "conversations": [{"from": "human", "value": "Ready?"}, {"from": "gpt", "value": "yes"},
+        {"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "a dog"}]}"#;
+    let later = read(Name::Vqa, "x.json", &later.replace('\n', "")).unwrap();
+    let shown_later: Vec<bool> = later.items().iter().map(|item| item.shown_later).collect();
+    assert_eq!(shown_later, [true, false]);
     let refused = refused(
         Name::Vqa,
         "x.json",
@@ -224,6 +236,42 @@ fn conversations_are_read_as_training_reads_them() {
     )
     .unwrap();
     assert_eq!(line.items()[0].question, "How many?");
+}
+
+/// One image with the answers `red` and `square` to two questions, and a caption without one.
+#[test]
+fn another_questions_answer_is_no_caption() {
+    let talk = |image: &str, system: &str, question: &str, answer: &str| {
+        format!(r#"{{"image": {image}, "system": "{system}", "prompt": "{question}", "completion": "{answer}"}}"#)
+    };
+    let lines = [
+        talk(r#""a.jpg""#, "s", "Colour?", "a red dog"),
+        talk(r#""a.jpg""#, "s", "Shape?", "square"),
+        talk(r#""a.jpg""#, "s", "Colour?", "crimson"),
+        talk(r#""a.jpg""#, "t", "Colour?", "red in t"),
+        talk(r#"["a.jpg", "b.jpg"]"#, "s", "Colour?", "both"),
+        r#"{"image": "a.jpg", "caption": "a cat"}"#.into(),
+        r#"{"image": "a.jpg", "objects": [{"category": "bird"}]}"#.into(),
+        r#"{"image": "b.jpg", "objects": [{"category": "cup"}]}"#.into(),
+    ]
+    .join("\n");
+    let expected = |name: Name| -> Vec<String> {
+        let task = read(name, "x.jsonl", &lines).unwrap();
+        task.items().iter().map(|item| item.expected.clone()).collect()
+    };
+    let of_questions = ["a red dog | crimson", "square", "red in t", "both", "a cat", ""];
+    assert_eq!(expected(Name::Caption), of_questions);
+    let shown = "bird | cat | dog";
+    assert_eq!(expected(Name::Chair), [shown, shown, shown, shown, shown, "cup"]);
+    // Whatever was asked, all of it is said about the image.
+    let retrieval = read(Name::Retrieval, "x.jsonl", &lines).unwrap();
+    let faults: Vec<_> = retrieval.items().iter().map(|item| item.fault.as_deref()).collect();
+    let pair = "several images with one caption";
+    assert_eq!(faults, [None, Some(pair), Some("no caption in the data")]);
+    assert_eq!(
+        retrieval.items()[0].expected,
+        "a red dog | square | crimson | red in t | a cat"
+    );
 }
 
 #[test]

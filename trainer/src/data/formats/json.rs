@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::path::Path;
 
 /// A record's fields.
-pub(super) type Object = serde_json::Map<String, Value>;
+pub(crate) type Object = serde_json::Map<String, Value>;
 
 /// The longest record in bytes; longer ones are bad records.
 pub(super) const MAX_RECORD: usize = 1 << 20;
@@ -216,7 +216,7 @@ pub(super) fn object(bytes: &[u8]) -> Result<Object, Fault> {
 }
 
 /// An object that has each of its fields once: of two, other readers take one or the other.
-struct Once(Object);
+pub(crate) struct Once(pub(crate) Object);
 
 impl<'de> Deserialize<'de> for Once {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Once, D::Error> {

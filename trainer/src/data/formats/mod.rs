@@ -17,7 +17,7 @@ use super::bad_records::BadRecord;
 use super::files::ends_in;
 use super::images::ImageSource;
 use super::record::{Content, Found, Record, Select, Turn};
-pub(crate) use json::{about_nan, bytes, nan_at, without_nan};
+pub(crate) use json::{Object, Once, about_nan, bytes, nan_at, without_nan};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
@@ -137,22 +137,33 @@ impl Format {
     }
 }
 
-/// What a record of a conversation says, of the fields that it has: LLaVA's `conversations` or TRL's `messages`; None for a
-/// record of neither.
+/// The fields of the formats that are conversations, as messages name them.
+pub(crate) const CONVERSATIONS: &str = "`conversations`, `messages`, or `prompt` and `completion`";
+
+/// What a record says as LLaVA's `conversations`, TRL's `messages`, or `prompt` and `completion`; None where it is none of them.
 ///
 /// # Errors
 /// The field to blame and what is wrong with it.
-pub(crate) fn conversation<const N: usize>(fields: [(&str, Option<Value>); N]) -> Option<Result<Content>> {
-    let fields = fields
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_string(), value?)));
-    let record: json::Object = fields.collect();
-    let content = match &record {
-        _ if record.contains_key("conversations") => llava::content(&record),
-        _ if record.contains_key("messages") => messages::content(&record),
-        _ => return None,
+pub(crate) fn conversation(record: &Object) -> Option<Result<Content>> {
+    let (field, _) = fields::first(record, &["conversations", "messages", "completion"])?;
+    let content = match field {
+        "conversations" => llava::content(record),
+        "messages" => messages::content(record),
+        _ => completion::content(record),
     };
     Some(content.map_err(|Fault { field, message }| anyhow!("{field}: {message}")))
+}
+
+/// The name of a record's only image.
+///
+/// # Errors
+/// When there is none, or no text.
+pub(crate) fn image(record: &Object) -> Result<String> {
+    match fields::first(record, &["image"]) {
+        Some((_, Value::String(name))) => Ok(name.clone()),
+        None => bail!("missing field `image`"),
+        Some((_, other)) => bail!("image: expected the name of a file, found {other}"),
+    }
 }
 
 /// A question about so many images with their marks as a record's are brought in order.

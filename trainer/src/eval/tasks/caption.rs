@@ -1,7 +1,7 @@
 //! Captions compared with those that people wrote: BLEU-1 to BLEU-4 and CIDEr-D.
 
-use super::captioned::{self, Captioned};
-use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View};
+use super::captioned::{self, Captioned, Per};
+use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View, by_image};
 use crate::eval::metrics::caption_tokens::tokens;
 use crate::eval::metrics::{Measure, bleu, cider, share};
 use anyhow::Result;
@@ -19,7 +19,7 @@ pub(super) struct Caption {
 
 impl Caption {
     pub(super) fn open(source: &Source) -> Result<Caption> {
-        let images = captioned::read(source)?;
+        let images = captioned::read(source, Per::Question)?;
         let words = |image: &Captioned| image.captions.iter().map(|caption| tokens(caption)).collect();
         Ok(Caption {
             items: items(&images, source, captioned::no_caption)?,
@@ -65,15 +65,17 @@ impl Task for Caption {
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
         let captions: Vec<Vec<String>> = answers.iter().map(|answer| tokens(&answer.text)).collect();
-        let rows = captions.iter().zip(&self.references).enumerate();
-        let rows: Vec<_> = rows
-            .map(|(i, (caption, references))| (i, bleu::row(caption, references)))
-            .collect();
+        let clusters = by_image(&self.items);
+        let rows = captions
+            .iter()
+            .zip(&self.references)
+            .map(|(caption, references)| bleu::row(caption, references));
+        let rows: Vec<_> = clusters.iter().copied().zip(rows).collect();
         let scores = cider::scores(&captions, &self.references);
         let mut measures = bleu::measures(&rows);
         // Up to 10: no share, so that its interval is a bootstrap's in any case.
-        let sums = scores.iter().map(|score| vec![*score, 1.0]).enumerate();
-        measures.push(Measure::new("cider", share, sums));
+        let sums = scores.iter().map(|score| vec![*score, 1.0]);
+        measures.push(Measure::new("cider", share, clusters.into_iter().zip(sums)));
         Ok(Found {
             measures,
             answers,

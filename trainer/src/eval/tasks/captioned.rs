@@ -1,15 +1,16 @@
 //! Images with captions, and with the objects that they show where that is known: COCO's annotations, lines
-//! `{"file": "a.jpg", "captions": [...], "objects": [{"category": "dog"}, …]}`, or conversations, LLaVA's or TRL's, whose first
-//! answer is the caption.
+//! `{"file": "a.jpg", "captions": [...], "objects": [{"category": "dog"}, …]}`, or conversations, LLaVA's or
+//! TRL's, whose first answer is the caption.
 
 use super::{Item, Source};
-use crate::data::formats::conversation;
+use crate::data::formats::{CONVERSATIONS, Once, conversation, image};
 use crate::data::passed_over::PassedOver;
 use crate::eval::records::{self, Unread};
 use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
-use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
 use std::path::Path;
 
 /// An image and what is known of it.
@@ -32,16 +33,15 @@ pub(super) struct Captioned {
 
 #[derive(Deserialize)]
 struct Line {
-    #[serde(alias = "file", alias = "file_name")]
-    image: Option<Value>,
     #[serde(default)]
     captions: Vec<String>,
     caption: Option<String>,
     objects: Option<Vec<Object>>,
-    images: Option<Value>,
-    system: Option<Value>,
-    conversations: Option<Value>,
-    messages: Option<Value>,
+    /// The name of the image, as some have it.
+    #[serde(alias = "file_name")]
+    file: Option<String>,
+    #[serde(flatten)]
+    record: Once,
 }
 
 #[derive(Deserialize)]
@@ -77,13 +77,29 @@ struct CocoCategory {
     name: String,
 }
 
-/// The images of all files, those of one name as one; at most `limit`, the first.
-pub(super) fn read(source: &Source) -> Result<Vec<Captioned>> {
+/// What is one item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Per {
+    /// An image, with the captions of all its records.
+    Image,
+    /// A question about images. Without one the records have the same, as they do where the command line gives it.
+    Question,
+}
+
+/// The images of all files, records about the same as one; at most `limit`, the first.
+pub(super) fn read(source: &Source, per: Per) -> Result<Vec<Captioned>> {
     let mut all = Vec::new();
     for file in &source.data {
         all.extend(parse(&records::bytes(file)?, file)?);
     }
-    let mut merged = merge(all);
+    let given = !source.prompts.is_empty();
+    let mut merged = merge(all, |one| {
+        let (question, system) = match per {
+            Per::Image => (None, None),
+            Per::Question => (one.question.clone().filter(|_| !given), one.system.clone()),
+        };
+        (one.image.clone(), one.more_images.clone(), question, system)
+    });
     let mut passed = PassedOver::default();
     for image in &mut merged {
         let before = image.captions.len();
@@ -114,24 +130,13 @@ pub(super) fn parse(bytes: &[u8], file: &Path) -> Result<Vec<Captioned>> {
     Ok(lines.map(captioned).collect())
 }
 
-/// The name of a record's only image.
-pub(super) fn image_name(image: Option<Value>) -> Result<String> {
-    match image {
-        Some(Value::String(name)) => Ok(name),
-        None => bail!("missing field `image`"),
-        Some(other) => bail!("image: expected the name of a file, found {other}"),
-    }
-}
-
 fn captioned(line: Line) -> Result<Captioned> {
-    let talk = conversation([
-        ("image", line.image.clone()),
-        ("images", line.images),
-        ("system", line.system),
-        ("conversations", line.conversations),
-        ("messages", line.messages),
-    ]);
-    let mut found = match talk.transpose()? {
+    let Once(mut record) = line.record;
+    if let Some(file) = line.file {
+        ensure!(!record.contains_key("image"), "both `image` and `file`");
+        record.insert("image".into(), file.into());
+    }
+    let mut found = match conversation(&record).transpose()? {
         Some(content) => {
             let item = Item::of_record(&content, 0, true);
             Captioned {
@@ -145,7 +150,7 @@ fn captioned(line: Line) -> Result<Captioned> {
             }
         }
         None => Captioned {
-            image: image_name(line.image)?,
+            image: image(&record)?,
             ..Captioned::default()
         },
     };
@@ -158,7 +163,7 @@ fn captioned(line: Line) -> Result<Captioned> {
         .objects
         .map(|objects| objects.into_iter().map(|object| object.category).collect());
     if found.captions.is_empty() && found.objects.is_none() {
-        bail!("no caption: expected `captions`, `caption`, `conversations` or `messages`");
+        bail!("no caption: expected `captions`, `caption`, or a conversation: {CONVERSATIONS}");
     }
     Ok(found)
 }
@@ -202,22 +207,34 @@ fn coco(coco: Coco, file: &Path) -> Result<Vec<Captioned>> {
     Ok(images)
 }
 
-fn merge(all: Vec<Captioned>) -> Vec<Captioned> {
-    let mut places = HashMap::<String, usize>::new();
+/// One of all that have the same key, in the order of the first of each. What an image shows is known of all its items.
+fn merge<K: Eq + Hash>(all: Vec<Captioned>, key: impl Fn(&Captioned) -> K) -> Vec<Captioned> {
+    let mut objects = HashMap::<String, BTreeSet<String>>::new();
+    for one in &all {
+        if let Some(more) = &one.objects {
+            objects
+                .entry(one.image.clone())
+                .or_default()
+                .extend(more.iter().cloned());
+        }
+    }
+    let asked: HashSet<String> = all
+        .iter()
+        .filter(|one| !one.captions.is_empty())
+        .map(|one| one.image.clone())
+        .collect();
+    let mut places = HashMap::<K, usize>::new();
     let mut merged: Vec<Captioned> = Vec::new();
-    for one in all {
-        match places.get(&one.image) {
-            Some(&place) => {
-                let first = &mut merged[place];
-                first.captions.extend(one.captions);
-                match (&mut first.objects, one.objects) {
-                    (Some(objects), Some(more)) => objects.extend(more),
-                    (objects @ None, more) => *objects = more,
-                    _ => {}
-                }
-            }
-            None => {
-                places.insert(one.image.clone(), merged.len());
+    for mut one in all {
+        // Annotations alone are no item where captions of the image are.
+        if one.captions.is_empty() && one.fault.is_none() && asked.contains(&one.image) {
+            continue;
+        }
+        match places.entry(key(&one)) {
+            Entry::Occupied(place) => merged[*place.get()].captions.append(&mut one.captions),
+            Entry::Vacant(place) => {
+                place.insert(merged.len());
+                one.objects = objects.get(&one.image).cloned();
                 merged.push(one);
             }
         }
@@ -229,4 +246,10 @@ fn merge(all: Vec<Captioned>) -> Vec<Captioned> {
 pub(super) fn no_caption(image: &Captioned) -> Option<String> {
     let none = || image.captions.is_empty().then(|| "no caption in the data".into());
     image.fault.clone().or_else(none)
+}
+
+/// Why an image cannot be compared with captions.
+pub(super) fn no_pair(image: &Captioned) -> Option<String> {
+    let several = || (!image.more_images.is_empty()).then(|| "several images with one caption".into());
+    no_caption(image).or_else(several)
 }

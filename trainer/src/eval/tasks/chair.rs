@@ -1,11 +1,11 @@
 //! Hallucination in captions: objects mentioned that neither the annotations nor people's captions have.
 
 use super::caption::{ANSWER, items};
-use super::captioned::{self, Captioned};
-use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View};
+use super::captioned::{self, Captioned, Per};
+use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View, by_image};
 use crate::eval::metrics::chair::{Mentions, Objects, measures};
 use anyhow::Result;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 pub(super) struct ChairTask {
     items: Vec<Item>,
@@ -16,15 +16,18 @@ pub(super) struct ChairTask {
 
 impl ChairTask {
     pub(super) fn open(source: &Source) -> Result<ChairTask> {
-        let images = captioned::read(source)?;
+        let images = captioned::read(source, Per::Question)?;
         let names = images.iter().flat_map(|image| image.objects.iter().flatten());
         let objects = Objects::coco(names.map(String::as_str));
-        let there = |image: &Captioned| {
+        // An answer to another question about the image says what it shows, too.
+        let mut shown = HashMap::<&str, BTreeSet<String>>::new();
+        for image in &images {
             let annotated = image.objects.iter().flatten().map(|name| objects.canonical(name));
             let written = image.captions.iter().flat_map(|caption| objects.mentions(caption));
-            annotated.chain(written.map(String::from)).collect::<BTreeSet<_>>()
-        };
-        let there: Vec<_> = images.iter().map(there).collect();
+            let there = annotated.chain(written.map(String::from));
+            shown.entry(&image.image).or_default().extend(there);
+        }
+        let there: Vec<_> = images.iter().map(|image| shown[image.image.as_str()].clone()).collect();
         let unknown = |image: &Captioned| {
             let fault = "no objects in the data: expected COCO's instances, or lines with `objects`; captions may stand in \
                          another file";
@@ -51,8 +54,9 @@ impl Task for ChairTask {
 
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
-        let rows = answers.iter().zip(&self.there).enumerate();
-        let rows = rows.map(|(i, (answer, there))| Mentions::count(i, &self.objects.mentions(&answer.text), there));
+        let rows = answers.iter().zip(&self.there).zip(by_image(&self.items));
+        let rows =
+            rows.map(|((answer, there), image)| Mentions::count(image, &self.objects.mentions(&answer.text), there));
         let rows: Vec<Mentions> = rows.collect();
         Ok(Found {
             measures: measures(&rows),

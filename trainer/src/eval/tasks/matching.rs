@@ -1,7 +1,7 @@
 //! Do an image and a caption belong together? Lines with a label, as VSR's, or images with captions, of which each is asked
 //! about once with its own image and once with another.
 
-use super::captioned;
+use super::captioned::{self, Per};
 use super::{Found, Item, Kept, Setup, Source, Task, View, by_image, score};
 use crate::eval::asking::Reply;
 use crate::eval::metrics::yes_no;
@@ -55,8 +55,8 @@ impl Matching {
 
     /// The first caption of each image, with its own image and with one drawn from the others.
     fn drawn(source: &Source) -> Result<Matching> {
-        let images = captioned::read(source)?.into_iter();
-        let (images, without): (Vec<_>, Vec<_>) = images.partition(|image| captioned::no_caption(image).is_none());
+        let images = captioned::read(source, Per::Image)?.into_iter();
+        let (images, without): (Vec<_>, Vec<_>) = images.partition(|image| captioned::no_pair(image).is_none());
         ensure!(
             images.len() > 1,
             "matching needs two images or more: one's caption is asked about the other"
@@ -76,7 +76,7 @@ impl Matching {
         }
         items.extend(without.iter().map(|image| Item {
             image: image.image.clone(),
-            fault: captioned::no_caption(image),
+            fault: captioned::no_pair(image),
             ..Item::default()
         }));
         Ok(Matching { items })

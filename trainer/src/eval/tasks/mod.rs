@@ -19,7 +19,7 @@ use super::pictures::Pictures;
 use super::records::Unread;
 use super::subject::{Ability, Subject};
 use super::training_questions::TrainingQuestions;
-use crate::data::record::{Content, MARK};
+use crate::data::record::{Content, MARK, Turn};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use std::collections::HashMap;
@@ -122,6 +122,8 @@ pub struct Item {
     pub system: Option<String>,
     /// Questions and answers before this one.
     pub before: Vec<(String, String)>,
+    /// Whether the record shows its images only after this question.
+    pub shown_later: bool,
     /// Why it cannot be asked.
     pub fault: Option<String>,
 }
@@ -145,6 +147,7 @@ impl Item {
     fn of_record(content: &Content, turn: usize, independent: bool) -> Item {
         let first = if independent { turn } else { 0 };
         let before = content.turns[first..turn].iter();
+        let shows = |turns: &[Turn]| turns.iter().any(|turn| turn.question.contains(MARK));
         let mut images = content.images.iter().cloned();
         Item {
             image: images.next().unwrap_or_default(),
@@ -155,6 +158,7 @@ impl Item {
             before: before
                 .map(|turn| (turn.question.clone(), turn.answer.clone()))
                 .collect(),
+            shown_later: !independent && shows(&content.turns) && !shows(&content.turns[..=turn]),
             fault: content.images.is_empty().then(|| "no image in the record".into()),
         }
     }

@@ -1,6 +1,6 @@
 //! Finding the caption of an image among all captions, and the image of a caption among all images.
 
-use super::captioned;
+use super::captioned::{self, Per};
 use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View};
 use crate::eval::asking::Reply;
 use crate::eval::metrics::retrieval::{Scored, Ties, distinct, share_among_equal};
@@ -19,12 +19,12 @@ pub(super) struct Retrieval {
 
 impl Retrieval {
     pub(super) fn open(source: &Source) -> Result<Retrieval> {
-        let images = captioned::read(source)?;
+        let images = captioned::read(source, Per::Image)?;
         let item = |image: &captioned::Captioned| Item {
             image: image.image.clone(),
             question: "which caption?".into(),
             expected: image.captions.join(SEVERAL),
-            fault: captioned::no_caption(image),
+            fault: captioned::no_pair(image),
             ..Item::default()
         };
         Ok(Retrieval {

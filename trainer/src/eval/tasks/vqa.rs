@@ -1,16 +1,14 @@
 //! Questions with short answers: lines `{"image": "a.jpg", "question": "…", "answer": "…"}`, with `"answers": [...]` where
 //! several people answered, conversations (LLaVA's or TRL's), or VQA's pair of files (Antol et al. 2015), questions and annotations.
 
-use super::captioned::image_name;
 use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View, by_image, score, unmarked};
-use crate::data::formats::conversation;
+use crate::data::formats::{CONVERSATIONS, Once, conversation, image};
 use crate::eval::asking::Reply;
 use crate::eval::metrics::{Measure, guess, vqa};
 use crate::eval::pictures::Pictures;
 use crate::eval::records::{self, Unread};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
-use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
@@ -45,30 +43,21 @@ impl Said {
 
 #[derive(Deserialize)]
 struct Line {
-    image: Option<Value>,
     question: Option<String>,
     answer: Option<Said>,
     #[serde(default)]
     answers: Vec<Said>,
     answer_type: Option<String>,
-    images: Option<Value>,
-    system: Option<Value>,
-    conversations: Option<Value>,
-    messages: Option<Value>,
+    #[serde(flatten)]
+    record: Once,
 }
 
 impl Line {
     /// All its questions, each with what people answered: a conversation's, asked as in training, or the only one.
     fn asked(self, independent: bool) -> Result<Vec<(Item, Vec<String>)>> {
-        let talk = conversation([
-            ("image", self.image.clone()),
-            ("images", self.images),
-            ("system", self.system),
-            ("conversations", self.conversations),
-            ("messages", self.messages),
-        ]);
+        let Once(record) = self.record;
         let mut asked = Vec::new();
-        if let Some(content) = talk.transpose()? {
+        if let Some(content) = conversation(&record).transpose()? {
             for turn in 0..content.turns.len() {
                 let item = Item::of_record(&content, turn, independent);
                 let answer = item.expected.clone();
@@ -80,7 +69,7 @@ impl Line {
         let answered = self.question.is_none() || !people.is_empty();
         if let Some(question) = self.question {
             let item = Item {
-                image: image_name(self.image)?,
+                image: image(&record)?,
                 question: unmarked(&question),
                 ..Item::default()
             };
@@ -88,7 +77,7 @@ impl Line {
         }
         ensure!(
             answered && !asked.is_empty(),
-            "expected `question` with `answer` or `answers`, or a conversation: `conversations` or `messages`"
+            "expected `question` with `answer` or `answers`, or a conversation: {CONVERSATIONS}"
         );
         Ok(asked)
     }
