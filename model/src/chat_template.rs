@@ -8,9 +8,11 @@ mod source;
 pub(crate) use source::{Found, find, llava};
 
 use crate::error::{Result, at, input};
+use crate::sandbox::{self, Processes};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, context};
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ use std::sync::Arc;
 
 /// Longest template read, in bytes.
 const MAX_TEMPLATE: usize = 1 << 20;
+/// Longest text written, in bytes.
+const MAX_TEXT: usize = 16 << 20;
 /// What one rendering may do: about as many steps, or 64 times as many bytes.
 const FUEL: u64 = 2_000_000;
 /// How deep macros may call each other.
@@ -27,10 +31,13 @@ const MARKS: [char; 2] = ['\u{fdd0}', '\u{fdd1}'];
 /// The filter that sets them.
 const MARKER: &str = "assistant_says";
 
+/// What a process that serves is called that renders a template.
+pub(crate) const JOB: &str = "chat-template";
+
 /// A template, compiled.
 #[derive(Debug, Clone)]
 pub(crate) struct Template {
-    environment: Arc<Environment<'static>>,
+    program: Runs,
     /// As it was read.
     source: String,
     /// The file it was read from.
@@ -64,10 +71,12 @@ impl Template {
         }
         let marked = mark(&source);
         let marks = marked != source;
-        let mut environment = environment();
-        environment.add_template_owned("chat", marked).map_err(at(path))?;
+        let program = match sandbox::enabled() {
+            true => Processes::start(JOB, marked.into()).map(|apart| Runs::Apart(Arc::new(apart))),
+            false => Program::new(marked).map(|here| Runs::Here(Arc::new(here))),
+        };
         Ok(Template {
-            environment: Arc::new(environment),
+            program: program.map_err(at(path))?,
             source,
             path: path.to_path_buf(),
             marks,
@@ -105,15 +114,70 @@ impl Template {
     pub(crate) fn render(&self, messages: Value, add_generation_prompt: bool) -> Result<Rendered> {
         let variables = Value::from(self.variables.clone());
         let variables = context! { messages, add_generation_prompt, ..variables };
-        let refused = |error: Error| at(&self.path)(format!("the chat template refuses: {}", reason(&error)));
-        let template = self.environment.get_template("chat").map_err(refused)?;
-        let text = template.render(variables).map_err(refused)?;
+        let text = match &self.program {
+            Runs::Here(program) => program.render(variables),
+            Runs::Apart(processes) => processes.ask(&variables).map(|text| match text {
+                serde_json::Value::String(text) => text,
+                other => other.to_string(),
+            }),
+        };
+        let text = text.map_err(|why| at(&self.path)(format!("the chat template refuses: {why}")))?;
         if !self.marks {
             return Ok(Rendered { text, says: None });
         }
         let (text, says) = unmark(&text)?;
         Ok(Rendered { text, says: Some(says) })
     }
+}
+
+/// Where a template runs.
+#[derive(Debug, Clone)]
+enum Runs {
+    /// In this process: natively written filters and operators have no bound on stack and time.
+    Here(Arc<Program>),
+    /// Apart from it.
+    Apart(Arc<Processes>),
+}
+
+/// A compiled template.
+#[derive(Debug)]
+struct Program(Environment<'static>);
+
+impl Program {
+    /// Compiles it.
+    fn new(source: String) -> std::result::Result<Program, String> {
+        let mut environment = environment();
+        let compiled = environment.add_template_owned("chat", source);
+        compiled.map_err(|error| error.to_string())?;
+        Ok(Program(environment))
+    }
+
+    /// The text it makes of some variables.
+    fn render(&self, variables: Value) -> std::result::Result<String, String> {
+        let template = self.0.get_template("chat");
+        let text = template.and_then(|template| template.render(variables));
+        match text {
+            Ok(text) if text.len() > MAX_TEXT => Err(format!("it writes more than {MAX_TEXT} bytes")),
+            Ok(text) => Ok(text),
+            Err(error) => Err(reason(&error)),
+        }
+    }
+}
+
+/// Renders for another process: the first request is a template, every other the variables of one rendering.
+pub(crate) fn server() -> impl FnMut(&[u8]) -> std::result::Result<serde_json::Value, String> {
+    let mut program: Option<Program> = None;
+    move |request| match &program {
+        None => {
+            program = Some(Program::new(parsed(request)?)?);
+            Ok(serde_json::Value::Null)
+        }
+        Some(program) => Ok(program.render(parsed(request)?)?.into()),
+    }
+}
+
+fn parsed<T: DeserializeOwned>(request: &[u8]) -> std::result::Result<T, String> {
+    serde_json::from_slice(request).map_err(|error| error.to_string())
 }
 
 /// The whole chain of causes: what a filter or function says of itself is often the last.

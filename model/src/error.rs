@@ -47,6 +47,12 @@ pub enum Error {
     Tokenizer(String),
 }
 
+impl From<crate::guard::Panicked> for Error {
+    fn from(panicked: crate::guard::Panicked) -> Error {
+        Error::Tokenizer(panicked.to_string())
+    }
+}
+
 /// The result of everything in this crate that touches more than tensors.
 pub type Result<T> = std::result::Result<T, Error>;
 

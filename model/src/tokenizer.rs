@@ -1,6 +1,7 @@
 //! Text to ids and back, over the `tokenizers` crate.
 
 mod folder;
+mod safety;
 mod specials;
 mod stream;
 
@@ -9,8 +10,10 @@ pub use stream::DecodeStream;
 
 use crate::error::{Error, Result};
 use crate::files::read_up_to;
+use crate::guard::guarded;
 use folder::Sources;
 pub(crate) use folder::folder_of;
+pub(crate) use safety::{JOB, try_out};
 use specials::OWN;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -129,13 +132,18 @@ impl Tokenizer {
     /// Reads a `tokenizer.json` for a new model: Lenslet's own special tokens that it lacks are added behind its own. The
     /// tokenizer of a model that has its weights is [`Tokenizer::open`]'s.
     pub fn load(path: &Path) -> Result<Tokenizer> {
+        safety::tried_out(path)?;
+        Tokenizer::load_here(path)
+    }
+
+    fn load_here(path: &Path) -> Result<Tokenizer> {
         let inner = folder::parse(&read_up_to(path, folder::MAX_FILE)?, path)?;
         Tokenizer::with_specials(inner)
     }
 
     /// Ids of what a user wrote: special tokens in it are ordinary characters, and none are added.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.literal().encode_fast(text, false).map_err(refused)?;
+        let encoding = guarded(|| self.literal().encode_fast(text, false).map_err(refused))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -151,7 +159,7 @@ impl Tokenizer {
     /// Ids of a text as `transformers` gives them: special tokens in it are what they stand for, and with
     /// `add_special_tokens` there are those that the tokenizer puts around a text.
     pub fn tokenize(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(refused)?;
+        let encoding = guarded(|| self.inner.encode_fast(text, add_special_tokens).map_err(refused))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -164,7 +172,7 @@ impl Tokenizer {
     /// As [`Tokenizer::tokenize`], with the tokens' places; those that are put behind a text are left out, for the text
     /// goes on.
     pub(crate) fn tokens(&self, text: &str, add_special_tokens: bool) -> Result<Tokens> {
-        let encoding = self.inner.encode(text, add_special_tokens).map_err(refused)?;
+        let encoding = guarded(|| self.inner.encode(text, add_special_tokens).map_err(refused))?;
         let added = encoding.get_special_tokens_mask().iter().rev();
         let count = encoding.len() - added.take_while(|mask| **mask == 1).count();
         Ok(Tokens {
@@ -187,7 +195,7 @@ impl Tokenizer {
             return Ok((Vec::new(), ids.len()));
         };
         // Places take longer to find than ids, and few texts need them.
-        let encoding = self.literal().encode(text, false).map_err(refused)?;
+        let encoding = guarded(|| self.literal().encode(text, false).map_err(refused))?;
         let places = encoding.get_ids().iter().zip(encoding.get_offsets());
         let places = places.filter(|(id, _)| **id == unknown).map(|(_, place)| *place);
         let words = places.map(|(from, to)| text.get(from..to).unwrap_or_default());
@@ -196,12 +204,12 @@ impl Tokenizer {
 
     /// The text of ids, without special tokens; words joined by single spaces at word level, the very bytes in BPE.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(refused)
+        guarded(|| self.inner.decode(ids, true).map_err(refused))
     }
 
     /// The text of ids, special tokens too.
     pub fn decode_with_specials(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, false).map_err(refused)
+        guarded(|| self.inner.decode(ids, false).map_err(refused))
     }
 
     /// One id as it stands in the vocabulary, special tokens too.

@@ -6,6 +6,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == model::sandbox::ARGUMENT) {
+        let job = arguments.next().unwrap_or_default();
+        return match model::sandbox::serve(&job.to_string_lossy()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    model::sandbox::enable();
     match lenslet::commands::run(lenslet::cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<interrupt::Stopped>() => {

@@ -1,8 +1,9 @@
 //! Tokenizers in Hugging Face's folders: `tokenizer.json`, and beside it what its tokens are for.
 
-use super::{Tokenizer, refused};
+use super::{Tokenizer, refused, safety};
 use crate::error::{Error, Result, at};
 use crate::files::{parse_json, read_up_to, write_atomically};
+use crate::guard::guarded;
 use crate::hf::{self, Fields};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -16,7 +17,7 @@ use tokenizers::{AddedToken, PreTokenizerWrapper};
 /// Largest file read, in bytes.
 pub(super) const MAX_FILE: u64 = 64 << 20;
 /// The vocabulary and how text is split by it.
-const VOCABULARY: &str = "tokenizer.json";
+pub(super) const VOCABULARY: &str = "tokenizer.json";
 /// Names of the special tokens, and what `transformers` sets besides.
 const CONFIG: &str = "tokenizer_config.json";
 /// Names of the special tokens, as older folders have them.
@@ -89,11 +90,21 @@ pub(crate) fn folder_of(model: &Path) -> Result<PathBuf> {
     Ok(vocabulary.parent().unwrap_or(model).to_path_buf())
 }
 
+/// Names the file that a tokenizer is from.
+fn in_file(path: &Path) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Tokenizer(message) => at(path)(message),
+        other => other,
+    }
+}
+
 /// A `tokenizer.json` that reads whole texts and pads none, whatever its file was last used for.
 pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
-    let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(at(path))?;
+    let read = || tokenizers::Tokenizer::from_bytes(bytes).map_err(refused);
+    let mut inner = guarded(read).map_err(in_file(path))?;
     inner.with_truncation(None).map_err(at(path))?;
     inner.with_padding(None);
+    safety::check(&inner).map_err(at(path))?;
     Ok(inner)
 }
 
@@ -106,6 +117,11 @@ impl Tokenizer {
     /// When a file is missing or malformed, a special token is not in the vocabulary, or none ends a text; each names the
     /// file and the field.
     pub fn open(folder: &Path) -> Result<Tokenizer> {
+        safety::tried_out(folder)?;
+        Tokenizer::open_here(folder)
+    }
+
+    pub(super) fn open_here(folder: &Path) -> Result<Tokenizer> {
         let (model, folder) = (folder, folder_of(folder)?);
         let folder = folder.as_path();
         let mut sources = Sources::new();
@@ -122,10 +138,7 @@ impl Tokenizer {
         let names = names(&mut inner, folder, &config)?;
         split_as_configured(&mut inner, &config, &names)?;
         let ends = ends(model)?;
-        Tokenizer::new(inner, names, ends, sources).map_err(|error| match error {
-            Error::Tokenizer(message) => at(&path)(message),
-            other => other,
-        })
+        Tokenizer::new(inner, names, ends, sources).map_err(in_file(&path))
     }
 
     /// Writes `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, which [`Tokenizer::open`] and

@@ -8,8 +8,6 @@ mod features;
 pub(crate) mod files;
 pub mod filter;
 pub mod formats;
-#[cfg(feature = "parquet")]
-mod guard;
 pub mod images;
 pub mod order;
 #[cfg(feature = "parquet")]

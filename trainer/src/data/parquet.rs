@@ -2,9 +2,8 @@
 //! with `bytes`. Texts are read once; the bytes of an image when they are asked for, by its row.
 
 use super::files::in_folder;
-use super::guard::guarded;
 use super::passed_over::PassedOver;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use bytes::Bytes;
 use parquet::basic::Type as Physical;
 use parquet::column::reader::ColumnReader;
@@ -189,6 +188,11 @@ impl Table {
         let before = levels.iter().take(image).filter(|level| **level == most).count();
         Ok(values.get(before).context("no bytes")?.data().to_vec())
     }
+}
+
+/// What a reader that panics on damaged files gives.
+fn guarded<T, E: Into<Error>>(work: impl FnOnce() -> Result<T, E>) -> Result<T> {
+    model::guarded(|| work().map_err(Into::into))
 }
 
 /// Whether a leaf of the column `name` holds images' bytes: `image`, `image.bytes`, `images.list.element.bytes`.
