@@ -294,3 +294,72 @@ fn mistakes_are_explained() {
     let said = generate(&[text(&bare)]);
     assert!(said.contains("tokenizer.json"), "{said}");
 }
+
+/// Each would take this very process with it, or all its time and memory.
+#[test]
+fn what_strangers_templates_and_tokenizers_do_is_bounded() {
+    let (folder, image) = vision_model();
+    let generate = [
+        "generate",
+        "--model",
+        text(folder.path()),
+        "--image",
+        text(&image),
+        "--prompt",
+        "what is it",
+    ];
+    let doubled = "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}";
+    let takes_long = format!("{doubled}{{% set first = ns.l %}}{doubled}{{{{ first == ns.l }}}}");
+    for (template, said) in [
+        (
+            "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}".to_string(),
+            "nests too deep",
+        ),
+        (format!("{{{{ {}1 }}}}", "1 + ".repeat(100_000)), "nests too deep"),
+        (takes_long, "more than 2 seconds"),
+    ] {
+        let path = folder.path().join("chat_template.jinja");
+        fs::write(&path, template).expect("written");
+        let errors = fails(&generate);
+        assert!(
+            errors.contains("chat_template.jinja: ") && errors.contains(said),
+            "{errors}"
+        );
+        fs::remove_file(path).expect("removed");
+    }
+    let path = folder.path().join("tokenizer.json");
+    let whole: Value = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
+    let replace =
+        |from: &str, to: &str| serde_json::json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+    let grows = vec![replace("ℵ", "ℵℵ"); 60];
+    let zeros = "A".repeat(64);
+    for (field, part, said) in [
+        (
+            "normalizer",
+            serde_json::json!({"type": "Sequence", "normalizers": grows}),
+            "normalizer: makes a text up to",
+        ),
+        (
+            "normalizer",
+            serde_json::json!({"type": "Precompiled", "precompiled_charsmap": zeros}),
+            "cannot be used: damaged",
+        ),
+        (
+            "pre_tokenizer",
+            serde_json::json!({"type": "FixedLength", "length": 0}),
+            "cannot be used: damaged",
+        ),
+        (
+            "post_processor",
+            serde_json::json!({"type": "TemplateProcessing", "special_tokens": {}, "pair": [],
+                "single": [{"Sequence": {"id": "B", "type_id": 0}}]}),
+            "expected one text `A`, found `B`",
+        ),
+    ] {
+        let mut changed = whole.clone();
+        changed[field] = part;
+        fs::write(&path, changed.to_string()).expect("written");
+        let errors = fails(&generate);
+        assert!(errors.contains("tokenizer.json: ") && errors.contains(said), "{errors}");
+    }
+}
