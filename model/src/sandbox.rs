@@ -46,9 +46,10 @@ type Reply = std::result::Result<Value, String>;
 /// # Errors
 /// An unknown job, a request that is none, and those of the system.
 pub fn serve(job: &str) -> Result<()> {
-    let mut answer: Box<dyn FnMut(&[u8]) -> Reply> = match job {
-        chat_template::JOB => Box::new(chat_template::server()),
-        tokenizer::JOB => Box::new(tokenizer::try_out),
+    let mut templates = chat_template::server();
+    let answer: &mut dyn FnMut(&[u8]) -> Reply = match job {
+        chat_template::JOB => &mut templates,
+        tokenizer::JOB => &mut tokenizer::try_out,
         _ => return Err(std::io::Error::other(format!("no job `{job}`"))),
     };
     limit(Resource::Core, 0)?;
