@@ -2,8 +2,9 @@
 
 use crate::error::at;
 use serde::de::DeserializeOwned;
-use std::fs::File;
-use std::io::Result;
+use std::fs::{File, OpenOptions};
+use std::io::{Error, ErrorKind, Read, Result};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Lets `write` fill a temporary file beside `path`, makes sure it is on the disk, and renames it to `path`: after a crash
@@ -29,16 +30,45 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<()>
     Ok(())
 }
 
-/// The content of a file of at most `most` bytes.
+/// Opens a file to read: a pipe, a device or a folder may have no end.
+///
+/// # Errors
+/// Those of the file system; where it is no regular file.
+pub fn open_file(path: &Path) -> Result<File> {
+    // A pipe that nobody writes to would have this wait.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(Error::new(
+            ErrorKind::InvalidInput,
+            "a folder, a pipe or a device, not a regular file",
+        )),
+    }
+}
+
+/// All bytes of a file, of which there are at most `most`, whatever the system says of its size.
+///
+/// # Errors
+/// As [`open_file`]; where there are more.
+pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_file(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => Err(Error::new(
+            ErrorKind::FileTooLarge,
+            format!("more than {most} bytes, the most that are read"),
+        )),
+        false => Ok(bytes),
+    }
+}
+
+/// The content of a model's file of at most `most` bytes.
 ///
 /// # Errors
 /// Names the file.
 pub(crate) fn read_up_to(path: &Path, most: u64) -> crate::error::Result<Vec<u8>> {
-    let length = std::fs::metadata(path).map_err(at(path))?.len();
-    if length > most {
-        return Err(at(path)(format!("{length} bytes, at most {most} are read")));
-    }
-    let bytes = std::fs::read(path).map_err(at(path))?;
+    let bytes = read_file(path, most).map_err(at(path))?;
     match other_kind(&bytes) {
         Some(message) => Err(at(path)(message)),
         None => Ok(bytes),

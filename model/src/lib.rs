@@ -44,11 +44,13 @@ pub use config::{
 pub use decoder::Decoder;
 pub use dual_encoder::DualEncoder;
 pub use error::{Error, Result};
-pub use files::{file_kind, write_atomically};
+pub use files::{file_kind, open_file, read_file, write_atomically};
 pub use generate::{Answer, Beams, Finish, Generation, Generator, Kept, Listener, Piece, Prompt, Request};
 pub use groups::{GroupRule, check_groups, freezes, set_groups};
 pub use guard::{Panicked, guarded};
-pub use image::{Fit, ImageProcessor, ProcessorType, Resample, Resize, Steps, decode_image, open_image, resize};
+pub use image::{
+    Fit, ImageProcessor, MAX_IMAGE_FILE, ProcessorType, Resample, Resize, Steps, decode_image, open_image, resize,
+};
 pub use kv_cache::KvCache;
 pub use linear::{Linear, LinearSpec};
 pub use maps::AttentionMaps;

@@ -5,6 +5,7 @@ use engine::{Device, Kind};
 use kernels::cpu::simd::{chosen, isa};
 use kernels::cuda::{Driver, driver};
 use kernels::gpu::Emulation;
+use std::error::Error;
 
 /// The device called `name`: `cpu`, `cuda:N`, `emulated`, or `emulated:check`, which checks every access to memory.
 ///
@@ -82,11 +83,14 @@ pub(crate) fn name(device: &Device) -> String {
 /// # Errors
 /// Those of `work`; when the threads cannot be started, or others are in use already.
 pub fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
-    if let Some(threads) = threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .with_context(|| format!("{threads} threads cannot be started"))?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    match pool.build_global() {
+        // The one that is there will do where none is asked for; what the system refuses has a source.
+        Err(error) if threads.is_none() && error.source().is_none() => {}
+        built => built.with_context(|| {
+            let count = threads.map_or(String::new(), |threads| format!("{threads} "));
+            format!("{count}threads cannot be started; fewer may be, by --threads (see `ulimit -u`)")
+        })?,
     }
     // On a thread of the pool a kernel starts on its own share at once, where any other thread would hand over
     // everything and sleep: with small models a sixth of a step.

@@ -15,6 +15,8 @@ fn main() -> ExitCode {
         };
     }
     model::sandbox::enable();
+    // Where it cannot be, such a file ends the process as it always has.
+    let _ = interrupt::outlive_full_files();
     match lenslet::commands::run(lenslet::cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<interrupt::Stopped>() => {

@@ -1,7 +1,9 @@
 //! `metrics.jsonl`: one line a step, names as TRL's where it has them.
 
+use crate::data::passed_over::PassedOver;
 use crate::run_folder::LineLog;
 use anyhow::{Context, Result};
+use model::read_file;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -74,6 +76,9 @@ impl StepMetrics {
     }
 }
 
+/// The largest `metrics.jsonl` read, in bytes.
+const MAX_LOG: u64 = 1 << 30;
+
 /// Writes metrics as they come.
 #[derive(Debug)]
 pub struct MetricsLog(LineLog);
@@ -113,19 +118,31 @@ impl MetricsLog {
     }
 }
 
-/// Reads a `metrics.jsonl`.
+/// Reads a `metrics.jsonl`. Lines that are no step's metrics, as a process that was killed may leave its last, are left out and
+/// named.
 ///
 /// # Errors
-/// Names the file and the line that is not a step's metrics.
+/// When the file cannot be read.
 pub fn read(path: &Path) -> Result<Vec<StepMetrics>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-    let numbered = text.lines().enumerate();
-    numbered
-        .map(|(index, line)| {
-            let place = || format!("{}:{}: not a step's metrics", path.display(), index + 1);
-            serde_json::from_str(line).with_context(place)
-        })
-        .collect()
+    let text = read_file(path, MAX_LOG).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let (mut steps, mut damaged) = (Vec::new(), PassedOver::default());
+    for (index, line) in text
+        .split(|byte| *byte == b'\n')
+        .enumerate()
+        .filter(|(_, line)| !line.is_empty())
+    {
+        match serde_json::from_slice(line) {
+            Ok(step) => steps.push(step),
+            Err(_) => damaged.add(
+                "lines that are no step's metrics",
+                format!("{}:{}", path.display(), index + 1),
+            ),
+        }
+    }
+    for line in damaged.lines() {
+        say_aside!("{line}");
+    }
+    Ok(steps)
 }
 
 #[cfg(test)]
@@ -178,12 +195,11 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_line_is_named() {
+    fn a_damaged_line_is_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         MetricsLog::open(&path).unwrap().append(&step(1)).unwrap();
         LineLog::open(&path).unwrap().append("{\"phase\":").unwrap();
-        let text = read(&path).unwrap_err().to_string();
-        assert!(text.ends_with("metrics.jsonl:2: not a step's metrics"), "{text}");
+        assert_eq!(read(&path).unwrap(), [step(1)]);
     }
 }

@@ -213,7 +213,12 @@ fn run_dual(
 fn figures_and_curves(figures: &Figures, folder: &RunFolder) -> Result<()> {
     let json = serde_json::to_string_pretty(figures).context("eval.json")?;
     folder.write("eval.json", json.as_bytes())?;
-    let svg = loss_svg::svg(&read(&folder.file("metrics.jsonl"))?, &["itc", "itm", "itg", EVAL_LOSS])?;
+    let steps = read(&folder.file("metrics.jsonl"))?;
+    if steps.is_empty() {
+        say_aside!("no loss.svg, for metrics.jsonl has no step");
+        return Ok(());
+    }
+    let svg = loss_svg::svg(&steps, &["itc", "itm", "itg", EVAL_LOSS])?;
     folder.write("loss.svg", svg.as_bytes())
 }
 

@@ -38,7 +38,7 @@ use crate::data::corpus::{Files, Part};
 use crate::data::formats::{Ask, Format};
 use crate::data::record::Select;
 use crate::data::scenes::World;
-use model::{DualConfig, Fit, VlmConfig};
+use model::{DualConfig, Fit, VlmConfig, read_file};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -365,6 +365,14 @@ impl Default for Eval {
     }
 }
 
+/// The largest recipe read, in bytes.
+const MAX_TEXT: u64 = 1 << 20;
+
+/// The text of a recipe's file.
+fn text(file: &Path) -> std::io::Result<String> {
+    String::from_utf8(read_file(file, MAX_TEXT)?).map_err(|_| std::io::Error::other("not UTF-8"))
+}
+
 impl Recipe {
     /// Reads a recipe file, applies `--set` overrides (`a.b=value`, the value in TOML or a bare word), replaces
     /// environment variables in paths and checks every value.
@@ -372,8 +380,7 @@ impl Recipe {
     /// # Errors
     /// The first thing wrong, with file, line, key and what was expected.
     pub fn load(file: &Path, overrides: &[String]) -> Result<Recipe, RecipeError> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| RecipeError::in_file(file, None, format!("cannot be read: {error}")))?;
+        let text = text(file).map_err(|error| RecipeError::in_file(file, None, format!("cannot be read: {error}")))?;
         Recipe::parse(&text, file, overrides)
     }
 
@@ -387,7 +394,7 @@ impl Recipe {
 
     /// An error met after the recipe in `file` was read: where a key of it is to blame, with line or override.
     pub fn locate(error: anyhow::Error, file: &Path, overrides: &[String]) -> anyhow::Error {
-        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let text = text(file).unwrap_or_default();
         match error.downcast::<Invalid>() {
             Ok(invalid) => parse::located(invalid, &text, file, overrides).into(),
             Err(other) => other,

@@ -3,14 +3,20 @@
 use crate::memory;
 use anyhow::{Context, Error, Result, bail, ensure};
 use model::write_atomically;
+use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The recipe with every default spelled out: what makes a folder a run's.
 pub const RECIPE: &str = "recipe.resolved.toml";
+/// The largest file of a run that is read whole, in bytes; models are not.
+pub(crate) const MAX_FILE: u64 = 16 << 20;
 /// What a process that trains here holds.
 const LOCK: &str = ".lock";
+/// What stands in front of the name of a file that is not whole yet.
+const UNFINISHED: &str = ".tmp-";
 
 /// A run's folder. A new one that is dropped before [`RunFolder::keep`] is removed with all that is in it: a run that
 /// failed early leaves nothing behind and its name free.
@@ -54,27 +60,33 @@ impl RunFolder {
         })
     }
 
-    /// The folder of a run that is gone on with; a new one where there is none.
+    /// The folder of a run that is gone on with; a new one where there is none. What a killed process left unfinished is removed.
     ///
     /// # Errors
-    /// When it is no run's, another process trains in it, or it cannot be made.
+    /// When it is no run's or leads out of itself, another process trains in it, or it cannot be made.
     pub fn reopen(path: &Path) -> Result<RunFolder> {
         if !path.exists() {
             return RunFolder::create(path);
         }
+        let about = || format!("{}: cannot be read", path.display());
+        let entries = fs::read_dir(path).with_context(about)?;
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names: Vec<String> = names.collect::<io::Result<_>>().with_context(about)?;
+        // A run that was killed at once has come no further than its lock or a file half written.
+        let others = names.iter().any(|name| name != LOCK && !name.starts_with(UNFINISHED));
+        if others && !path.join(RECIPE).exists() {
+            bail!("{}: not a run's folder: it has no {RECIPE}", path.display());
+        }
+        without_links(path)?;
         let folder = RunFolder {
             path: path.to_owned(),
             made: path.to_owned(),
             keep: true,
             _lock: lock(path)?,
         };
-        let others = fs::read_dir(path)?.flatten().any(|entry| {
-            let name = entry.file_name();
-            // A run that was killed at once has come no further than its lock or a file half written.
-            !name.to_string_lossy().starts_with('.')
-        });
-        if others && !folder.file(RECIPE).exists() {
-            bail!("{}: not a run's folder: it has no {RECIPE}", path.display());
+        for name in names.iter().filter(|name| name.starts_with(UNFINISHED)) {
+            let file = folder.file(name);
+            fs::remove_file(&file).with_context(|| format!("{}: cannot be removed", file.display()))?;
         }
         Ok(folder)
     }
@@ -124,13 +136,66 @@ impl Drop for RunFolder {
 /// Locks a run's folder for this process.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(LOCK);
-    let file = File::create(&path).with_context(|| format!("{}: cannot be made", path.display()))?;
+    let file = open_own(&path, OpenOptions::new().append(true).create(true));
+    let file = file.with_context(|| format!("{}: cannot be made", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!("{}: another process is training in this folder", folder.display()),
         // Some network disks cannot lock; a run there is as safe as it was before there was a lock.
         Err(TryLockError::Error(_)) => Ok(file),
     }
+}
+
+/// Fails where a folder that is written to leads out of itself: nothing behind a link is ever changed.
+///
+/// # Errors
+/// Names the link, or what is neither a file nor a folder.
+fn without_links(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("{}: cannot be read", folder.display()))? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        match kind.is_dir() {
+            true => without_links(&path)?,
+            false => ensure!(
+                kind.is_file(),
+                "{}: a link, a pipe or a device, which a run's folder never holds; put what it leads to in its place",
+                path.display()
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// Opens a file that is written to in place, if it is nobody else's: not what a link leads to, and without another name.
+///
+/// # Errors
+/// Those of the file system; where it is not such a file.
+pub(crate) fn open_own(path: &Path, how: &mut OpenOptions) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let file = how.custom_flags(flags).open(path)?;
+    let about = file.metadata()?;
+    match about.is_file() && about.nlink() == 1 {
+        true => Ok(file),
+        false => Err(io::Error::other(
+            "a device, a pipe, or a file with a second name (a hard link), which would change, too",
+        )),
+    }
+}
+
+/// Fails where a file that the command line names for the output would take another's place, or has no folder to stand in.
+///
+/// # Errors
+/// Names the file.
+pub fn new_file(out: &Path) -> Result<()> {
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let there = folder.is_none_or(Path::is_dir);
+    ensure!(there, "{}: its folder is not there; make it first", out.display());
+    ensure!(
+        fs::symlink_metadata(out).is_err(),
+        "{} exists already; choose another name, or remove it",
+        out.display()
+    );
+    Ok(())
 }
 
 /// Writes `path` whole or not at all, and makes its folder if need be.
@@ -174,24 +239,40 @@ impl LineLog {
     /// # Errors
     /// When it cannot be opened.
     pub fn open(path: &Path) -> Result<LineLog> {
-        let file = OpenOptions::new().append(true).create(true).open(path);
+        let file = open_own(path, OpenOptions::new().append(true).read(true).create(true));
         Ok(LineLog {
             path: path.to_owned(),
             file: file.map_err(|error| explain(error, path, 0))?,
         })
     }
 
-    /// Cuts off all that lies behind the first `bytes`.
+    /// Cuts off all that lies behind the first `bytes`. Of a file that has lost some of these it keeps whole lines, and says so.
     ///
     /// # Errors
-    /// When the file is shorter, or cannot be cut.
+    /// When it cannot be cut.
     pub fn cut(&mut self, bytes: u64) -> Result<()> {
         let length = self.bytes()?;
         let path = self.path.display();
-        ensure!(length >= bytes, "{path}: {length} bytes, {bytes} were written");
+        let mut kept = bytes;
+        if length < bytes {
+            say_aside!("{path}: {length} bytes of the {bytes} that were written: earlier steps are missing in it");
+            kept = self.whole_lines().with_context(|| format!("{path}: cannot be read"))?;
+        }
         self.file
-            .set_len(bytes)
+            .set_len(kept)
             .with_context(|| format!("{path}: cannot be cut"))
+    }
+
+    /// Bytes up to the last end of a line.
+    fn whole_lines(&self) -> io::Result<u64> {
+        let (mut at, mut end) = (0, 0);
+        for byte in BufReader::new(&self.file).bytes() {
+            at += 1;
+            if byte? == b'\n' {
+                end = at;
+            }
+        }
+        Ok(end)
     }
 
     /// Its length.
@@ -317,19 +398,22 @@ mod tests {
         again.cut(4).unwrap();
         again.append("three").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "one\nthree\n");
-        assert!(
-            again
-                .cut(100)
-                .unwrap_err()
-                .to_string()
-                .ends_with("10 bytes, 100 were written")
+        fs::write(&path, "one\nthr").unwrap();
+        again.cut(100).unwrap();
+        again.append("four").unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "one\nfour\n",
+            "a line that is not whole goes, too"
         );
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_is_named_with_file_and_need() {
-        let mut log = LineLog::open(Path::new("/dev/full")).unwrap();
+        let path = PathBuf::from("/dev/full");
+        let file = OpenOptions::new().append(true).open(&path).unwrap();
+        let mut log = LineLog { path, file };
         let text = format!("{:#}", log.append("0123456789").unwrap_err());
         assert!(
             text.contains("/dev/full: the disk is full; this file needs 11 B"),

@@ -7,12 +7,12 @@ use crate::eval::answers::Expected;
 use crate::eval::asking::{Reply, replies};
 use crate::report::attention_png::{in_a_row, png, side_by_side};
 use crate::report::samples::{Said, Shown, markdown};
-use crate::run_folder::{RunFolder, write_whole};
+use crate::run_folder::{MAX_FILE, RunFolder, write_whole};
 use crate::session::{Dataset, Session};
 use anyhow::Result;
 use engine::{Graph, Params};
 use image::RgbImage;
-use model::{Generator, Prompt, Vlm};
+use model::{Generator, Prompt, Vlm, read_file};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::path::PathBuf;
@@ -68,7 +68,7 @@ impl Showcase {
             talks,
         };
         // What an earlier process left is for show alone: where it cannot be read, those answers are unknown.
-        let earlier = std::fs::read(&showcase.file)
+        let earlier = read_file(&showcase.file, MAX_FILE)
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok());
         let earlier: Vec<Shown> = earlier.unwrap_or_default();

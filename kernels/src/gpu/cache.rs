@@ -7,7 +7,8 @@
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, DirBuilder, DirEntry};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -65,17 +66,27 @@ impl Cache {
     /// The cache in `$LENSLET_CACHE`, or else `$XDG_CACHE_HOME/lenslet`, or else `~/.cache/lenslet`.
     ///
     /// # Errors
-    /// [`Error::Variable`] if `LENSLET_CACHE` names what is no folder and cannot become one.
+    /// [`Error::Variable`] if `LENSLET_CACHE` names what is no folder and cannot become one; [`Error::Cache`] if others may
+    /// write to the folder, for what lies there is loaded into this process.
     pub fn open() -> Result<Cache> {
         let environment = |name: &str| std::env::var_os(name);
         if let Some(value) = named(environment) {
-            fs::create_dir_all(&value).map_err(|error| Error::Variable {
+            make_private(Path::new(&value)).map_err(|error| Error::Variable {
                 name: VARIABLE,
                 value: value.to_string_lossy().into_owned(),
                 reason: format!("no folder can be made there: {error}"),
             })?;
         }
-        Ok(Cache::with(folder(environment)))
+        let folder = folder(environment);
+        if let Some(folder) = folder.as_ref().filter(|folder| folder.exists()) {
+            if !is_private(folder) {
+                let reason = "belongs to another user, or others may write to it, and what lies there runs as you: \
+                              `chmod go-w` it, or choose another folder by LENSLET_CACHE";
+                return Err(cannot(folder, reason));
+            }
+            forget_abandoned(folder);
+        }
+        Ok(Cache::with(folder))
     }
 
     /// The cache in this folder, which need not exist.
@@ -116,8 +127,13 @@ impl Cache {
                 return Ok(found);
             }
         }
-        // Private to this user: shared objects are loaded from it.
-        let workshop = TempDir::with_prefix("lenslet-").map_err(|error| cannot(&std::env::temp_dir(), error))?;
+        // Private to this user, too: shared objects are loaded from it.
+        let beside = self.folder.as_ref().and_then(|folder| {
+            make_private(folder).ok()?;
+            TempDir::with_prefix_in(UNFINISHED, folder).ok()
+        });
+        let workshop = beside.map_or_else(|| TempDir::with_prefix("lenslet-"), Ok);
+        let workshop = workshop.map_err(|error| cannot(&std::env::temp_dir(), error))?;
         let made = make_in(workshop.path(), extension, make)?;
         if !valid(&made) {
             return Err(cannot(
@@ -154,7 +170,7 @@ impl Cache {
     /// Copies an entry to where it outlives the process: none if that place is read-only, full or absent.
     fn keep(&self, made: &Path, key: &Key) -> Option<PathBuf> {
         let folder = self.folder.as_ref()?.join(&key.0);
-        fs::create_dir_all(&folder).ok()?;
+        make_private(&folder).ok()?;
         let number = self.copies.fetch_add(1, Ordering::Relaxed);
         let name = made.file_name()?;
         let mut unfinished = OsString::from(format!("{UNFINISHED}{}-{number}-", std::process::id()));
@@ -167,6 +183,33 @@ impl Cache {
         }
         copied.ok().map(|()| kept)
     }
+}
+
+/// Makes a folder, and those above it, that nobody else may write to.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Whether a folder is this user's, and nobody else may write to it.
+fn is_private(folder: &Path) -> bool {
+    let mine = |about: fs::Metadata| about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o022 == 0;
+    fs::metadata(folder).is_ok_and(mine)
+}
+
+/// Removes what processes that died were making.
+fn forget_abandoned(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) && is_abandoned(&entry) {
+            // Best effort: it costs room, and nothing else.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn is_abandoned(entry: &DirEntry) -> bool {
+    let modified = entry.metadata().and_then(|about| about.modified());
+    let age = modified.ok().and_then(|at| at.elapsed().ok());
+    age.is_some_and(|age| age > ABANDONED)
 }
 
 /// Has an entry made, and names it after its contents.
@@ -203,18 +246,16 @@ fn folder(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 
 /// The whole and valid file of this extension in the folder of one key; those that are not go to `spoilt`.
 fn find(folder: &Path, extension: &str, valid: impl Fn(&Path) -> bool, spoilt: &mut Vec<PathBuf>) -> Option<PathBuf> {
+    if !is_private(folder) {
+        return None;
+    }
     for entry in fs::read_dir(folder).ok()?.flatten() {
         let path = entry.path();
         if path.extension() != Some(OsStr::new(extension)) {
             continue;
         }
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            let age = entry
-                .metadata()
-                .and_then(|about| about.modified())
-                .ok()
-                .and_then(|at| at.elapsed().ok());
-            spoilt.extend(age.filter(|&age| age > ABANDONED).map(|_| path));
+            spoilt.extend(is_abandoned(&entry).then_some(path));
         } else if checksum(&path).is_ok_and(|sum| path.file_stem() == Some(OsStr::new(&sum))) && valid(&path) {
             return Some(path);
         } else {

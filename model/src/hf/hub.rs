@@ -1,7 +1,11 @@
 //! Where models of the Hugging Face hub lie on this machine. Nothing is downloaded.
 
 use crate::error::{Error, Result};
+use crate::files::read_file;
 use std::path::{Path, PathBuf};
+
+/// The largest file with the name of a commit, in bytes.
+const MAX_REF: u64 = 4096;
 
 /// The folder of a model: `name` is a folder, or `owner/name` or `owner/name@revision` in the hub's cache.
 ///
@@ -54,7 +58,8 @@ fn resolve_in(name: &str, cache: &Path) -> Result<PathBuf> {
     }
     let home = cache.join(format!("models--{}--{}", parts[0], parts[1]));
     // A branch or tag is a file with the commit's name; a commit names its snapshot itself.
-    let commit = std::fs::read_to_string(home.join("refs").join(revision));
+    let commit = read_file(&home.join("refs").join(revision), MAX_REF).ok();
+    let commit = commit.and_then(|text| String::from_utf8(text).ok());
     let commit = commit.map_or(revision.to_string(), |text| text.trim().to_string());
     let snapshot = home.join("snapshots").join(&commit);
     if plain(&commit) && snapshot.is_dir() {

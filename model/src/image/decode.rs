@@ -2,7 +2,7 @@
 
 use super::MAX_SIDE;
 use crate::error::{Error, Result, at, input};
-use crate::files::file_kind;
+use crate::files::{file_kind, read_file};
 use ::image::metadata::Orientation;
 use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits, Rgb, RgbImage, guess_format};
 use std::io::Cursor;
@@ -11,12 +11,15 @@ use std::path::Path;
 /// The most memory a decoded image may take, in bytes.
 const MAX_DECODED: u64 = 256 << 20;
 
+/// The largest image file read, in bytes.
+pub const MAX_IMAGE_FILE: u64 = 64 << 20;
+
 /// Reads and decodes an image file.
 ///
 /// # Errors
 /// Names the file; as [`decode_image`].
 pub fn open_image(path: &Path) -> Result<RgbImage> {
-    let bytes = std::fs::read(path).map_err(at(path))?;
+    let bytes = read_file(path, MAX_IMAGE_FILE).map_err(at(path))?;
     decode_image(&bytes).map_err(at(path))
 }
 

@@ -5,7 +5,7 @@ mod fit;
 mod preprocessor;
 mod resize;
 
-pub use decode::{decode_image, open_image};
+pub use decode::{MAX_IMAGE_FILE, decode_image, open_image};
 pub use fit::{Fit, Resize, Steps};
 pub use preprocessor::ProcessorType;
 pub use resize::{Resample, resize};

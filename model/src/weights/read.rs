@@ -1,12 +1,11 @@
 //! Reading safetensors: files from anywhere, trusted in nothing but that they keep their length while they are open.
 
 use crate::error::{Error, Result, at};
-use crate::files::other_kind;
+use crate::files::{open_file, other_kind};
 use engine::{DType, Device, Shape, Tensor};
 use memmap2::Mmap;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Largest header read, in bytes.
@@ -77,7 +76,7 @@ impl TensorFile {
             path: path.to_path_buf(),
             message,
         };
-        let file = File::open(path).map_err(at(path))?;
+        let file = open_file(path).map_err(at(path))?;
         let length = file.metadata().map_err(at(path))?.len();
         if length < 8 {
             return Err(bad(format!(

@@ -1,6 +1,8 @@
 //! What a checkpoint consists of, with sizes and hashes: written last, so that a folder with a manifest that fits is whole.
 
+use crate::run_folder::MAX_FILE;
 use anyhow::{Context, Result, bail, ensure};
+use model::{open_file, read_file};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -10,8 +12,6 @@ use std::path::{Path, PathBuf};
 
 /// The manifest's name.
 const NAME: &str = "manifest.json";
-/// The largest manifest read, in bytes.
-const MOST: u64 = 16 << 20;
 
 /// Every file by its path in the folder, with `/` between the parts.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,9 +50,7 @@ pub(super) fn seal(folder: &Path) -> Result<()> {
 /// Names the first file that is not.
 pub(super) fn verify(folder: &Path) -> Result<()> {
     let path = folder.join(NAME);
-    let length = fs::metadata(&path).with_context(|| path.display().to_string())?.len();
-    ensure!(length <= MOST, "{}: {length} bytes are no manifest", path.display());
-    let text = fs::read(&path).with_context(|| path.display().to_string())?;
+    let text = read_file(&path, MAX_FILE).with_context(|| path.display().to_string())?;
     let manifest: Manifest =
         serde_json::from_slice(&text).with_context(|| format!("{}: not a manifest", path.display()))?;
     let here: BTreeMap<String, PathBuf> = files_in(folder)?.into_iter().collect();
@@ -61,7 +59,7 @@ pub(super) fn verify(folder: &Path) -> Result<()> {
         let Some(path) = here.get(name) else {
             bail!("{}: missing", folder.join(name).display());
         };
-        let found = File::open(path).and_then(fingerprint);
+        let found = open_file(path).and_then(fingerprint);
         let found = found.with_context(|| path.display().to_string())?;
         ensure!(
             found == *expected,

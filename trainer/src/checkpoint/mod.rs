@@ -75,7 +75,7 @@ impl Checkpoints {
         });
         if let Err(error) = filled {
             // Best effort: what stays is removed by the next run that goes on from here.
-            let _ = fs::remove_dir_all(&unfinished);
+            let _ = discard(&unfinished);
             return Err(error.context(format!("{} was not made", path.display())));
         }
         manifest::verify(&path).context("a checkpoint just made cannot be read back; older ones are kept")?;
@@ -140,9 +140,10 @@ impl Checkpoints {
             self.remove(later)?;
         }
         for name in names(&self.run)? {
-            if name.starts_with(UNFINISHED) {
-                let path = self.run.join(&name);
-                fs::remove_dir_all(&path).with_context(|| format!("{}: cannot be removed", path.display()))?;
+            // Other files that start alike are not ours.
+            let ours = name.strip_prefix(UNFINISHED).and_then(|name| name.strip_prefix(PREFIX));
+            if ours.is_some_and(|number| number.parse::<usize>().is_ok()) {
+                discard(&self.run.join(&name))?;
             }
         }
         Ok(())
@@ -167,12 +168,9 @@ impl Checkpoints {
     fn remove(&self, number: usize) -> Result<()> {
         let path = self.path(number);
         let going = self.run.join(format!("{UNFINISHED}{PREFIX}{number}"));
-        let cannot = || format!("{}: cannot be removed", path.display());
-        if going.exists() {
-            fs::remove_dir_all(&going).with_context(cannot)?;
-        }
-        fs::rename(&path, &going).with_context(cannot)?;
-        fs::remove_dir_all(&going).with_context(cannot)
+        discard(&going)?;
+        fs::rename(&path, &going).with_context(|| format!("{}: cannot be removed", path.display()))?;
+        discard(&going)
     }
 
     /// Those there are, whole or not, in order.
@@ -186,13 +184,21 @@ impl Checkpoints {
 
 /// Fills a new folder and seals it.
 fn fill(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("{}: cannot be removed", folder.display()))?;
-    }
+    discard(folder)?;
     fs::create_dir(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
     write(folder)?;
     manifest::seal(folder)?;
     sync(folder)
+}
+
+/// Removes a folder with all that is in it, or whatever has its name.
+fn discard(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(about) if about.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
+    };
+    removed.with_context(|| format!("{}: cannot be removed", path.display()))
 }
 
 /// Brings a folder's list of names to the disk.
@@ -283,10 +289,12 @@ mod tests {
             all.save(number, None, put("good")).unwrap();
         }
         fs::create_dir(run.path().join("tmp-checkpoint-4")).unwrap();
-        fs::write(run.path().join("metrics.jsonl"), "").unwrap();
+        for file in ["metrics.jsonl", "tmp-notes", "tmp-checkpoint-5"] {
+            fs::write(run.path().join(file), "").unwrap();
+        }
         all.tidy(2).unwrap();
         let mut left = names(run.path()).unwrap();
         left.sort();
-        assert_eq!(left, ["checkpoint-1", "checkpoint-2", "metrics.jsonl"]);
+        assert_eq!(left, ["checkpoint-1", "checkpoint-2", "metrics.jsonl", "tmp-notes"]);
     }
 }

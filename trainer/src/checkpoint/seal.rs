@@ -8,14 +8,14 @@ use super::manifest::{Fingerprint, fingerprint};
 use crate::data::corpus::Corpus;
 use crate::data::pictures::IMAGE_HASHES;
 use crate::recipe::Recipe;
-use crate::run_folder::write_whole;
+use crate::run_folder::{MAX_FILE, write_whole};
 use crate::session::Dataset;
 use crate::start::{Start, key};
 use anyhow::{Context, Result, bail};
+use model::{open_file, read_file};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 const NAME: &str = "data.json";
@@ -59,7 +59,7 @@ impl Seal {
         }
         let sealed = files.into_par_iter().map(|(key, path)| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let print = File::open(&path).and_then(fingerprint);
+            let print = open_file(&path).and_then(fingerprint);
             let Fingerprint { bytes, sha256 } = print.with_context(|| path.display().to_string())?;
             let what = format!("{bytes} bytes");
             Ok((
@@ -96,7 +96,7 @@ impl Seal {
             );
             return Ok(());
         }
-        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let text = read_file(&path, MAX_FILE).with_context(|| path.display().to_string())?;
         let then: Seal =
             serde_json::from_slice(&text).with_context(|| format!("{}: not as written", path.display()))?;
         for key in then

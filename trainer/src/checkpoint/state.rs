@@ -2,9 +2,10 @@
 
 use crate::phases::Phase;
 use crate::recipe::{Recipe, Training};
-use crate::run_folder::write_whole;
+use crate::run_folder::{MAX_FILE, write_whole};
 use anyhow::{Context, Result, ensure};
 use engine::{Optimizer, Params};
+use model::read_file;
 use model::weights::{Entry, TensorFile, write_tensors};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -95,7 +96,7 @@ impl Place {
     /// When it is absent, damaged, or of another version.
     pub fn read(folder: &Path) -> Result<Place> {
         let path = folder.join(PLACE);
-        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let text = read_file(&path, MAX_FILE).with_context(|| path.display().to_string())?;
         let place: Place =
             serde_json::from_slice(&text).with_context(|| format!("{}: not where a run was", path.display()))?;
         ensure!(

@@ -5,7 +5,7 @@ use crate::cli::{BenchArgs, BenchVerb, StepArgs};
 use crate::compute;
 use crate::memory;
 use crate::profile;
-use crate::run_folder::write_whole;
+use crate::run_folder::{new_file, write_whole};
 use anyhow::Result;
 use std::io::Write;
 
@@ -13,6 +13,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     if let Some(BenchVerb::Step(step)) = &args.verb {
         return self::step(step);
     }
+    args.json.as_deref().map(new_file).transpose()?;
     let device = compute::open(&args.compute.device)?;
     let python = args.reference.as_deref();
     let reference = python.map(|python| Reference::start(python, &args.compute.device));
@@ -35,6 +36,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
 }
 
 fn step(args: &StepArgs) -> Result<()> {
+    args.profile.as_deref().map(new_file).transpose()?;
     let device = compute::open(&args.compute.device)?;
     let report = compute::with_threads(args.compute.threads, || {
         step::run(

@@ -1,8 +1,8 @@
 //! `lenslet compare`: runs side by side.
 
 use crate::cli::CompareArgs;
-use crate::report::html::Comparison;
-use crate::run_folder::write_whole;
+use crate::report::html::{Comparison, is_page};
+use crate::run_folder::{new_file, write_whole};
 use anyhow::{Result, ensure};
 
 pub(super) fn run(args: &CompareArgs) -> Result<()> {
@@ -12,6 +12,9 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
         "--out {}: expected a name that ends in .html",
         out.display()
     );
+    if !is_page(out) {
+        new_file(out)?;
+    }
     let (comparison, bad) = Comparison::read(&args.runs);
     bad.iter().for_each(|error| say_aside!("left out: {error:#}"));
     let count = comparison.len();

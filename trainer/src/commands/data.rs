@@ -11,6 +11,7 @@ use crate::data::screen::Screen;
 use crate::data::survey::Survey;
 use crate::recipe::Recipe;
 use crate::report::table::Table;
+use crate::run_folder::new_file;
 use crate::session::Reading;
 use crate::shell::Command;
 use anyhow::{Context, Result, bail, ensure};
@@ -49,6 +50,7 @@ fn example(args: &ExampleArgs) -> Result<()> {
 }
 
 fn check(args: &CheckArgs) -> Result<()> {
+    args.json.as_deref().map(new_file).transpose()?;
     let recipe = recipe(&args.data)?;
     let train = files(&args.data, recipe.as_ref())?;
     let heldout = recipe.as_ref().and_then(|recipe| recipe.data.heldout());
@@ -93,7 +95,13 @@ fn filter(args: &FilterArgs) -> Result<()> {
         .report
         .clone()
         .unwrap_or_else(|| args.out.with_file_name("report.html"));
-    check_outputs(&args.out, &report, &files)?;
+    new_file(&args.out)?;
+    new_file(&report)?;
+    ensure!(
+        args.out != report,
+        "{}: given for the records and for the page",
+        report.display()
+    );
     let criteria = Criteria {
         min_words: args.min_words,
         max_words: args.max_words,
@@ -116,25 +124,6 @@ fn filter(args: &FilterArgs) -> Result<()> {
     filter::report(&judged, &criteria, &report)?;
     show(&judged, kept, args, &files);
     say!("what went and why, with pictures: {}", report.display());
-    Ok(())
-}
-
-/// Fails where an output cannot be written, or would replace the input.
-fn check_outputs(records: &Path, report: &Path, files: &Files<'_>) -> Result<()> {
-    for out in [records, report] {
-        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let there = folder.is_none_or(Path::is_dir);
-        ensure!(there, "{}: its folder is not there; make it first", out.display());
-        let real = |path: &Path| std::fs::canonicalize(path).ok();
-        let mut inputs = [Some(files.path), files.images].into_iter().flatten();
-        let input = inputs.any(|input| real(input).is_some() && real(input) == real(out));
-        ensure!(!input, "{}: is the input, which stays as it is", out.display());
-    }
-    ensure!(
-        records != report,
-        "{}: given for the records and for the page",
-        report.display()
-    );
     Ok(())
 }
 

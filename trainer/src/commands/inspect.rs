@@ -5,6 +5,7 @@ use crate::compute;
 use crate::phases::Phase;
 use crate::recipe::Recipe;
 use crate::report::tree;
+use crate::run_folder::new_file;
 use anyhow::{Context, Result, bail};
 use engine::{Device, Graph, Params, Tensor};
 use model::hf::{self, Inputs, Model, Trace};
@@ -22,6 +23,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
 }
 
 fn look(args: &InspectArgs, device: &Device) -> Result<()> {
+    args.out.as_deref().map(new_file).transpose()?;
     let folder = hf::resolve(&args.model)?;
     let (model, params) = hf::load(&folder, device, args.dtype.into(), true)?;
     let run = run_of(&folder)?;

@@ -16,6 +16,7 @@ mod report;
 mod train;
 
 use crate::cli::{Cli, Verb};
+use crate::compute::with_threads;
 use anyhow::Result;
 
 /// Does what the command line says.
@@ -29,15 +30,15 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Train(args) => train::run(args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Chat(args) => chat::run(&args),
-        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Inspect(args) => with_threads(None, || inspect::run(&args)),
         Verb::Eval(args) => eval::run(&args),
         Verb::Data(verb) => data::run(&verb),
         Verb::Recipe(verb) => recipe::run(&verb),
-        Verb::Report(args) => report::run(&args),
-        Verb::Compare(args) => compare::run(&args),
+        Verb::Report(args) => with_threads(None, || report::run(&args)),
+        Verb::Compare(args) => with_threads(None, || compare::run(&args)),
         Verb::Bench(args) => bench::run(&args),
         Verb::Kernels(verb) => kernels::run(verb),
-        Verb::Env => env::run(),
+        Verb::Env => with_threads(None, env::run),
     }
 }
 

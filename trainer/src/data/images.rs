@@ -7,7 +7,7 @@ use super::passed_over::PassedOver;
 use super::shards::{Shards, is_pattern};
 use anyhow::{Context, Result, bail, ensure};
 use image::RgbImage;
-use model::{decode_image, file_kind};
+use model::{MAX_IMAGE_FILE, decode_image, file_kind, open_file, read_file};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -16,8 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use zip::{CompressionMethod, ZipArchive};
 
-/// The largest image file accepted, in bytes.
-const MAX_FILE: u64 = 64 << 20;
 /// Bytes of a file's start, and of its end, that tell it from another.
 const END: u64 = 8 << 10;
 
@@ -174,7 +172,7 @@ impl ImageSource {
         let inside = &self.relative(name)?;
         let (size, ends) = match &self.store {
             Store::Folder(_) => {
-                let file = File::open(self.path.join(inside))?;
+                let file = open_file(&self.path.join(inside))?;
                 let size = file.metadata()?.len();
                 (size, ends(file, 0, size)?)
             }
@@ -198,25 +196,21 @@ impl ImageSource {
     /// When the name leaves the source (`..`, absolute), the image is not there, or too large.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         let name = &self.relative(name)?;
-        let mut bytes = Vec::new();
+        let bytes;
         match &self.store {
             Store::Folder(_) => {
-                let file = File::open(self.path.join(name)).with_context(|| self.describe(name))?;
-                ensure!(file.metadata()?.is_file(), "{}: not a file", self.describe(name));
-                file.take(MAX_FILE + 1)
-                    .read_to_end(&mut bytes)
-                    .with_context(|| self.describe(name))?;
+                bytes = read_file(&self.path.join(name), MAX_IMAGE_FILE).with_context(|| self.describe(name))?;
             }
             Store::Zip(zip) => bytes = zip.read(name).with_context(|| self.describe(name))?,
-            Store::Shards(shards) => return shards.read(shards.find(name)?, MAX_FILE),
+            Store::Shards(shards) => return shards.read(shards.find(name)?, MAX_IMAGE_FILE),
             #[cfg(feature = "parquet")]
             Store::Tables(tables) => bytes = tables.read(name)?,
         }
         ensure!(
-            bytes.len() as u64 <= MAX_FILE,
+            bytes.len() as u64 <= MAX_IMAGE_FILE,
             "{}: larger than {} MiB",
             self.describe(name),
-            MAX_FILE >> 20
+            MAX_IMAGE_FILE >> 20
         );
         Ok(bytes)
     }
@@ -225,7 +219,7 @@ impl ImageSource {
 impl Zip {
     fn open(path: &Path) -> Result<Zip> {
         let about = || format!("{}: cannot be read", path.display());
-        let mut file = File::open(path).with_context(about)?;
+        let mut file = open_file(path).with_context(about)?;
         let mut start = [0; 64];
         let count = file.read(&mut start).with_context(about)?;
         let archive = ZipArchive::new(BufReader::new(file)).with_context(|| {
@@ -267,14 +261,14 @@ impl Zip {
             "compressed ({method}); images gain nothing by it: pack them with `zip -0`"
         );
         let mut bytes = Vec::new();
-        entry.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+        entry.take(MAX_IMAGE_FILE + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 }
 
 /// The names that several entries of a zip have: the headers of its central directory (APPNOTE.TXT 4.3.12) from `start` on.
 fn repeated(path: &Path, start: u64) -> std::io::Result<HashSet<Vec<u8>>> {
-    let mut file = BufReader::new(File::open(path)?);
+    let mut file = BufReader::new(open_file(path)?);
     file.seek(SeekFrom::Start(start))?;
     let (mut seen, mut header) = (HashMap::new(), [0; 46]);
     while file.read_exact(&mut header).is_ok() && header.starts_with(b"PK\x01\x02") {

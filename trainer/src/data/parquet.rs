@@ -264,7 +264,7 @@ impl ChunkReader for Whole {
     type T = BufReader<File>;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        let mut file = File::open(&self.path)?;
+        let mut file = model::open_file(&self.path)?;
         file.seek(SeekFrom::Start(start))?;
         Ok(BufReader::new(file))
     }

@@ -4,7 +4,7 @@
 use super::files::{ends_in, in_folder, normal};
 use super::passed_over::PassedOver;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use model::file_kind;
+use model::{file_kind, open_file};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
@@ -131,7 +131,7 @@ impl Shards {
     /// # Errors
     /// When it is not there any more.
     pub(super) fn archive_of(&self, member: Member) -> std::io::Result<File> {
-        File::open(&self.paths[member.shard])
+        open_file(&self.paths[member.shard])
     }
 
     /// The bytes of a member of at most `most` bytes.
@@ -255,9 +255,8 @@ fn index(path: &Path) -> Result<Vec<(String, Entry)>> {
 /// An archive's file and its length.
 fn open(path: &Path) -> Result<(File, u64)> {
     let about = || format!("{}: cannot be read", path.display());
-    let mut file = File::open(path).with_context(about)?;
+    let mut file = open_file(path).with_context(about)?;
     let about_file = file.metadata().with_context(about)?;
-    ensure!(about_file.is_file(), "{}: not a file", path.display());
     let mut start = [0; 64];
     let count = file.read(&mut start).with_context(about)?;
     file.rewind().with_context(about)?;

@@ -81,14 +81,21 @@ fn notes(items: &Items) -> Vec<String> {
 /// # Errors
 /// When an earlier evaluation lies there, or it cannot be made.
 pub fn make(folder: &Path) -> Result<()> {
-    let file = folder.join(RESULTS);
-    if file.exists() {
-        bail!("{} exists already; choose another folder with --output", file.display());
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name == RESULTS || name.starts_with(SAMPLES) {
+            bail!(
+                "{} exists already; choose another folder with --output",
+                entry.path().display()
+            );
+        }
     }
     std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))
 }
 
 const RESULTS: &str = "results.json";
+/// What stands in front of a task's name.
+const SAMPLES: &str = "samples_";
 
 /// Writes `results.json`, and with `samples` a `samples_<task>.jsonl` per task before it: one line an item.
 ///
@@ -102,7 +109,7 @@ pub fn write(folder: &Path, config: &Value, outcomes: &[Outcome], samples: bool)
             lines.push('\n');
         }
         write_whole(
-            &folder.join(format!("samples_{}.jsonl", outcome.name.text())),
+            &folder.join(format!("{SAMPLES}{}.jsonl", outcome.name.text())),
             lines.as_bytes(),
         )?;
     }

@@ -2,9 +2,10 @@
 
 use crate::data::formats::Format;
 use crate::recipe::Recipe;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{MAX_FILE, RunFolder};
 use crate::session::Dataset;
 use anyhow::{Context, Result};
+use model::read_file;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
@@ -60,7 +61,7 @@ impl TrainingQuestions {
         let folders = folder.ancestors().take(3);
         let text = folders
             .into_iter()
-            .find_map(|folder| std::fs::read(folder.join(FILE)).ok())?;
+            .find_map(|folder| read_file(&folder.join(FILE), MAX_FILE).ok())?;
         serde_json::from_slice(&text).ok()
     }
 }

@@ -1,6 +1,7 @@
 //! Batches made ahead of the step that takes them, by threads of their own.
 
 use anyhow::{Context, Result};
+use std::io;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::available_parallelism;
@@ -20,21 +21,23 @@ pub(super) fn ahead<T: Send, R>(
     let threads = available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
     let threads = threads.clamp(1, most.max(1));
     std::thread::scope(|scope| {
-        let receivers: Vec<Receiver<Result<T>>> = (0..threads)
+        let receivers: io::Result<Vec<Receiver<Result<T>>>> = (0..threads)
             .map(|thread| {
                 let (sender, receiver) = sync_channel(most.div_ceil(threads));
                 let (make, mine) = (&make, indices.clone().skip(thread).step_by(threads));
-                scope.spawn(move || {
+                let work = move || {
                     for index in mine {
                         // The one who takes hung up: it failed or is done, and says so itself.
                         if sender.send(make(index)).is_err() {
                             return;
                         }
                     }
-                });
-                receiver
+                };
+                std::thread::Builder::new().spawn_scoped(scope, work)?;
+                Ok(receiver)
             })
             .collect();
+        let receivers = receivers.context("threads that make batches cannot be started (see `ulimit -u`)")?;
         let next = |place: usize| {
             let made = receivers[place % threads].recv();
             made.context("a thread that makes batches ended early")

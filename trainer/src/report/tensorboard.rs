@@ -10,7 +10,7 @@
 
 use crate::eval::Figures;
 use crate::metrics::StepMetrics;
-use crate::run_folder::explain;
+use crate::run_folder::{explain, open_own};
 use anyhow::{Context, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, ErrorKind, Read, Write};
@@ -108,11 +108,7 @@ fn forget(folder: &Path, step: usize) -> Result<()> {
             continue;
         }
         let cannot = || format!("{}: cannot be cut", path.display());
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .with_context(cannot)?;
+        let file = open_own(&path, OpenOptions::new().read(true).write(true)).with_context(cannot)?;
         let (mut kept, mut reader) = (0, BufReader::new(&file));
         while let Some(event) = record(&mut reader).filter(|event| step_of(event) <= step as u64) {
             kept += (event.len() + FRAME) as u64;

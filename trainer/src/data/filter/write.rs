@@ -1,7 +1,7 @@
 //! The records kept, as a file to train on.
 
 use super::Judged;
-use crate::data::formats::Format;
+use crate::data::formats::{self, Format};
 use crate::data::record::{Content, Record};
 use anyhow::{Context, Result};
 use model::write_atomically;
@@ -27,7 +27,7 @@ pub fn write(judged: &Judged, out: &Path) -> Result<Kept> {
     let records = &judged.found.records;
     let as_it_was = records.iter().all(|record| record.bytes.is_some());
     let text = match as_it_was {
-        true => std::fs::read(&judged.path).with_context(|| format!("{}: cannot be read", judged.path.display()))?,
+        true => formats::bytes(&judged.path)?,
         false => Vec::new(),
     };
     let format = match (as_it_was, judged.format) {

@@ -3,8 +3,8 @@
 use super::fault::{Fault, fault, kind};
 use crate::data::bad_records::{BadRecord, NAMED};
 use crate::data::record::{Content, Found, Record, Select};
-use anyhow::{Context, Result, bail, ensure};
-use model::file_kind;
+use anyhow::{Context, Result, bail};
+use model::{file_kind, read_file};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -26,15 +26,7 @@ const MAX_FILE: u64 = 4 << 30;
 /// # Errors
 /// Names the file.
 pub(crate) fn bytes(file: &Path) -> Result<Vec<u8>> {
-    let about = std::fs::metadata(file).with_context(|| format!("{}: cannot be read", file.display()))?;
-    ensure!(about.is_file(), "{}: not a file of records", file.display());
-    ensure!(
-        about.len() <= MAX_FILE,
-        "{}: {} bytes are more than the {MAX_FILE} that are read at once; split the file",
-        file.display(),
-        about.len()
-    );
-    let bytes = std::fs::read(file).with_context(|| format!("{}: cannot be read", file.display()))?;
+    let bytes = read_file(file, MAX_FILE).with_context(|| format!("{}: cannot be read", file.display()))?;
     match file_kind(&bytes).filter(|_| !bytes.is_empty()) {
         Some(kind) => bail!("{}: {kind}, no records in JSON (UTF-8)", file.display()),
         None => Ok(bytes),

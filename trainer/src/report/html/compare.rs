@@ -16,8 +16,8 @@ use crate::report::losses::{Losses, losses};
 use crate::report::samples::Shown;
 use crate::report::table::Table;
 use anyhow::Result;
+use model::{MAX_IMAGE_FILE, read_file};
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Value;
@@ -265,7 +265,7 @@ impl Comparison {
         let Some((first, others)) = self.runs.split_first() else {
             return String::new();
         };
-        let bytes = |run: &Files, sample: &Shown| fs::read(run.folder.join(&sample.image)).ok();
+        let bytes = |run: &Files, sample: &Shown| read_file(&run.folder.join(&sample.image), MAX_IMAGE_FILE).ok();
         let same = |sample: &&Shown| {
             let asked = |run: &Files| {
                 let found = run.samples.iter().find(|other| is_same(other, sample));

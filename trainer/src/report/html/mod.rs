@@ -17,7 +17,7 @@ mod samples;
 mod summary;
 
 pub use compare::Comparison;
-pub use page::page;
+pub use page::{is_page, page};
 
 use crate::run_folder::write_whole;
 use anyhow::Result;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest, Sha256};
+use std::io::Read;
 use std::path::Path;
 
 const STYLE: &str = include_str!("style.css");
@@ -32,6 +33,17 @@ pub fn page(folder: &Path) -> Result<String> {
     Ok(frame(&run.name, &sections))
 }
 
+/// How every page starts.
+const START: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+                     <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; ";
+
+/// Whether a file is one of these pages.
+pub fn is_page(file: &Path) -> bool {
+    let mut start = vec![0; START.len()];
+    let read = model::open_file(file).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == START.as_bytes()
+}
+
 /// A page of sections, each with its id, title and body.
 pub(super) fn frame(name: &str, sections: &[(&str, &str, String)]) -> String {
     let links = sections
@@ -43,8 +55,7 @@ pub(super) fn frame(name: &str, sections: &[(&str, &str, String)]) -> String {
     let (name, links, bodies) = (escape(name), links.collect::<String>(), bodies.collect::<String>());
     let policy = policy();
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n\
+        "{START}{policy}\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{name} – Lenslet</title>\n\
          <style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{name}</h1>\n\
@@ -58,5 +69,5 @@ pub(super) fn frame(name: &str, sections: &[(&str, &str, String)]) -> String {
 /// Lets the page's own script run, and nothing be fetched.
 fn policy() -> String {
     let hash = BASE64_STANDARD.encode(Sha256::digest(SCRIPT.as_bytes()));
-    format!("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{hash}'")
+    format!("style-src 'unsafe-inline'; script-src 'sha256-{hash}'")
 }

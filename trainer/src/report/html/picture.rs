@@ -7,13 +7,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{FilterType, resize};
-use std::fs;
+use model::{MAX_IMAGE_FILE, read_file};
 use std::path::{Component, Path};
 
 /// Pictures up to this side are kept to the pixel.
 const SMALL: u32 = 96;
 /// What a picture's file may have in bytes.
-const MOST_BYTES: u64 = 64 << 20;
 /// Of JPEG, in percent.
 const QUALITY: u8 = 85;
 
@@ -43,9 +42,8 @@ fn data(folder: &Path, name: &str, most: u32) -> Result<(String, u32, u32)> {
         .all(|part| matches!(part, Component::Normal(_)));
     ensure!(inside, "{name} is not a place in the run's folder");
     let path = folder.join(name);
-    let about = fs::metadata(&path).with_context(|| name.to_string())?;
-    ensure!(about.len() <= MOST_BYTES, "{name}: {} bytes", about.len());
-    let picture = model::decode_image(&fs::read(&path)?).with_context(|| name.to_string())?;
+    let bytes = read_file(&path, MAX_IMAGE_FILE).with_context(|| name.to_string())?;
+    let picture = model::decode_image(&bytes).with_context(|| name.to_string())?;
     let (width, height) = picture.dimensions();
     let longer = width.max(height);
     if longer <= SMALL {
