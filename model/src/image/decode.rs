@@ -4,12 +4,21 @@ use super::MAX_SIDE;
 use crate::error::{Error, Result, at, input};
 use crate::files::{file_kind, read_file};
 use ::image::metadata::Orientation;
-use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits, Rgb, RgbImage, guess_format};
+use ::image::{
+    ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits, Rgb, RgbImage, guess_format,
+};
 use std::io::Cursor;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-/// The most memory a decoded image may take, in bytes.
-const MAX_DECODED: u64 = 256 << 20;
+/// The most memory that decoding an image may take, in bytes.
+const MAX_DECODED: u64 = 512 << 20;
+/// The most pixels of an image: as a camera of a hundred megapixels has them.
+const MAX_PIXELS: u64 = 100_000_000;
+/// Images that take more bytes than this are decoded one at a time, however many threads there are.
+const LARGE: u64 = 128 << 20;
+
+static ONE_LARGE: Mutex<()> = Mutex::new(());
 
 /// The largest image file read, in bytes.
 pub const MAX_IMAGE_FILE: u64 = 64 << 20;
@@ -30,8 +39,8 @@ pub fn open_image(path: &Path) -> Result<RgbImage> {
 /// so that whatever colour lies behind it appears, and cuts 16-bit greys off at 255, which are scaled here.
 ///
 /// # Errors
-/// Another format; a truncated file; an image of more than 16,384 pixels a side or 256 MiB decoded, known from its
-/// header before anything is decoded; damaged data.
+/// Another format; a truncated file; an image of more than 16,384 pixels a side or 100 million in all, or one that takes more
+/// than 512 MiB to decode, known from its header before anything is decoded; damaged data.
 pub fn decode_image(bytes: &[u8]) -> Result<RgbImage> {
     let format = match guess_format(bytes) {
         Ok(ImageFormat::Jpeg) if !jpeg_ends(bytes) => return input(WHAT, "truncated JPEG: no end-of-image marker"),
@@ -53,17 +62,48 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage> {
     reader.limits(limits.clone());
     let mut decoder = damaged(reader.into_decoder())?;
     let (width, height) = decoder.dimensions();
-    if width > MAX_SIDE || height > MAX_SIDE || decoder.total_bytes() > MAX_DECODED {
-        let most = format!("at most {MAX_SIDE} a side and {} MiB decoded", MAX_DECODED >> 20);
-        return input(WHAT, format!("{width} x {height} pixels are too many: {most}"));
+    let orientation = orientation(bytes, &mut decoder);
+    let pixels = u64::from(width) * u64::from(height);
+    let need = need(&decoder, bytes, orientation);
+    if width > MAX_SIDE || height > MAX_SIDE || pixels > MAX_PIXELS || need > MAX_DECODED {
+        let most = format!(
+            "at most {MAX_SIDE} a side, {MAX_PIXELS} in all, and {} MiB to decode them",
+            MAX_DECODED >> 20
+        );
+        return input(
+            WHAT,
+            format!("{width} x {height} pixels are too many: {most}; make it smaller"),
+        );
     }
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     damaged(decoder.set_limits(limits))?;
-    let orientation = orientation(bytes, &mut decoder);
+    let _turn = (need > LARGE).then(|| ONE_LARGE.lock().unwrap_or_else(PoisonError::into_inner));
     let mut image = damaged(DynamicImage::from_decoder(decoder))?;
     image.apply_orientation(orientation);
     Ok(on_white(image))
+}
+
+/// The most bytes that an image takes on its way to RGB: its own pixels, and every copy of them.
+fn need(decoder: &impl ImageDecoder, bytes: &[u8], orientation: Orientation) -> u64 {
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    let (own, colour) = (decoder.total_bytes(), decoder.color_type());
+    let turned = if orientation == Orientation::NoTransforms {
+        0
+    } else {
+        own
+    };
+    let rgba = if colour.has_alpha() && colour != ColorType::Rgba8 {
+        4 * pixels
+    } else {
+        0
+    };
+    let rgb = if colour == ColorType::Rgb8 { 0 } else { 3 * pixels };
+    // A progressive JPEG (its frame starts with FFC2) keeps all coefficients, of two bytes each.
+    let progressive = bytes.starts_with(b"\xff\xd8") && bytes.windows(2).any(|marker| marker == b"\xff\xc2");
+    let coefficients = if progressive { 2 * own } else { 0 };
+    own.saturating_add(turned + rgba + rgb + coefficients)
 }
 
 /// How viewers turn the image: by its EXIF, else its XMP; metadata that cannot be read turn nothing.

@@ -16,6 +16,12 @@ use tar::{Archive, EntryType};
 const MAX_HEADERS: u64 = 1 << 20;
 /// The most shards a pattern may stand for.
 const MAX_SHARDS: usize = 100_000;
+/// The most that their names may take, in bytes.
+const MAX_NAMES: usize = 64 << 20;
+/// The most digits of a number in their names.
+const MAX_DIGITS: usize = 20;
+/// Letters of a pattern that a message shows.
+const MAX_SHOWN: usize = 200;
 /// Bytes a tar archive is made of at a time.
 const BLOCK: u64 = 512;
 
@@ -322,40 +328,55 @@ fn expand(pattern: &Path, passed: &mut PassedOver) -> Result<Vec<PathBuf>> {
     let text = pattern.to_string_lossy();
     let mut paths = Vec::new();
     for part in text.split("::") {
-        braces(part, &mut paths).map_err(|message| anyhow!("{text}: {message}"))?;
+        let shown = || text.chars().take(MAX_SHOWN).collect::<String>();
+        braces(part, &mut paths).map_err(|message| anyhow!("{}: {message}", shown()))?;
     }
     Ok(paths)
 }
 
-/// Adds what `text` stands for once its first braces, and then the others, are replaced.
+/// Adds what `text` stands for: every choice of its first braces with every choice of the others, the last changing first.
 fn braces(text: &str, paths: &mut Vec<PathBuf>) -> Result<(), String> {
-    if paths.len() >= MAX_SHARDS {
-        return Err(format!("stands for more than {MAX_SHARDS} shards"));
+    let mut all = vec![String::new()];
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once('{') {
+        let (inside, after) = behind.split_once('}').ok_or("`{` without `}`")?;
+        let choices = choices(inside)?;
+        let count = paths.len() + all.len() * choices.len();
+        if count > MAX_SHARDS || count.saturating_mul(text.len()) > MAX_NAMES {
+            return Err(format!(
+                "stands for more than {MAX_SHARDS} shards, or for very long names"
+            ));
+        }
+        let mut longer = Vec::with_capacity(count);
+        for start in &all {
+            longer.extend(choices.iter().map(|choice| format!("{start}{before}{choice}")));
+        }
+        all = longer;
+        rest = after;
     }
-    let Some((before, rest)) = text.split_once('{') else {
-        paths.push(text.into());
-        return Ok(());
-    };
-    let (inside, after) = rest.split_once('}').ok_or("`{` without `}`")?;
+    paths.extend(all.iter().map(|start| PathBuf::from(format!("{start}{rest}"))));
+    Ok(())
+}
+
+/// What stands in braces: names, or a range of numbers as wide as its first.
+fn choices(inside: &str) -> Result<Vec<String>, String> {
     let Some((from, to)) = inside.split_once("..") else {
-        return inside
-            .split(',')
-            .try_for_each(|choice| braces(&format!("{before}{choice}{after}"), paths));
+        return Ok(inside.split(',').map(String::from).collect());
     };
+    let shown: String = inside.chars().take(MAX_SHOWN).collect();
     let number = |text: &str| {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         let value = text.parse::<u32>().ok().filter(|_| digits);
-        value.ok_or_else(|| format!("`{{{inside}}}`: expected a range of numbers, as in {{000..003}}"))
+        value.ok_or_else(|| format!("`{{{shown}}}`: expected a range of numbers, as in {{000..003}}"))
     };
-    let width = from.len();
-    let (first, last) = (number(from)?, number(to)?);
-    if first > last {
-        return Err(format!("`{{{inside}}}`: a range that ends before it starts"));
+    let (first, last, width) = (number(from)?, number(to)?, from.len());
+    match last.checked_sub(first) {
+        None => Err(format!("`{{{shown}}}`: a range that ends before it starts")),
+        Some(more) if more as usize >= MAX_SHARDS || width > MAX_DIGITS => Err(format!(
+            "`{{{shown}}}` stands for more than {MAX_SHARDS} shards, or has more than {MAX_DIGITS} digits"
+        )),
+        Some(_) => Ok((first..=last).map(|n| format!("{n:0width$}")).collect()),
     }
-    for n in first..=last {
-        braces(&format!("{before}{n:0width$}{after}"), paths)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
