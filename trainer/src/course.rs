@@ -12,7 +12,7 @@ use crate::run_folder::{RECIPE, RunFolder, write_whole};
 use crate::shell::Command;
 use crate::watch::Watch;
 use anyhow::{Context, Result};
-use engine::{Optimizer, Params};
+use engine::{Device, Optimizer, Params};
 use model::{FolderPlan, VlmConfig};
 use std::path::Path;
 
@@ -32,6 +32,12 @@ pub trait Trained {
 
     /// Its weights, to be changed.
     fn params_mut(&mut self) -> &mut Params;
+
+    /// Makes it anew, untrained, on a device.
+    ///
+    /// # Errors
+    /// When it does not fit there, or a part of it cannot be read.
+    fn remake_on(&mut self, device: &Device) -> Result<()>;
 
     /// What it is made of, where it is a vision-language model.
     fn vlm(&self) -> Option<&VlmConfig> {

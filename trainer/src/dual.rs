@@ -4,7 +4,7 @@ use crate::checkpoint::{Place, read_numbers};
 use crate::course::{Observe, Trained};
 use crate::data::Pair;
 use crate::data::screen::{Captions, Screen};
-use crate::estimate::few;
+use crate::estimate::{few, weights_fit};
 use crate::eval::comparing::{Comparer, retrieval};
 use crate::eval::{Figures, corpus};
 use crate::phases::Phase;
@@ -169,6 +169,7 @@ fn build(config: &DualConfig, run: &crate::recipe::Run, device: &Device) -> Resu
     device.allow_tf32(run.dtype == Precision::Tf32);
     let mut builder = ParamBuilder::new();
     let model = DualEncoder::new(&mut builder, config)?;
+    weights_fit(builder.specs(), session::dtype(run.dtype), device)?;
     let params = builder.build(device, session::dtype(run.dtype), run.seed)?;
     Ok((model, params))
 }
@@ -184,6 +185,11 @@ impl Trained for DualSession {
 
     fn params_mut(&mut self) -> &mut Params {
         &mut self.params
+    }
+
+    fn remake_on(&mut self, device: &Device) -> Result<()> {
+        (self.model, self.params) = build(&self.model.config, &self.recipe.run, device)?;
+        Ok(())
     }
 
     fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Next> {

@@ -3,7 +3,7 @@
 use crate::memory;
 use crate::recipe::{Recipe, Training};
 use anyhow::{Result, ensure};
-use engine::{Device, Params};
+use engine::{DType, Device, Kind, ParamSpec, Params};
 
 /// Steps rehearsed per phase: texts differ in length, and with them the buffers.
 const STEPS: usize = 6;
@@ -19,6 +19,29 @@ const PER_THREAD: u64 = 6 << 20;
 /// Those the run itself would meet.
 pub fn peak(device: &Device, rehearse: impl FnOnce(&Device) -> Result<()>) -> Result<u64> {
     Ok(in_all(tensors(rehearse)?, device))
+}
+
+/// Fails where a model's parameters alone take more memory than is free.
+///
+/// # Errors
+/// How much they take, and how much is free.
+pub fn weights_fit(specs: &[ParamSpec], dtype: DType, device: &Device) -> Result<()> {
+    let free = match (device.free_memory()?, device.kind()) {
+        (Some(free), _) => free as u64,
+        (None, Kind::Trace) => return Ok(()),
+        (None, _) => memory::available().unwrap_or(u64::MAX),
+    };
+    let elements = specs.iter().map(|spec| spec.shape.elements() as u64);
+    let need = elements
+        .fold(0, u64::saturating_add)
+        .saturating_mul(dtype.size() as u64);
+    ensure!(
+        need <= free,
+        "the model's parameters alone take {}, {} is free: choose a smaller model",
+        memory::size(need),
+        memory::size(free)
+    );
+    Ok(())
 }
 
 /// Bytes that tensors take of it.

@@ -2,7 +2,6 @@
 
 use clap::Parser;
 use lenslet::{interrupt, say};
-use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -20,12 +19,12 @@ fn main() -> ExitCode {
     match lenslet::commands::run(lenslet::cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<interrupt::Stopped>() => {
-            let _ = writeln!(std::io::stderr(), "{error}");
+            say::line(&mut std::io::stderr(), format_args!("{error}"));
             ExitCode::from(interrupt::STATUS)
         }
         Err(error) if say::unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            say::line(&mut std::io::stderr(), format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -280,7 +280,7 @@ fn save_adapter(session: &Session, folder: &RunFolder) -> Result<()> {
 /// As [`run`].
 pub fn dry_run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
     if recipe.dual.is_some() {
-        let mut session = DualSession::new(recipe, device)?;
+        let mut session = DualSession::new(recipe, &Device::trace())?;
         preflight::end(&session, out)?;
         let needed = describe(&session, &session.data, device, |trace| {
             session.rehearse(&session.recipe, trace)
@@ -292,7 +292,7 @@ pub fn dry_run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
         say!("time        {}", time(&mut session, needed, device)?);
         return Ok(());
     }
-    let mut session = Session::new(recipe, device)?;
+    let mut session = Session::new(recipe, &Device::trace())?;
     preflight::end(&session, out)?;
     let needed = describe(&session, &session.data, device, |trace| {
         say!("parts       {}", modules(&session.params));
@@ -321,7 +321,7 @@ pub fn dry_run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How long training will take, where the memory it needs is free.
+/// How long training will take, where the memory it needs is free: only then the model is made.
 fn time(model: &mut impl Trained, needed: u64, device: &Device) -> Result<String> {
     let free = match device.free_memory()? {
         Some(free) => free as u64,
@@ -332,7 +332,10 @@ fn time(model: &mut impl Trained, needed: u64, device: &Device) -> Result<String
             "not told: {} is free, too little for the steps that tell it",
             memory::size(free)
         )),
-        false => step_time::estimate(model),
+        false => {
+            model.remake_on(device)?;
+            step_time::estimate(model)
+        }
     }
 }
 

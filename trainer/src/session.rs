@@ -7,6 +7,7 @@ use crate::data::record::Turn;
 use crate::data::scenes::{QuestionWeights, Scenes, vocabulary};
 use crate::data::screen::{Captions, Entry, Screen, Screened};
 use crate::data::{Conversation, CorpusSource, Features, Pair, Prepare, SceneSource, Source};
+use crate::estimate::weights_fit;
 use crate::phases::Phase;
 use crate::phases::align::Align;
 use crate::phases::fit::{Next, Step, fit, measure, optimizer};
@@ -15,7 +16,7 @@ use crate::preflight;
 use crate::recipe::{self, Invalid, Precision, Recipe, TokenizerKind, Training};
 use crate::start::{Start, grouping};
 use anyhow::{Context, Result, bail, ensure};
-use engine::{DType, Device, Optimizer, Params};
+use engine::{DType, Device, Optimizer, ParamBuilder, Params};
 use model::{Chat, DualConfig, FolderPlan, ImageProcessor, Pretrained, Tokenizer, Vlm, VlmConfig, hf, set_groups};
 use std::path::Path;
 
@@ -394,6 +395,11 @@ impl Trained for Session {
         &mut self.params
     }
 
+    fn remake_on(&mut self, device: &Device) -> Result<()> {
+        (self.vlm, self.params) = self.model_on(device)?;
+        Ok(())
+    }
+
     fn vlm(&self) -> Option<&VlmConfig> {
         Some(&self.vlm.config)
     }
@@ -456,6 +462,9 @@ pub(crate) fn processor(recipe: &Recipe) -> ImageProcessor {
 
 fn build(recipe: &Recipe, start: &Start, device: &Device) -> Result<(Vlm, Params)> {
     device.allow_tf32(recipe.run.dtype == Precision::Tf32);
+    let mut builder = ParamBuilder::new();
+    Vlm::new(&mut builder, &recipe.model)?;
+    weights_fit(builder.specs(), dtype(recipe.run.dtype), device)?;
     let (rules, weight_decay, muon) = grouping(recipe);
     Ok(hf::assemble(
         &recipe.model,

@@ -3,6 +3,7 @@
 use super::assistant::{Assistant, say};
 use crate::cli::ChatArgs;
 use crate::compute;
+use crate::say::visible;
 use anyhow::{Context, Result, bail};
 use engine::Device;
 use model::{Chat, Generator, Kept, Message, Part, Prompt, Request, Role};
@@ -50,7 +51,7 @@ fn talk(args: &ChatArgs, device: &Device) -> Result<()> {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(error) if nobody_reads(&error) => return Err(error),
-            Err(error) => eprintln!("error: {error:#}"),
+            Err(error) => say_aside!("error: {error:#}"),
         }
     }
 }
@@ -223,6 +224,7 @@ fn message(message: &Message) -> Value {
 
 /// Text that steps back behind the answers, where standard error is a terminal.
 fn dimmed(text: &str) -> String {
+    let text = visible(text);
     match std::io::stderr().is_terminal() {
         true => format!("\u{1b}[2m{text}\u{1b}[0m"),
         false => text.to_string(),

@@ -6,6 +6,7 @@ use crate::phases::Phase;
 use crate::recipe::Recipe;
 use crate::report::tree;
 use crate::run_folder::new_file;
+use crate::say::visible;
 use anyhow::{Context, Result, bail};
 use engine::{Device, Graph, Params, Tensor};
 use model::hf::{self, Inputs, Model, Trace};
@@ -53,7 +54,7 @@ fn look(args: &InspectArgs, device: &Device) -> Result<()> {
 
 /// Prints lines.
 fn show(lines: &str) -> Result<()> {
-    Ok(writeln!(std::io::stdout(), "{lines}")?)
+    Ok(writeln!(std::io::stdout(), "{}", visible(lines))?)
 }
 
 fn kind(model: &Model) -> &'static str {
