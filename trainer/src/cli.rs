@@ -132,7 +132,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Threads; one per core where left out.
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", value_parser = a_few)]
     pub threads: Option<usize>,
 }
 
@@ -482,7 +482,7 @@ pub struct AnswerArgs {
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = above_zero)]
     pub repetition_penalty: f64,
     /// Follow so many answers at a time and give the likeliest as a whole.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = a_few)]
     pub num_beams: usize,
     /// With several beams: higher values favour long answers.
     #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true, value_parser = finite)]
@@ -520,7 +520,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub limit: Option<usize>,
     /// Items at once.
-    #[arg(long, value_name = "N", default_value = "32", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value = "32", value_parser = a_few)]
     pub batch_size: usize,
     /// The longest answer; 16 tokens for short ones and 64 for captions where left out.
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "tasks")]
@@ -549,8 +549,17 @@ pub struct ComputeArgs {
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Threads; one per core where left out. Results do not depend on it.
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", value_parser = a_few)]
     pub threads: Option<usize>,
+}
+
+/// Threads, beams, items at once: each takes memory by itself.
+fn a_few(text: &str) -> Result<usize, String> {
+    let most = 1024;
+    match at_least_one(text)? {
+        count if count > most => Err(format!("more than {most}")),
+        count => Ok(count),
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -105,7 +105,7 @@ fn a_killed_run_ends_as_one_left_in_peace() {
 fn a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on() {
     let (root, peace) = peace(&[]);
     let run = root.path().join("stopped");
-    for (name, number) in [("INT", 3), ("TERM", 24)] {
+    for (name, number) in [("INT", 3), ("HUP", 12), ("TERM", 24)] {
         let child = command(&run, &[])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -3,23 +3,24 @@
 //! An entry is a plain file in a folder named after all that went into it; the file is named after its own contents,
 //! so that one cut short or altered is noticed and made again. Entries appear whole by a rename: any number of
 //! processes may share a folder. A folder that cannot be written costs time and never fails.
+//!
+//! What lies there is run: folder and entries must be this user's, and nobody else may write to them.
 
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, DirEntry};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
 
 /// Goes up when entries of older versions must not be found any more.
 const SCHEMA: &str = "lenslet compiled code, version 1";
-/// What is being copied has this in front of its name.
+/// The folder of what is being compiled has this in front of its name.
 const UNFINISHED: &str = "unfinished-";
-/// Unfinished files this old were left by a process that died.
+/// Unfinished folders this old were left by a process that died.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// All that decides what compiled code looks like.
@@ -59,7 +60,6 @@ pub struct Cache {
     folder: Option<PathBuf>,
     /// Entries that `folder` could not take.
     temporary: Mutex<Vec<(Key, TempDir)>>,
-    copies: AtomicU64,
 }
 
 impl Cache {
@@ -67,24 +67,24 @@ impl Cache {
     ///
     /// # Errors
     /// [`Error::Variable`] if `LENSLET_CACHE` names what is no folder and cannot become one; [`Error::Cache`] if others may
-    /// write to the folder, for what lies there is loaded into this process.
+    /// write to the folder.
     pub fn open() -> Result<Cache> {
         let environment = |name: &str| std::env::var_os(name);
         if let Some(value) = named(environment) {
-            make_private(Path::new(&value)).map_err(|error| Error::Variable {
+            create(Path::new(&value)).map_err(|error| Error::Variable {
                 name: VARIABLE,
                 value: value.to_string_lossy().into_owned(),
                 reason: format!("no folder can be made there: {error}"),
             })?;
         }
         let folder = folder(environment);
-        if let Some(folder) = folder.as_ref().filter(|folder| folder.exists()) {
-            if !is_private(folder) {
-                let reason = "belongs to another user, or others may write to it, and what lies there runs as you: \
-                              `chmod go-w` it, or choose another folder by LENSLET_CACHE";
-                return Err(cannot(folder, reason));
-            }
-            forget_abandoned(folder);
+        match folder.as_deref().map(|folder| (folder, fs::metadata(folder))) {
+            Some((folder, Ok(about))) => private(&about).map_err(|reason| {
+                let advice = format!("{reason}, and what is compiled there is run: {VARIABLE} names another");
+                cannot(folder, advice)
+            })?,
+            // What is not there yet will be made as it should be.
+            Some((_, Err(_))) | None => {}
         }
         Ok(Cache::with(folder))
     }
@@ -98,7 +98,6 @@ impl Cache {
         Cache {
             folder,
             temporary: Mutex::default(),
-            copies: AtomicU64::new(0),
         }
     }
 
@@ -127,13 +126,7 @@ impl Cache {
                 return Ok(found);
             }
         }
-        // Private to this user, too: shared objects are loaded from it.
-        let beside = self.folder.as_ref().and_then(|folder| {
-            make_private(folder).ok()?;
-            TempDir::with_prefix_in(UNFINISHED, folder).ok()
-        });
-        let workshop = beside.map_or_else(|| TempDir::with_prefix("lenslet-"), Ok);
-        let workshop = workshop.map_err(|error| cannot(&std::env::temp_dir(), error))?;
+        let workshop = self.workshop()?;
         let made = make_in(workshop.path(), extension, make)?;
         if !valid(&made) {
             return Err(cannot(
@@ -167,55 +160,68 @@ impl Cache {
         self.temporary.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Copies an entry to where it outlives the process: none if that place is read-only, full or absent.
+    /// A folder to compile in, private to this user: shared objects are loaded from it. Within the cache where it can be, so
+    /// that one that a process leaves as it is killed is found and removed.
+    fn workshop(&self) -> Result<TempDir> {
+        let within = self.folder.as_ref().and_then(|folder| {
+            create(folder).ok()?;
+            tidy(folder);
+            // Compilers run in other folders.
+            TempDir::with_prefix_in(UNFINISHED, std::path::absolute(folder).ok()?).ok()
+        });
+        match within {
+            Some(workshop) => Ok(workshop),
+            None => TempDir::with_prefix("lenslet-").map_err(|error| cannot(&std::env::temp_dir(), error)),
+        }
+    }
+
+    /// Moves an entry to where it outlives the process: none if that place is read-only, full or absent.
     fn keep(&self, made: &Path, key: &Key) -> Option<PathBuf> {
         let folder = self.folder.as_ref()?.join(&key.0);
-        make_private(&folder).ok()?;
-        let number = self.copies.fetch_add(1, Ordering::Relaxed);
-        let name = made.file_name()?;
-        let mut unfinished = OsString::from(format!("{UNFINISHED}{}-{number}-", std::process::id()));
-        unfinished.push(name);
-        let (unfinished, kept) = (folder.join(unfinished), folder.join(name));
-        let copied = fs::copy(made, &unfinished).and_then(|_| fs::rename(&unfinished, &kept));
-        if copied.is_err() {
-            // Best effort: it will count as abandoned tomorrow.
-            let _ = fs::remove_file(&unfinished);
-        }
-        copied.ok().map(|()| kept)
+        create(&folder).ok()?;
+        is_private_folder(&folder).then_some(())?;
+        let kept = folder.join(made.file_name()?);
+        fs::rename(made, &kept).ok().map(|()| kept)
     }
 }
 
-/// Makes a folder, and those above it, that nobody else may write to.
-fn make_private(folder: &Path) -> std::io::Result<()> {
+/// Makes a folder and those above it, for this user alone.
+fn create(folder: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Whether a folder is this user's, and nobody else may write to it.
-fn is_private(folder: &Path) -> bool {
-    let mine = |about: fs::Metadata| about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o022 == 0;
-    fs::metadata(folder).is_ok_and(mine)
-}
-
-/// Removes what processes that died were making.
-fn forget_abandoned(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) && is_abandoned(&entry) {
-            // Best effort: it costs room, and nothing else.
-            let _ = fs::remove_dir_all(entry.path());
-        }
+/// Fails, with the reason, where a file or folder is another user's or others may write to it.
+fn private(about: &fs::Metadata) -> std::result::Result<(), String> {
+    let own = rustix::process::geteuid().as_raw();
+    match (about.uid(), about.mode() & 0o022) {
+        (owner, _) if owner != own => Err(format!("belongs to user {owner} and not to {own}, who runs this")),
+        (_, 0) => Ok(()),
+        (_, _) => Err("others may write to it (`chmod go-w` ends that)".into()),
     }
 }
 
-fn is_abandoned(entry: &DirEntry) -> bool {
-    let modified = entry.metadata().and_then(|about| about.modified());
-    let age = modified.ok().and_then(|at| at.elapsed().ok());
-    age.is_some_and(|age| age > ABANDONED)
+/// Whether this is a folder, and no link to one, to which this user alone may write.
+fn is_private_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|about| about.is_dir() && private(&about).is_ok())
+}
+
+/// Removes folders that killed processes left half made. Best effort: they are in nobody's way.
+fn tidy(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(UNFINISHED) && is_private_folder(&entry.path());
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if ours && age().is_some_and(|age| age > ABANDONED) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Has an entry made, and names it after its contents.
 fn make_in(folder: &Path, extension: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let raw = folder.join("new").with_extension(extension);
     make(&raw)?;
+    // Whatever the umask: entries that others may write to are not used.
+    fs::set_permissions(&raw, fs::Permissions::from_mode(0o600)).map_err(|error| cannot(&raw, error))?;
     let sum = checksum(&raw).map_err(|error| cannot(&raw, error))?;
     let made = folder.join(sum).with_extension(extension);
     fs::rename(&raw, &made).map_err(|error| cannot(&made, error))?;
@@ -246,17 +252,18 @@ fn folder(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 
 /// The whole and valid file of this extension in the folder of one key; those that are not go to `spoilt`.
 fn find(folder: &Path, extension: &str, valid: impl Fn(&Path) -> bool, spoilt: &mut Vec<PathBuf>) -> Option<PathBuf> {
-    if !is_private(folder) {
-        return None;
-    }
+    is_private_folder(folder).then_some(())?;
     for entry in fs::read_dir(folder).ok()?.flatten() {
         let path = entry.path();
         if path.extension() != Some(OsStr::new(extension)) {
             continue;
         }
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            spoilt.extend(is_abandoned(&entry).then_some(path));
-        } else if checksum(&path).is_ok_and(|sum| path.file_stem() == Some(OsStr::new(&sum))) && valid(&path) {
+        // Of the entry itself: a link is none.
+        let own = entry
+            .metadata()
+            .is_ok_and(|about| about.is_file() && private(&about).is_ok());
+        let whole = || checksum(&path).is_ok_and(|sum| path.file_stem() == Some(OsStr::new(&sum)));
+        if own && whole() && valid(&path) {
             return Some(path);
         } else {
             spoilt.push(path);
@@ -421,7 +428,7 @@ mod tests {
         for path in paths {
             assert_eq!(checksum(&path).unwrap(), path.file_stem().unwrap().to_str().unwrap());
         }
-        let left = fs::read_dir(folder.join(key("a").as_str())).unwrap();
+        let left = fs::read_dir(folder).unwrap();
         assert!(
             left.flatten()
                 .all(|e| !e.file_name().to_string_lossy().starts_with(UNFINISHED))
@@ -450,6 +457,47 @@ mod tests {
             assert!(process.wait().unwrap().success());
         }
         (0..20).for_each(|i| assert_eq!(ask(&cache, &key(&i.to_string()), &code).1, 0, "entry {i}"));
+    }
+
+    #[test]
+    fn what_others_can_write_is_not_run() {
+        use std::os::unix::fs::symlink;
+        let (_folder, cache) = new();
+        let allow = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let (path, _) = ask(&cache, &key("a"), b"code");
+        let folder = cache.folder().unwrap();
+        assert!(private(&fs::metadata(folder).unwrap()).is_ok());
+        for mode in [0o620, 0o602] {
+            allow(&path, mode);
+            assert_eq!(ask(&cache, &key("a"), b"code").1, 1, "made again");
+            assert_eq!(ask(&cache, &key("a"), b"code").1, 0);
+        }
+        let elsewhere = folder.join("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        symlink(&elsewhere, &path).unwrap();
+        assert_eq!(ask(&cache, &key("a"), b"code").1, 1, "a link is no entry");
+        allow(path.parent().unwrap(), 0o777);
+        assert_eq!(ask(&cache, &key("a"), b"code").1, 1);
+        allow(folder, 0o770);
+        assert!(private(&fs::metadata(folder).unwrap()).unwrap_err().contains("chmod"));
+    }
+
+    #[test]
+    fn what_killed_compilers_left_goes_in_time() {
+        let (_folder, cache) = new();
+        ask(&cache, &key("a"), b"code");
+        let place = |name: &str| cache.folder().unwrap().join(name);
+        for (name, age) in [
+            ("unfinished-old", ABANDONED * 2),
+            ("unfinished-new", Duration::ZERO),
+            ("theirs", ABANDONED * 2),
+        ] {
+            create(&place(name)).unwrap();
+            let then = std::time::SystemTime::now() - age;
+            fs::File::open(place(name)).unwrap().set_modified(then).unwrap();
+        }
+        ask(&cache, &key("b"), b"code");
+        assert!(!place("unfinished-old").exists() && place("unfinished-new").exists() && place("theirs").exists());
     }
 
     #[test]

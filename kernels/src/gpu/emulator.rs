@@ -391,7 +391,9 @@ impl Compiler {
         all.extend_from_slice(options);
         let key = Key::new(&self.version, inputs, &all, sources);
         let make = |library: &Path| {
-            let folder = tempfile::tempdir().map_err(|error| no_device(format!("no temporary folder: {error}")))?;
+            // Beside the library: what a killed process leaves is removed with it.
+            let folder = tempfile::tempdir_in(library.parent().unwrap_or(library))
+                .map_err(|error| no_device(format!("no temporary folder: {error}")))?;
             for (name, text) in sources {
                 let path = folder.path().join(name);
                 std::fs::write(&path, text).map_err(|error| no_device(format!("{}: {error}", path.display())))?;

@@ -102,7 +102,7 @@ pub(crate) fn llava(folder: &Path, image: &str) -> Result<Template> {
 fn source(folder: &Path, processor: &Fields, tokens: &Fields) -> Result<Option<(String, &'static str)>> {
     const OWN: &str = "chat_template.jinja";
     let path = folder.join(OWN);
-    if path.is_file() {
+    if path.exists() {
         let bytes = crate::files::read_up_to(&path, super::MAX_TEMPLATE as u64)?;
         return Ok(Some((String::from_utf8(bytes).map_err(at(&path))?, OWN)));
     }

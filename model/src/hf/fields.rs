@@ -152,7 +152,7 @@ impl Fields {
 
     /// As [`Fields::open`]; no fields where there is no file.
     pub(crate) fn open_if_there(path: &Path) -> Result<Fields> {
-        match path.is_file() {
+        match path.exists() {
             true => Fields::open(path),
             false => Ok(Fields::new(path, String::new(), Map::new())),
         }

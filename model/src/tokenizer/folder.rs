@@ -127,7 +127,7 @@ impl Tokenizer {
         let mut sources = Sources::new();
         for name in [VOCABULARY, CONFIG, MAP] {
             let path = folder.join(name);
-            if name == VOCABULARY || path.is_file() {
+            if name == VOCABULARY || path.exists() {
                 sources.insert(name, Arc::new(read_up_to(&path, MAX_FILE)?));
             }
         }

@@ -4,6 +4,9 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
 use serde_json::{Map, Value, json};
 
+/// The most bytes that one change adds.
+const MAX_ADDED: usize = 256 << 10;
+
 /// What files like to trip over.
 const TEXTS: [&str; 14] = [
     "",
@@ -119,8 +122,8 @@ fn tokens(rng: &mut impl Rng, bytes: &[u8]) -> Vec<u8> {
     match rng.random_range(0..6) {
         0 => drop(parts.drain(at..until)),
         1 => {
-            // Sixteen doublings of one part are as deep as a file may nest in a megabyte.
-            let times = 1 << rng.random_range(1..if until - at < 5 { 15 } else { 6 });
+            let length = parts[at..until].iter().map(String::len).sum::<usize>().max(1);
+            let times = (1 << rng.random_range(1..15)).min(1 + MAX_ADDED / length);
             let again: Vec<String> = parts[at..until]
                 .iter()
                 .cloned()

@@ -14,12 +14,13 @@ pub use state::{Best, Place, read_numbers, read_weights, write_numbers};
 
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// What stands in front of a checkpoint's number.
 const PREFIX: &str = "checkpoint-";
-/// What stands in front of the name of one that is being made or removed.
-const UNFINISHED: &str = "tmp-";
+/// What stands in front of the number of one that is being made or removed.
+const UNFINISHED: &str = "tmp-checkpoint-";
 
 /// The checkpoints of one run.
 #[derive(Debug)]
@@ -68,14 +69,14 @@ impl Checkpoints {
             }
             self.remove(number)?;
         }
-        let unfinished = self.run.join(format!("{UNFINISHED}{PREFIX}{number}"));
+        let unfinished = self.unfinished(number);
         let filled = fill(&unfinished, write).and_then(|()| {
             fs::rename(&unfinished, &path).with_context(|| format!("{}: cannot be renamed", unfinished.display()))?;
             sync(&self.run)
         });
         if let Err(error) = filled {
             // Best effort: what stays is removed by the next run that goes on from here.
-            let _ = discard(&unfinished);
+            let _ = fs::remove_dir_all(&unfinished);
             return Err(error.context(format!("{} was not made", path.display())));
         }
         manifest::verify(&path).context("a checkpoint just made cannot be read back; older ones are kept")?;
@@ -139,18 +140,19 @@ impl Checkpoints {
         for later in self.numbers()?.into_iter().filter(|&later| later > number) {
             self.remove(later)?;
         }
-        for name in names(&self.run)? {
-            // Other files that start alike are not ours.
-            let ours = name.strip_prefix(UNFINISHED).and_then(|name| name.strip_prefix(PREFIX));
-            if ours.is_some_and(|number| number.parse::<usize>().is_ok()) {
-                discard(&self.run.join(&name))?;
-            }
-        }
-        Ok(())
+        let unfinished = numbered(&self.run, UNFINISHED)?;
+        unfinished
+            .into_iter()
+            .try_for_each(|number| clear(&self.unfinished(number)))
     }
 
     fn path(&self, number: usize) -> PathBuf {
         self.run.join(format!("{PREFIX}{number}"))
+    }
+
+    /// Where one is made or removed.
+    fn unfinished(&self, number: usize) -> PathBuf {
+        self.run.join(format!("{UNFINISHED}{number}"))
     }
 
     /// Removes all but the newest, and the precious one.
@@ -167,38 +169,25 @@ impl Checkpoints {
     /// Removes one; while that lasts it has another name.
     fn remove(&self, number: usize) -> Result<()> {
         let path = self.path(number);
-        let going = self.run.join(format!("{UNFINISHED}{PREFIX}{number}"));
-        discard(&going)?;
+        let going = self.unfinished(number);
+        clear(&going)?;
         fs::rename(&path, &going).with_context(|| format!("{}: cannot be removed", path.display()))?;
-        discard(&going)
+        clear(&going)
     }
 
     /// Those there are, whole or not, in order.
     fn numbers(&self) -> Result<Vec<usize>> {
-        let number = |name: String| name.strip_prefix(PREFIX)?.parse().ok();
-        let mut numbers: Vec<usize> = names(&self.run)?.into_iter().filter_map(number).collect();
-        numbers.sort_unstable();
-        Ok(numbers)
+        numbered(&self.run, PREFIX)
     }
 }
 
 /// Fills a new folder and seals it.
 fn fill(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    discard(folder)?;
+    clear(folder)?;
     fs::create_dir(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
     write(folder)?;
     manifest::seal(folder)?;
     sync(folder)
-}
-
-/// Removes a folder with all that is in it, or whatever has its name.
-fn discard(path: &Path) -> Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(about) if about.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(_) => Ok(()),
-    };
-    removed.with_context(|| format!("{}: cannot be removed", path.display()))
 }
 
 /// Brings a folder's list of names to the disk.
@@ -210,14 +199,33 @@ fn sync(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Names in a folder, in no order.
-fn names(folder: &Path) -> Result<Vec<String>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("{}: cannot be read", folder.display()))?;
-    let mut names = Vec::new();
-    for entry in entries {
-        names.push(entry?.file_name().to_string_lossy().into_owned());
+/// Removes what has a name of ours: a folder with all that is in it, a file, a link but not what it leads to.
+fn clear(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(about) if about.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    removed.with_context(|| format!("{}: cannot be removed", path.display()))
+}
+
+/// The numbers of the folders whose names are `prefix` and a number as it is written here, in order; others are not ours.
+fn numbered(folder: &Path, prefix: &str) -> Result<Vec<usize>> {
+    let cannot = || format!("{}: cannot be read", folder.display());
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder).with_context(cannot)? {
+        let entry = entry.with_context(cannot)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let number = name
+            .strip_prefix(prefix)
+            .and_then(|number| number.parse::<usize>().ok());
+        let ours =
+            |number: &usize| name == format!("{prefix}{number}") && entry.file_type().is_ok_and(|kind| kind.is_dir());
+        numbers.extend(number.filter(ours));
     }
-    Ok(names)
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 #[cfg(test)]
@@ -254,7 +262,7 @@ mod tests {
         });
         let text = format!("{:#}", failed.unwrap_err());
         assert!(text.contains("checkpoint-2 was not made: the disk is full"), "{text}");
-        assert_eq!(names(run.path()).unwrap(), ["checkpoint-1"]);
+        assert_eq!(names(run.path()), ["checkpoint-1"]);
         assert_eq!(all.newest().unwrap().0.map(|found| found.number), Some(1));
     }
 
@@ -289,12 +297,39 @@ mod tests {
             all.save(number, None, put("good")).unwrap();
         }
         fs::create_dir(run.path().join("tmp-checkpoint-4")).unwrap();
-        for file in ["metrics.jsonl", "tmp-notes", "tmp-checkpoint-5"] {
-            fs::write(run.path().join(file), "").unwrap();
+        let theirs = [
+            "checkpoint-+3",
+            "checkpoint-007",
+            "metrics.jsonl",
+            "tmp-checkpoint-5",
+            "tmp-notes",
+        ];
+        for name in theirs {
+            fs::write(run.path().join(name), "").unwrap();
         }
+        fs::create_dir(run.path().join("checkpoint-0009")).unwrap();
         all.tidy(2).unwrap();
-        let mut left = names(run.path()).unwrap();
-        left.sort();
-        assert_eq!(left, ["checkpoint-1", "checkpoint-2", "metrics.jsonl", "tmp-notes"]);
+        let left = [
+            &[
+                "checkpoint-+3",
+                "checkpoint-0009",
+                "checkpoint-007",
+                "checkpoint-1",
+                "checkpoint-2",
+            ],
+            &theirs[2..],
+        ];
+        assert_eq!(names(run.path()), left.concat());
+        all.save(5, None, put("what is in the way of a name of ours goes"))
+            .unwrap();
+        assert!(!run.path().join("tmp-checkpoint-5").exists());
+    }
+
+    /// In the alphabet's order.
+    fn names(folder: &Path) -> Vec<String> {
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(name).collect();
+        names.sort();
+        names
     }
 }

@@ -17,6 +17,13 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The most bytes of a file's texts, and how many times as many as the file has they may be where it is large: a text that is
+/// kept once may stand in every row.
+const MAX_TEXTS: u64 = 256 << 20;
+const MAX_GROWTH: u64 = 16;
+/// The most bytes that one column of a group of rows may unpack to.
+const MAX_COLUMN: i64 = 2 << 30;
+
 /// Columns that hold images.
 const IMAGES: [&str; 2] = ["image", "images"];
 
@@ -27,6 +34,8 @@ pub(super) struct Tables(Vec<Table>);
 struct Table {
     path: PathBuf,
     name: String,
+    /// Of the whole file.
+    bytes: u64,
     reader: SerializedFileReader<Whole>,
     /// The first row of each group.
     starts: Vec<usize>,
@@ -69,6 +78,8 @@ impl Tables {
         for table in &self.0 {
             let about = || table.path.display().to_string();
             let columns = table.texts()?;
+            let most = MAX_TEXTS.max(MAX_GROWTH * table.bytes);
+            let mut taken = 0;
             let mut rows = guarded(|| table.reader.get_row_iter(Some(columns))).with_context(about)?;
             for number in 0.. {
                 let row = guarded(|| rows.next().transpose());
@@ -77,6 +88,12 @@ impl Tables {
                 };
                 let name = format!("{}/{number}", table.name);
                 let mut record = object(row);
+                taken += record.values().map(bytes).sum::<u64>();
+                ensure!(
+                    taken <= most,
+                    "{}: row {number}: the texts up to here take more than {most} bytes; split the file",
+                    about()
+                );
                 let count = match record.remove(table.images) {
                     Some(Value::Array(images)) => images.len(),
                     Some(Value::Null) => 0,
@@ -121,6 +138,13 @@ impl Table {
         let metadata = reader.metadata();
         let (mut starts, mut rows) = (Vec::new(), 0usize);
         for group in metadata.row_groups() {
+            let unpacked = group.columns().iter().map(|column| column.uncompressed_size());
+            let largest = unpacked.max().unwrap_or(0);
+            ensure!(
+                largest <= MAX_COLUMN,
+                "{}: a column of a group of rows takes {largest} bytes, at most {MAX_COLUMN} are read; write smaller groups",
+                about()
+            );
             starts.push(rows);
             let count = usize::try_from(group.num_rows()).ok();
             let all = count.and_then(|count| rows.checked_add(count));
@@ -136,6 +160,7 @@ impl Table {
         let (images, column) =
             column.with_context(|| format!("{}: no column `image` or `images` of bytes", about()))?;
         Ok(Table {
+            bytes: length,
             images,
             column,
             name: name.with_context(|| format!("{}: its name is not text", about()))?,
@@ -187,6 +212,16 @@ impl Table {
         );
         let before = levels.iter().take(image).filter(|level| **level == most).count();
         Ok(values.get(before).context("no bytes")?.data().to_vec())
+    }
+}
+
+/// About how many bytes a value takes.
+fn bytes(value: &Value) -> u64 {
+    match value {
+        Value::String(text) => text.len() as u64,
+        Value::Array(items) => items.iter().map(bytes).sum(),
+        Value::Object(fields) => fields.values().map(bytes).sum(),
+        _ => 8,
     }
 }
 

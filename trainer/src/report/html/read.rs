@@ -7,7 +7,7 @@ use crate::report::summary::{SUMMARY, Summary};
 use crate::run_folder::RECIPE;
 use crate::showcase::SAMPLES;
 use crate::similarity::{SIMILARITY, Similarity};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,13 @@ impl Files {
             name: name(&path, &recipe)?,
             recipe,
             summary: json(&folder.join(SUMMARY))?,
-            steps: if log.exists() { metrics::read(&log)? } else { Vec::new() },
+            steps: match log.exists() {
+                true => metrics::read(&log)?,
+                false => {
+                    say_aside!("{}: not there, so nothing is known of single steps", log.display());
+                    Vec::new()
+                }
+            },
             // A figure that is no number is written as null.
             figures: figures.map(|all| all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()),
             samples: json(&folder.join(SAMPLES))?.unwrap_or_default(),
@@ -79,7 +85,8 @@ impl Files {
 
 /// The run's name: `run.name` of the recipe.
 fn name(path: &Path, recipe: &str) -> Result<String> {
-    let table: toml::Table = toml::from_str(recipe).with_context(|| format!("{}: not TOML", path.display()))?;
+    let table: toml::Table =
+        toml::from_str(recipe).map_err(|error| anyhow!("{}: not TOML: {}", path.display(), error.message()))?;
     let name = table
         .get("run")
         .and_then(|run| run.get("name"))
