@@ -1,4 +1,4 @@
-//! Hands files with mistakes to every reader: `cargo run --release -p lenslet-tests --example fuzz -- [READER…]`.
+//! Hands files with mistakes to every reader; docs/security.md says how to build and run it.
 //!
 //! Each try takes a whole folder, changes one of its files or two, and has the reader read it in a process that is watched:
 //! one that panics, ends, takes longer than five seconds or more than a gibibyte is a fault, and its folder is kept.
