@@ -67,21 +67,27 @@ pub fn fit_batches(
     device: &Device,
     rehearse: impl Fn(&Recipe, &Device) -> Result<()>,
 ) -> Result<()> {
+    fit(recipe, rehearse, |tensors| match device.free_memory()? {
+        Some(free) => Ok((tensors, free as u64 + device.memory().reserved as u64)),
+        None => {
+            let held = memory::resident().map_or(0, |resident| resident.current);
+            let free = memory::available().unwrap_or(u64::MAX);
+            Ok((in_all(tensors, device), free.saturating_add(held)))
+        }
+    })
+}
+
+/// As [`fit_batches`], where `memory` says what is needed in all for so many bytes of tensors, and how much there is.
+fn fit(
+    recipe: &mut Recipe,
+    rehearse: impl Fn(&Recipe, &Device) -> Result<()>,
+    memory: impl Fn(u64) -> Result<(u64, u64)>,
+) -> Result<()> {
     for (batch, accumulate, _) in recipe.batches() {
         (*batch, *accumulate) = (*batch * *accumulate, 1);
     }
     loop {
-        let needed = tensors(|trace| rehearse(recipe, trace))?;
-        let (needed, free) = match device.free_memory()? {
-            Some(free) => (needed, free as u64 + device.memory().reserved as u64),
-            None => {
-                let held = memory::resident().map_or(0, |resident| resident.current);
-                (
-                    in_all(needed, device),
-                    memory::available().unwrap_or(u64::MAX).saturating_add(held),
-                )
-            }
-        };
+        let (needed, free) = memory(tensors(|trace| rehearse(recipe, trace))?)?;
         if needed as f64 <= SHARE * free as f64 {
             return Ok(());
         }
@@ -157,17 +163,19 @@ mod tests {
         fit_batches(&mut small, &Device::cpu(), |recipe, trace| takes(recipe, trace, 1)).unwrap();
         assert_eq!(sizes(&mut small), [(24, 1), (15, 1)]);
 
-        let free = memory::available().unwrap_or(1 << 34) as usize;
+        const FREE: usize = 1 << 30;
+        let fitted = |recipe: &mut Recipe, each: usize| {
+            fit(
+                recipe,
+                |recipe, trace| takes(recipe, trace, each),
+                |tensors| Ok((tensors, FREE as u64)),
+            )
+        };
         let mut large = recipe();
-        fit_batches(&mut large, &Device::cpu(), |recipe, trace| {
-            takes(recipe, trace, free / 18)
-        })
-        .unwrap();
+        fitted(&mut large, FREE / 18).unwrap();
         assert_eq!(sizes(&mut large), [(12, 2), (15, 1)], "15 do not halve");
 
-        let refused = fit_batches(&mut recipe(), &Device::cpu(), |recipe, trace| {
-            takes(recipe, trace, free)
-        });
+        let refused = fitted(&mut recipe(), FREE);
         let text = refused.unwrap_err().to_string();
         assert!(
             text.starts_with("the smallest batches need ") && text.contains("recompute"),

@@ -5,7 +5,7 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use model::write_atomically;
 use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -266,7 +266,9 @@ impl LineLog {
     /// Bytes up to the last end of a line.
     fn whole_lines(&self) -> io::Result<u64> {
         let (mut at, mut end) = (0, 0);
-        for byte in BufReader::new(&self.file).bytes() {
+        let mut file = &self.file;
+        file.rewind()?;
+        for byte in BufReader::new(file).bytes() {
             at += 1;
             if byte? == b'\n' {
                 end = at;

@@ -331,10 +331,10 @@ fn empty_and_broken_files_are_errors_that_name_file_and_line() {
     let open = |path: &str| {
         let images = Some(Path::new("/"));
         let opened = Format::Llava.open(Path::new(path), images, &Select::default(), &Ask::default());
-        opened.map(|_| ()).unwrap_err().to_string()
+        format!("{:#}", opened.map(|_| ()).unwrap_err())
     };
     assert!(open("no/such.jsonl").contains("no/such.jsonl"));
-    assert!(open("/dev/zero").contains("not a file"));
+    assert!(open("/dev/zero").contains("not a regular file"));
 }
 
 #[test]

@@ -238,7 +238,7 @@ fn a_long_run_over_photographs_stays_below_three_megabytes() {
 
 #[test]
 fn damaged_files_are_named() {
-    for name in ["metrics.jsonl", "eval.json", SUMMARY, SAMPLES, SIMILARITY, RECIPE] {
+    for name in ["eval.json", SUMMARY, SAMPLES, SIMILARITY, RECIPE] {
         let folder = run(2, 1, 16);
         fs::write(folder.path().join(name), "{\"phase\": [").unwrap();
         let text = format!("{:#}", page(folder.path()).unwrap_err());
@@ -284,14 +284,14 @@ fn runs_are_compared_on_one_page_and_the_bad_ones_are_named() {
         format!("{recipe}[phase2]\nlr = 2e-3\nrules = [{{ match = \"<b>\" }}]\n"),
     )
     .unwrap();
-    fs::write(bad.path().join("metrics.jsonl"), "{").unwrap();
+    fs::write(bad.path().join("eval.json"), "{").unwrap();
     let none = a.path().join("none");
     let folders = [a.path(), b.path(), bad.path(), &none].map(Path::to_path_buf);
     let (comparison, errors) = Comparison::read(&folders);
     assert_eq!((comparison.len(), errors.len()), (2, 2));
     let errors = format!("{:#} {:#}", errors[0], errors[1]);
     assert!(
-        errors.contains("metrics.jsonl:1") && errors.contains("none: not a run's folder"),
+        errors.contains("eval.json:1") && errors.contains("none: not a run's folder"),
         "{errors}"
     );
     let page = comparison.page().unwrap();
