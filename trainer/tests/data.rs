@@ -322,6 +322,8 @@ fn the_pairs_that_go_together_best_are_kept() {
         ];
         works(&[&which[..], &["--out", text(&out), "--model", text(&folder)], limit].concat());
         let written = fs::read_to_string(&out).expect("lines");
+        fs::remove_file(&out).expect("removed");
+        fs::rename(root.path().join("report.html"), root.path().join("page.html")).expect("renamed");
         let id = |line: &str| {
             serde_json::from_str::<Value>(line).expect("JSON")["id"]
                 .as_str()
@@ -337,7 +339,7 @@ fn the_pairs_that_go_together_best_are_kept() {
     assert_eq!(kept(&["--keep-share", "0.5"]), best(3));
     let between = (pairs[1].0 + pairs[2].0) / 2.0;
     assert_eq!(kept(&["--min-similarity", &between.to_string()]), best(2));
-    let page = fs::read_to_string(root.path().join("report.html")).expect("a page");
+    let page = fs::read_to_string(root.path().join("page.html")).expect("a page");
     assert!(page.contains("image and text unlike<td class=\"n\">4"), "{page}");
 }
 
