@@ -215,7 +215,7 @@ fn what_cannot_be_is_said() {
         ),
         (
             [&["filter"][..], &llava, &["--out", text(&lines)]].concat(),
-            "is the input, which stays as it is",
+            "exists already",
         ),
         (
             [&["filter"][..], &llava, &["--out", "/nowhere/x.jsonl"]].concat(),
