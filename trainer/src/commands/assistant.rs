@@ -126,7 +126,7 @@ pub(super) fn say(generate: impl FnOnce(Listener<'_>) -> model::Result<Answer>) 
     let mut out = std::io::stdout().lock();
     let mut failed = None;
     let answer = generate(
-        &mut |piece| match write!(out, "{}", visible(&piece.text)).and_then(|()| out.flush()) {
+        &mut |piece| match write!(out, "{}", visible(piece.text)).and_then(|()| out.flush()) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 failed = Some(error);

@@ -196,16 +196,15 @@ impl ImageSource {
     /// When the name leaves the source (`..`, absolute), the image is not there, or too large.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         let name = &self.relative(name)?;
-        let bytes;
-        match &self.store {
+        let bytes = match &self.store {
             Store::Folder(_) => {
-                bytes = read_file(&self.path.join(name), MAX_IMAGE_FILE).with_context(|| self.describe(name))?;
+                read_file(&self.path.join(name), MAX_IMAGE_FILE).with_context(|| self.describe(name))?
             }
-            Store::Zip(zip) => bytes = zip.read(name).with_context(|| self.describe(name))?,
+            Store::Zip(zip) => zip.read(name).with_context(|| self.describe(name))?,
             Store::Shards(shards) => return shards.read(shards.find(name)?, MAX_IMAGE_FILE),
             #[cfg(feature = "parquet")]
-            Store::Tables(tables) => bytes = tables.read(name)?,
-        }
+            Store::Tables(tables) => tables.read(name)?,
+        };
         ensure!(
             bytes.len() as u64 <= MAX_IMAGE_FILE,
             "{}: larger than {} MiB",
