@@ -200,7 +200,7 @@ fn pictures_are_turned_as_xmp_says_where_there_is_no_exif() {
 
 #[test]
 fn bombs_are_refused_by_their_header() {
-    for (width, height) in [(16385, 1), (1, 16385), (16384, 16384), (8193, 8192)] {
+    for (width, height) in [(16385, 1), (1, 16385), (16384, 16384), (9000, 9000)] {
         let text = message(decode_image(&png_claiming(width, height)));
         assert!(
             text.contains(&format!("{width} x {height} pixels are too many")),
