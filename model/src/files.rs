@@ -2,7 +2,7 @@
 
 use crate::error::at;
 use serde::de::DeserializeOwned;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Result};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -13,6 +13,10 @@ use std::path::Path;
 /// # Errors
 /// Those of the file system; nothing is left behind then.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    // A rename would take the place of a link or a device.
+    if std::fs::symlink_metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err(Error::other("a link, a folder, a pipe or a device is there"));
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
@@ -35,16 +39,18 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<()>
 /// # Errors
 /// Those of the file system; where it is no regular file.
 pub fn open_file(path: &Path) -> Result<File> {
-    // A pipe that nobody writes to would have this wait.
+    // Some devices act when they are opened; and a pipe that nobody writes to would have this wait.
+    let regular = |about: Metadata| about.is_file().then_some(()).ok_or_else(not_regular);
+    regular(std::fs::metadata(path)?)?;
     let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(Error::new(
-            ErrorKind::InvalidInput,
-            "a folder, a pipe or a device, not a regular file",
-        )),
-    }
+    regular(file.metadata()?)?;
+    Ok(file)
+}
+
+fn not_regular() -> Error {
+    let what = "a folder, a pipe, a socket or a device, not a regular file";
+    Error::new(ErrorKind::InvalidInput, what)
 }
 
 /// All bytes of a file, of which there are at most `most`, whatever the system says of its size.

@@ -17,6 +17,8 @@ pub(crate) const MAX_FILE: u64 = 16 << 20;
 const LOCK: &str = ".lock";
 /// What stands in front of the name of a file that is not whole yet.
 const UNFINISHED: &str = ".tmp-";
+/// Letters behind it.
+const DRAWN: usize = 6;
 
 /// A run's folder. A new one that is dropped before [`RunFolder::keep`] is removed with all that is in it: a run that
 /// failed early leaves nothing behind and its name free.
@@ -73,19 +75,19 @@ impl RunFolder {
         let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         let names: Vec<String> = names.collect::<io::Result<_>>().with_context(about)?;
         // A run that was killed at once has come no further than its lock or a file half written.
-        let others = names.iter().any(|name| name != LOCK && !name.starts_with(UNFINISHED));
+        let others = names.iter().any(|name| name != LOCK && !is_leftover(name));
         if others && !path.join(RECIPE).exists() {
             bail!("{}: not a run's folder: it has no {RECIPE}", path.display());
         }
-        without_links(path)?;
+        let mut leftovers = Vec::new();
+        without_links(path, &mut leftovers)?;
         let folder = RunFolder {
             path: path.to_owned(),
             made: path.to_owned(),
             keep: true,
             _lock: lock(path)?,
         };
-        for name in names.iter().filter(|name| name.starts_with(UNFINISHED)) {
-            let file = folder.file(name);
+        for file in leftovers {
             fs::remove_file(&file).with_context(|| format!("{}: cannot be removed", file.display()))?;
         }
         Ok(folder)
@@ -146,21 +148,31 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-/// Fails where a folder that is written to leads out of itself: nothing behind a link is ever changed.
+/// Whether a name is one that [`write_atomically`] gives to what is not whole yet.
+fn is_leftover(name: &str) -> bool {
+    let drawn = name.strip_prefix(UNFINISHED);
+    drawn.is_some_and(|drawn| drawn.len() == DRAWN && drawn.chars().all(|c| c.is_ascii_alphanumeric()))
+}
+
+/// Fails where a folder that is written to leads out of itself: nothing behind a link is ever changed. Finds what killed processes
+/// left.
 ///
 /// # Errors
 /// Names the link, or what is neither a file nor a folder.
-fn without_links(folder: &Path) -> Result<()> {
+fn without_links(folder: &Path, leftovers: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("{}: cannot be read", folder.display()))? {
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);
         match kind.is_dir() {
-            true => without_links(&path)?,
+            true => without_links(&path, leftovers)?,
             false => ensure!(
                 kind.is_file(),
                 "{}: a link, a pipe or a device, which a run's folder never holds; put what it leads to in its place",
                 path.display()
             ),
+        }
+        if kind.is_file() && is_leftover(&entry.file_name().to_string_lossy()) {
+            leftovers.push(path);
         }
     }
     Ok(())

@@ -96,7 +96,7 @@ fn nothing_behind_a_link_in_a_runs_folder_is_written() {
 fn a_folder_that_is_no_runs_is_left_as_it_is() {
     let root = tempfile::tempdir().expect("a folder");
     let lock = root.path().join(".lock");
-    for others in [&["notes"][..], &[".git"]] {
+    for others in [&["notes"][..], &[".git"], &[".tmp-notes"]] {
         fs::write(&lock, "mine").expect("written");
         others
             .iter()
@@ -249,7 +249,9 @@ fn a_log_that_is_lost_or_cut_and_strange_files_do_not_hold_a_run_up() {
     let log = run.join("metrics.jsonl");
     let whole = fs::read_to_string(&log).expect("a file");
     fs::write(run.join("tmp-notes"), "mine").expect("written");
-    fs::write(run.join(".tmp-half"), "half").expect("written");
+    for name in [".tmp-aB3dE6", "samples/.tmp-aB3dE6", ".tmp-notes"] {
+        fs::write(run.join(name), "half").expect("written");
+    }
     for left in ["", &whole[..whole.len() / 2], &format!("{whole}{{\"phase\":\"ph")] {
         fs::write(&log, left).expect("written");
         let mut report = Command::new(LENSLET);
@@ -262,7 +264,8 @@ fn a_log_that_is_lost_or_cut_and_strange_files_do_not_hold_a_run_up() {
             assert!(said(&output).contains(earlier), "{}", said(&output));
         }
     }
-    assert!(run.join("tmp-notes").exists() && !run.join(".tmp-half").exists());
+    let left = ["tmp-notes", ".tmp-notes", ".tmp-aB3dE6", "samples/.tmp-aB3dE6"].map(|name| run.join(name).exists());
+    assert_eq!(left, [true, true, false, false]);
 }
 
 #[test]

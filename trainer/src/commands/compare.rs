@@ -1,7 +1,7 @@
 //! `lenslet compare`: runs side by side.
 
 use crate::cli::CompareArgs;
-use crate::report::html::{Comparison, is_page};
+use crate::report::html::{Comparison, REPORT, is_page};
 use crate::run_folder::{new_file, write_whole};
 use anyhow::{Result, ensure};
 
@@ -12,7 +12,8 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
         "--out {}: expected a name that ends in .html",
         out.display()
     );
-    if !is_page(out) {
+    // A run's own page stays.
+    if !is_page(out) || out.ends_with(REPORT) {
         new_file(out)?;
     }
     let (comparison, bad) = Comparison::read(&args.runs);

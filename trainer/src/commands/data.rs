@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub(super) fn run(verb: &DataVerb) -> Result<()> {
     match verb {
-        DataVerb::Example(args) => example(args),
+        DataVerb::Example(args) => compute::with_threads(None, || example(args)),
         DataVerb::Check(args) => compute::with_threads(args.threads, || check(args)),
         DataVerb::Filter(args) => compute::with_threads(args.compute.threads, || filter(args)),
     }
@@ -121,7 +121,11 @@ fn filter(args: &FilterArgs) -> Result<()> {
     };
     let judged = Judged::of(&files, &criteria, judge.as_ref())?;
     let kept = write(&judged, &args.out)?;
-    filter::report(&judged, &criteria, &report)?;
+    if let Err(error) = filter::report(&judged, &criteria, &report) {
+        // Nothing half done: the records would be there without what was left out.
+        let _ = std::fs::remove_file(&args.out);
+        return Err(error);
+    }
     show(&judged, kept, args, &files);
     say!("what went and why, with pictures: {}", report.display());
     Ok(())

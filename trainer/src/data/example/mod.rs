@@ -58,12 +58,23 @@ pub struct Written {
 /// When the folder has something in it, or cannot be written.
 pub fn write(folder: &Path, count: usize, seed: u64) -> Result<Written> {
     let name = folder.display();
-    let images = folder.join("images");
+    let new = !folder.exists();
     let empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
     ensure!(
         empty,
         "{name}: has something in it; choose another folder, or remove this one"
     );
+    fill(folder, count, seed).inspect_err(|_| {
+        if new {
+            // What is not whole is of no use; that it cannot be removed must not hide why.
+            let _ = fs::remove_dir_all(folder);
+        }
+    })
+}
+
+fn fill(folder: &Path, count: usize, seed: u64) -> Result<Written> {
+    let name = folder.display();
+    let images = folder.join("images");
     fs::create_dir_all(&images).with_context(|| format!("{name}: cannot be made"))?;
     let draw = |index: usize| -> Result<Record> {
         let (name, picture) = (format!("{index:04}.png"), Picture::draw(seed, index));
