@@ -76,15 +76,13 @@ pub(crate) fn without_nan(bytes: &[u8]) -> Cow<'_, [u8]> {
 pub(crate) fn about_nan(bytes: &[u8], place: Range<usize>) -> String {
     let (mut places, mut more) = (Vec::new(), "");
     each_nan(&bytes[place.clone()], |token, name| {
-        let at = place.start + token.start;
-        let line = bytes[..at]
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |end| end + 1);
-        match places.len() < NAMED {
-            true => places.push(format!("{name} at column {}", at - line + 1)),
-            false => more = ", …",
+        if places.len() == NAMED {
+            more = ", …";
+            return;
         }
+        let at = place.start + token.start;
+        let line = bytes[..at].iter().rposition(|byte| *byte == b'\n');
+        places.push(format!("{name} at column {}", at - line.map_or(0, |end| end + 1) + 1));
     });
     match places.is_empty() {
         true => String::new(),
