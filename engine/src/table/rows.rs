@@ -18,8 +18,8 @@ const PRODUCT: (f64, f64) = (1e-5, 8e-3);
 /// Errors of results that pass through several roundings in bf16 on the way to a gradient.
 const LOSS: (f64, f64) = (2e-5, 2e-2);
 
-/// Of normalised rows: less than a warp of a GPU takes, and several warps with whole vectors.
-const WIDTHS: [usize; 2] = [37, 264];
+/// Of normalised rows: less than a warp of a GPU takes, several warps with whole vectors, more than a block takes at a time.
+const WIDTHS: [usize; 3] = [37, 264, 4099];
 
 const ACTIVATIONS: [Activation; 4] = [
     Activation::Gelu,
@@ -102,17 +102,27 @@ pub fn rows() -> Vec<Row> {
     ]
 }
 
+/// A layer with a bias over rows of this shape, `outputs` wide.
+fn linear_bias(name: impl Into<String>, rows: &[usize], outputs: usize) -> Case {
+    let width = rows[rows.len() - 1];
+    case(
+        name,
+        normal([rows, &[outputs, width], &[outputs]]),
+        PRODUCT,
+        |_, v| ops::linear(&v[0], &v[1], Some(&v[2])),
+        |a| oracle::linear(&a[0], &a[1], Some(&a[2])),
+        |a, dy| oracle::linear_backward(&a[0], &a[1], dy),
+    )
+}
+
 fn linear() -> Vec<Case> {
-    let inputs = || normal([&[2, 9, 13], &[7, 13], &[7]]);
     let mut cases = vec![
-        case(
-            "linear/bias",
-            inputs(),
-            PRODUCT,
-            |_, v| ops::linear(&v[0], &v[1], Some(&v[2])),
-            |a| oracle::linear(&a[0], &a[1], Some(&a[2])),
-            |a, dy| oracle::linear_backward(&a[0], &a[1], dy),
-        ),
+        linear_bias("linear/bias", &[2, 9, 13], 7),
+        // Sums that a GPU splits, in whole vectors and not.
+        linear_bias("linear/sums of 1100", &[5, 1100], 7),
+        linear_bias("linear/sums of 1088", &[40, 1088], 12),
+        // More than eight tiles of rows, which blocks go through in groups, and two of columns.
+        linear_bias("linear/580 rows", &[580, 20], 70),
         case(
             "linear/plain",
             normal([&[33, 40], &[70, 40]]),
@@ -152,24 +162,27 @@ fn linear() -> Vec<Case> {
     cases
 }
 
+/// A batch of products; `transposed` says that b is stored as (n, k).
+fn product([batch, m, n, k]: [usize; 4], transposed: bool) -> Case {
+    let b = if transposed { [batch, n, k] } else { [batch, k, n] };
+    case(
+        format!("matmul/{batch} of {m}×{n}×{k}, transposed {transposed}"),
+        normal([&[batch, m, k], &b]),
+        PRODUCT,
+        move |_, v| ops::matmul(&v[0], &v[1], transposed),
+        move |a| oracle::matmul(&a[0], &a[1], transposed),
+        move |a, dy| oracle::matmul_backward(&a[0], &a[1], transposed, dy),
+    )
+}
+
+/// Small ones; sums that a GPU splits, in a batch; so many that a GPU takes its large tiles, in whole vectors and not.
 fn matmul() -> Vec<Case> {
     vec![
-        case(
-            "matmul/nn",
-            normal([&[3, 5, 7], &[3, 7, 6]]),
-            PRODUCT,
-            |_, v| ops::matmul(&v[0], &v[1], false),
-            |a| oracle::matmul(&a[0], &a[1], false),
-            |a, dy| oracle::matmul_backward(&a[0], &a[1], false, dy),
-        ),
-        case(
-            "matmul/nt",
-            normal([&[3, 5, 7], &[3, 6, 7]]),
-            PRODUCT,
-            |_, v| ops::matmul(&v[0], &v[1], true),
-            |a| oracle::matmul(&a[0], &a[1], true),
-            |a, dy| oracle::matmul_backward(&a[0], &a[1], true, dy),
-        ),
+        product([3, 5, 6, 7], false),
+        product([3, 5, 6, 7], true),
+        product([2, 5, 6, 1030], false),
+        product([132, 33, 3, 5], true),
+        product([66, 136, 72, 8], false),
     ]
 }
 
@@ -198,6 +211,7 @@ fn settings(device: &Device, sight: &Sight, k: &Var) -> Result<Attend> {
         q_lens: tensor(&sight.q_lens, &[batch])?,
         k_lens: tensor(&sight.k_lens, &[batch])?,
         segments: tensor(&sight.segments, &[batch, keys])?,
+        dropout: sight.dropout,
         ..Attend::default()
     })
 }
@@ -228,9 +242,8 @@ fn masked(mask: Mask) -> Sight {
 fn attention() -> Vec<Case> {
     let square: [&[usize]; 3] = [&[2, 6, 4, 5], &[2, 6, 2, 5], &[2, 6, 2, 5]];
     let cross: [&[usize]; 3] = [&[2, 3, 2, 8], &[2, 7, 2, 8], &[2, 7, 2, 8]];
-    let tiles: [&[usize]; 3] = [&[1, 70, 2, 8], &[1, 130, 1, 8], &[1, 130, 1, 8]];
-    vec![
-        attend("several tiles", tiles, masked(Mask::Causal)),
+    let mut cases = attention_over_tiles();
+    cases.extend([
         attention_weights(),
         attend("full, grouped queries", square, masked(Mask::Full)),
         attend("causal", square, masked(Mask::Causal)),
@@ -256,7 +269,50 @@ fn attention() -> Vec<Case> {
                 ..masked(Mask::Causal)
             },
         ),
+    ]);
+    cases
+}
+
+/// More queries and keys than a GPU takes at a time, under every mask.
+fn attention_over_tiles() -> Vec<Case> {
+    let more_keys: [&[usize]; 3] = [&[1, 70, 2, 8], &[1, 130, 1, 8], &[1, 130, 1, 8]];
+    let square: [&[usize]; 3] = [&[1, 150, 1, 8]; 3];
+    // Rows of a head that do not start at whole vectors.
+    let odd: [&[usize]; 3] = [&[2, 70, 2, 37], &[2, 130, 1, 37], &[2, 130, 1, 37]];
+    // The last two tokens are padding, and see nothing.
+    let documents = (0..150).map(|i| [1, 2, 4, 3, -1][i / 37]).collect();
+    let lengths = Sight {
+        q_lens: Some(vec![70, 66]),
+        k_lens: Some(vec![129, 0]),
+        ..masked(Mask::Full)
+    };
+    let segments = Sight {
+        segments: Some(documents),
+        ..masked(Mask::Causal)
+    };
+    let dropout = Sight {
+        dropout: (0.3, 7),
+        ..masked(Mask::Causal)
+    };
+    vec![
+        attend("several tiles", more_keys, masked(Mask::Causal)),
+        attend("prefix over tiles", square, masked(Mask::PrefixCausal(70))),
+        attend("window over tiles", square, masked(Mask::Window(40))),
+        attend("segments over tiles", square, segments),
+        attend("dropout over tiles", more_keys, dropout),
+        attend("lengths over tiles, odd widths", odd, lengths),
+        large_scores(attend("large scores", more_keys, masked(Mask::Full))),
     ]
+}
+
+/// Scores of some hundred, whose exponentials are beyond f32: in f32 they err by 2⁻²⁴ of that, and so do the weights.
+fn large_scores(case: Case) -> Case {
+    let larger = |input: &Array| input.map(|x| 12.0 * x);
+    Case {
+        inputs: vec![larger(&case.inputs[0]), larger(&case.inputs[1]), case.inputs[2].clone()],
+        tolerance: (5e-4, LOSS.1),
+        ..case
+    }
 }
 
 fn layer_norm(dim: usize) -> Vec<Case> {
@@ -301,19 +357,22 @@ fn l2_normalize() -> Vec<Case> {
 
 fn rotary() -> Vec<Case> {
     const POSITIONS: [i32; 6] = [0, 1, 2, 7, 0, 30];
-    const INV_FREQ: [f64; 5] = [1.0, 0.3, 0.1, 0.03, 0.01];
-    let run = |device: &Device, v: &[Var]| {
-        let inv_freq = Tensor::from_slice(device, &INV_FREQ, [5])?.cast(v[0].dtype().accumulator())?;
-        ops::rotary(&v[0], &ints(device, &POSITIONS, &[2, 3])?, &inv_freq)
+    const INV_FREQ: [f64; 8] = [1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.01];
+    let one = |half: usize| {
+        let inv_freq = &INV_FREQ[..half];
+        case(
+            format!("rotary/{half} pairs"),
+            normal([&[2, 3, 2, 2 * half]]),
+            PRODUCT,
+            move |device, v| {
+                let inv_freq = Tensor::from_slice(device, inv_freq, [half])?.cast(v[0].dtype().accumulator())?;
+                ops::rotary(&v[0], &ints(device, &POSITIONS, &[2, 3])?, &inv_freq)
+            },
+            move |a| oracle::rotary(&a[0], &POSITIONS, inv_freq),
+            move |_, dy| vec![oracle::rotary(dy, &POSITIONS, &INV_FREQ.map(|f| -f)[..half])],
+        )
     };
-    vec![case(
-        "rotary",
-        normal([&[2, 3, 2, 10]]),
-        PRODUCT,
-        run,
-        |a| oracle::rotary(&a[0], &POSITIONS, &INV_FREQ),
-        |_, dy| vec![oracle::rotary(dy, &POSITIONS, &INV_FREQ.map(|f| -f))],
-    )]
+    [5, 8].map(one).into()
 }
 
 fn embedding() -> Vec<Case> {
@@ -339,6 +398,8 @@ fn embedding() -> Vec<Case> {
         one("rows, one thrice and one never", &[5, 11], few()),
         one("entries of a batch", &[5, 2, 3], few()),
         one("many and wide", &[5, 264], (0..300).map(|i| i * i % 5).collect()),
+        // More entries than a block counts.
+        one("a long table", &[600, 3], (0..90).map(|i| i * i % 600).collect()),
     ]
 }
 

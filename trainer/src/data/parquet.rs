@@ -13,7 +13,7 @@ use parquet::record::{Field, Row};
 use parquet::schema::types::{ColumnDescriptor, Type, TypePtr};
 use serde_json::{Map, Value};
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -296,12 +296,12 @@ impl Length for Whole {
 }
 
 impl ChunkReader for Whole {
-    type T = BufReader<File>;
+    type T = BufReader<ToTheEnd>;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
         let mut file = model::open_file(&self.path)?;
         file.seek(SeekFrom::Start(start))?;
-        Ok(BufReader::new(file))
+        Ok(BufReader::new(ToTheEnd(file)))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
@@ -316,6 +316,19 @@ impl ChunkReader for Whole {
         let mut bytes = vec![0; length];
         self.get_read(start)?.read_exact(&mut bytes)?;
         Ok(bytes.into())
+    }
+}
+
+/// A file of which nothing is read behind its end: a page's header that speaks of thousands of millions of values is otherwise
+/// skipped one by one, with zero bytes read for each.
+struct ToTheEnd(File);
+
+impl Read for ToTheEnd {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(into)? {
+            0 if !into.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            read => Ok(read),
+        }
     }
 }
 

@@ -143,6 +143,38 @@ fn what_is_no_set_of_images_is_said() {
     assert!(message(&text("image")).contains("nothing but images"));
 }
 
+/// A header of a page that says that a list of two thousand million numbers follows, in a field that is passed over.
+#[test]
+fn a_list_that_ends_behind_the_file_is_refused_at_once() {
+    let mut bytes = FILE.clone();
+    let reader = SerializedFileReader::new(Bytes::from(bytes.clone())).unwrap();
+    let page = reader.metadata().row_group(1).column(2).data_page_offset() as usize;
+    // Thrift's compact protocol: a field 15 further, a list; of doubles, its length in the next bytes: 2^31 - 1.
+    let header = [0xf9, 0xf7, 0xff, 0xff, 0xff, 0xff, 0x07];
+    bytes[page..page + header.len()].copy_from_slice(&header);
+    let message = format!("{:#}", open(&bytes).map(|_| ()).unwrap_err());
+    assert!(message.contains("t.parquet: row 3"), "{message}");
+}
+
+/// A text of half a MiB that is written once and stands in every row: 512 of them and their spare bytes are over 256 MiB.
+#[test]
+fn texts_beyond_all_bounds_are_refused() {
+    const ROWS: usize = 600;
+    let text = vec![b'x'; 512 << 10];
+    let columns = vec![
+        (Vec::new(), vec![0; ROWS], vec![0; ROWS]),
+        (Vec::new(), vec![0; ROWS], vec![0; ROWS]),
+        (vec![text; ROWS], vec![1; ROWS], vec![0; ROWS]),
+    ];
+    let bytes = file(ONE, &[columns]);
+    assert!(bytes.len() < 2 << 20, "{} bytes", bytes.len());
+    let message = format!("{:#}", open(&bytes).map(|_| ()).unwrap_err());
+    assert!(
+        message.contains("t.parquet: row 511: the texts up to here take more than"),
+        "{message}"
+    );
+}
+
 /// Opens and reads everything there is.
 fn read_all(bytes: &[u8]) {
     if let Ok((found, source, _folder)) = open(bytes) {

@@ -11,6 +11,8 @@ pub(in super::super) struct Sight {
     pub(in super::super) q_lens: Option<Vec<i32>>,
     pub(in super::super) k_lens: Option<Vec<i32>>,
     pub(in super::super) segments: Option<Vec<i32>>,
+    /// As [`crate::ops::Attend::dropout`].
+    pub(in super::super) dropout: (f64, u64),
 }
 
 impl Sight {
@@ -30,11 +32,12 @@ impl Sight {
     }
 }
 
-/// A key that a query sees: its place among the sequence's keys, its row of k, and its weight.
+/// A key that a query sees: its place among the sequence's keys, its row of k, its weight, and the factor of dropout on that.
 struct Seen {
     place: usize,
     row: usize,
     weight: f64,
+    kept: f64,
 }
 
 /// What every row of q sees: q is (batch, queries, heads, head_dim), k (batch, keys, kv_heads, head_dim).
@@ -42,8 +45,11 @@ fn look(q: &Array, k: &Array, sight: &Sight) -> Vec<Vec<Seen>> {
     let ([_, q_len, heads, dim], [_, k_len, kv_heads, _]) = (&q.shape[..], &k.shape[..]) else {
         unreachable!("rank 4")
     };
+    let (p, seed) = sight.dropout;
+    let factors = (p > 0.0).then(|| super::dropout_factors(q.data.len() / dim * k_len, p, seed));
     let one = |row: usize| {
         let (batch, i, head) = (row / (q_len * heads), row / heads % q_len, row % heads);
+        let first = ((batch * heads + head) * q_len + i) * k_len;
         let key_row = |j: usize| (batch * k_len + j) * kv_heads + head / (heads / kv_heads);
         let places: Vec<usize> = (0..*k_len)
             .filter(|j| sight.sees(batch, (i, *q_len), (*j, *k_len)))
@@ -57,6 +63,7 @@ fn look(q: &Array, k: &Array, sight: &Sight) -> Vec<Vec<Seen>> {
             place,
             row: key_row(place),
             weight: (score - lse).exp(),
+            kept: factors.as_ref().map_or(1.0, |factors| factors[first + place]),
         });
         seen.collect()
     };
@@ -77,27 +84,28 @@ fn add(y: &mut [f64], factor: f64, x: &[f64]) {
 pub(in super::super) fn attention(q: &Array, k: &Array, v: &Array, sight: &Sight) -> Array {
     let mut out = Array::zeros(q.shape);
     for (seen, out) in look(q, k, sight).iter().zip(out.data.chunks_mut(q.shape.last())) {
-        seen.iter().for_each(|key| add(out, key.weight, v.row(key.row)));
+        seen.iter()
+            .for_each(|key| add(out, key.weight * key.kept, v.row(key.row)));
     }
     out
 }
 
-/// The gradients of q, k and v: with the weights P, dv = Pᵀ·dout, dS = P ⊙ (dout·vᵀ − rowsum(dout ⊙ out)), dq = dS·k/√head_dim,
-/// dk = dSᵀ·q/√head_dim.
+/// The gradients of q, k and v: with the weights P and dropout's factors Z, dv = (P ⊙ Z)ᵀ·dout,
+/// dS = P ⊙ (Z ⊙ dout·vᵀ − rowsum(dout ⊙ out)), dq = dS·k/√head_dim, dk = dSᵀ·q/√head_dim.
 pub(in super::super) fn attention_backward([q, k, v]: [&Array; 3], sight: &Sight, dout: &Array) -> Vec<Array> {
     let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| Array::zeros(x.shape));
     let dim = q.shape.last();
     let scale = 1.0 / (dim as f64).sqrt();
     for (row, seen) in look(q, k, sight).iter().enumerate() {
         let dout = dout.row(row);
-        let dweights: Vec<f64> = seen.iter().map(|key| dot(dout, v.row(key.row))).collect();
+        let dweights: Vec<f64> = seen.iter().map(|key| key.kept * dot(dout, v.row(key.row))).collect();
         let mean: f64 = seen.iter().zip(&dweights).map(|(key, d)| key.weight * d).sum();
         for (key, dweight) in seen.iter().zip(dweights) {
             let (ds, own) = (
                 key.weight * (dweight - mean) * scale,
                 key.row * dim..(key.row + 1) * dim,
             );
-            add(&mut dv.data[own.clone()], key.weight, dout);
+            add(&mut dv.data[own.clone()], key.weight * key.kept, dout);
             add(&mut dk.data[own], ds, q.row(row));
             add(&mut dq.data[row * dim..(row + 1) * dim], ds, k.row(key.row));
         }

@@ -39,7 +39,11 @@ pub(in super::super) fn cross_entropy_backward(
             *d = weight * ((logits.row(r)[c] - lse).exp() - own - smoothing / vocab as f64);
         }
     }
-    linear_backward(x, w, &dz)[..2].to_vec()
+    // Rows that do not count may hold anything, and 0·NaN is NaN.
+    let mut kept = Array::zeros(x.shape);
+    let dim = x.shape.last();
+    counted(targets).for_each(|r| kept.data[r * dim..(r + 1) * dim].copy_from_slice(x.row(r)));
+    linear_backward(&kept, w, &dz)[..2].to_vec()
 }
 
 /// Scores of n images with some queries each, (n, queries, dim) or (n, dim), and n texts.

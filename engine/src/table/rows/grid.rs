@@ -1,6 +1,6 @@
 //! The shapes models have, and awkward ones next to them: too many for every run of the tests, meant for a GPU.
 
-use super::{PRODUCT, attend, case, ints, layer_norm, losses, normal, rms_norm};
+use super::{PRODUCT, attend, case, ints, layer_norm, linear_bias, losses, normal, product, rms_norm};
 use crate::table::oracle::{self, Sight};
 use crate::table::{Case, Row};
 use crate::{Device, Mask, Tensor, Var, ops};
@@ -44,34 +44,13 @@ fn linear() -> Vec<Case> {
         (257, 4096, 1024),
         (1028, 1024, 1024),
     ];
-    let one = |(m, n, k): (usize, usize, usize)| {
-        case(
-            format!("linear/{m} rows, {k} to {n}"),
-            normal([&[m, k], &[n, k], &[n]]),
-            PRODUCT,
-            |_, v| ops::linear(&v[0], &v[1], Some(&v[2])),
-            |a| oracle::linear(&a[0], &a[1], Some(&a[2])),
-            |a, dy| oracle::linear_backward(&a[0], &a[1], dy),
-        )
-    };
+    let one = |(m, n, k)| linear_bias(format!("linear/{m} rows, {k} to {n}"), &[m, k], n);
     SHAPES.map(one).into()
 }
 
 fn matmul() -> Vec<Case> {
     const SHAPES: [[usize; 4]; 4] = [[3, 65, 63, 33], [2, 128, 128, 128], [5, 1, 130, 8], [2, 257, 64, 257]];
-    let one = |[batch, m, n, k]: [usize; 4]| {
-        [false, true].map(|transposed| {
-            let b = if transposed { [batch, n, k] } else { [batch, k, n] };
-            case(
-                format!("matmul/{batch} of {m}×{n}×{k}, transposed {transposed}"),
-                normal([&[batch, m, k], &b]),
-                PRODUCT,
-                move |_, v| ops::matmul(&v[0], &v[1], transposed),
-                move |a| oracle::matmul(&a[0], &a[1], transposed),
-                move |a, dy| oracle::matmul_backward(&a[0], &a[1], transposed, dy),
-            )
-        })
-    };
+    let one = |shape| [false, true].map(|transposed| product(shape, transposed));
     SHAPES.into_iter().flat_map(one).collect()
 }
 

@@ -4,6 +4,9 @@ use super::{PRODUCT, case, normal};
 use crate::table::{Array, Case, oracle};
 use crate::{DType, Device, Kind, Var, ops};
 
+/// Of rows that are moved one element at a time and in whole vectors.
+const WIDTHS: [usize; 2] = [5, 16];
+
 pub(super) fn repeat() -> Vec<Case> {
     vec![case(
         "repeat",
@@ -16,26 +19,31 @@ pub(super) fn repeat() -> Vec<Case> {
 }
 
 pub(super) fn concat() -> Vec<Case> {
-    let inputs = normal([&[2, 3, 5], &[2, 1, 5], &[2, 4, 5]]);
-    vec![case(
-        "concat",
-        inputs,
-        PRODUCT,
-        |_, v| ops::concat(&[&v[0], &v[1], &v[2]]),
-        oracle::concat,
-        oracle::concat_backward,
-    )]
+    let one = |width: usize| {
+        case(
+            format!("concat/rows of {width}"),
+            normal([&[2, 3, width], &[2, 1, width], &[2, 4, width]]),
+            PRODUCT,
+            |_, v| ops::concat(&[&v[0], &v[1], &v[2]]),
+            oracle::concat,
+            oracle::concat_backward,
+        )
+    };
+    WIDTHS.map(one).into()
 }
 
 pub(super) fn slice() -> Vec<Case> {
-    vec![case(
-        "slice",
-        normal([&[2, 6, 5]]),
-        PRODUCT,
-        |_, v| ops::slice(&v[0], 2, 3),
-        |a| oracle::slice(&a[0], 2, 3),
-        |a, dy| oracle::slice_backward(&a[0], 2, dy),
-    )]
+    let one = |width: usize| {
+        case(
+            format!("slice/rows of {width}"),
+            normal([&[2, 6, width]]),
+            PRODUCT,
+            |_, v| ops::slice(&v[0], 2, 3),
+            |a| oracle::slice(&a[0], 2, 3),
+            |a, dy| oracle::slice_backward(&a[0], 2, dy),
+        )
+    };
+    WIDTHS.map(one).into()
 }
 
 pub(super) fn reshape() -> Vec<Case> {

@@ -21,26 +21,33 @@ pub(super) fn dropout() -> Vec<Case> {
     )]
 }
 
+/// Shapes of elements that are taken one by one and in whole vectors.
+const SHAPES: [[usize; 2]; 2] = [[3, 21], [3, 24]];
+
 pub(super) fn activate() -> Vec<Case> {
-    let inputs = || vec![Array::random([3, 21], 1.0, 1)];
-    ACTIVATIONS
-        .map(|act| {
+    let one = |act: Activation| {
+        SHAPES.map(|shape| {
             case(
-                format!("activate/{act:?}"),
-                inputs(),
+                format!("activate/{act:?} {shape:?}"),
+                normal([&shape]),
                 PRODUCT,
                 move |_, v| ops::activate(&v[0], act),
                 move |a| a[0].map(|x| oracle::activation(x, act)),
                 move |a, dy| vec![a[0].zip(dy, |x, d| oracle::slope(x, act) * d)],
             )
         })
-        .into()
+    };
+    ACTIVATIONS.into_iter().flat_map(one).collect()
 }
 
 pub(super) fn silu_mul() -> Vec<Case> {
-    vec![case(
-        "silu_mul",
-        normal([&[3, 21], &[3, 21]]),
+    SHAPES.map(|shape| silu_mul_of(&shape)).into()
+}
+
+fn silu_mul_of(shape: &[usize]) -> Case {
+    case(
+        format!("silu_mul/{shape:?}"),
+        normal([shape, shape]),
         PRODUCT,
         |_, v| ops::silu_mul(&v[0], &v[1]),
         |a| {
@@ -55,69 +62,74 @@ pub(super) fn silu_mul() -> Vec<Case> {
                 a[0].map(silu).zip(dy, |s, d| s * d),
             ]
         },
-    )]
+    )
 }
 
 pub(super) fn add() -> Vec<Case> {
-    vec![
+    let two = |shape: [usize; 2]| {
         case(
-            "add",
-            normal([&[3, 21], &[3, 21]]),
+            format!("add/{shape:?}"),
+            normal([&shape, &shape]),
             PRODUCT,
             |_, v| ops::add(&v[0], &v[1]),
             |a| a[0].zip(&a[1], |x, y| x + y),
             |_, dy| vec![dy.clone(), dy.clone()],
-        ),
-        case(
-            "add/one variable twice",
-            normal([&[3, 21]]),
-            PRODUCT,
-            |_, v| ops::add(&v[0], &v[0]),
-            |a| a[0].map(|x| 2.0 * x),
-            |_, dy| vec![dy.map(|d| 2.0 * d)],
-        ),
-    ]
+        )
+    };
+    let twice = case(
+        "add/one variable twice",
+        normal([&[3, 21]]),
+        PRODUCT,
+        |_, v| ops::add(&v[0], &v[0]),
+        |a| a[0].map(|x| 2.0 * x),
+        |_, dy| vec![dy.map(|d| 2.0 * d)],
+    );
+    SHAPES.map(two).into_iter().chain([twice]).collect()
 }
 
 pub(super) fn mul() -> Vec<Case> {
-    vec![case(
-        "mul",
-        normal([&[3, 21], &[3, 21]]),
-        PRODUCT,
-        |_, v| ops::mul(&v[0], &v[1]),
-        |a| a[0].zip(&a[1], |x, y| x * y),
-        |a, dy| vec![dy.zip(&a[1], |d, y| d * y), dy.zip(&a[0], |d, x| d * x)],
-    )]
+    let one = |shape: [usize; 2]| {
+        case(
+            format!("mul/{shape:?}"),
+            normal([&shape, &shape]),
+            PRODUCT,
+            |_, v| ops::mul(&v[0], &v[1]),
+            |a| a[0].zip(&a[1], |x, y| x * y),
+            |a, dy| vec![dy.zip(&a[1], |d, y| d * y), dy.zip(&a[0], |d, x| d * x)],
+        )
+    };
+    SHAPES.map(one).into()
 }
 
 pub(super) fn scale() -> Vec<Case> {
-    vec![case(
-        "scale",
-        normal([&[3, 21]]),
-        PRODUCT,
-        |_, v| ops::scale(&v[0], -2.5),
-        |a| a[0].map(|x| -2.5 * x),
-        |_, dy| vec![dy.map(|d| -2.5 * d)],
-    )]
+    let one = |shape: [usize; 2]| {
+        case(
+            format!("scale/{shape:?}"),
+            normal([&shape]),
+            PRODUCT,
+            |_, v| ops::scale(&v[0], -2.5),
+            |a| a[0].map(|x| -2.5 * x),
+            |_, dy| vec![dy.map(|d| -2.5 * d)],
+        )
+    };
+    SHAPES.map(one).into()
 }
 
 pub(super) fn add_broadcast() -> Vec<Case> {
-    vec![case(
-        "add_broadcast",
-        normal([&[4, 3, 5], &[3, 5]]),
-        PRODUCT,
-        |_, v| ops::add_broadcast(&v[0], &v[1]),
-        |a| {
-            let data = a[0]
-                .data
-                .iter()
-                .enumerate()
-                .map(|(i, x)| x + a[1].data[i % 15])
-                .collect();
-            Array::new(a[0].shape, data)
-        },
-        |_, dy| vec![dy.clone(), oracle::sum_axis(dy, 0, |_| 1.0)],
-    )]
+    let one = |width: usize| {
+        case(
+            format!("add_broadcast/3×{width} to four"),
+            normal([&[4, 3, width], &[3, width]]),
+            PRODUCT,
+            |_, v| ops::add_broadcast(&v[0], &v[1]),
+            |a| {
+                let data = a[0].data.iter().zip(a[1].data.iter().cycle());
+                Array::new(a[0].shape, data.map(|(x, b)| x + b).collect())
+            },
+            |_, dy| vec![dy.clone(), oracle::sum_axis(dy, 0, |_| 1.0)],
+        )
+    };
+    [5, 8].map(one).into()
 }
 
 pub(super) fn sum() -> Vec<Case> {
@@ -130,14 +142,10 @@ pub(super) fn sum() -> Vec<Case> {
             |a| Array::new([1], vec![a[0].data.iter().sum()]),
             |a, dy| vec![a[0].map(|_| dy.data[0])],
         ),
-        case(
-            "sum/axis",
-            normal([&[4, 3, 5]]),
-            PRODUCT,
-            |_, v| ops::sum_axis(&v[0], 1),
-            |a| oracle::sum_axis(&a[0], 1, |_| 1.0),
-            |a, dy| oracle::sum_axis_backward(&a[0], 1, |_| 1.0, dy),
-        ),
+        sum_axis(&[4, 3, 5]),
+        sum_axis(&[4, 3, 8]),
+        // Parts of an axis, and the last of them shorter.
+        sum_axis(&[2, 261, 33]),
         case(
             "sum/mean of the last",
             normal([&[4, 3, 5]]),
@@ -147,4 +155,15 @@ pub(super) fn sum() -> Vec<Case> {
             |a, dy| oracle::sum_axis_backward(&a[0], 2, |n| 1.0 / n as f64, dy),
         ),
     ]
+}
+
+fn sum_axis(shape: &[usize]) -> Case {
+    case(
+        format!("sum/axis 1 of {shape:?}"),
+        normal([shape]),
+        PRODUCT,
+        |_, v| ops::sum_axis(&v[0], 1),
+        |a| oracle::sum_axis(&a[0], 1, |_| 1.0),
+        |a, dy| oracle::sum_axis_backward(&a[0], 1, |_| 1.0, dy),
+    )
 }
