@@ -75,7 +75,6 @@ fn cross_entropy(c: &mut Criterion) {
                 dim,
                 vocab,
                 ignore_index: -100,
-                smoothing: 0.1,
             };
             let (x, w) = (Array::random(t, rows * dim, 1.0), Array::random(t, vocab * dim, 1.0));
             let targets = Array::integers((0..rows).map(|row| (row * 7919 % vocab) as i32));

@@ -10,7 +10,7 @@ fn loss([table, weight, bias]: [&Var; 3]) -> Result<Var> {
     let x = ops::linear_act(&x, weight, Some(bias), Activation::Gelu)?;
     let spread = ops::linear(&x, table, None)?;
     let x = ops::add(&x, &ops::linear(&spread, weight, None)?)?;
-    Ok(ops::linear_cross_entropy(&x, table, &ids, 0.1)?.loss)
+    Ok(ops::linear_cross_entropy(&x, table, &ids)?.loss)
 }
 
 fn model() -> Result<(Params, [ParamId; 3])> {

@@ -1,4 +1,4 @@
-// Matrix products of bf16, f16 or tf32 on tensor cores, sums in f32. See kernels/src/gemm.rs.
+// Matrix products of bf16 or tf32 on tensor cores, sums in f32. See kernels/src/gemm.rs.
 //
 // WARPS_M × WARPS_N warps compute a tile of c, each a rectangle of it in 16×8 fragments. Parts of a and b, 64 bytes long in
 // k, pass through a ring of STAGES buffers in shared memory: while one is multiplied the next ones are being copied.
@@ -97,7 +97,6 @@ struct Stage {
 
 /// The tensor cores' product for elements of the first argument's type.
 __device__ inline void mma(bf16, float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) { ptx::mma_bf16(d, a, b); }
-__device__ inline void mma(f16, float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) { ptx::mma_f16(d, a, b); }
 __device__ inline void mma(float, float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) { ptx::mma_tf32(d, a, b); }
 
 typedef float Sums[WARP_M / 16][WARP_N / 8][4];
@@ -151,7 +150,7 @@ __device__ inline void put_rows(const Sums& sums, Rows& rows, float* partials, c
 
 /// Dynamic shared memory: STAGES stages, which the warps' Rows take over in the end.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    gemm(const T* a, const T* b, C* c, const T* bias, T* pre, const T* gate, const T* residual, float* partials, float alpha,
+    gemm(const T* a, const T* b, C* c, const T* bias, T* pre, const T* residual, float* partials, float alpha,
          int accumulate, int m, int n, int k, int k_per_split, int batch) {
     SMEM_DYNAMIC(Stage, stages);
     Work work = work_of_block(TILE_M, TILE_N, m, n, k, k_per_split, batch);
@@ -181,7 +180,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     // The last step waited for the last part; groups closed since are empty. Other warps may still read the stages.
     __syncthreads();
 
-    Epilogue to = {c, bias, pre, gate, residual, alpha, accumulate};
+    Epilogue to = {c, bias, pre, residual, alpha, accumulate};
     Rows& rows = reinterpret_cast<Rows*>(stages)[warp];
     put_rows(sums, rows, partials, to, work, work.row + row, work.col + col, m, n);
 }

@@ -12,13 +12,12 @@ struct Epilogue {
     C* c;
     const T* bias;
     T* pre;
-    const T* gate;
     const T* residual;
     float alpha;
     int accumulate;
 };
 
-/// c = [c +] residual + gate ⊙ act(alpha·sum + bias) for N neighbours of a row: element `place` of c, column `col`.
+/// c = [c +] residual + act(alpha·sum + bias) for N neighbours of a row: element `place` of c, column `col`.
 template <int N> __device__ inline void finish(Vec<float, N> sum, const Epilogue& to, i64 place, int col) {
     float y[N];
 #pragma unroll
@@ -36,11 +35,6 @@ template <int N> __device__ inline void finish(Vec<float, N> sum, const Epilogue
     }
 #pragma unroll
     for (int i = 0; i < N; i++) y[i] = activate<ACTIVATION>(y[i]);
-    if (to.gate) {
-        Vec<T, N> gate = load<N>(to.gate + place);
-#pragma unroll
-        for (int i = 0; i < N; i++) y[i] *= widen(gate.at[i]);
-    }
     if (to.residual) {
         Vec<T, N> residual = load<N>(to.residual + place);
 #pragma unroll

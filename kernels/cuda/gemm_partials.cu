@@ -4,9 +4,9 @@
 constexpr int W = STORE_WIDTH;
 
 /// partials (splits, batch·m·n), `len` = batch·m·n.
-extern "C" __global__ void gemm_partials(const float* partials, C* c, const T* bias, T* pre, const T* gate, const T* residual,
+extern "C" __global__ void gemm_partials(const float* partials, C* c, const T* bias, T* pre, const T* residual,
                                          float alpha, int accumulate, int n, i64 len, int splits) {
-    Epilogue to = {c, bias, pre, gate, residual, alpha, accumulate};
+    Epilogue to = {c, bias, pre, residual, alpha, accumulate};
     for (i64 place = global_thread() * W; place < len; place += global_threads() * W) {
         Vec<float, W> sum = load<W>(partials + place);
         for (int split = 1; split < splits; split++) {

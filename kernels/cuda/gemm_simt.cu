@@ -76,7 +76,7 @@ __device__ inline void multiply(float (&sums)[PER][PER], const Part& a, const Pa
 constexpr int BLOCKS = PER == 4 ? 2 : 1;
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-    gemm_simt(const T* a, const T* b, C* c, const T* bias, T* pre, const T* gate, const T* residual, float* partials,
+    gemm_simt(const T* a, const T* b, C* c, const T* bias, T* pre, const T* residual, float* partials,
               float alpha, int accumulate, int m, int n, int k, int k_per_split, int batch) {
     SMEM_STATIC(Part, a_parts, [2]);
     SMEM_STATIC(Part, b_parts, [2]);
@@ -100,7 +100,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         multiply(sums, a_parts[now], b_parts[now], row, col);
     }
 
-    Epilogue to = {c, bias, pre, gate, residual, alpha, accumulate};
+    Epilogue to = {c, bias, pre, residual, alpha, accumulate};
 #pragma unroll
     for (int i = 0; i < PER; i++)
 #pragma unroll

@@ -48,5 +48,4 @@ EXPORT_KERNEL(move)
     EXPORT_KERNEL(name)
 
 PRODUCT(product_bf16, mma_bf16)
-PRODUCT(product_f16, mma_f16)
 PRODUCT(product_tf32, mma_tf32)

@@ -1,10 +1,8 @@
 // Linear layer and cross-entropy in one, by blocks of rows, see kernels/src/loss.rs.
 //
 // The logits z = x·wᵀ (rows, vocab) of some rows come from a matrix product. `cross_entropy` computes each row's
-// loss and its derivative dz, from which two more products make dx = dz·w and dw = dzᵀ·x. With target t, smoothing ε and
-// `count` rows that are not ignored,
-//   loss = (1 − ε)·(lse z − z_t) + ε·(lse z − mean z)
-//   dz   = (softmax z − (1 − ε)·δ_t − ε/vocab) / count
+// loss and its derivative dz, from which two more products make dx = dz·w and dw = dzᵀ·x. With target t and `count` rows
+// that are not ignored, loss = lse z − z_t and dz = (softmax z − δ_t) / count.
 //
 // A target that is no class cannot be refused here, where nobody waits for the answer: its row's loss and dz are NaN,
 // and so the mean loss and the gradients are.
@@ -33,13 +31,12 @@ EXPORT_KERNEL(count_rows)
 /// A row of logits in short.
 struct Statistics {
     LogSumExp lse;
-    float total;  // Σ z
-    int argmax;   // the first place of the largest
+    int argmax;  // the first place of the largest
 };
 
 __device__ inline Statistics statistics(const float* z, int vocab) {
     LogSumExp lse = LogSumExp::of_nothing();
-    float best = -infinity(), total = 0.0f;
+    float best = -infinity();
     int place = threadIdx.x * W;
     for (int j = threadIdx.x * W; j < vocab; j += blockDim.x * W) {
         Floats v = load<W>(z + j);
@@ -48,25 +45,21 @@ __device__ inline Statistics statistics(const float* z, int vocab) {
                 best = v.at[k];
                 place = j + k;
             }
-            total += v.at[k];
         }
         lse.add(v.at);
     }
     lse = block_merge(lse);
     constexpr int NOWHERE = 0x7fffffff;
-    int argmax = block_reduce<Min>(best == lse.max ? place : NOWHERE, NOWHERE);
-    return {lse, block_reduce<Sum>(total, 0.0f), argmax};
+    return {lse, block_reduce<Min>(best == lse.max ? place : NOWHERE, NOWHERE)};
 }
 
-/// dz of one row; `factor` is 1 / (count·Σ e^(z − max)), `spread` is ε/(vocab·count), `own` is (1 − ε)/count. May be
-/// written over z.
-__device__ inline void derive(const float* z, T* dz, int vocab, float max, float factor, float spread, int target,
-                              float own) {
+/// dz of one row; `factor` is 1 / (count·Σ e^(z − max)), `own` is 1/count. May be written over z.
+__device__ inline void derive(const float* z, T* dz, int vocab, float max, float factor, int target, float own) {
     for (int j = threadIdx.x * W; j < vocab; j += blockDim.x * W) {
         Floats v = load<W>(z + j);
         Vec<T, W> d;
         for (int k = 0; k < W; k++) {
-            float p = factor * exp_fast(v.at[k] - max) - spread;
+            float p = factor * exp_fast(v.at[k] - max);
             d.at[k] = narrow<T>(j + k == target ? p - own : p);
         }
         store(dz + j, d);
@@ -85,7 +78,7 @@ __device__ inline void fill_zeros(T* row, int len) {
 /// derivative. `dlogits` may be `logits`: a thread reads no element but those that it writes. So the thread whose element the
 /// target is writes the loss.
 extern "C" __global__ void cross_entropy(const float* logits, T* dlogits, const int* targets, const int* count,
-                                         float* losses, int* predictions, int vocab, int ignore, float smoothing) {
+                                         float* losses, int* predictions, int vocab, int ignore) {
     i64 row = blockIdx.x;
     int target = targets[row];
     if (target == ignore) {
@@ -100,15 +93,12 @@ extern "C" __global__ void cross_entropy(const float* logits, T* dlogits, const 
     const float* z = logits + row * vocab;
     Statistics s = statistics(z, vocab);
     if (threadIdx.x == (is_class ? target / W % blockDim.x : 0)) {
-        float own = is_class ? z[target] : not_a_number();
-        float nll = s.lse.excess(own), even = s.lse.excess(s.total / vocab);
-        losses[row] = nll + smoothing * (even - nll);
+        losses[row] = s.lse.excess(is_class ? z[target] : not_a_number());
         predictions[row] = s.argmax;
     }
     if (!dlogits) return;
     float weight = is_class ? 1.0f / *count : not_a_number();
-    derive(z, dlogits + row * vocab, vocab, s.lse.max, weight / s.lse.sum, smoothing * weight / vocab, target,
-           weight * (1.0f - smoothing));
+    derive(z, dlogits + row * vocab, vocab, s.lse.max, weight / s.lse.sum, target, weight);
 }
 EXPORT_KERNEL(cross_entropy)
 

@@ -101,15 +101,6 @@ __device__ inline void mma_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)
         emu::mma_bf16(d, a, b PTX_PLACE));
 }
 
-/// As mma_bf16, of f16.
-__device__ inline void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2] PTX_CALLER) {
-    PTX(asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                     "{%0, %1, %2, %3};"
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])),
-        emu::mma_f16(d, a, b PTX_PLACE));
-}
-
 /// d += a·b over the warp, (16, 8)·(8, 8) of tf32 into float; a = {(g, t), (g+8, t), (g, t+4), (g+8, t+4)},
 /// b = {(t, g), (t+4, g)}, d as in mma_bf16.
 __device__ inline void mma_tf32(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2] PTX_CALLER) {

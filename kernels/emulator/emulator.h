@@ -77,7 +77,6 @@ void bulk_wait(unsigned groups, bool read_only);
 
 void load_matrix(uint32_t* registers, int matrices, const void* row, bool transposed, EMU_PLACE);
 void mma_bf16(float* d, const uint32_t* a, const uint32_t* b, EMU_PLACE);
-void mma_f16(float* d, const uint32_t* a, const uint32_t* b, EMU_PLACE);
 void mma_tf32(float* d, const uint32_t* a, const uint32_t* b, EMU_PLACE);
 
 uint32_t pack_bf16(float low, float high);

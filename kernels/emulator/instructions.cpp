@@ -112,16 +112,16 @@ template <int K> static void multiply(void* const* operands, const float (&a)[16
     }
 }
 
-template <float (*widen)(uint16_t)> static void multiply_halves(void* const* operands, unsigned, void*) {
+static void multiply_bf16(void* const* operands, unsigned, void*) {
     float a[16][16], b[16][8];
     for (int lane = 0; lane < 32; lane++) {
         const Fragments& mine = *static_cast<const Fragments*>(operands[lane]);
         int g = lane / 4, t = lane % 4;
         for (int i = 0; i < 4; i++)
             for (int half = 0; half < 2; half++)
-                a[g + i % 2 * 8][2 * t + i / 2 * 8 + half] = widen(uint16_t(mine.a[i] >> 16 * half));
+                a[g + i % 2 * 8][2 * t + i / 2 * 8 + half] = bf16_to_float(uint16_t(mine.a[i] >> 16 * half));
         for (int i = 0; i < 2; i++)
-            for (int half = 0; half < 2; half++) b[2 * t + i * 8 + half][g] = widen(uint16_t(mine.b[i] >> 16 * half));
+            for (int half = 0; half < 2; half++) b[2 * t + i * 8 + half][g] = bf16_to_float(uint16_t(mine.b[i] >> 16 * half));
     }
     multiply<16>(operands, a, b);
 }
@@ -139,12 +139,7 @@ static void multiply_tf32(void* const* operands, unsigned, void*) {
 
 void mma_bf16(float* d, const uint32_t* a, const uint32_t* b, Place place) {
     Fragments mine = {d, a, b};
-    together("mma.sync bf16", 0xffffffffu, &mine, multiply_halves<bf16_to_float>, nullptr, place);
-}
-
-void mma_f16(float* d, const uint32_t* a, const uint32_t* b, Place place) {
-    Fragments mine = {d, a, b};
-    together("mma.sync f16", 0xffffffffu, &mine, multiply_halves<f16_to_float>, nullptr, place);
+    together("mma.sync bf16", 0xffffffffu, &mine, multiply_bf16, nullptr, place);
 }
 
 void mma_tf32(float* d, const uint32_t* a, const uint32_t* b, Place place) {

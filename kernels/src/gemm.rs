@@ -3,10 +3,9 @@
 use crate::activation::Activation;
 use crate::cpu::gemm::Finish;
 use crate::cpu::simd::Real;
-use crate::device::Kind;
 use crate::dispatch::Call;
 use crate::view::on_device;
-use crate::{DType, Element, Result, View, ViewMut, cpu, gpu, profile};
+use crate::{Element, Result, View, ViewMut, cpu, gpu, profile};
 
 /// Which operand is stored transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,14 +59,12 @@ pub struct Epilogue<'a> {
     pub activation: Option<Activation>,
     /// `(batch, m, n)` T: receives `alpha·a·b + bias`, what the activation's derivative needs.
     pub pre: Option<ViewMut<'a>>,
-    /// `(batch, m, n)` T: multiplies the activation's result.
-    pub gate: Option<View<'a>>,
     /// `(batch, m, n)` T: added at the end.
     pub residual: Option<View<'a>>,
 }
 
-/// `c = [c +] residual + gate ⊙ act(alpha·a·b + bias)`, `c` being `(batch, m, n)` of type T or A. T may be f16 on a GPU;
-/// there f32 may be multiplied as tf32, see [`Device::allow_tf32`](crate::Device::allow_tf32).
+/// `c = [c +] residual + act(alpha·a·b + bias)`, `c` being `(batch, m, n)` of type T or A. On a GPU f32 may be multiplied as
+/// tf32, see [`Device::allow_tf32`](crate::Device::allow_tf32).
 ///
 /// # Errors
 /// Lengths that do not follow from `shape`, or types that differ.
@@ -81,7 +78,6 @@ pub fn gemm(shape: Gemm, a: View, b: View, c: &mut ViewMut, mut epilogue: Epilog
             bias: epilogue.bias.as_ref().map(|v| v.slice()),
             activation: epilogue.activation,
             pre: epilogue.pre.as_mut().map(|v| v.slice_mut().into()),
-            gate: epilogue.gate.as_ref().map(|v| v.slice()),
             residual: epilogue.residual.as_ref().map(|v| v.slice()),
         };
         if c.dtype() == a.dtype() {
@@ -93,10 +89,7 @@ pub fn gemm(shape: Gemm, a: View, b: View, c: &mut ViewMut, mut epilogue: Epilog
 }
 
 fn check(shape: Gemm, a: View, b: View, c: &ViewMut, epilogue: &Epilogue) -> Result<()> {
-    let call = match (a.dtype(), a.kind()) {
-        (DType::F16, Kind::Cuda(_) | Kind::Emulated) => Call::of_any("gemm", &a),
-        _ => Call::new("gemm", "a", &a)?,
-    };
+    let call = Call::new("gemm", "a", &a)?;
     let Gemm { m, n, k, batch, .. } = shape;
     let size = call.elements(&[batch, m, n])?;
     call.same("a", &a, call.elements(&[batch, m, k])?)?;
@@ -105,11 +98,7 @@ fn check(shape: Gemm, a: View, b: View, c: &ViewMut, epilogue: &Epilogue) -> Res
     if let Some(pre) = &epilogue.pre {
         call.same("pre", pre, size)?;
     }
-    let inputs = [
-        ("bias", epilogue.bias, n),
-        ("gate", epilogue.gate, size),
-        ("residual", epilogue.residual, size),
-    ];
+    let inputs = [("bias", epilogue.bias, n), ("residual", epilogue.residual, size)];
     for (what, view, len) in inputs {
         if let Some(view) = view {
             call.same(what, &view, len)?;

@@ -1,16 +1,16 @@
 //! Losses over a vocabulary: the last linear layer and the cross-entropy in one, so that the logits of all rows never
 //! exist at once.
 //!
-//! With logits z = x·wᵀ of shape (rows, vocab), target t and smoothing ε, the loss of a row is
-//! (1 − ε)·(lse z − z_t) + ε·(lse z − mean z), and its derivative to z is softmax z − (1 − ε)·δ_t − ε/vocab, which costs
-//! little to compute in the forward pass while a chunk of logits is at hand (Wijmans et al., "Cut Your Losses", 2024).
+//! With logits z = x·wᵀ of shape (rows, vocab) and target t the loss of a row is lse z − z_t, and its derivative to z is
+//! softmax z − δ_t, which costs little to compute in the forward pass while a chunk of logits is at hand (Wijmans et al., "Cut
+//! Your Losses", 2024).
 
 use crate::dispatch::Call;
 use crate::view::on_device;
 use crate::{DType, Result, View, ViewMut, cpu, gpu, profile};
 
 /// Sizes and options of a linear layer followed by cross-entropy.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CrossEntropy {
     /// Rows: all tokens of a batch.
     pub rows: usize,
@@ -20,8 +20,6 @@ pub struct CrossEntropy {
     pub vocab: usize,
     /// The target of rows that do not count.
     pub ignore_index: i32,
-    /// Label smoothing ε: the part of the target's weight that is spread over all classes.
-    pub smoothing: f64,
 }
 
 /// The mean cross-entropy of `x·wᵀ` over the rows that are not ignored, and its derivatives (for upstream gradient 1).
@@ -32,7 +30,7 @@ pub struct CrossEntropy {
 /// Ignored rows are not computed, so their `x` may hold anything.
 ///
 /// # Errors
-/// Lengths, types or devices that do not fit; smoothing outside 0..=1; a target that is neither a class nor `ignore_index`.
+/// Lengths, types or devices that do not fit; a target that is neither a class nor `ignore_index`.
 /// Where CUDA kernels run nobody waits for the targets to be looked at: there such a row's loss is NaN, and the gradients.
 pub fn linear_cross_entropy(
     p: &CrossEntropy,
@@ -57,9 +55,6 @@ pub fn linear_cross_entropy(
     }
     if let Some(dw) = dw.as_deref() {
         call.accumulator("dw", dw, p.vocab * p.dim)?;
-    }
-    if !(0.0..=1.0).contains(&p.smoothing) {
-        return Err(call.refuse(format!("smoothing {} is outside 0..=1", p.smoothing)));
     }
     let products = 1 + u8::from(dx.is_some()) + u8::from(dw.is_some());
     profile::computes(2.0 * f64::from(products) * p.rows as f64 * p.vocab as f64 * p.dim as f64);

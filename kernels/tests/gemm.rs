@@ -141,7 +141,6 @@ struct Fused {
     bias: bool,
     activation: Option<Activation>,
     pre: bool,
-    gate: bool,
     residual: bool,
 }
 
@@ -151,7 +150,6 @@ fn check(p: Gemm, dtype: DType, c_type: DType, fused: Fused) -> Vec<u8> {
     let a = Array::random(dtype, p.batch * p.m * p.k, 1);
     let b = Array::random(dtype, p.batch * p.k * p.n, 2);
     let bias = Array::random(dtype, p.n, 3);
-    let gate = Array::random(dtype, size, 4);
     let residual = Array::random(dtype, size, 5);
     let mut pre = Array::random(dtype, size, 6);
     let mut c = Array::random(c_type, size, 7);
@@ -161,7 +159,6 @@ fn check(p: Gemm, dtype: DType, c_type: DType, fused: Fused) -> Vec<u8> {
         let mut y = expected_pre[i] * fused.alpha.unwrap_or(1.0) + if fused.bias { bias.exact[i % p.n] } else { 0.0 };
         expected_pre[i] = y;
         y = fused.activation.map_or(y, |act| activate(y, act));
-        y *= if fused.gate { gate.exact[i] } else { 1.0 };
         y += if fused.residual { residual.exact[i] } else { 0.0 };
         expected[i] = y + if fused.accumulate { expected[i] } else { 0.0 };
     }
@@ -171,7 +168,6 @@ fn check(p: Gemm, dtype: DType, c_type: DType, fused: Fused) -> Vec<u8> {
         bias: fused.bias.then(|| bias.view()),
         activation: fused.activation,
         pre: fused.pre.then(|| pre.view_mut()),
-        gate: fused.gate.then(|| gate.view()),
         residual: fused.residual.then(|| residual.view()),
     };
     gemm(p, a.view(), b.view(), &mut c.view_mut(), epilogue).unwrap();
@@ -230,7 +226,6 @@ fn every_epilogue(dtype: DType, c_type: DType) {
             accumulate: true,
             ..base
         },
-        Fused { gate: true, ..base },
     ];
     for act in [Gelu, GeluTanh, QuickGelu, Silu] {
         all.push(Fused {
@@ -242,7 +237,6 @@ fn every_epilogue(dtype: DType, c_type: DType) {
             bias: true,
             activation: Some(act),
             pre: true,
-            gate: true,
             residual: true,
             alpha: Some(0.7),
         };
@@ -376,9 +370,9 @@ fn wrong_arguments_are_errors() {
         ..Epilogue::default()
     };
     length(gemm(p, a.view(), b.view(), &mut c.view_mut(), bias()), "bias");
-    let gate = || Epilogue {
-        gate: Some(low.view()),
+    let residual = || Epilogue {
+        residual: Some(low.view()),
         ..Epilogue::default()
     };
-    kind(gemm(p, a.view(), b.view(), &mut c.view_mut(), gate()), "gate");
+    kind(gemm(p, a.view(), b.view(), &mut c.view_mut(), residual()), "residual");
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Array, numbers, rounded};
-use half::{bf16, f16};
+use half::bf16;
 use kernels::activation::Activation;
 use kernels::gemm::{Epilogue, Gemm, Layout, gemm};
 use kernels::gpu::Emulation;
@@ -30,7 +30,6 @@ impl Held {
         let mut view = ViewMut::new(&mut buffer, dtype, 0, padded.len());
         match dtype {
             DType::F32 => view.upload(source.view().slice::<f32>()).unwrap(),
-            DType::F16 => view.upload(source.view().slice::<f16>()).unwrap(),
             _ => view.upload(source.view().slice::<bf16>()).unwrap(),
         }
         Held {
@@ -53,7 +52,6 @@ impl Held {
         let view = self.view();
         match self.dtype {
             DType::F32 => view.download::<f32>().unwrap().iter().map(|&v| v as f64).collect(),
-            DType::F16 => view.download::<f16>().unwrap().iter().map(|v| v.to_f64()).collect(),
             _ => view.download::<bf16>().unwrap().iter().map(|v| v.to_f64()).collect(),
         }
     }
@@ -71,7 +69,7 @@ const fn kind(t: DType, c: DType) -> Kind {
     Kind { t, c, tf32: false }
 }
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 4] = [
     kind(DType::F32, DType::F32),
     Kind {
         tf32: true,
@@ -79,8 +77,6 @@ const KINDS: [Kind; 6] = [
     },
     kind(DType::BF16, DType::BF16),
     kind(DType::BF16, DType::F32),
-    kind(DType::F16, DType::F16),
-    kind(DType::F16, DType::F32),
 ];
 
 /// What one product is made of.
@@ -93,7 +89,6 @@ struct Case {
     bias: bool,
     activation: Option<Activation>,
     pre: bool,
-    gate: bool,
     residual: bool,
     /// Elements by which every argument misses the start of its buffer.
     offset: usize,
@@ -110,7 +105,6 @@ impl Case {
             bias: false,
             activation: None,
             pre: false,
-            gate: false,
             residual: false,
             offset: 0,
         }
@@ -124,7 +118,6 @@ impl Case {
             bias: true,
             activation: Some(activation),
             pre: true,
-            gate: true,
             residual: true,
             ..self
         }
@@ -171,13 +164,12 @@ fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     );
 }
 
-/// Sums of k singles are off by √k·2⁻²⁴ or so, outputs in bf16 by 2⁻⁹ of their size, in f16 by 2⁻¹². Operands are rounded
+/// Sums of k singles are off by √k·2⁻²⁴ or so, outputs in bf16 by 2⁻⁹ of their size. Operands are rounded
 /// beforehand, but not to tf32: both are off by up to 2⁻¹¹.
 fn tolerance(dtype: DType, tf32: bool) -> f64 {
     match dtype {
         DType::F32 if tf32 => 1e-3,
         DType::F32 => 1e-5,
-        DType::F16 => 1e-3,
         _ => 1e-2,
     }
 }
@@ -189,12 +181,12 @@ fn check(devices: &Devices, case: Case) -> Vec<f64> {
     let size = p.batch * p.m * p.n;
     let random = |len, seed| rounded(t, &numbers(len, seed));
     let (a, b) = (random(p.batch * p.m * p.k, 1), random(p.batch * p.k * p.n, 2));
-    let (bias, gate, residual) = (random(p.n, 3), random(size, 4), random(size, 5));
+    let (bias, residual) = (random(p.n, 3), random(size, 5));
     let mut expected = rounded(c_type, &numbers(size, 6));
     let mut expected_pre = triple_loop(p, &a, &b);
 
     let hold = |dtype, values: &[f64]| Held::new(device, dtype, case.offset, values);
-    let [held_a, held_b, held_bias, held_gate, held_residual] = [&a, &b, &bias, &gate, &residual].map(|v| hold(t, v));
+    let [held_a, held_b, held_bias, held_residual] = [&a, &b, &bias, &residual].map(|v| hold(t, v));
     let unwritten = vec![f64::NAN; size];
     let mut c = hold(c_type, if case.accumulate { &expected } else { &unwritten });
     let mut pre = hold(t, &unwritten);
@@ -204,7 +196,6 @@ fn check(devices: &Devices, case: Case) -> Vec<f64> {
         bias: case.bias.then(|| held_bias.view()),
         activation: case.activation,
         pre: case.pre.then(|| pre.view_mut()),
-        gate: case.gate.then(|| held_gate.view()),
         residual: case.residual.then(|| held_residual.view()),
     };
     gemm(p, held_a.view(), held_b.view(), &mut c.view_mut(), epilogue)
@@ -214,7 +205,6 @@ fn check(devices: &Devices, case: Case) -> Vec<f64> {
         let mut y = expected_pre[i] * case.alpha.unwrap_or(1.0) + if case.bias { bias[i % p.n] } else { 0.0 };
         expected_pre[i] = y;
         y = case.activation.map_or(y, |act| activate(y, act));
-        y *= if case.gate { gate[i] } else { 1.0 };
         y += if case.residual { residual[i] } else { 0.0 };
         expected[i] = y + if case.accumulate { expected[i] } else { 0.0 };
     }
@@ -306,7 +296,6 @@ fn every_part_of_the_epilogue() {
                 },
                 Case { bias: true, ..plain },
                 Case { pre: true, ..plain },
-                Case { gate: true, ..plain },
                 Case {
                     residual: true,
                     ..plain
@@ -418,25 +407,6 @@ fn tf32_is_used_where_it_is_allowed_and_nowhere_else() {
     assert_eq!(ones(&device), 8.0);
     device.allow_tf32(false);
     assert_eq!(ones(&device), 8.0 + 2f64.powi(-9));
-}
-
-#[test]
-fn halves_are_for_gpus() {
-    let halves = Array::new(DType::F16, &[1.0; 4]);
-    let mut c = Array::new(DType::F16, &[0.0; 4]);
-    let shape = Gemm::new(Layout::Nn, 2, 2, 2);
-    let error = gemm(
-        shape,
-        halves.view(),
-        halves.view(),
-        &mut c.view_mut(),
-        Epilogue::default(),
-    )
-    .unwrap_err();
-    assert!(
-        error.to_string().contains("f16") && error.to_string().contains("f32, bf16"),
-        "{error}"
-    );
 }
 
 #[test]

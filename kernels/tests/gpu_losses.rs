@@ -96,7 +96,7 @@ struct Linear {
 
 impl Linear {
     /// Logits of a few units; every `skip`-th row is ignored (0: none), and holds NaN.
-    fn new([rows, dim, vocab]: [usize; 3], smoothing: f64, skip: usize) -> Linear {
+    fn new([rows, dim, vocab]: [usize; 3], skip: usize) -> Linear {
         let ignored = |row: usize| skip > 0 && row % skip == skip - 1;
         let unit = (dim as f64).powf(-0.25) * 1.5;
         let scaled = |n, seed| numbers(n, seed).iter().map(|v| v * unit).collect::<Vec<_>>();
@@ -117,7 +117,6 @@ impl Linear {
                 dim,
                 vocab,
                 ignore_index: IGNORE,
-                smoothing,
             },
             x,
             w: scaled(vocab * dim, 2),
@@ -189,16 +188,16 @@ impl Linear {
 fn cross_entropy_follows_the_cpu() {
     let device = emulated(0, false);
     for t in TYPES {
-        for (sizes, smoothing, skip) in [
-            ([1, 8, 2], 0.0, 0),
-            ([47, 31, 123], 0.0, 0),
-            ([47, 31, 123], 0.1, 3),
-            ([4, 47, 31], 1.0, 0),
-            ([7, 5, 1], 0.1, 2),
-            ([130, 64, 1000], 0.1, 5),
-            ([9, 16, 5003], 0.0, 0),
+        for (sizes, skip) in [
+            ([1, 8, 2], 0),
+            ([47, 31, 123], 0),
+            ([47, 31, 123], 3),
+            ([4, 47, 31], 0),
+            ([7, 5, 1], 2),
+            ([130, 64, 1000], 5),
+            ([9, 16, 5003], 0),
         ] {
-            Linear::new(sizes, smoothing, skip).check(&device, t);
+            Linear::new(sizes, skip).check(&device, t);
         }
     }
 }
@@ -207,7 +206,7 @@ fn cross_entropy_follows_the_cpu() {
 #[test]
 fn cross_entropy_takes_several_chunks() {
     for t in TYPES {
-        Linear::new([1030, 4, 12], 0.1, 7).check(&emulated(0, false), t);
+        Linear::new([1030, 4, 12], 7).check(&emulated(0, false), t);
     }
 }
 
@@ -219,7 +218,7 @@ fn cross_entropy_does_not_depend_on_the_order_of_threads() {
         (DType::BF16, [40, 32, 128]),
     ];
     for (t, sizes) in all {
-        let case = Linear::new(sizes, 0.1, 3);
+        let case = Linear::new(sizes, 3);
         let whole = case.run(&emulated(0, false), t, (true, true)).unwrap();
         for device in [
             emulated(1, false),
@@ -243,7 +242,7 @@ fn cross_entropy_does_not_depend_on_the_order_of_threads() {
 fn cross_entropy_with_all_rows_ignored_gives_zeros() {
     for rows in [0, 33] {
         for t in TYPES {
-            let case = Linear::new([rows, 16, 61], 0.1, 1);
+            let case = Linear::new([rows, 16, 61], 1);
             for (name, values) in case.run(&emulated(0, false), t, (true, true)).unwrap() {
                 let expected = if name == "predictions" { -1.0 } else { 0.0 };
                 assert!(values.iter().all(|&v| v == expected), "{name} {t}: {values:?}");
@@ -256,7 +255,7 @@ fn cross_entropy_with_all_rows_ignored_gives_zeros() {
 fn cross_entropy_shows_what_is_no_number_and_no_class() {
     let device = emulated(0, false);
     for t in TYPES {
-        let good = Linear::new([7, 16, 61], 0.0, 0);
+        let good = Linear::new([7, 16, 61], 0);
         let mut broken = good.clone();
         let unused = (0..61).find(|&id| !good.targets.contains(&f64::from(id))).unwrap();
         broken.w[unused as usize * 16] = f64::NAN;
@@ -279,7 +278,7 @@ fn cross_entropy_shows_what_is_no_number_and_no_class() {
 #[test]
 fn cross_entropy_predicts_the_first_of_equals_and_bears_large_logits() {
     let device = emulated(0, false);
-    let mut case = Linear::new([33, 16, 512], 0.0, 0).rounded(DType::BF16);
+    let mut case = Linear::new([33, 16, 512], 0).rounded(DType::BF16);
     // A class and its copy are looked at by the same thread, others by neighbours.
     let copy = case.w[..100 * 16].to_vec();
     case.w[256 * 16..356 * 16].copy_from_slice(&copy);
@@ -508,7 +507,7 @@ fn contrastive_losses_show_what_is_no_number() {
 fn f64_is_refused() {
     let device = emulated(0, false);
     assert!(
-        Linear::new([3, 4, 5], 0.0, 0)
+        Linear::new([3, 4, 5], 0)
             .run(&device, DType::F64, (true, true))
             .is_err()
     );

@@ -29,13 +29,12 @@ struct Answer {
 }
 
 /// Logits of a few units; every `skip`-th row is ignored (0: none).
-fn case(dtype: DType, rows: usize, dim: usize, vocab: usize, smoothing: f64, skip: usize) -> Case {
+fn case(dtype: DType, rows: usize, dim: usize, vocab: usize, skip: usize) -> Case {
     let p = CrossEntropy {
         rows,
         dim,
         vocab,
         ignore_index: IGNORE,
-        smoothing,
     };
     let scaled = |n, seed| -> Vec<f64> {
         let unit = (dim as f64).powf(-0.25) * 1.5;
@@ -55,13 +54,7 @@ fn case(dtype: DType, rows: usize, dim: usize, vocab: usize, smoothing: f64, ski
 }
 
 fn reference(c: &Case) -> Answer {
-    let CrossEntropy {
-        rows,
-        dim,
-        vocab,
-        smoothing,
-        ..
-    } = c.p;
+    let CrossEntropy { rows, dim, vocab, .. } = c.p;
     let count = c.targets.iter().filter(|&&t| t != IGNORE).count().max(1) as f64;
     let mut answer = Answer {
         losses: vec![0.0; rows],
@@ -79,13 +72,11 @@ fn reference(c: &Case) -> Answer {
         let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = z.iter().map(|z| (z - max).exp()).sum();
         let lse = max + sum.ln();
-        let mean = z.iter().sum::<f64>() / vocab as f64;
-        answer.losses[row] = (1.0 - smoothing) * (lse - z[target]) + smoothing * (lse - mean);
+        answer.losses[row] = lse - z[target];
         answer.loss += answer.losses[row] / count;
         answer.predictions[row] = z.iter().position(|&z| z == max).unwrap() as f64;
         for j in 0..vocab {
-            let own = if j == target { 1.0 - smoothing } else { 0.0 };
-            let dz = ((z[j] - lse).exp() - own - smoothing / vocab as f64) / count;
+            let dz = ((z[j] - lse).exp() - f64::from(j == target)) / count;
             for d in 0..dim {
                 answer.dx[row * dim + d] += dz * c.w[j * dim + d];
                 answer.dw[j * dim + d] += dz * x[d];
@@ -205,15 +196,15 @@ fn every_instruction_set_is_right_and_repeatable() {
         gradients_are_optional_and_change_nothing_else();
         ignored_rows_may_hold_anything();
         for dtype in common::TYPES {
-            for (rows, dim, vocab, smoothing, skip) in [
-                (1, 8, 2, 0.0, 0),
-                (7, 64, 61, 0.1, 0),
-                (33, 17, 517, 0.0, 3),
-                (1025, 16, 61, 0.1, 0),
-                (2050, 8, 517, 0.05, 5),
-                (7, 5, 1, 0.1, 2),
+            for (rows, dim, vocab, skip) in [
+                (1, 8, 2, 0),
+                (7, 64, 61, 0),
+                (33, 17, 517, 3),
+                (1025, 16, 61, 0),
+                (2050, 8, 517, 5),
+                (7, 5, 1, 2),
             ] {
-                compare(&case(dtype, rows, dim, vocab, smoothing, skip));
+                compare(&case(dtype, rows, dim, vocab, skip));
             }
         }
     });
@@ -222,14 +213,14 @@ fn every_instruction_set_is_right_and_repeatable() {
 #[test]
 fn a_large_vocabulary_takes_several_chunks() {
     for dtype in [DType::F32, DType::BF16] {
-        compare(&case(dtype, 70, 8, 32000, 0.1, 4));
+        compare(&case(dtype, 70, 8, 32000, 4));
     }
 }
 
 #[test]
 fn all_rows_ignored_give_zeros() {
     for dtype in common::TYPES {
-        let c = case(dtype, 33, 16, 61, 0.1, 1);
+        let c = case(dtype, 33, 16, 61, 1);
         let found = kernel(&c);
         assert_eq!(found.loss, 0.0);
         for zeros in [&found.losses, &found.dx, &found.dw] {
@@ -240,7 +231,7 @@ fn all_rows_ignored_give_zeros() {
 }
 
 fn ignored_rows_may_hold_anything() {
-    let clean = case(DType::F32, 33, 16, 61, 0.1, 3);
+    let clean = case(DType::F32, 33, 16, 61, 3);
     let mut dirty = clean.clone();
     for row in (0..33).filter(|row| clean.targets[*row] == IGNORE) {
         dirty.x[row * 16..][..16].fill(f64::NAN);
@@ -254,7 +245,7 @@ fn ignored_rows_may_hold_anything() {
 #[test]
 fn a_broken_weight_shows_in_the_loss() {
     for dtype in common::TYPES {
-        let mut c = case(dtype, 7, 16, 61, 0.0, 0);
+        let mut c = case(dtype, 7, 16, 61, 0);
         let unused = (0..61).find(|id| !c.targets.contains(id)).unwrap() as usize;
         c.w[unused * 16] = f64::NAN;
         assert!(kernel(&c).loss.is_nan(), "{dtype}");
@@ -264,7 +255,7 @@ fn a_broken_weight_shows_in_the_loss() {
 #[test]
 fn large_logits_stay_finite() {
     for dtype in common::TYPES {
-        let mut c = case(dtype, 33, 16, 61, 0.0, 0);
+        let mut c = case(dtype, 33, 16, 61, 0);
         c.x.iter_mut().for_each(|x| *x *= 1024.0);
         let (found, expected) = (kernel(&c), reference(&c));
         // Logits of several thousand are rounded to 2⁻¹¹ in f32: an absolute error of the loss, not of the kernel's making.
@@ -276,7 +267,7 @@ fn large_logits_stay_finite() {
 
 #[test]
 fn gradients_are_those_of_finite_differences() {
-    let c = case(DType::F64, 9, 5, 13, 0.1, 4);
+    let c = case(DType::F64, 9, 5, 13, 4);
     let answer = kernel(&c);
     // Central differences: the error is the third derivative times step², and rounding over step.
     let step = 1e-5;
@@ -298,7 +289,7 @@ fn gradients_are_those_of_finite_differences() {
 }
 
 fn gradients_are_optional_and_change_nothing_else() {
-    let c = case(DType::F32, 33, 16, 61, 0.1, 3);
+    let c = case(DType::F32, 33, 16, 61, 3);
     let whole = run(&c, (true, true)).unwrap();
     for wanted in [(false, false), (true, false), (false, true)] {
         let part = run(&c, wanted).unwrap();
@@ -312,7 +303,7 @@ fn gradients_are_optional_and_change_nothing_else() {
 fn bits_do_not_depend_on_the_number_of_threads() {
     for (rows, vocab) in [(1025, 517), (70, 32000)] {
         for dtype in common::TYPES {
-            let c = case(dtype, rows, 16, vocab, 0.1, 7);
+            let c = case(dtype, rows, 16, vocab, 7);
             same_for_any_threads("linear_cross_entropy", || {
                 run(&c, (true, true))
                     .unwrap()
@@ -326,7 +317,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn ties_go_to_the_first_class() {
-    let mut c = case(DType::F32, 33, 16, 517, 0.0, 0);
+    let mut c = case(DType::F32, 33, 16, 517, 0);
     let best = kernel(&c).predictions;
     let copy = c.w[..100 * 16].to_vec();
     c.w[300 * 16..400 * 16].copy_from_slice(&copy);
@@ -340,7 +331,7 @@ fn ties_go_to_the_first_class() {
 #[test]
 fn a_target_outside_the_vocabulary_is_an_error() {
     for bad in [61, -1, i32::MIN] {
-        let mut c = case(DType::F32, 7, 16, 61, 0.0, 0);
+        let mut c = case(DType::F32, 7, 16, 61, 0);
         c.targets[5] = bad;
         match run(&c, (true, true)) {
             Err(Error::Value { message, .. }) => {
@@ -352,14 +343,11 @@ fn a_target_outside_the_vocabulary_is_an_error() {
             other => panic!("expected an error, got {other:?}"),
         }
     }
-    let mut c = case(DType::F32, 7, 16, 61, 0.0, 0);
-    c.p.smoothing = 1.5;
-    assert!(matches!(run(&c, (true, true)), Err(Error::Value { .. })));
 }
 
 #[test]
 fn wrong_lengths_are_errors_and_the_trace_device_takes_no_memory() {
-    let mut c = case(DType::F32, 7, 16, 61, 0.0, 0);
+    let mut c = case(DType::F32, 7, 16, 61, 0);
     c.x.pop();
     assert!(matches!(run(&c, (true, true)), Err(Error::Length { what: "x", .. })));
     let (device, n) = (Device::trace(), 1 << 20);
@@ -369,7 +357,6 @@ fn wrong_lengths_are_errors_and_the_trace_device_takes_no_memory() {
         dim: 4096,
         vocab: 128256,
         ignore_index: IGNORE,
-        smoothing: 0.0,
     };
     let (x, w, targets) = (
         on(DType::BF16, n * 4096),

@@ -142,7 +142,6 @@ fn cross_entropy(dtype: DType, in_class: bool, broken: usize) {
         dim: DIM,
         vocab: TOKENS,
         ignore_index: -1,
-        smoothing: 0.0,
     };
     let (rows, classes, acc) = (p.rows * DIM, p.vocab * DIM, dtype.accumulator());
     let [mut x, mut w] = [rows, classes].map(|n| Array::new(dtype, &numbers(n, n as u64)));

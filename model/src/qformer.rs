@@ -209,7 +209,7 @@ impl QFormer {
         let logits = self.itm_head(g, &self.both_placed(g, &image, &texts)?.0)?;
         let identity = Tensor::from_slice(g.params().device(), &[1.0, 0.0, 0.0, 1.0f64], [2, 2])?;
         let identity = g.input(identity.cast(g.params().dtype())?);
-        ops::linear_cross_entropy(&logits, &identity, &pairs.labels, 0.0)
+        ops::linear_cross_entropy(&logits, &identity, &pairs.labels)
     }
 
     /// Cross-entropy of each next word: `targets` (batch·tokens), −100 where nothing is asked. The output layer is
@@ -219,7 +219,7 @@ impl QFormer {
         let rows = texts.batch * texts.tokens;
         let out = ops::reshape(&out, [rows, self.config.hidden_size])?;
         let targets = Tensor::from_slice(g.params().device(), targets, [rows])?;
-        ops::linear_cross_entropy(&out, &g.param(self.texts()?.words), &targets, 0.0)
+        ops::linear_cross_entropy(&out, &g.param(self.texts()?.words), &targets)
     }
 
     fn run_joint(&self, g: &Graph<'_>, image: &Var, texts: &PlacedTexts, attend: &Attend) -> Result<Var> {

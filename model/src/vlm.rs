@@ -130,7 +130,6 @@ impl Vlm {
             &hidden,
             &g.param(self.decoder.head()),
             &targets,
-            0.0,
         )?)
     }
 

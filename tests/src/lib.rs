@@ -99,7 +99,7 @@ impl Expected {
         let rows = out.shape().rows();
         let flat = ops::reshape(out, [rows, out.shape().last()])?;
         let targets = Tensor::from_slice(g.params().device(), &targets(self.ids("labels")), [rows])?;
-        Ok(ops::linear_cross_entropy(&flat, &g.param(decoder.head()), &targets, 0.0)?.loss)
+        Ok(ops::linear_cross_entropy(&flat, &g.param(decoder.head()), &targets)?.loss)
     }
 
     fn retrieval(&self, g: &Graph<'_>, qformer: &QFormer, image: &Var, embeds: [&Var; 2]) -> model::Result<Var> {

@@ -17,8 +17,8 @@ pub struct CrossEntropy {
 }
 
 /// Cross-entropy of the logits `x·wᵀ` against `targets`: x (rows, dim), w (vocab, dim), targets (rows) I32;
-/// rows whose target is −100 do not count. `smoothing` spreads that share of the target over all ids.
-pub fn linear_cross_entropy(x: &Var, w: &Var, targets: &Tensor, smoothing: f64) -> Result<CrossEntropy> {
+/// rows whose target is −100 do not count.
+pub fn linear_cross_entropy(x: &Var, w: &Var, targets: &Tensor) -> Result<CrossEntropy> {
     let (rows, dim) = (x.shape().rows(), x.shape().last());
     let [vocab, inner] = w.shape()[..] else {
         return mismatch(
@@ -33,7 +33,6 @@ pub fn linear_cross_entropy(x: &Var, w: &Var, targets: &Tensor, smoothing: f64) 
         dim,
         vocab,
         ignore_index: -100,
-        smoothing,
     };
     let (device, accumulator) = (x.tensor().device(), x.dtype().accumulator());
     let mut loss = Tensor::empty(device, accumulator, [1])?;

@@ -186,7 +186,7 @@ impl Chunk<'_> {
                 for (i, &row) in rows.iter().enumerate() {
                     let (z, target) = (&mut logits[i * vocab..][..vocab], self.targets[row] as usize);
                     let s = statistics(z);
-                    results[i] = (self.loss(&s, z[target]), s.argmax as i32);
+                    results[i] = (s.excess(z[target]), s.argmax as i32);
                     if wanted {
                         self.derive(&s, z, target);
                     }
@@ -201,29 +201,21 @@ impl Chunk<'_> {
         }
     }
 
-    /// A row's loss from the logit of its target.
-    fn loss<A: Real>(&self, s: &Statistics<A>, own: A) -> A {
-        let mean = s.total / A::of(self.p.vocab as f64);
-        let (nll, even) = (s.excess(own), s.excess(mean));
-        nll + A::of(self.p.smoothing) * (even - nll)
-    }
-
     /// Puts the derivative of the mean loss over all rows that count in the place of a row's logits.
     fn derive<A: Real + Element<Acc = A>>(&self, s: &Statistics<A>, z: &mut [A], target: usize) {
-        let (weight, smoothing) = (A::one() / A::of(self.count as f64), A::of(self.p.smoothing));
-        let spread = smoothing * weight / A::of(self.p.vocab as f64);
-        softmax(z, s.max, weight / s.sum, spread);
-        z[target] = z[target] - weight * (A::one() - smoothing);
+        let weight = A::one() / A::of(self.count as f64);
+        softmax(z, s.max, weight / s.sum);
+        z[target] = z[target] - weight;
     }
 }
 
 simd! {
-    /// z becomes factor · e^(z − max) − spread.
-    fn softmax<V; T: Element>(z: &mut [T], max: T::Acc, factor: T::Acc, spread: T::Acc) {
-        let (max, factor, spread) = (V::splat(max), V::splat(factor), V::splat(-spread));
+    /// z becomes factor · e^(z − max).
+    fn softmax<V; T: Element>(z: &mut [T], max: T::Acc, factor: T::Acc) {
+        let (max, factor) = (V::splat(max), V::splat(factor));
         lanes!(V, z.len(), at => {
             let shifted = at.load::<T, V>(z, T::Acc::zero()) - max;
-            at.store(z, shifted.exp().fma(factor, spread));
+            at.store(z, shifted.exp() * factor);
         });
     }
 }

@@ -87,8 +87,6 @@ pub(crate) struct Statistics<A> {
     pub(crate) max: A,
     /// Its first place.
     pub(crate) argmax: usize,
-    /// Σ z
-    pub(crate) total: A,
     /// Σ e^(z − max); NaN when any score is, though the largest passes over it.
     pub(crate) sum: A,
 }
@@ -115,13 +113,12 @@ simd! {
         // SAFETY: the array holds MAX_LANES ≥ V::N elements.
         let first: V = unsafe { V::load(index.as_ptr()) };
         let mut here = first - width;
-        let (mut best, mut place, mut total) = (V::splat(lowest), first, V::zero());
+        let (mut best, mut place) = (V::splat(lowest), first);
         lanes!(V, row.len(), at => {
             let z: V = at.load(row, lowest);
             here = here + width;
             place = z.select_gt(best, here, place);
             best = z.select_gt(best, z, best);
-            total = total + at.load::<T, V>(row, T::Acc::zero());
         });
         let max = best.largest();
         let (mut bests, mut places) = ([lowest; MAX_LANES], index);
@@ -139,7 +136,6 @@ simd! {
         Statistics {
             max,
             argmax: argmax.unwrap_or(0),
-            total: total.sum(),
             sum: sum.sum(),
         }
     }

@@ -118,12 +118,11 @@ pub(crate) fn gemm(shape: Gemm, a: View, b: View, c: &mut ViewMut, epilogue: Epi
     let Epilogue {
         bias,
         pre,
-        gate,
         residual,
         activation,
         ..
     } = &epilogue;
-    let outputs: &[Arg] = args![&*c, bias.as_ref(), pre.as_ref(), gate.as_ref(), residual.as_ref()];
+    let outputs: &[Arg] = args![&*c, bias.as_ref(), pre.as_ref(), residual.as_ref()];
     let types = Types {
         t: a.dtype(),
         c: c.dtype(),
@@ -243,10 +242,9 @@ pub(crate) fn modules() -> Vec<(Module, usize)> {
             // Weight gradients are f32.
             let c_of = |t| if layout == Layout::Tn { DType::F32 } else { t };
             let tensor_cores = TENSOR_CORE_TILES.iter().map(|tile| (tile, DType::BF16));
-            let halves = TENSOR_CORE_TILES[..1].iter().map(|tile| (tile, DType::F16));
             let f32 = TENSOR_CORE_TILES.iter().chain(&SIMT_TILES[..2]);
             let f32 = f32.map(|tile| (tile, DType::F32));
-            for (tile, t) in tensor_cores.chain(halves).chain(f32) {
+            for (tile, t) in tensor_cores.chain(f32) {
                 let types = Types {
                     t,
                     c: c_of(t),

@@ -105,7 +105,6 @@ impl Inputs<'_> {
             &predictions.part(first, len),
             vocab as i32,
             self.p.ignore_index,
-            self.p.smoothing as f32,
         ];
         launch(
             x.device(),

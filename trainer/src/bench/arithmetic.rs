@@ -11,13 +11,11 @@ pub enum Arithmetic {
     Tf32,
     /// Brain float.
     Bf16,
-    /// IEEE half.
-    F16,
 }
 
 impl Arithmetic {
     /// Every one, exact f32 first.
-    pub const ALL: [Arithmetic; 4] = [Arithmetic::F32, Arithmetic::Tf32, Arithmetic::Bf16, Arithmetic::F16];
+    pub const ALL: [Arithmetic; 3] = [Arithmetic::F32, Arithmetic::Tf32, Arithmetic::Bf16];
 
     /// The one called `name`.
     pub fn named(name: &str) -> Option<Arithmetic> {
@@ -37,11 +35,10 @@ impl Arithmetic {
         match self {
             Arithmetic::F32 | Arithmetic::Tf32 => DType::F32,
             Arithmetic::Bf16 => DType::BF16,
-            Arithmetic::F16 => DType::F16,
         }
     }
 
-    /// Whether a family computes in it on a device: tf32 and f16 are for products on GPUs, the peak is known of the CPU.
+    /// Whether a family computes in it on a device: tf32 is for products on GPUs, the peak is known of the CPU.
     pub fn is_for(self, family: &str, device: &Device) -> bool {
         if family == "peak" && device.kind() != Kind::Cpu {
             return false;

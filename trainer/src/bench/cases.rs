@@ -372,7 +372,6 @@ fn classify(device: &Device, dtype: DType, [rows, dim, vocab]: [usize; 3]) -> Re
         dim,
         vocab,
         ignore_index: -100,
-        smoothing: 0.0,
     };
     let (x, w) = (
         random(device, dtype, [rows, dim])?,

@@ -3,15 +3,13 @@
 use super::{Array, linear, linear_backward, log_sum_exp, product};
 
 /// Mean cross-entropy of the logits x·wᵀ over rows whose target is not −100.
-pub(in super::super) fn cross_entropy(x: &Array, w: &Array, targets: &[i32], smoothing: f64) -> Array {
+pub(in super::super) fn cross_entropy(x: &Array, w: &Array, targets: &[i32]) -> Array {
     let logits = linear(x, w, None);
-    let vocab = w.shape[0] as f64;
     let losses: Vec<f64> = counted(targets)
         .map(|r| {
             let row = logits.row(r);
             let lse = log_sum_exp(row);
-            let spread = row.iter().map(|l| lse - l).sum::<f64>() / vocab;
-            (1.0 - smoothing) * (lse - row[targets[r] as usize]) + smoothing * spread
+            lse - row[targets[r] as usize]
         })
         .collect();
     Array::new([1], vec![losses.iter().sum::<f64>() / losses.len().max(1) as f64])
@@ -21,22 +19,16 @@ fn counted(targets: &[i32]) -> impl Iterator<Item = usize> + '_ {
     (0..targets.len()).filter(|r| targets[*r] != -100)
 }
 
-/// The gradients of x and w: through dz = (softmax z − (1 − ε)·δ_t − ε/vocab) / rows that count.
-pub(in super::super) fn cross_entropy_backward(
-    x: &Array,
-    w: &Array,
-    targets: &[i32],
-    smoothing: f64,
-    dloss: &Array,
-) -> Vec<Array> {
+/// The gradients of x and w: through dz = (softmax z − δ_t) / rows that count.
+pub(in super::super) fn cross_entropy_backward(x: &Array, w: &Array, targets: &[i32], dloss: &Array) -> Vec<Array> {
     let logits = linear(x, w, None);
     let (vocab, weight) = (w.shape[0], dloss.data[0] / counted(targets).count().max(1) as f64);
     let mut dz = Array::zeros(logits.shape);
     for r in counted(targets) {
         let lse = log_sum_exp(logits.row(r));
         for (c, d) in dz.data[r * vocab..(r + 1) * vocab].iter_mut().enumerate() {
-            let own = if c == targets[r] as usize { 1.0 - smoothing } else { 0.0 };
-            *d = weight * ((logits.row(r)[c] - lse).exp() - own - smoothing / vocab as f64);
+            let own = f64::from(c == targets[r] as usize);
+            *d = weight * ((logits.row(r)[c] - lse).exp() - own);
         }
     }
     // Rows that do not count may hold anything, and 0·NaN is NaN.

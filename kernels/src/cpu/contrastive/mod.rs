@@ -148,7 +148,6 @@ pub(crate) fn clip_loss<T: Element>(
             max,
             sum,
             argmax: 0,
-            total: sum,
         };
         total += excess[i].f64() + column.excess(own[i]).f64();
         col_max[i] = column.lse();

@@ -36,7 +36,7 @@ impl<C> Shared<C> {
     }
 }
 
-/// `c = [c +] residual + gate ⊙ act(alpha·sum + bias)`, with slices as long as `c` and `bias` as long as a row of it.
+/// `c = [c +] residual + act(alpha·sum + bias)`, with slices as long as `c` and `bias` as long as a row of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Finish<'a, T: Element> {
     pub(crate) alpha: T::Acc,
@@ -44,7 +44,6 @@ pub(crate) struct Finish<'a, T: Element> {
     pub(crate) bias: Option<&'a [T]>,
     pub(crate) activation: Option<Activation>,
     pub(crate) pre: Option<Shared<T>>,
-    pub(crate) gate: Option<&'a [T]>,
     pub(crate) residual: Option<&'a [T]>,
 }
 
@@ -57,7 +56,6 @@ impl<'a, T: Element> Finish<'a, T> {
             bias: None,
             activation: None,
             pre: None,
-            gate: None,
             residual: None,
         }
     }
@@ -65,14 +63,14 @@ impl<'a, T: Element> Finish<'a, T> {
     /// Whether it is `c = [c +] sum`.
     #[inline(always)]
     pub(super) fn is_sum(&self) -> bool {
-        let inputs = self.bias.or(self.gate).or(self.residual);
+        let inputs = self.bias.or(self.residual);
         self.alpha == T::Acc::of(1.0) && inputs.is_none() && self.pre.is_none() && self.activation.is_none()
     }
 
     /// Whether it is `c = alpha·sum [+ bias] [+ residual]`.
     #[inline(always)]
     fn is_affine(&self) -> bool {
-        !self.accumulate && self.gate.is_none() && self.pre.is_none() && self.activation.is_none()
+        !self.accumulate && self.pre.is_none() && self.activation.is_none()
     }
 
     /// The part of a batch that begins at element `offset` of `c`.
@@ -83,7 +81,6 @@ impl<'a, T: Element> Finish<'a, T> {
         Finish {
             // SAFETY: the caller's promise; `pre` is as long as `c`.
             pre: self.pre.map(|pre| unsafe { pre.skip(offset) }),
-            gate: self.gate.map(|x| &x[offset..]),
             residual: self.residual.map(|x| &x[offset..]),
             ..self
         }
@@ -216,9 +213,6 @@ unsafe fn finish_lanes<V: Lanes<T::Acc>, T: Element>(
         }
         if let Some(act) = finish.activation {
             y = activation::value::<T::Acc, V>(y, act);
-        }
-        if let Some(gate) = finish.gate {
-            y = y * read::<V, T>(gate.as_ptr().add(place), count);
         }
         if let Some(residual) = finish.residual {
             y = y + read::<V, T>(residual.as_ptr().add(place), count);
