@@ -1,38 +1,9 @@
-//! Folding low-rank adapters into the weights they adapt, and back.
+//! Low-rank adapters (Hu et al. 2021) folded into the weights they adapt.
 
 use crate::config::{LoraConfig, LoraConfigs, VlmConfig};
 use crate::error::Result;
 use crate::vlm::Vlm;
 use engine::{ParamBuilder, ParamId, Params, Tensor, Var, ops};
-
-/// What [`merge`] changed, to the bit.
-#[derive(Debug)]
-pub struct Merged {
-    originals: Vec<(ParamId, Tensor)>,
-}
-
-/// Folds every adapter into its weight, `w + scale · B·A`, and sets its `B` to zero: the model computes the same,
-/// and the weights stand on their own. [`unmerge`] puts everything back.
-pub fn merge(config: &VlmConfig, params: &mut Params) -> Result<Merged> {
-    let mut originals = Vec::new();
-    for a in params.ids() {
-        let Some(layer) = params.name(a).strip_suffix(".lora_A.weight").map(str::to_string) else {
-            continue;
-        };
-        let found = |part: &str| params.find(&format!("{layer}.{part}"));
-        let (Some(b), Some(w)) = (found("lora_B.weight"), found("weight")) else {
-            continue;
-        };
-        let merged = merged(&config.lora, params, w)?;
-        for id in [b, w] {
-            originals.push((id, params.master(id).copy()?));
-        }
-        let zeros = Tensor::zeros(params.device(), merged.dtype(), params.shape(b))?;
-        params.set(b, &zeros)?;
-        params.set(w, &merged)?;
-    }
-    Ok(Merged { originals })
-}
 
 /// A parameter with the adapter of its layer, if there is one, folded into it; in the type it is kept in at full precision.
 pub fn merged(lora: &LoraConfigs, params: &Params, id: ParamId) -> Result<Tensor> {
@@ -94,14 +65,6 @@ pub fn check_targets(config: &VlmConfig) -> Result<()> {
         let (missing, there) = (missing.join(", "), there.join(", "));
         let message = format!("no layer of this part is called {missing}; there are {there}");
         return crate::error::config(&format!("lora.{part}.target_modules"), message);
-    }
-    Ok(())
-}
-
-/// Restores what [`merge`] changed, bit for bit.
-pub fn unmerge(merged: Merged, params: &mut Params) -> Result<()> {
-    for (id, value) in merged.originals {
-        params.set(id, &value)?;
     }
     Ok(())
 }

@@ -13,7 +13,6 @@ use crate::eval::training_questions::TrainingQuestions;
 use crate::eval::{Figures, corpus, scenes::SceneEval, table};
 use crate::interrupt;
 use crate::memory;
-use crate::metrics::{EVAL_LOSS, read};
 use crate::next;
 use crate::peak::peak;
 use crate::phases::Phase;
@@ -22,7 +21,7 @@ use crate::progress::duration;
 use crate::recipe::{Phase2, Recipe};
 use crate::report::losses::losses;
 use crate::report::summary::Summary;
-use crate::report::{card, html, loss_svg};
+use crate::report::{card, html};
 use crate::run_folder::{RECIPE, RunFolder};
 use crate::session::{Dataset, Session};
 use crate::shell::Command;
@@ -106,7 +105,7 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path, how: How) -> Result<()> 
     };
     summary.seconds = Some(started.elapsed().as_secs_f64());
     summary.peak_memory_bytes = memory::resident().map(|memory| memory.peak);
-    summary.losses = losses(&read(&folder.file("metrics.jsonl"))?);
+    summary.losses = losses(&crate::metrics::read(&folder.file("metrics.jsonl"))?);
     summary.write(&folder)?;
     html::write(folder.path())?;
     farewell(&folder, &summary, &next);
@@ -201,7 +200,7 @@ fn run_dual(
     let figures = session.evaluate().map_err(|error| unevaluated(error, folder))?;
     watch.evaluated(&figures)?;
     say!("\n{}", table::text(&figures));
-    figures_and_curves(&figures, folder)?;
+    write_figures(&figures, folder)?;
     similarity::write(&session.comparer(), &session.data, folder)?;
     folder.write("README.md", card::of_dual(&session, &figures).as_bytes())?;
     session.folder_plan()?.write(folder.path(), &session.params)?;
@@ -209,17 +208,9 @@ fn run_dual(
     Ok((summary, next::of_dual(&session, folder.path())))
 }
 
-/// Writes `eval.json` and `loss.svg`.
-fn figures_and_curves(figures: &Figures, folder: &RunFolder) -> Result<()> {
+fn write_figures(figures: &Figures, folder: &RunFolder) -> Result<()> {
     let json = serde_json::to_string_pretty(figures).context("eval.json")?;
-    folder.write("eval.json", json.as_bytes())?;
-    let steps = read(&folder.file("metrics.jsonl"))?;
-    if steps.is_empty() {
-        say_aside!("no loss.svg, for metrics.jsonl has no step");
-        return Ok(());
-    }
-    let svg = loss_svg::svg(&steps, &["itc", "itm", "itg", EVAL_LOSS])?;
-    folder.write("loss.svg", svg.as_bytes())
+    folder.write("eval.json", json.as_bytes())
 }
 
 /// Writes the recipe into the folder; where a run goes on, it may differ from the one there in what is free to change.
@@ -240,7 +231,7 @@ fn conclude(session: &Session, folder: &mut RunFolder, showcase: &mut Showcase, 
     watch.evaluated(&figures)?;
     showcase.conclude(session, folder)?;
     say!("\n{}", table::text(&figures));
-    figures_and_curves(&figures, folder)?;
+    write_figures(&figures, folder)?;
     let compares = comparer(&session.vlm, &session.params, &session.prepare);
     if let (Some(comparer), Some(_)) = (compares, &session.recipe.phase1) {
         similarity::write(&comparer, &session.data, folder)?;

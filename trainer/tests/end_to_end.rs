@@ -107,7 +107,6 @@ fn losses(run: &Path) -> Vec<[String; 4]> {
 fn assert_complete(run: &Path) {
     for name in [
         "model.safetensors",
-        "loss.svg",
         "report.html",
         "samples.md",
         "samples.json",

@@ -2,9 +2,7 @@
 
 pub mod attention_png;
 pub mod card;
-pub mod curve;
 pub mod html;
-pub mod loss_svg;
 pub mod losses;
 pub mod samples;
 pub mod summary;

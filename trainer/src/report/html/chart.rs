@@ -2,7 +2,7 @@
 //! chart reads the same on a phone.
 
 use super::escape;
-use crate::report::curve::{Curve, thin};
+use super::curve::{Curve, thin};
 
 /// Points of a curve at the most.
 const POINTS: usize = 1000;

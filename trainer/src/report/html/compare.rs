@@ -11,7 +11,7 @@ use crate::eval::table;
 use crate::metrics::{EVAL_LOSS, StepMetrics};
 use crate::progress::duration;
 use crate::recipe::values;
-use crate::report::curve::Curve;
+use super::curve::Curve;
 use crate::report::losses::{Losses, losses};
 use crate::report::samples::Shown;
 use crate::report::table::Table;

@@ -4,7 +4,7 @@ use super::absent;
 use super::chart::{Chart, number};
 use super::read::Files;
 use crate::metrics::StepMetrics;
-use crate::report::curve::Curve;
+use super::curve::Curve;
 
 const NOTHING: &str = "No step was taken yet: metrics.jsonl is empty.";
 

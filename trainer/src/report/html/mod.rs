@@ -6,6 +6,7 @@
 
 mod chart;
 mod compare;
+mod curve;
 mod curves;
 mod evaluation;
 mod files;

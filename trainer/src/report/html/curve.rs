@@ -2,18 +2,18 @@
 
 /// What is drawn as one line.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Curve {
+pub(super) struct Curve {
     /// What it is called.
-    pub name: String,
+    pub(super) name: String,
     /// Step and value as measured, values that are not finite left out.
-    pub raw: Vec<(f64, f64)>,
+    pub(super) raw: Vec<(f64, f64)>,
     /// Step and smoothed value.
-    pub smooth: Vec<(f64, f64)>,
+    pub(super) smooth: Vec<(f64, f64)>,
 }
 
 impl Curve {
     /// What has no noise, such as a schedule: shown as it is.
-    pub fn exact(name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Curve {
+    pub(super) fn exact(name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Curve {
         let raw: Vec<(f64, f64)> = points.into_iter().filter(|(_, y)| y.is_finite()).collect();
         Curve {
             name: name.into(),
@@ -24,7 +24,7 @@ impl Curve {
 
     /// Smooths a metric by an exponential mean over about a fiftieth of the steps, 500 at the most, without the bias
     /// towards its start (Kingma and Ba 2015).
-    pub fn new(name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Curve {
+    pub(super) fn new(name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Curve {
         let Curve { name, raw, .. } = Curve::exact(name, points);
         let keep = 1.0 - 1.0 / (1.0 + (raw.len() as f64 / 50.0).min(500.0));
         let (mut sum, mut weight) = (0.0, 0.0);
@@ -43,7 +43,7 @@ impl Curve {
 
 /// At most about `most` of the points: of each stretch the lowest and the highest, so that no spike is lost, and the last
 /// of all.
-pub fn thin(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
+pub(super) fn thin(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
     if points.len() <= most {
         return points.to_vec();
     }
