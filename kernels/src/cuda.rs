@@ -3,11 +3,7 @@
 use cudarc::driver::{result, sys};
 
 /// The libraries [`driver`] looks for, by the names the loader is given first.
-const WANTED: &str = if cfg!(windows) {
-    "nvcuda.dll"
-} else {
-    "libcuda.so (libcuda.so.1)"
-};
+const WANTED: &str = "libcuda.so (libcuda.so.1)";
 
 /// The driver functions [`driver`] calls.
 const SYMBOLS: [&[u8]; 6] = [

@@ -22,14 +22,12 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<()>
     let mut builder = tempfile::Builder::new();
     builder.prefix(".tmp-");
     // Temporary files are private by default; this one becomes an ordinary one, as readable as the umask allows.
-    #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
     write(file.as_file_mut())?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     // The rename itself is on the disk once the folder is.
-    #[cfg(unix)]
     File::open(folder)?.sync_all()?;
     Ok(())
 }

@@ -88,7 +88,6 @@ mod tests {
         );
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
     fn a_large_allocation_shows_in_the_peak() {
         let block = std::hint::black_box(vec![1u8; 64 << 20]);

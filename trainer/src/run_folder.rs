@@ -387,7 +387,6 @@ mod tests {
         assert!(text.contains("a.json/b: cannot be written (1 B)"), "{text}");
     }
 
-    #[cfg(unix)]
     #[test]
     fn files_are_readable_by_others_as_the_umask_allows() {
         use std::os::unix::fs::PermissionsExt;
@@ -422,7 +421,6 @@ mod tests {
         );
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_is_named_with_file_and_need() {
         let path = PathBuf::from("/dev/full");
@@ -436,7 +434,6 @@ mod tests {
     }
 
     /// Runs itself under a limit of 64 KiB per file, with the signal that would end the process ignored.
-    #[cfg(unix)]
     #[test]
     fn a_file_that_does_not_fit_is_an_error_and_leaves_what_was_there() {
         const INSIDE: &str = "LENSLET_TEST_FILE_LIMIT";

@@ -98,7 +98,6 @@ mod tests {
         assert!(VALUES.iter().all(|value| !quote(value).contains(char::is_control)));
     }
 
-    #[cfg(unix)]
     #[test]
     fn a_shell_takes_every_value_for_one_word_as_it_is() {
         use std::os::unix::ffi::OsStrExt;

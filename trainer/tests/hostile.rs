@@ -1,5 +1,4 @@
 //! Folders and files of strangers, and machines that run out of what they have: refused in words, and nothing of the user's lost.
-#![cfg(unix)]
 
 use std::fs;
 use std::os::unix::fs::symlink;

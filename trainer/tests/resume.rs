@@ -1,5 +1,4 @@
 //! A run that is killed, stopped, out of disk or damaged goes on from its checkpoints, and ends as one left in peace.
-#![cfg(unix)]
 
 use serde_json::Value;
 use std::fs;

@@ -239,7 +239,6 @@ fn named(environment: impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
 /// The folder for entries, given the environment. Relative paths in `XDG_CACHE_HOME` are void by its standard.
 fn folder(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let path = |name| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
     named(&environment)
         .map(PathBuf::from)
         .or_else(|| {
@@ -247,7 +246,7 @@ fn folder(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
                 .filter(|p| p.is_absolute())
                 .map(|p| p.join("lenslet"))
         })
-        .or_else(|| path(home).map(|p| p.join(".cache").join("lenslet")))
+        .or_else(|| path("HOME").map(|p| p.join(".cache").join("lenslet")))
 }
 
 /// The whole and valid file of this extension in the folder of one key; those that are not go to `spoilt`.

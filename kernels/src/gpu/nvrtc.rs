@@ -124,9 +124,8 @@ impl Source<'_> {
 
 impl Nvrtc {
     /// The first NVRTC, version 12 or newer, in this order: `$LENSLET_NVRTC`, a library or its folder, and then nothing
-    /// else; `$CUDA_PATH` and `$CUDA_HOME`; the Python packages of the active environment and of `python3`;
-    /// `$CONDA_PREFIX`; `/usr/local/cuda*`; wherever the system looks for libraries. One newer than the driver, whose
-    /// code may not load, comes last.
+    /// else; `$CUDA_PATH` and `$CUDA_HOME`; the packages of `python3`; `/usr/local/cuda*`; wherever the system looks for
+    /// libraries. One newer than the driver, whose code may not load, comes last.
     ///
     /// # Errors
     /// [`NotFound`] lists everything looked at.

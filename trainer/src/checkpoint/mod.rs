@@ -192,11 +192,8 @@ fn fill(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
 
 /// Brings a folder's list of names to the disk.
 fn sync(folder: &Path) -> Result<()> {
-    if cfg!(unix) {
-        let open = File::open(folder).and_then(|folder| folder.sync_all());
-        open.with_context(|| format!("{}: cannot be brought to the disk", folder.display()))?;
-    }
-    Ok(())
+    let open = File::open(folder).and_then(|folder| folder.sync_all());
+    open.with_context(|| format!("{}: cannot be brought to the disk", folder.display()))
 }
 
 /// Removes what has a name of ours: a folder with all that is in it, a file, a link but not what it leads to.

@@ -144,11 +144,7 @@ pub(crate) fn clip_loss<T: Element>(
     let mut total = 0.0;
     for i in 0..n {
         let (max, sum) = (col_max[i], col_sum[i]);
-        let column = Statistics {
-            max,
-            sum,
-            argmax: 0,
-        };
+        let column = Statistics { max, sum, argmax: 0 };
         total += excess[i].f64() + column.excess(own[i]).f64();
         col_max[i] = column.lse();
     }

@@ -6,18 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Names for the system's own search, the newest first.
-const BARE: &[&str] = if cfg!(windows) {
-    &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"]
-} else {
-    &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"]
-};
+const BARE: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
 
 /// Folders with libraries inside a CUDA installation or package.
-const INSIDE: &[&str] = if cfg!(windows) {
-    &["bin", "bin/x64"]
-} else {
-    &["lib64", "lib"]
-};
+const INSIDE: [&str; 2] = ["lib64", "lib"];
 
 /// Prints where this Python finds packages, one folder a line.
 const ASK_PYTHON: &str = "import sys; print('\\n'.join(sys.path))";
@@ -68,14 +60,7 @@ struct Search {
 
 /// The first usable library. Stages are only entered when those before them have nothing: asking Python takes a while.
 pub(super) fn find(environment: Environment, driver_major: Option<u32>) -> Result<Nvrtc, NotFound> {
-    let mut search = Search {
-        driver_major,
-        missed: NotFound {
-            looked_at: Vec::new(),
-            named: false,
-        },
-        newer: Vec::new(),
-    };
+    let mut search = Search::new(driver_major);
     let found = match variable(environment, "LENSLET_NVRTC") {
         Some(named) => {
             search.missed.named = true;
@@ -83,14 +68,25 @@ pub(super) fn find(environment: Environment, driver_major: Option<u32>) -> Resul
         }
         None => search
             .toolkits(environment)
-            .or_else(|| search.packages(environment))
-            .or_else(|| search.installed(environment))
+            .or_else(|| search.packages())
+            .or_else(|| search.installed())
             .or_else(|| search.system()),
     };
     found.or_else(|| search.newer()).ok_or(search.missed)
 }
 
 impl Search {
+    fn new(driver_major: Option<u32>) -> Search {
+        Search {
+            driver_major,
+            missed: NotFound {
+                looked_at: Vec::new(),
+                named: false,
+            },
+            newer: Vec::new(),
+        }
+    }
+
     /// What `LENSLET_NVRTC` names, whatever the driver's version.
     fn named(&mut self, path: &Path) -> Option<Nvrtc> {
         self.driver_major = None;
@@ -112,17 +108,8 @@ impl Search {
             })
     }
 
-    fn packages(&mut self, environment: Environment) -> Option<Nvrtc> {
-        for name in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
-            let Some(root) = variable(environment, name) else {
-                self.miss(name, "not set");
-                continue;
-            };
-            let found = self.sites(&site_packages(&root));
-            if found.is_some() {
-                return found;
-            }
-        }
+    /// Those of the Python that is active.
+    fn packages(&mut self) -> Option<Nvrtc> {
         match ask_python() {
             Ok(sites) => self.sites(&sites),
             Err(reason) => self.miss("python3", &reason),
@@ -164,14 +151,13 @@ impl Search {
     }
 
     /// A system's own CUDA: `/usr/local/cuda` is the administrator's choice and sorts first.
-    fn installed(&mut self, environment: Environment) -> Option<Nvrtc> {
-        let conda = variable(environment, "CONDA_PREFIX").map(|root| root.join("lib"));
+    fn installed(&mut self) -> Option<Nvrtc> {
         let roots = listing(Path::new("/usr/local")).into_iter();
         let cuda: Vec<_> = roots.filter(|root| file_name(root).starts_with("cuda")).collect();
         if cuda.is_empty() {
             self.miss("/usr/local/cuda*", "no such folder");
         }
-        self.folders(conda.into_iter().chain(cuda.iter().map(|root| root.join("lib64"))))
+        self.folders(cuda.iter().map(|root| root.join("lib64")))
     }
 
     /// Libraries the system finds by name.
@@ -220,18 +206,6 @@ fn variable(environment: Environment, name: &str) -> Option<PathBuf> {
     environment(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// `lib/python3.x/site-packages` of an environment.
-fn site_packages(root: &Path) -> Vec<PathBuf> {
-    if cfg!(windows) {
-        return vec![root.join("Lib").join("site-packages")];
-    }
-    let pythons = listing(&root.join("lib")).into_iter();
-    pythons
-        .filter(|path| file_name(path).starts_with("python3"))
-        .map(|path| path.join("site-packages"))
-        .collect()
-}
-
 /// Where `python3` looks for packages.
 fn ask_python() -> Result<Vec<PathBuf>, String> {
     let mut python = Command::new("python3");
@@ -262,12 +236,6 @@ fn libraries(folder: &Path) -> Vec<Candidate> {
 
 /// Whether a file of this name is NVRTC, and if so its major version where the name has one.
 fn major(name: &str) -> Option<Option<u32>> {
-    if let Some(version) = name
-        .strip_prefix("nvrtc64_")
-        .and_then(|rest| rest.strip_suffix("_0.dll"))
-    {
-        return Some(version.parse::<u32>().ok().map(|version| version / 10));
-    }
     match name.strip_prefix("libnvrtc.so")? {
         "" => Some(None),
         rest => rest.strip_prefix('.')?.split('.').next()?.parse().ok().map(Some),
@@ -288,10 +256,7 @@ pub(super) fn builtins(library: &Path) -> Option<PathBuf> {
         .into_iter()
         .flatten()
         .flat_map(|folder| listing(&folder))
-        .find(|path| {
-            let name = file_name(path);
-            name.starts_with("libnvrtc-builtins.so.") || name.starts_with("nvrtc-builtins64_")
-        })
+        .find(|path| file_name(path).starts_with("libnvrtc-builtins.so."))
 }
 
 /// The file a library was loaded from, for one that the system found by name.
@@ -339,7 +304,6 @@ mod tests {
             ("libnvrtc.so", Some(None)),
             ("libnvrtc.so.13", Some(Some(13))),
             ("libnvrtc.so.12.9.86", Some(Some(12))),
-            ("nvrtc64_120_0.dll", Some(Some(12))),
             ("libnvrtc.alt.so.13", None),
             ("libnvrtc-builtins.so.13.0", None),
             ("libnvrtc.so.old", None),
@@ -386,8 +350,7 @@ mod tests {
                 let stages = [
                     "lib64/libnvrtc.so.12",
                     "CUDA_HOME: not set",
-                    "VIRTUAL_ENV",
-                    "CONDA_PREFIX",
+                    "/usr/local/cuda",
                     "pip install",
                 ];
                 assert!(stages.iter().all(|stage| text.contains(stage)), "{text}");
@@ -402,14 +365,7 @@ mod tests {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         let order = |driver| {
-            let mut search = Search {
-                driver_major: driver,
-                missed: NotFound {
-                    looked_at: Vec::new(),
-                    named: false,
-                },
-                newer: Vec::new(),
-            };
+            let mut search = Search::new(driver);
             assert!(
                 search
                     .folders([folder.path().to_owned()])
@@ -428,16 +384,13 @@ mod tests {
     }
 
     #[test]
-    #[cfg(unix)]
-    fn packages_of_an_environment_are_found() {
+    fn packages_of_python_are_found() {
         let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("lib/python3.12/site-packages/nvidia/cu13/lib");
+        let folder = root.path().join("nvidia/cu13/lib");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("libnvrtc.so.13"), "").unwrap();
-        let error = match find_with(&[("VIRTUAL_ENV", root.path())], None) {
-            Ok(found) => return assert!(!found.path().starts_with(root.path())),
-            Err(error) => error.to_string(),
-        };
-        assert!(error.contains("nvidia/cu13/lib/libnvrtc.so.13"), "{error}");
+        let mut search = Search::new(None);
+        assert!(search.sites(&[root.path().to_owned()]).is_none());
+        assert!(search.missed.looked_at[0].0.ends_with("nvidia/cu13/lib/libnvrtc.so.13"));
     }
 }

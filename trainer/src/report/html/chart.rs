@@ -1,8 +1,8 @@
 //! A chart as inline SVG. Lines are stretched to whatever width there is, while labels are HTML, which keeps its size: a
 //! chart reads the same on a phone.
 
-use super::escape;
 use super::curve::{Curve, thin};
+use super::escape;
 
 /// Points of a curve at the most.
 const POINTS: usize = 1000;

@@ -1,6 +1,7 @@
 //! Runs side by side: how their recipes differ, their curves, what they were measured at and what they say.
 
 use super::chart::{Chart, number};
+use super::curve::Curve;
 use super::evaluation::rows;
 use super::page::frame;
 use super::picture::picture;
@@ -11,7 +12,6 @@ use crate::eval::table;
 use crate::metrics::{EVAL_LOSS, StepMetrics};
 use crate::progress::duration;
 use crate::recipe::values;
-use super::curve::Curve;
 use crate::report::losses::{Losses, losses};
 use crate::report::samples::Shown;
 use crate::report::table::Table;

@@ -2,9 +2,9 @@
 
 use super::absent;
 use super::chart::{Chart, number};
+use super::curve::Curve;
 use super::read::Files;
 use crate::metrics::StepMetrics;
-use super::curve::Curve;
 
 const NOTHING: &str = "No step was taken yet: metrics.jsonl is empty.";
 
