@@ -6,11 +6,11 @@ default shapes to find each: every barrier, wait, fence and commit removed, and 
 
 Prints a line for each: file:line, found or MISSED, and what was reported. Ends with 1 if any was missed."""
 
-import argparse, os, re, shutil, subprocess, sys, tempfile
+import argparse, os, re, subprocess, sys, tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-CUDA = Path(__file__).resolve().parent.parent / "kernels" / "cuda"
+CUDA = Path(__file__).resolve().parent.parent / "kernels" / "src"
 CALL = re.compile(
     r"(?:__syncthreads|__syncwarp|ptx::(?:named_barrier|copy_async_commit|copy_async_wait|bulk_store_commit|bulk_store_wait\w*"
     r"|mbarrier_(?:init|arrive|arrive_expect|wait)|fence_\w+)(?:<[^<>;]*>)?)\([^();]*\);"
@@ -216,7 +216,7 @@ def main():
     chosen = arguments.parse_args()
     lenslet = str(Path(chosen.lenslet).resolve())
     only = set(chosen.only)
-    texts = {path.name: path.read_text() for path in sorted(CUDA.glob("*.cu*"))}
+    texts = {path.name: path.read_text() for path in sorted(CUDA.glob("**/*.cu*"))}
     planted = [("barriers", *place) for place in without_barriers(texts)] + [("faults", *place) for place in with_faults(texts)]
     planted = [place for kind, *place in planted if not only or only & {kind, place[0], f"{place[0]}:{place[1]}"}]
     if not planted:
@@ -230,9 +230,9 @@ def main():
         def found(place):
             """What is found in the kernels with the changed text of a file."""
             name, _, _, text = place
-            sources = Path(tempfile.mkdtemp(dir=folder), "cuda")
-            shutil.copytree(CUDA, sources)
-            Path(sources, name).write_text(text)
+            sources = tempfile.mkdtemp(dir=folder)
+            for file, whole in (texts | {name: text}).items():
+                Path(sources, file).write_text(whole)
             # Families that do not find it may leave that to others.
             return test(sources, families_of(name)) or test(sources, [])
 

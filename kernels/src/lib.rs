@@ -1,8 +1,8 @@
 //! Arithmetic on buffers: the kernels Lenslet computes with.
 //!
-//! One file per family holds the contract (maths, shapes, types, errors) and the dispatch by device;
-//! `cpu/` holds the SIMD implementation under the same name, `gpu/` the launches of `cuda/<family>.cu`. Nothing here knows
-//! tensors or gradients.
+//! A family is a folder: its `mod.rs` holds the contract (maths, shapes, types, errors) and the dispatch by device, `cpu.rs` the
+//! SIMD implementation, `gpu.rs` the launches of its `.cu` files. It is registered here and in `gpu/families.rs`. `cpu/` and
+//! `gpu/` hold what families share. Nothing here knows tensors or gradients.
 //!
 //! Conventions, once for all families:
 //! - Views are contiguous and row-major; shapes come as arguments, written `(batch, tokens, dim)`.

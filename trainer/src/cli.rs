@@ -268,7 +268,7 @@ pub enum KernelsVerb {
     /// Run the table of ops on a device and compare with plain f64 loops.
     Test(KernelsTestArgs),
     /// Print what every PTX instruction the kernels use answers on a device; a GPU's answers belong into
-    /// kernels/tests/golden/<architecture>.txt, against which the emulator is tested.
+    /// kernels/src/gpu/golden/<architecture>.txt, against which the emulator is tested.
     Golden {
         /// `cuda:N` or `emulated`.
         #[arg(long, default_value = "cuda:0")]

@@ -3,11 +3,11 @@
 use super::simd::{Isa, Lanes, Real, isa};
 
 /// Rows and columns of the largest square.
-pub(super) const SIZE: usize = 16;
+pub(crate) const SIZE: usize = 16;
 
 /// Whether registers hold a row of a square of `V::N` 4-byte steps.
 #[inline(always)]
-pub(super) fn fits<V: Lanes<A>, A: Real>() -> bool {
+pub(crate) fn fits<V: Lanes<A>, A: Real>() -> bool {
     let wide = V::N == SIZE && size_of::<V>() == 64;
     // Plain Rust's groups are as large as AVX2's registers.
     let narrow = V::N == SIZE / 2 && size_of::<V>() == 32 && isa() >= Isa::Avx2;
@@ -16,7 +16,7 @@ pub(super) fn fits<V: Lanes<A>, A: Real>() -> bool {
 
 /// `to[j·stride + i] = row(i)[j]` for `V::N` rows of as many steps; only where [`fits`] says so.
 #[inline(always)]
-pub(super) fn square<V: Lanes<A>, A: Real>(row: impl Fn(usize) -> V, to: &mut [A], stride: usize) {
+pub(crate) fn square<V: Lanes<A>, A: Real>(row: impl Fn(usize) -> V, to: &mut [A], stride: usize) {
     let mut lines = [V::zero(); SIZE];
     for (i, line) in lines.iter_mut().enumerate().take(V::N) {
         *line = row(i);

@@ -1,4 +1,4 @@
-//! Modules as NVRTC compiles them, and the list of all that models use.
+//! Modules as NVRTC compiles them.
 
 use super::cache::Cache;
 use super::module::Module;
@@ -13,32 +13,6 @@ pub struct Specialisation {
     pub module: Module,
     /// Threads of the blocks its kernels are launched with.
     pub threads: usize,
-}
-
-/// The specialisations that models use, family by family, and the wrappers' golden answers.
-pub fn specialisations() -> Vec<Specialisation> {
-    let families = [
-        super::activation::modules(),
-        super::attention::modules(),
-        super::contrastive::modules(),
-        super::copy::modules(),
-        super::dropout::modules(),
-        super::elementwise::modules(),
-        super::embedding::modules(),
-        super::gemm::modules(),
-        super::golden::modules(),
-        super::loss::modules(),
-        super::matching::modules(),
-        super::norm::modules(),
-        super::optimizer::modules(),
-        super::patch::modules(),
-        super::pixels::modules(),
-        super::reduce::modules(),
-        super::rotary::modules(),
-    ];
-    let all = families.into_iter().flatten();
-    all.map(|(module, threads)| Specialisation { module, threads })
-        .collect()
 }
 
 impl Module {

@@ -1,11 +1,11 @@
-//! GPUs, real and emulated: both run the kernels of `kernels/cuda`, launched from the files here that bear the families'
-//! names.
+//! GPUs, real and emulated: both run the families' `.cu` files.
 
 pub mod cache;
 mod compile;
 mod cuda;
 pub mod driver;
 mod emulator;
+mod families;
 pub mod golden;
 mod module;
 pub mod nvrtc;
@@ -13,26 +13,11 @@ pub mod ptxas;
 mod queue;
 mod replay;
 
-pub(crate) mod activation;
-pub(crate) mod attention;
-pub(crate) mod contrastive;
-pub(crate) mod copy;
-pub(crate) mod dropout;
-pub(crate) mod elementwise;
-pub(crate) mod embedding;
-pub(crate) mod gemm;
-pub(crate) mod loss;
-pub(crate) mod matching;
-pub(crate) mod norm;
-pub(crate) mod optimizer;
-pub(crate) mod patch;
-pub(crate) mod pixels;
-pub(crate) mod reduce;
-pub(crate) mod rotary;
-mod score;
+pub(crate) mod score;
 
-pub use compile::{Specialisation, specialisations};
+pub use compile::Specialisation;
 pub use emulator::Emulation;
+pub use families::specialisations;
 pub use module::{Arg, Grid, Module};
 pub(crate) use module::{Range, args, width};
 

@@ -1,54 +1,12 @@
 //! Kernels as source: a family's .cu file with the definitions that specialise it, and the arguments of a launch.
 
+use super::families::SOURCES;
 use crate::{DType, Error, Result, View, ViewMut};
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-macro_rules! sources {
-    ($($family:literal),* $(,)?) => {
-        &[$(($family, include_str!(concat!("../../cuda/", $family, ".cu")))),*]
-    };
-}
-
-/// The families' sources, by name.
-const SOURCES: &[(&str, &str)] = sources![
-    "activation",
-    "attention",
-    "attention_backward",
-    "contrastive",
-    "copy",
-    "dropout",
-    "elementwise",
-    "embedding",
-    "gemm",
-    "gemm_partials",
-    "gemm_simt",
-    "golden",
-    "golden_bulk",
-    "loss",
-    "matching",
-    "norm",
-    "optimizer",
-    "patch",
-    "pixels",
-    "reduce",
-    "rotary",
-];
-
 /// Families whose instructions older GPUs lack, and the first architecture that has them. The others run from sm_80 on.
 const NEWER: &[(&str, u32)] = &[("golden_bulk", 90)];
-
-/// What the sources include, by the name they include it under.
-pub(super) const HEADERS: &[(&str, &str)] = &[
-    ("activation.cuh", include_str!("../../cuda/activation.cuh")),
-    ("gemm.cuh", include_str!("../../cuda/gemm.cuh")),
-    ("prelude.cuh", include_str!("../../cuda/prelude.cuh")),
-    ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
-    ("ptx_sm90.cuh", include_str!("../../cuda/ptx_sm90.cuh")),
-    ("random.cuh", include_str!("../../cuda/random.cuh")),
-    ("score.cuh", include_str!("../../cuda/score.cuh")),
-    ("attention_tile.cuh", include_str!("../../cuda/attention_tile.cuh")),
-];
 
 /// One specialisation of a family's source: what is compiled at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -60,7 +18,7 @@ pub struct Module {
 }
 
 impl Module {
-    /// The source `kernels/cuda/<family>.cu`.
+    /// The source `<family>.cu` of the list.
     pub(crate) fn new(family: &'static str) -> Module {
         Module {
             family,
@@ -124,38 +82,48 @@ impl Module {
     }
 
     /// The source's file and all it may include, by name. From the folder that `LENSLET_CUDA_SOURCES` names, if it names
-    /// one, save a source that came as text: kernels can be changed without building the program anew.
+    /// one, in which they lie as in `kernels/src` or side by side, save a source that came as text: kernels can be changed
+    /// without building the program anew.
     ///
     /// # Errors
     /// A file of that folder that cannot be read.
     pub(super) fn sources(&self) -> Result<Vec<(String, Cow<'_, str>)>> {
         let named = std::env::var_os("LENSLET_CUDA_SOURCES").filter(|folder| !folder.is_empty());
         let folder = named.map(PathBuf::from);
-        let read = |name: &str, embedded: &'static str| {
+        let read = |(place, embedded): &(&'static str, &'static str)| {
+            let name = file_name(place).to_owned();
             let Some(folder) = &folder else {
-                return Ok((name.to_owned(), embedded.into()));
+                return Ok((name, Cow::Borrowed(*embedded)));
             };
-            let path = folder.join(name);
-            let text = std::fs::read_to_string(&path).map_err(|error| Error::Kernel {
+            let path = [folder.join(place), folder.join(&name)];
+            let path = path.iter().find(|path| path.exists()).unwrap_or(&path[1]);
+            let text = std::fs::read_to_string(path).map_err(|error| Error::Kernel {
                 kernel: "",
                 module: self.to_string(),
                 message: format!("LENSLET_CUDA_SOURCES: {}: {error}", path.display()),
             })?;
-            Ok((name.to_owned(), text.into()))
+            Ok((name, text.into()))
         };
         let source = match &self.text {
             Some(text) => Ok((self.file(), text.into())),
-            None => {
-                let found = SOURCES.iter().find(|(family, _)| *family == self.family);
-                read(
-                    &self.file(),
-                    found.expect("launches name families that are in the list").1,
-                )
-            }
+            None => read(self.listed()),
         };
-        std::iter::once(source)
-            .chain(HEADERS.iter().map(|(name, text)| read(name, text)))
-            .collect()
+        let headers = SOURCES.iter().filter(|(place, _)| place.ends_with(".cuh"));
+        std::iter::once(source).chain(headers.map(read)).collect()
+    }
+
+    /// The source's place in the list, for one that did not come as text.
+    fn listed(&self) -> &'static (&'static str, &'static str) {
+        let found = SOURCES.iter().find(|(place, _)| file_name(place) == self.file());
+        found.expect("launches name families that are in the list")
+    }
+
+    /// Where the source lies in the repository.
+    pub fn path(&self) -> String {
+        match self.text {
+            Some(_) => self.file(),
+            None => format!("kernels/src/{}", self.listed().0),
+        }
     }
 
     /// The definitions as a compiler takes them.
@@ -168,6 +136,10 @@ impl std::fmt::Display for Module {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.file(), self.specialised_to())
     }
+}
+
+fn file_name(place: &str) -> &str {
+    place.rsplit('/').next().unwrap_or(place)
 }
 
 /// How many threads a kernel runs on.

@@ -18,16 +18,16 @@ const SLICES: usize = 4;
 const TILE: usize = 64 * SLICES;
 
 /// Threads of a block that walks rows of `width` elements.
-pub(super) fn threads(width: usize) -> usize {
+pub(crate) fn threads(width: usize) -> usize {
     const EACH: usize = 8;
     width.div_ceil(EACH).next_multiple_of(32).clamp(32, MOST_THREADS)
 }
 
 /// The largest answer of [`threads`].
-pub(super) const MOST_THREADS: usize = 1024;
+pub(crate) const MOST_THREADS: usize = 1024;
 
 /// The specialisations of a family for each T.
-pub(super) fn typed(family: &'static str) -> [Module; 2] {
+pub(crate) fn typed(family: &'static str) -> [Module; 2] {
     [DType::F32, DType::BF16].map(|dtype| Module::new(family).stored_as("TYPE_T", dtype))
 }
 
@@ -41,7 +41,7 @@ enum Gradient {
 
 /// Memory for a chunk. Its unit is an image, with a row of scores for each of its queries, or a token, with one.
 #[derive(Debug)]
-pub(super) struct Space {
+pub(crate) struct Space {
     dtype: DType,
     /// Units of a chunk and of a slice, at most.
     chunk: usize,
@@ -63,7 +63,7 @@ fn chunk(dtype: DType, units: usize, rows: usize, width: usize) -> usize {
 
 impl Space {
     /// For `units` units of `rows` rows of `width` scores, with or without their gradient in T.
-    pub(super) fn new(
+    pub(crate) fn new(
         device: &Device,
         dtype: DType,
         units: usize,
@@ -89,22 +89,22 @@ impl Space {
     }
 
     /// Units of a chunk, at most.
-    pub(super) fn chunk(&self) -> usize {
+    pub(crate) fn chunk(&self) -> usize {
         self.chunk
     }
 
     /// All units by chunks.
-    pub(super) fn chunks(&self, units: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(crate) fn chunks(&self, units: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         parts(0..units, self.chunk)
     }
 
     /// The units of a chunk by slices.
-    pub(super) fn slices(&self, chunk: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(crate) fn slices(&self, chunk: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
         parts(chunk.clone(), self.slice)
     }
 
     /// Where the scores of a slice of a chunk go, and then their gradient.
-    pub(super) fn of_slice(&mut self, chunk: &Range<usize>, slice: &Range<usize>) -> (ViewMut<'_>, Arg) {
+    pub(crate) fn of_slice(&mut self, chunk: &Range<usize>, slice: &Range<usize>) -> (ViewMut<'_>, Arg) {
         let (start, len) = ((slice.start - chunk.start) * self.unit, slice.len() * self.unit);
         let first = if matches!(self.gradient, Gradient::InPlace) {
             start
@@ -121,7 +121,7 @@ impl Space {
     }
 
     /// The gradient of a chunk's scores.
-    pub(super) fn gradient(&self, chunk: &Range<usize>) -> View<'_> {
+    pub(crate) fn gradient(&self, chunk: &Range<usize>) -> View<'_> {
         let buffer = match &self.gradient {
             Gradient::Rounded(buffer) => buffer,
             Gradient::InPlace | Gradient::Absent => &self.scores,

@@ -28,7 +28,7 @@ fn list() -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{:<20}{:<38}{:>7}  specialised to", "family", "source", "threads")?;
     for Specialisation { module, threads } in specialisations() {
-        let source = format!("kernels/cuda/{}", module.file());
+        let source = module.path();
         writeln!(
             out,
             "{:<20}{source:<38}{threads:>7}  {}",

@@ -102,7 +102,7 @@ fn best() -> Isa {
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
     match (avx2, avx512, is_x86_feature_detected!("avx512bf16")) {
-        (true, true, true) if crate::cpu::gemm::has_amx() => Isa::Avx512Amx,
+        (true, true, true) if crate::gemm::cpu::has_amx() => Isa::Avx512Amx,
         (true, true, true) => Isa::Avx512Bf16,
         (true, true, false) => Isa::Avx512,
         (true, false, _) => Isa::Avx2,
