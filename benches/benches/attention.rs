@@ -6,20 +6,14 @@ use kernels::attention::{Attention, Mask, attention, attention_backward};
 use kernels::{Buffer, DType, Device, View, ViewMut};
 
 /// (batch, tokens, heads, head width) of queries and keys.
-const SHAPES: [(usize, usize, usize, usize, Mask); 3] = [
-    (32, 124, 4, 32, Mask::Causal),
-    (32, 36, 4, 32, Mask::Full),
-    (2, 257, 16, 64, Mask::Full),
-];
+const SHAPES: [(usize, usize, usize, usize, Mask); 3] =
+    [(32, 124, 4, 32, Mask::Causal), (32, 36, 4, 32, Mask::Full), (2, 257, 16, 64, Mask::Full)];
 
 /// Numbers in −1..1 that look random enough for a softmax.
 fn values(len: usize, phase: f32) -> Buffer {
     let mut buffer = Device::cpu().allocate(len * 4).expect("memory for a bench");
     let mut view = ViewMut::new(&mut buffer, DType::F32, 0, len);
-    view.slice_mut()
-        .iter_mut()
-        .enumerate()
-        .for_each(|(i, x): (_, &mut f32)| *x = (i as f32 * 12.9898 + phase).sin());
+    view.slice_mut().iter_mut().enumerate().for_each(|(i, x): (_, &mut f32)| *x = (i as f32 * 12.9898 + phase).sin());
     buffer
 }
 
@@ -60,10 +54,7 @@ fn bench(c: &mut Criterion) {
         });
         group.throughput(Throughput::Elements(flops * 5 / 2));
         group.bench_function(BenchmarkId::new("backward", &name), |b| {
-            let (out, lse) = (
-                View::new(&out, DType::F32, 0, len),
-                View::new(&lse, DType::F32, 0, rows),
-            );
+            let (out, lse) = (View::new(&out, DType::F32, 0, len), View::new(&lse, DType::F32, 0, rows));
             let (mut dq, mut dk, mut dv) = (output(&mut dq, len), output(&mut dk, len), output(&mut dv, len));
             b.iter(|| {
                 attention_backward(&p, q, k, v, out, lse, dout, &mut dq, &mut dk, &mut dv).expect("a valid call");

@@ -25,9 +25,7 @@ const LINEAR: [(usize, usize, usize); 10] = [
 fn shapes() -> Vec<Gemm> {
     let squares = [256, 1024, 2048];
     let all = [Layout::Nn, Layout::Nt, Layout::Tn];
-    let squares = squares
-        .iter()
-        .flat_map(|&n| all.map(|layout| Gemm::new(layout, n, n, n)));
+    let squares = squares.iter().flat_map(|&n| all.map(|layout| Gemm::new(layout, n, n, n)));
     let linear = LINEAR.iter().flat_map(|&(rows, output, input)| {
         [
             Gemm::new(Layout::Nt, rows, output, input),
@@ -52,9 +50,7 @@ fn random(dtype: DType, len: usize) -> Buffer {
     if dtype == DType::F32 {
         view.slice_mut::<f32>().iter_mut().for_each(|x| *x = next());
     } else {
-        view.slice_mut::<bf16>()
-            .iter_mut()
-            .for_each(|x| *x = bf16::from_f32(next()));
+        view.slice_mut::<bf16>().iter_mut().for_each(|x| *x = bf16::from_f32(next()));
     }
     buffer
 }
@@ -102,10 +98,7 @@ fn theirs(p: Gemm, threads: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
 
 fn bench(criterion: &mut Criterion) {
     for threads in [1, 2] {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .expect("threads");
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
         for p in shapes() {
             let mut group = criterion.benchmark_group(format!("gemm/{threads} threads"));
             group.throughput(Throughput::Elements(2 * (p.m * p.n * p.k) as u64));

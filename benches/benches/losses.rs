@@ -60,22 +60,14 @@ fn bare_products(id: BenchmarkId, c: &mut Criterion, scores: usize, m: usize, n:
 
 fn group(c: &mut Criterion) -> criterion::BenchmarkGroup<'_, criterion::measurement::WallTime> {
     let mut group = c.benchmark_group("losses");
-    group
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(2));
+    group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
     group
 }
 
 fn cross_entropy(c: &mut Criterion) {
     for (rows, dim, vocab) in [(512, 64, 64), (6000, 128, 512), (2048, 256, 2000), (512, 512, 32000)] {
         for t in [DType::F32, DType::BF16] {
-            let p = CrossEntropy {
-                rows,
-                dim,
-                vocab,
-                ignore_index: -100,
-            };
+            let p = CrossEntropy { rows, dim, vocab, ignore_index: -100 };
             let (x, w) = (Array::random(t, rows * dim, 1.0), Array::random(t, vocab * dim, 1.0));
             let targets = Array::integers((0..rows).map(|row| (row * 7919 % vocab) as i32));
             let (mut loss, mut losses) = (Array::new(DType::F32, 1), Array::new(DType::F32, rows));
@@ -105,14 +97,7 @@ fn cross_entropy(c: &mut Criterion) {
                 },
             );
         }
-        bare_products(
-            BenchmarkId::new("three_products", format!("{rows}x{dim}x{vocab}")),
-            c,
-            1,
-            rows,
-            vocab,
-            dim,
-        );
+        bare_products(BenchmarkId::new("three_products", format!("{rows}x{dim}x{vocab}")), c, 1, rows, vocab, dim);
     }
 }
 
@@ -123,14 +108,7 @@ fn contrastive(c: &mut Criterion) {
                 one_contrastive(c, &Contrastive { n, dim, groups }, t, siglip);
             }
         }
-        bare_products(
-            BenchmarkId::new("four_products", format!("{n}x{dim}x{groups}")),
-            c,
-            2,
-            n * groups,
-            n,
-            dim,
-        );
+        bare_products(BenchmarkId::new("four_products", format!("{n}x{dim}x{groups}")), c, 2, n * groups, n, dim);
     }
 }
 
@@ -152,19 +130,12 @@ fn one_contrastive(c: &mut Criterion, p: &Contrastive, t: DType, siglip: bool) {
                 siglip_loss(p, image, text, scale, bias, loss)
                     .and_then(|()| siglip_loss_backward(p, image, text, scale, bias, dimage, dtext, dscale, dbias))
             } else {
-                clip_loss(
-                    p,
-                    image,
-                    text,
-                    scale,
-                    loss,
-                    &mut row_lse.view_mut(),
-                    &mut col_lse.view_mut(),
+                clip_loss(p, image, text, scale, loss, &mut row_lse.view_mut(), &mut col_lse.view_mut()).and_then(
+                    |()| {
+                        let (row_lse, col_lse) = (row_lse.view(), col_lse.view());
+                        clip_loss_backward(p, image, text, scale, row_lse, col_lse, dimage, dtext, dscale)
+                    },
                 )
-                .and_then(|()| {
-                    let (row_lse, col_lse) = (row_lse.view(), col_lse.view());
-                    clip_loss_backward(p, image, text, scale, row_lse, col_lse, dimage, dtext, dscale)
-                })
             };
             done.expect("the sizes fit")
         })

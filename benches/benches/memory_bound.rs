@@ -36,47 +36,24 @@ fn copies(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
     measure(group, "copy_one_thread", dtype, 2 * n * size, || {
         black_box(&mut y).bytes_mut().copy_from_slice(black_box(&x).bytes());
     });
-    let blocks = Blocks {
-        outer: 1,
-        block: n,
-        src_stride: 0,
-        src_offset: 0,
-        dst_stride: 0,
-        dst_offset: 0,
-    };
-    measure(group, "copy", dtype, 2 * n * size, || {
-        copy_blocks(blocks, x.view(), &mut y.view_mut(), false).unwrap()
-    });
+    let blocks = Blocks { outer: 1, block: n, src_stride: 0, src_offset: 0, dst_stride: 0, dst_offset: 0 };
+    measure(group, "copy", dtype, 2 * n * size, || copy_blocks(blocks, x.view(), &mut y.view_mut(), false).unwrap());
 }
 
 fn elementwise(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
     let n = ROWS * DIM;
     let (x, y, mut out) = (Array::new(dtype, n), Array::new(dtype, n), Array::new(dtype, n));
     let bytes = n * dtype.size();
-    measure(group, "add", dtype, 3 * bytes, || {
-        add(x.view(), y.view(), &mut out.view_mut()).unwrap()
-    });
-    measure(group, "mul", dtype, 3 * bytes, || {
-        mul(x.view(), y.view(), &mut out.view_mut()).unwrap()
-    });
-    measure(group, "scale", dtype, 2 * bytes, || {
-        scale(x.view(), &mut out.view_mut(), 0.5).unwrap()
-    });
-    measure(group, "axpy", dtype, 3 * bytes, || {
-        axpy(x.view(), &mut out.view_mut(), 1e-3).unwrap()
-    });
-    measure(group, "dropout", dtype, 2 * bytes, || {
-        dropout(x.view(), &mut out.view_mut(), 0.1, 1).unwrap()
-    });
+    measure(group, "add", dtype, 3 * bytes, || add(x.view(), y.view(), &mut out.view_mut()).unwrap());
+    measure(group, "mul", dtype, 3 * bytes, || mul(x.view(), y.view(), &mut out.view_mut()).unwrap());
+    measure(group, "scale", dtype, 2 * bytes, || scale(x.view(), &mut out.view_mut(), 0.5).unwrap());
+    measure(group, "axpy", dtype, 3 * bytes, || axpy(x.view(), &mut out.view_mut(), 1e-3).unwrap());
+    measure(group, "dropout", dtype, 2 * bytes, || dropout(x.view(), &mut out.view_mut(), 0.1, 1).unwrap());
     let other = if dtype == DType::F32 { DType::BF16 } else { DType::F32 };
     let mut converted = Array::new(other, n);
-    measure(group, "cast", dtype, bytes + n * other.size(), || {
-        cast(x.view(), &mut converted.view_mut()).unwrap()
-    });
+    measure(group, "cast", dtype, bytes + n * other.size(), || cast(x.view(), &mut converted.view_mut()).unwrap());
     let mut sum = Array::new(DType::F64, 1);
-    measure(group, "sum_squares", dtype, bytes, || {
-        sum_squares(x.view(), &mut sum.view_mut()).unwrap()
-    });
+    measure(group, "sum_squares", dtype, bytes, || sum_squares(x.view(), &mut sum.view_mut()).unwrap());
 }
 
 fn norms(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
@@ -121,16 +98,12 @@ fn activations(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
         ("quick_gelu", Activation::QuickGelu),
         ("silu", Activation::Silu),
     ] {
-        measure(group, name, dtype, 2 * bytes, || {
-            activate(x.view(), &mut y.view_mut(), act).unwrap()
-        });
+        measure(group, name, dtype, 2 * bytes, || activate(x.view(), &mut y.view_mut(), act).unwrap());
         measure(group, &format!("{name}_backward"), dtype, 3 * bytes, || {
             activate_backward(x.view(), dy.view(), &mut y.view_mut(), act).unwrap()
         });
     }
-    measure(group, "silu_mul", dtype, 3 * bytes, || {
-        silu_mul(x.view(), up.view(), &mut y.view_mut()).unwrap()
-    });
+    measure(group, "silu_mul", dtype, 3 * bytes, || silu_mul(x.view(), up.view(), &mut y.view_mut()).unwrap());
     measure(group, "silu_mul_backward", dtype, 5 * bytes, || {
         let (dx, dup) = (&mut y.view_mut(), &mut dup.view_mut());
         silu_mul_backward(x.view(), up.view(), dy.view(), dx, dup).unwrap()
@@ -175,14 +148,7 @@ fn reductions(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
 /// Cutting images into patches and adding patches up to images, with windows that tile and windows that overlap.
 fn patches(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
     for (name, margin) in [("", 0), ("_overlapping", 8)] {
-        let cut = Patches {
-            batch: 32,
-            channels: 3,
-            height: 224,
-            width: 224,
-            patch: 16,
-            margin,
-        };
+        let cut = Patches { batch: 32, channels: 3, height: 224, width: 224, patch: 16, margin };
         let pixels = cut.batch * cut.channels * cut.height * cut.width;
         let cut_pixels = pixels / (cut.patch * cut.patch) * cut.window() * cut.window();
         let (mut image, mut patches) = (Array::new(dtype, pixels), Array::new(dtype, cut_pixels));
@@ -215,54 +181,21 @@ fn optimizer(group: &mut BenchmarkGroup<'_, WallTime>) {
     let n = ROWS * DIM;
     let array = || Array::new(DType::F32, n);
     let (mut w, g, mut m, mut v, mut low) = (array(), array(), array(), array(), Array::new(DType::BF16, n));
-    let p = AdamW {
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        step: 10,
-        stochastic: None,
-    };
-    let all = Segment {
-        range: 0..n,
-        lr: 1e-4,
-        weight_decay: 0.1,
-    };
+    let p = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, step: 10, stochastic: None };
+    let all = Segment { range: 0..n, lr: 1e-4, weight_decay: 0.1 };
     let all = std::slice::from_ref(&all);
     measure(group, "adamw", DType::F32, 7 * 4 * n, || {
-        adamw(
-            &p,
-            all,
-            &mut w.view_mut(),
-            g.view(),
-            None,
-            &mut m.view_mut(),
-            &mut v.view_mut(),
-            None,
-        )
-        .unwrap();
+        adamw(&p, all, &mut w.view_mut(), g.view(), None, &mut m.view_mut(), &mut v.view_mut(), None).unwrap();
     });
     measure(group, "adamw_with_bf16_copy", DType::F32, (7 * 4 + 2) * n, || {
         let low = Some(&mut low.view_mut());
-        adamw(
-            &p,
-            all,
-            &mut w.view_mut(),
-            g.view(),
-            None,
-            &mut m.view_mut(),
-            &mut v.view_mut(),
-            low,
-        )
-        .unwrap();
+        adamw(&p, all, &mut w.view_mut(), g.view(), None, &mut m.view_mut(), &mut v.view_mut(), low).unwrap();
     });
 }
 
 fn memory_bound(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("memory_bound");
-    group
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1));
+    group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     for dtype in [DType::F32, DType::BF16] {
         copies(&mut group, dtype);
         elementwise(&mut group, dtype);

@@ -27,14 +27,7 @@ struct Embedding {
 
 impl Embedding {
     fn new((batch, side, patch, margin, dim): (usize, usize, usize, usize, usize), dtype: DType) -> Embedding {
-        let cut = Patches {
-            batch,
-            channels: 3,
-            height: side,
-            width: side,
-            patch,
-            margin,
-        };
+        let cut = Patches { batch, channels: 3, height: side, width: side, patch, margin };
         let (rows, inputs) = (batch * (side / patch) * (side / patch), 3 * cut.window() * cut.window());
         Embedding {
             cut,
@@ -49,10 +42,7 @@ impl Embedding {
     }
 
     fn project(&mut self) {
-        let epilogue = Epilogue {
-            bias: Some(self.b.view()),
-            ..Epilogue::default()
-        };
+        let epilogue = Epilogue { bias: Some(self.b.view()), ..Epilogue::default() };
         let (patches, w, y) = (self.patches.view(), self.w.view(), &mut self.y.view_mut());
         gemm(self.product, patches, w, y, epilogue).expect("the sizes fit");
     }

@@ -14,9 +14,7 @@ pub struct Array {
 impl Array {
     /// 0.5 everywhere; integers are left for the caller to set.
     pub fn new(dtype: DType, len: usize) -> Array {
-        let buffer = Device::cpu()
-            .allocate(len * dtype.size())
-            .expect("the bench fits in memory");
+        let buffer = Device::cpu().allocate(len * dtype.size()).expect("the bench fits in memory");
         let mut array = Array { buffer, dtype, len };
         if dtype != DType::I32 {
             fill(&mut array.view_mut(), 0.5).expect("a floating-point type");
@@ -26,10 +24,7 @@ impl Array {
 
     /// Numbers in −size..size, in F32 or BF16, without a pattern that a cache or a branch predictor could learn.
     pub fn random(dtype: DType, len: usize, size: f32) -> Array {
-        assert!(
-            matches!(dtype, DType::F32 | DType::BF16),
-            "random numbers in {dtype} are not made here"
-        );
+        assert!(matches!(dtype, DType::F32 | DType::BF16), "random numbers in {dtype} are not made here");
         let mut array = Array::new(dtype, len);
         let mut state = len as u32 | 1;
         for bytes in array.bytes_mut().chunks_exact_mut(dtype.size()) {
@@ -44,10 +39,7 @@ impl Array {
     pub fn integers(values: impl ExactSizeIterator<Item = i32>) -> Array {
         let mut array = Array::new(DType::I32, values.len());
         let mut view = array.view_mut();
-        view.slice_mut()
-            .iter_mut()
-            .zip(values)
-            .for_each(|(x, value)| *x = value);
+        view.slice_mut().iter_mut().zip(values).for_each(|(x, value)| *x = value);
         array
     }
 

@@ -51,10 +51,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// A shape error with a formatted message.
 pub(crate) fn mismatch<T>(op: &'static str, message: impl Into<String>) -> Result<T> {
-    Err(Error::Shape {
-        op,
-        message: message.into(),
-    })
+    Err(Error::Shape { op, message: message.into() })
 }
 
 /// Fails unless `found` equals `expected`.

@@ -33,37 +33,18 @@ pub struct Graph<'p> {
 impl<'p> Graph<'p> {
     /// A pass that records for gradients; `seed` drives dropout.
     pub fn training(params: &'p Params, seed: u64) -> Graph<'p> {
-        Graph {
-            tape: Some(Tape::new()),
-            training: true,
-            seed,
-            ..Graph::inference(params)
-        }
+        Graph { tape: Some(Tape::new()), training: true, seed, ..Graph::inference(params) }
     }
 
     /// A pass that records nothing and drops nothing out.
     pub fn inference(params: &'p Params) -> Graph<'p> {
         let leaves = RefCell::new(vec![None; params.len()]);
-        Graph {
-            params,
-            tape: None,
-            training: false,
-            leaves,
-            seed: 0,
-            drawn: Cell::new(0),
-            recompute: false,
-        }
+        Graph { params, tape: None, training: false, leaves, seed: 0, drawn: Cell::new(0), recompute: false }
     }
 
     /// The pass of one block within this one: the same seeds, from the `drawn`-th on.
     pub(crate) fn replay(params: &'p Params, tape: Option<Tape>, seed: u64, drawn: u64) -> Graph<'p> {
-        Graph {
-            tape,
-            training: true,
-            seed,
-            drawn: Cell::new(drawn),
-            ..Graph::inference(params)
-        }
+        Graph { tape, training: true, seed, drawn: Cell::new(drawn), ..Graph::inference(params) }
     }
 
     /// The same pass with [`Graph::block`] keeping only each block's input and computing the rest again in backward.
@@ -130,12 +111,7 @@ impl<'p> Graph<'p> {
         let mut recorded = inputs.to_vec();
         recorded.push(&anchor);
         let (seed, drawn) = (self.seed, self.drawn.replace(forward.drawn.get()));
-        Ok(record(&recorded, y.tensor().clone(), || Recompute {
-            inputs: detached,
-            seed,
-            drawn,
-            run: Box::new(run),
-        }))
+        Ok(record(&recorded, y.tensor().clone(), || Recompute { inputs: detached, seed, drawn, run: Box::new(run) }))
     }
 
     /// Backward from the loss; the parameters' gradients are added to `gradients`.

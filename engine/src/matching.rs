@@ -25,16 +25,10 @@ impl Pairs {
     /// Shapes or types that do not fit.
     pub fn draw(scores: &Tensor, log_scale: &Tensor, hardness: f64, truth: &Tensor, uniform: &Tensor) -> Result<Pairs> {
         let [n, queries, columns] = scores.shape()[..] else {
-            return mismatch(
-                "draw_pairs",
-                format!("scores {}, expected (n, queries, n)", scores.shape()),
-            );
+            return mismatch("draw_pairs", format!("scores {}, expected (n, queries, n)", scores.shape()));
         };
         if n != columns {
-            return mismatch(
-                "draw_pairs",
-                format!("scores of {n} images with {columns} texts, expected as many"),
-            );
+            return mismatch("draw_pairs", format!("scores of {n} images with {columns} texts, expected as many"));
         }
         let list = || Tensor::empty(scores.device(), DType::I32, [3 * n]);
         let (mut images, mut texts, mut labels) = (list()?, list()?, list()?);

@@ -45,16 +45,9 @@ fn orthogonalize(x: &Tensor) -> Result<Tensor> {
             false => product(Layout::Tn, &x, &x, Epilogue::default())?,
         };
         let (linear, kept) = (scaled(&gram, b)?, scaled(&x, a)?);
-        let square = Epilogue {
-            alpha: Some(c),
-            residual: Some(linear.view()),
-            ..Epilogue::default()
-        };
+        let square = Epilogue { alpha: Some(c), residual: Some(linear.view()), ..Epilogue::default() };
         let polynomial = product(Layout::Nn, &gram, &gram, square)?;
-        let sum = Epilogue {
-            residual: Some(kept.view()),
-            ..Epilogue::default()
-        };
+        let sum = Epilogue { residual: Some(kept.view()), ..Epilogue::default() };
         x = match wide {
             true => product(Layout::Nn, &polynomial, &x, sum)?,
             false => product(Layout::Nn, &x, &polynomial, sum)?,
@@ -92,13 +85,7 @@ fn product(layout: Layout, a: &Tensor, b: &Tensor, epilogue: Epilogue<'_>) -> Re
         Layout::Nn | Layout::Tn => b_shape[1],
     };
     let mut c = Tensor::empty(a.device(), a.dtype(), [m, n])?;
-    gemm(
-        Gemm::new(layout, m, n, k),
-        a.view(),
-        b.view(),
-        &mut c.view_mut()?,
-        epilogue,
-    )?;
+    gemm(Gemm::new(layout, m, n, k), a.view(), b.view(), &mut c.view_mut()?, epilogue)?;
     Ok(c)
 }
 
@@ -117,14 +104,9 @@ mod tests {
             // The Gram matrix on the shorter side has the squared singular values' sum as its trace.
             let trace: f64 = q.iter().map(|v| v * v).sum();
             let side = rows.min(columns) as f64;
-            assert!(
-                (0.7 * 0.7 * side..1.2 * 1.2 * side).contains(&trace),
-                "{shape:?}: {trace}"
-            );
+            assert!((0.7 * 0.7 * side..1.2 * 1.2 * side).contains(&trace), "{shape:?}: {trace}");
             let dot = |i: usize, j: usize| match rows <= columns {
-                true => (0..columns)
-                    .map(|k| q[i * columns + k] * q[j * columns + k])
-                    .sum::<f64>(),
+                true => (0..columns).map(|k| q[i * columns + k] * q[j * columns + k]).sum::<f64>(),
                 false => (0..rows).map(|k| q[k * columns + i] * q[k * columns + j]).sum::<f64>(),
             };
             let worst = (1..side as usize).map(|i| dot(0, i).abs()).fold(0.0, f64::max);

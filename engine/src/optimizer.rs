@@ -32,14 +32,7 @@ pub struct AdamW {
 
 impl Default for AdamW {
     fn default() -> AdamW {
-        AdamW {
-            beta1: 0.9,
-            beta2: 0.98,
-            eps: 1e-8,
-            clip: Some(1.0),
-            stochastic: None,
-            average: None,
-        }
+        AdamW { beta1: 0.9, beta2: 0.98, eps: 1e-8, clip: Some(1.0), stochastic: None, average: None }
     }
 }
 
@@ -68,13 +61,7 @@ pub struct Optimizer {
 impl Optimizer {
     /// Zeroed state for the trainable parameters; a running average starts from their values.
     pub fn new(params: &Params, settings: AdamW) -> Result<Optimizer> {
-        let zeros = || {
-            Tensor::zeros(
-                params.device(),
-                params.dtype().accumulator(),
-                [params.trainable_elements()],
-            )
-        };
+        let zeros = || Tensor::zeros(params.device(), params.dtype().accumulator(), [params.trainable_elements()]);
         Ok(Optimizer {
             settings,
             gradients: vec![GradientArena::new(params)?],
@@ -124,9 +111,7 @@ impl Optimizer {
         // kernels have changed nothing.
         let grad_norm = squares.item()?.sqrt();
         if !grad_norm.is_finite() {
-            return Err(Error::NotFinite {
-                name: first_bad(params, &gradients)?,
-            });
+            return Err(Error::NotFinite { name: first_bad(params, &gradients)? });
         }
         self.steps += 1;
         self.gradients[0].clear();
@@ -189,10 +174,8 @@ impl Optimizer {
     /// # Errors
     /// Those of `value`, and when it gives another shape; the state is void then.
     pub fn restore(&mut self, params: &mut Params, steps: u64, value: impl Fn(&str) -> Result<Tensor>) -> Result<()> {
-        let places: Vec<(String, Shape, usize)> = params
-            .trainable_places()
-            .map(|(name, shape, start)| (name.to_string(), shape, start))
-            .collect();
+        let places: Vec<(String, Shape, usize)> =
+            params.trainable_places().map(|(name, shape, start)| (name.to_string(), shape, start)).collect();
         let random = self.settings.stochastic.is_some();
         let (master, low) = params.arenas_mut();
         let fill = |kind: &str, arena: &mut Tensor| -> Result<()> {
@@ -200,15 +183,9 @@ impl Optimizer {
                 let value = value(&format!("{kind}.{name}"))?;
                 if value.shape() != *shape {
                     let message = format!("{kind} of shape {}, expected {shape}", value.shape());
-                    return Err(Error::Param {
-                        name: name.clone(),
-                        message,
-                    });
+                    return Err(Error::Param { name: name.clone(), message });
                 }
-                elementwise::cast(
-                    value.view(),
-                    &mut arena.range_mut("optimiser state", *start, shape.elements())?,
-                )?;
+                elementwise::cast(value.view(), &mut arena.range_mut("optimiser state", *start, shape.elements())?)?;
             }
             Ok(())
         };
@@ -238,19 +215,13 @@ impl Optimizer {
         let (mut segments, mut matrices) = (Vec::new(), Vec::new());
         for (group, range) in params.trainable_groups() {
             let mut segment = |range| {
-                segments.push(kernel::Segment {
-                    range,
-                    lr: lr * group.lr_scale,
-                    weight_decay: group.weight_decay,
-                });
+                segments.push(kernel::Segment { range, lr: lr * group.lr_scale, weight_decay: group.weight_decay });
             };
             match group.update {
                 Update::AdamW => segment(range),
                 Update::Muon => {
-                    let (two, others): (Vec<_>, Vec<_>) = params
-                        .entries_within(&range)
-                        .into_iter()
-                        .partition(|(shape, _)| shape.len() == 2);
+                    let (two, others): (Vec<_>, Vec<_>) =
+                        params.entries_within(&range).into_iter().partition(|(shape, _)| shape.len() == 2);
                     others.into_iter().for_each(|(_, range)| segment(range));
                     matrices.push((group, two));
                 }
@@ -273,21 +244,9 @@ impl Optimizer {
         gradients: &Tensor,
         grad_scale: &Tensor,
     ) -> Result<()> {
-        let AdamW {
-            beta1,
-            beta2,
-            eps,
-            stochastic,
-            ..
-        } = self.settings;
+        let AdamW { beta1, beta2, eps, stochastic, .. } = self.settings;
         let step = self.steps + 1;
-        let p = kernel::AdamW {
-            beta1,
-            beta2,
-            eps,
-            step,
-            stochastic: stochastic.map(|seed| seed.wrapping_add(step)),
-        };
+        let p = kernel::AdamW { beta1, beta2, eps, step, stochastic: stochastic.map(|seed| seed.wrapping_add(step)) };
         let len = params.trainable_elements();
         let (master, low) = params.arenas_mut();
         let mut low = low.map(|low| low.range_mut("the parameters", 0, len)).transpose()?;
@@ -322,11 +281,7 @@ impl Optimizer {
             Ok((step, momentum))
         };
         // A GPU's work comes in the same order each step.
-        let least = if params.device().kind() == Kind::Cpu {
-            1
-        } else {
-            TOGETHER
-        };
+        let least = if params.device().kind() == Kind::Cpu { 1 } else { TOGETHER };
         let directions: Vec<Result<(Tensor, Tensor)>> =
             matrices.par_iter().with_min_len(least).map(direction).collect();
         for ((shape, range), direction) in matrices.iter().zip(directions) {

@@ -113,26 +113,12 @@ impl ParamBuilder {
         role: Role,
         bounds: Option<[f64; 2]>,
     ) -> Result<ParamId> {
-        let name = self
-            .prefix
-            .iter()
-            .map(String::as_str)
-            .chain([name])
-            .collect::<Vec<_>>()
-            .join(".");
+        let name = self.prefix.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".");
         if self.by_name.insert(name.clone(), self.entries.len()).is_some() {
-            return Err(Error::Param {
-                name,
-                message: "the name is already taken".into(),
-            });
+            return Err(Error::Param { name, message: "the name is already taken".into() });
         }
         self.inits.push(init);
-        self.entries.push(ParamSpec {
-            name,
-            shape,
-            role,
-            bounds,
-        });
+        self.entries.push(ParamSpec { name, shape, role, bounds });
         Ok(ParamId(self.entries.len() - 1))
     }
 
@@ -169,22 +155,13 @@ impl ParamBuilder {
         (groups, assign): (Vec<GroupSpec>, impl Fn(&ParamSpec) -> usize),
         comes: impl Fn(&str) -> bool,
     ) -> Result<Params> {
-        let ParamBuilder {
-            entries,
-            inits,
-            by_name,
-            ..
-        } = self;
+        let ParamBuilder { entries, inits, by_name, .. } = self;
         let mut values = Vec::with_capacity(entries.len());
         for (spec, init) in entries.iter().zip(inits) {
             let value = || initial(device, dtype.accumulator(), spec.shape, init, seed, &spec.name);
             values.push((!comes(&spec.name)).then(value).transpose()?);
         }
-        let entry = |spec| Entry {
-            spec,
-            group: 0,
-            offset: 0,
-        };
+        let entry = |spec| Entry { spec, group: 0, offset: 0 };
         let entries = entries.into_iter().map(entry).collect();
         let mut params = Params {
             device: device.clone(),
@@ -244,9 +221,7 @@ fn draw(rng: &mut ChaCha8Rng, init: Init) -> f64 {
 
 /// FNV-1a of a name: a hash that never changes between versions of Rust.
 fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
-        (h ^ b as u64).wrapping_mul(0x0100_0000_01b3)
-    })
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ b as u64).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The rule a group's weights are stepped by.
@@ -274,12 +249,7 @@ pub struct GroupSpec {
 
 impl Default for GroupSpec {
     fn default() -> GroupSpec {
-        GroupSpec {
-            update: Update::AdamW,
-            lr_scale: 1.0,
-            weight_decay: 0.0,
-            frozen: false,
-        }
+        GroupSpec { update: Update::AdamW, lr_scale: 1.0, weight_decay: 0.0, frozen: false }
     }
 }
 
@@ -448,10 +418,7 @@ impl Params {
     pub(crate) fn apply_bounds(&mut self) -> Result<()> {
         let bounded: Vec<_> = self.trainable_bounds().collect();
         let arenas = [Some(&mut self.master), self.low.as_mut()];
-        arenas
-            .into_iter()
-            .flatten()
-            .try_for_each(|arena| clamp(arena, &bounded))
+        arenas.into_iter().flatten().try_for_each(|arena| clamp(arena, &bounded))
     }
 
     /// Bounds of trained parameters, and where in the arena those are.
@@ -516,8 +483,7 @@ impl Params {
     /// Trainable groups with their ranges of the arena.
     pub(crate) fn trainable_groups(&self) -> Vec<(GroupSpec, std::ops::Range<usize>)> {
         let all = self.groups.iter().cloned().zip(self.ranges.iter().cloned());
-        all.filter(|(group, range)| !group.frozen && !range.is_empty())
-            .collect()
+        all.filter(|(group, range)| !group.frozen && !range.is_empty()).collect()
     }
 
     /// Shapes of a trainable group's parameters with their ranges of the arena.

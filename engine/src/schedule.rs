@@ -58,37 +58,19 @@ mod tests {
 
     #[test]
     fn every_curve_warms_up_and_ends_where_it_should() {
-        for (curve, end, middle) in [
-            (Curve::Constant, 2.0, 2.0),
-            (Curve::Cosine, 0.2, 1.1),
-            (Curve::Linear, 0.2, 1.1),
-        ] {
-            let schedule = Schedule {
-                curve,
-                peak: 2.0,
-                floor: 0.2,
-                warmup: 4,
-                steps: 24,
-            };
+        for (curve, end, middle) in [(Curve::Constant, 2.0, 2.0), (Curve::Cosine, 0.2, 1.1), (Curve::Linear, 0.2, 1.1)]
+        {
+            let schedule = Schedule { curve, peak: 2.0, floor: 0.2, warmup: 4, steps: 24 };
             assert_eq!(schedule.at(0), 0.5);
             assert_eq!(schedule.at(3), 2.0);
             assert!((schedule.at(14) - middle).abs() < 1e-12, "{curve:?}");
-            assert!(
-                (schedule.at(24) - end).abs() < 1e-12 && (schedule.at(99) - end).abs() < 1e-12,
-                "{curve:?}"
-            );
+            assert!((schedule.at(24) - end).abs() < 1e-12 && (schedule.at(99) - end).abs() < 1e-12, "{curve:?}");
         }
     }
 
     #[test]
     fn no_warmup_and_no_steps_do_not_divide_by_zero() {
-        let schedule = Schedule {
-            curve: Curve::Cosine,
-            peak: 1.0,
-            floor: 0.0,
-            warmup: 0,
-            steps: 0,
-        };
+        let schedule = Schedule { curve: Curve::Cosine, peak: 1.0, floor: 0.0, warmup: 0, steps: 0 };
         assert_eq!(schedule.at(0), 1.0);
     }
 }

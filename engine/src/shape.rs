@@ -18,17 +18,10 @@ impl Shape {
     /// # Panics
     /// With more than five dimensions.
     pub fn new(sizes: &[usize]) -> Shape {
-        assert!(
-            sizes.len() <= MAX_RANK,
-            "at most {MAX_RANK} dimensions, found {}",
-            sizes.len()
-        );
+        assert!(sizes.len() <= MAX_RANK, "at most {MAX_RANK} dimensions, found {}", sizes.len());
         let mut dims = [1; MAX_RANK];
         dims[..sizes.len()].copy_from_slice(sizes);
-        Shape {
-            dims,
-            rank: sizes.len(),
-        }
+        Shape { dims, rank: sizes.len() }
     }
 
     /// Number of elements.

@@ -146,11 +146,7 @@ impl Tape {
 
     fn push(&self, entry: Entry, tensor: Tensor) -> Var {
         let mut nodes = self.nodes.borrow_mut();
-        nodes.push(Node {
-            entry,
-            dtype: tensor.dtype(),
-            shape: tensor.shape(),
-        });
+        nodes.push(Node { entry, dtype: tensor.dtype(), shape: tensor.shape() });
         let node = Some((self.clone(), nodes.len() - 1));
         Var { tensor, node }
     }
@@ -163,10 +159,7 @@ impl Tape {
     /// Walks back from a scalar: parameters' gradients are added to those of `model`, other leaves' are returned.
     pub(crate) fn backward(&self, loss: &Var, model: Option<Model<'_>>) -> Result<Gradients> {
         if loss.shape().elements() != 1 {
-            return mismatch(
-                "backward",
-                format!("the loss has shape {}, expected a scalar", loss.shape()),
-            );
+            return mismatch("backward", format!("the loss has shape {}, expected a scalar", loss.shape()));
         }
         let one = Tensor::full(loss.tensor.device(), loss.dtype(), loss.shape(), 1.0)?;
         self.backward_from(loss, one, model)
@@ -206,18 +199,10 @@ impl Tape {
                     };
                     let params = inputs.iter().map(param).collect();
                     let model = model.as_mut().map(|(params, gradients)| (*params, &mut **gradients));
-                    let dy = if dy.dtype() == node.dtype {
-                        dy
-                    } else {
-                        dy.cast(node.dtype)?
-                    };
+                    let dy = if dy.dtype() == node.dtype { dy } else { dy.cast(node.dtype)? };
                     let name = op.name();
                     let gradients = op.backward(dy, &mut Context { needs, params, model })?;
-                    debug_assert_eq!(
-                        gradients.len(),
-                        inputs.len(),
-                        "{name} returned the wrong number of gradients"
-                    );
+                    debug_assert_eq!(gradients.len(), inputs.len(), "{name} returned the wrong number of gradients");
                     for (input, gradient) in inputs.into_iter().zip(gradients) {
                         if let (Some(input), Some(gradient)) = (input, gradient) {
                             debug_assert_eq!(gradient.shape().elements(), nodes[input].shape.elements(), "{name}");
@@ -288,15 +273,6 @@ pub(crate) fn record<O: Op + 'static>(inputs: &[&Var], tensor: Tensor, op: impl 
     let Some((tape, _)) = inputs.iter().find_map(|v| v.node.as_ref()) else {
         return Var::constant(tensor);
     };
-    let inputs = inputs
-        .iter()
-        .map(|v| v.node.as_ref().map(|(_, index)| *index))
-        .collect();
-    tape.push(
-        Entry::Computed {
-            op: Box::new(op()),
-            inputs,
-        },
-        tensor,
-    )
+    let inputs = inputs.iter().map(|v| v.node.as_ref().map(|(_, index)| *index)).collect();
+    tape.push(Entry::Computed { op: Box::new(op()), inputs }, tensor)
 }

@@ -22,12 +22,7 @@ impl Tensor {
     pub fn empty(device: &Device, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
         let buffer = Arc::new(device.allocate(shape.elements() * dtype.size())?);
-        Ok(Tensor {
-            buffer,
-            dtype,
-            shape,
-            offset: 0,
-        })
+        Ok(Tensor { buffer, dtype, shape, offset: 0 })
     }
 
     /// A tensor filled with `value`; `dtype` is a floating-point type.
@@ -57,10 +52,7 @@ impl Tensor {
     pub fn from_bytes(device: &Device, dtype: DType, bytes: &[u8], shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
         if shape.elements() * dtype.size() != bytes.len() {
-            return mismatch(
-                "from_bytes",
-                format!("{} bytes for {dtype} of shape {shape}", bytes.len()),
-            );
+            return mismatch("from_bytes", format!("{} bytes for {dtype} of shape {shape}", bytes.len()));
         }
         let mut tensor = Tensor::empty(device, dtype, shape)?;
         tensor.view_mut()?.upload_bytes(bytes)?;
@@ -75,10 +67,7 @@ impl Tensor {
     /// The elements, row-major. On the trace device, which holds none, zeros.
     pub fn to_vec<T: Stored>(&self) -> Result<Vec<T>> {
         if self.dtype != T::DTYPE {
-            return mismatch(
-                "to_vec",
-                format!("the tensor is {}, asked for as {}", self.dtype, T::DTYPE),
-            );
+            return mismatch("to_vec", format!("the tensor is {}, asked for as {}", self.dtype, T::DTYPE));
         }
         Ok(self.view().download()?)
     }
@@ -93,11 +82,7 @@ impl Tensor {
         if self.shape.elements() != 1 {
             return mismatch(
                 "item",
-                format!(
-                    "shape {} has {} elements, expected 1",
-                    self.shape,
-                    self.shape.elements()
-                ),
+                format!("shape {} has {} elements, expected 1", self.shape, self.shape.elements()),
             );
         }
         Ok(self.to_f64()?[0])
@@ -154,11 +139,7 @@ impl Tensor {
     /// Elements `start .. start + shape.elements()` of the memory under `shape`: how parameters lie in an arena.
     pub(crate) fn slice_flat(&self, start: usize, shape: Shape) -> Tensor {
         debug_assert!(start + shape.elements() <= self.shape.elements());
-        Tensor {
-            shape,
-            offset: self.offset + start,
-            ..self.clone()
-        }
+        Tensor { shape, offset: self.offset + start, ..self.clone() }
     }
 
     /// A mutable view of elements `start .. start + len`.
@@ -201,16 +182,9 @@ impl Tensor {
     /// Another shape or type.
     pub fn normalised(&self, mean: [f64; 3], deviation: [f64; 3], dtype: DType) -> Result<Tensor> {
         let [batch, height, width, 3] = self.shape[..] else {
-            return mismatch(
-                "normalised",
-                format!("{}, expected (batch, height, width, 3)", self.shape),
-            );
+            return mismatch("normalised", format!("{}, expected (batch, height, width, 3)", self.shape));
         };
-        let p = Normalise {
-            area: height * width,
-            mean,
-            deviation,
-        };
+        let p = Normalise { area: height * width, mean, deviation };
         let mut out = Tensor::empty(self.device(), dtype, [batch, 3, height, width])?;
         normalise(&p, self.view(), &mut out.view_mut()?)?;
         Ok(out)
@@ -235,14 +209,7 @@ impl Tensor {
         src_stride: usize,
         stride: usize,
     ) -> Result<()> {
-        let blocks = Blocks {
-            outer,
-            block,
-            src_stride,
-            src_offset,
-            dst_stride: stride,
-            dst_offset: offset,
-        };
+        let blocks = Blocks { outer, block, src_stride, src_offset, dst_stride: stride, dst_offset: offset };
         Ok(copy_blocks(blocks, src.view(), &mut self.view_mut()?, false)?)
     }
 

@@ -16,11 +16,7 @@ fn params(device: &Device, dtype: DType, update: Update) -> Result<Params> {
     builder.add("down", [8, 12], Init::Normal(0.5))?;
     builder.add("bias", [12], Init::Normal(0.5))?;
     let mut params = builder.build(device, dtype, 1)?;
-    let spec = GroupSpec {
-        update,
-        weight_decay: 0.1,
-        ..GroupSpec::default()
-    };
+    let spec = GroupSpec { update, weight_decay: 0.1, ..GroupSpec::default() };
     params.regroup(vec![spec], |_| 0)?;
     Ok(params)
 }
@@ -69,10 +65,7 @@ fn a_step_that_is_not_finite_changes_nothing() -> Result<()> {
             let before = all(params)?;
             learn(params, &mut optimizer, f64::NAN)?;
             let refused = optimizer.step(params, 0.1);
-            assert!(
-                matches!(refused, Err(Error::NotFinite { .. })),
-                "{update:?} {dtype}: {refused:?}"
-            );
+            assert!(matches!(refused, Err(Error::NotFinite { .. })), "{update:?} {dtype}: {refused:?}");
             assert_eq!(all(params)?, before, "{update:?} {dtype}");
             assert_eq!(optimizer.steps(), 1);
         }
@@ -97,10 +90,7 @@ fn steps_follow_the_cpu() -> Result<()> {
         let expected = run(&Device::cpu(), DType::F64)?;
         for (found, expected) in run(&device(), DType::F32)?.iter().zip(expected) {
             // Muon's iteration multiplies what rounding leaves of a matrix that is nearly of rank one.
-            assert!(
-                (found - expected).abs() < 1e-4,
-                "{update:?}: {found}, expected {expected}"
-            );
+            assert!((found - expected).abs() < 1e-4, "{update:?}: {found}, expected {expected}");
         }
     }
     Ok(())
@@ -113,10 +103,7 @@ fn a_bounded_parameter_stops_at_its_bound_and_comes_back() -> Result<()> {
             let mut builder = ParamBuilder::new();
             let id = builder.add_bounded("scale", 4.0, [0.0, 4.5])?;
             let mut params = builder.build(&device, dtype, 0)?;
-            let settings = AdamW {
-                average: Some(0.5),
-                ..AdamW::default()
-            };
+            let settings = AdamW { average: Some(0.5), ..AdamW::default() };
             let mut optimizer = Optimizer::new(&params, settings)?;
             let step = |params: &mut Params, optimizer: &mut Optimizer, towards: f64| -> Result<[f64; 2]> {
                 let graph = Graph::training(params, 0);
@@ -125,10 +112,7 @@ fn a_bounded_parameter_stops_at_its_bound_and_comes_back() -> Result<()> {
                 drop((graph, loss));
                 let before = device.downloads();
                 optimizer.step(params, 1.0)?;
-                assert!(
-                    device.downloads() <= before + 1,
-                    "the bound is not looked up on the host"
-                );
+                assert!(device.downloads() <= before + 1, "the bound is not looked up on the host");
                 Ok([params.master(id).item()?, params.tensor(id).item()?])
             };
             for _ in 0..3 {

@@ -33,10 +33,7 @@ fn expected(params: &Params, ids: [ParamId; 3]) -> Result<[Vec<f64>; 3]> {
 fn close(found: &[f64], expected: &[f64], times: f64) {
     for (place, (f, e)) in found.iter().zip(expected).enumerate() {
         // The order of few additions in f64.
-        assert!(
-            (f - times * e).abs() <= 1e-14 * (1.0 + e.abs()),
-            "{place}: {f}, expected {times} x {e}"
-        );
+        assert!((f - times * e).abs() <= 1e-14 * (1.0 + e.abs()), "{place}: {f}, expected {times} x {e}");
     }
 }
 
@@ -71,19 +68,15 @@ fn all_uses_and_passes_add_up_and_what_took_no_part_is_zero() -> Result<()> {
 #[test]
 fn arenas_of_passes_side_by_side_add_up() -> Result<()> {
     let (mut params, ids) = model()?;
-    let (mut apart, mut together) = (
-        Optimizer::new(&params, AdamW::default())?,
-        Optimizer::new(&params, AdamW::default())?,
-    );
+    let (mut apart, mut together) =
+        (Optimizer::new(&params, AdamW::default())?, Optimizer::new(&params, AdamW::default())?);
     let pass = |params: &Params, gradients: &mut _| -> Result<()> {
         let graph = Graph::training(params, 0);
         let loss = loss(ids.map(|id| graph.param(id)).each_ref())?;
         graph.backward(&loss, gradients)
     };
     for _ in 0..2 {
-        let [first, second] = apart.separate_gradients(&params, 2)? else {
-            unreachable!("two were asked for")
-        };
+        let [first, second] = apart.separate_gradients(&params, 2)? else { unreachable!("two were asked for") };
         pass(&params, first)?;
         pass(&params, second)?;
         for _ in 0..2 {

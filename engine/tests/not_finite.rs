@@ -23,10 +23,7 @@ fn nan_scores_stop_the_step() -> Result<()> {
         graph.backward(&loss, optimizer.gradients())?;
         assert!(loss.tensor().item()?.is_nan(), "{dtype}");
         let refused = optimizer.step(&mut params, 0.1);
-        assert!(
-            matches!(&refused, Err(Error::NotFinite { name }) if name == "query"),
-            "{dtype}: {refused:?}"
-        );
+        assert!(matches!(&refused, Err(Error::NotFinite { name }) if name == "query"), "{dtype}: {refused:?}");
         assert_eq!(params.tensor(value).to_f64()?, before, "{dtype}");
     }
     Ok(())

@@ -17,10 +17,7 @@ fn net(device: &Device) -> Result<Net> {
         let down = builder.add(&format!("{i}.down"), [16, 32], Init::Normal(0.2))?;
         layers.push((up, down));
     }
-    Ok(Net {
-        params: builder.build(device, DType::F32, 3)?,
-        layers,
-    })
+    Ok(Net { params: builder.build(device, DType::F32, 3)?, layers })
 }
 
 /// Loss and gradients; with `x` a constant, so that blocks hang on the tape by their parameters alone.
@@ -53,9 +50,6 @@ fn gradients_are_identical_and_less_is_kept() -> Result<()> {
     assert_eq!(gradients, recomputed);
     assert!(gradients.iter().all(|g| g.is_finite()) && gradients.iter().any(|g| *g != 0.0));
     // Kept: per block an input (16), pre-activation, activation and dropped activation (32 each); recomputed: the input alone.
-    assert!(
-        held_less * 2 < held,
-        "{held_less} bytes held with recomputation, {held} without"
-    );
+    assert!(held_less * 2 < held, "{held_less} bytes held with recomputation, {held} without");
     Ok(())
 }

@@ -12,17 +12,8 @@ fn parameters(dtype: DType) -> Result<Params> {
     builder.add("weight", [6, 6], Init::Normal(0.5))?;
     builder.add("bias", [6], Init::Normal(0.5))?;
     builder.add("fixed", [6], Init::Normal(0.5))?;
-    let group = |update, frozen| GroupSpec {
-        update,
-        frozen,
-        weight_decay: 0.1,
-        ..GroupSpec::default()
-    };
-    let groups = vec![
-        group(Update::Muon, false),
-        group(Update::AdamW, false),
-        group(Update::AdamW, true),
-    ];
+    let group = |update, frozen| GroupSpec { update, frozen, weight_decay: 0.1, ..GroupSpec::default() };
+    let groups = vec![group(Update::Muon, false), group(Update::AdamW, false), group(Update::AdamW, true)];
     let names = ["weight", "bias", "fixed"];
     let place = move |spec: &ParamSpec| names.iter().position(|&name| name == spec.name).unwrap_or(0);
     builder.build_around(&Device::cpu(), dtype, 7, (groups, place), |_| false)
@@ -51,14 +42,8 @@ fn all(params: &Params, optimizer: &Optimizer) -> Result<Vec<(String, Vec<u8>)>>
 
 fn settings() -> Vec<(DType, AdamW)> {
     let plain = AdamW::default();
-    let stochastic = AdamW {
-        stochastic: Some(9),
-        ..plain
-    };
-    let average = AdamW {
-        average: Some(0.9),
-        ..stochastic
-    };
+    let stochastic = AdamW { stochastic: Some(9), ..plain };
+    let average = AdamW { average: Some(0.9), ..stochastic };
     vec![
         (DType::F32, plain),
         (DType::F64, average),
@@ -86,10 +71,7 @@ fn a_restored_optimizer_takes_the_same_steps() -> Result<()> {
         let mut resumed = Optimizer::new(&again, settings)?;
         resumed.restore(&mut again, 3, |name| Ok(kept[name].clone()))?;
         train(&mut again, &mut resumed, 6)?;
-        assert!(
-            all(&params, &optimizer)? == all(&again, &resumed)?,
-            "{dtype} {settings:?}"
-        );
+        assert!(all(&params, &optimizer)? == all(&again, &resumed)?, "{dtype} {settings:?}");
     }
     Ok(())
 }
@@ -99,10 +81,7 @@ fn a_state_of_another_shape_is_refused_by_name() -> Result<()> {
     let mut params = parameters(DType::F32)?;
     let mut optimizer = Optimizer::new(&params, AdamW::default())?;
     let refused = optimizer.restore(&mut params, 1, |_| Tensor::zeros(&Device::cpu(), DType::F32, [6, 6]));
-    assert!(
-        matches!(&refused, Err(Error::Param { name, .. }) if name == "bias"),
-        "{refused:?}"
-    );
+    assert!(matches!(&refused, Err(Error::Param { name, .. }) if name == "bias"), "{refused:?}");
     Ok(())
 }
 
@@ -111,11 +90,7 @@ fn the_running_average_follows_the_weights_and_changes_places_with_them() -> Res
     for dtype in [DType::F32, DType::BF16] {
         let mut params = parameters(dtype)?;
         let decay = 0.75;
-        let settings = AdamW {
-            average: Some(decay),
-            stochastic: Some(1),
-            ..AdamW::default()
-        };
+        let settings = AdamW { average: Some(decay), stochastic: Some(1), ..AdamW::default() };
         let mut optimizer = Optimizer::new(&params, settings)?;
         let id = params.find("weight").expect("a parameter");
         let mut expected = params.master(id).to_f64()?;
@@ -132,16 +107,9 @@ fn the_running_average_follows_the_weights_and_changes_places_with_them() -> Res
             assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         }
         let rounded = params.master(id).cast(dtype)?;
-        assert_eq!(
-            params.tensor(id).to_bytes()?,
-            rounded.to_bytes()?,
-            "the model computes with the average"
-        );
+        assert_eq!(params.tensor(id).to_bytes()?, rounded.to_bytes()?, "the model computes with the average");
         optimizer.swap_average(&mut params)?;
-        assert!(
-            before == all(&params, &optimizer)?,
-            "{dtype}: the weights are back as they were"
-        );
+        assert!(before == all(&params, &optimizer)?, "{dtype}: the weights are back as they were");
     }
     Ok(())
 }

@@ -62,9 +62,8 @@ fn every_op_has_a_row_and_cases() {
     for op in ops.iter().filter(|op| *op != "mod") {
         // Recomputation has no arithmetic of its own: tests/recompute.rs compares whole blocks.
         match table.iter().find(|row| row.op == op) {
-            None => wrong.push(format!(
-                "engine/src/ops/{op}.rs has no row in engine/src/table/rows.rs: add row(\"{op}\", …)"
-            )),
+            None => wrong
+                .push(format!("engine/src/ops/{op}.rs has no row in engine/src/table/rows.rs: add row(\"{op}\", …)")),
             Some(row) if row.cases.is_empty() && op != "recompute" => {
                 wrong.push(format!("the row of `{op}` in engine/src/table/rows.rs has no case"));
             }

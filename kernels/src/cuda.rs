@@ -53,10 +53,7 @@ impl std::fmt::Display for Driver {
         match self {
             Driver::Missing { looked_for } => write!(f, "looked for {looked_for}: not found"),
             Driver::Broken { reason } => write!(f, "driver library found, but it does not work: {reason}"),
-            Driver::Found {
-                version: (major, minor),
-                gpus,
-            } => {
+            Driver::Found { version: (major, minor), gpus } => {
                 write!(f, "driver found, CUDA {major}.{minor}")?;
                 match gpus.len() {
                     0 => f.write_str(", no GPU"),
@@ -80,14 +77,10 @@ pub fn driver() -> Driver {
         // SAFETY: the symbol's address is only tested for existence, never called through this type.
         if unsafe { library.get::<*const ()>(symbol) }.is_err() {
             let name = String::from_utf8_lossy(&symbol[..symbol.len() - 1]).into_owned();
-            return Driver::Broken {
-                reason: format!("it has no function {name}"),
-            };
+            return Driver::Broken { reason: format!("it has no function {name}") };
         }
     }
-    ask().unwrap_or_else(|error| Driver::Broken {
-        reason: format!("{:?}", error.0),
-    })
+    ask().unwrap_or_else(|error| Driver::Broken { reason: format!("{:?}", error.0) })
 }
 
 /// Version and GPUs of a driver whose functions are all there.
@@ -98,10 +91,7 @@ fn ask() -> Result<Driver, result::DriverError> {
     unsafe { sys::cuDriverGetVersion(&mut version).result()? };
     let gpus = (0..result::device::get_count()?).map(gpu).collect::<Result<_, _>>()?;
     let version = version as u32;
-    Ok(Driver::Found {
-        version: (version / 1000, version % 1000 / 10),
-        gpus,
-    })
+    Ok(Driver::Found { version: (version / 1000, version % 1000 / 10), gpus })
 }
 
 fn gpu(ordinal: i32) -> Result<Gpu, result::DriverError> {

@@ -132,12 +132,7 @@ impl Device {
     }
 
     fn new(kind: Kind, gpu: Option<Arc<Gpu>>) -> Device {
-        Device {
-            kind,
-            pool: Arc::default(),
-            gpu,
-            downloads: Arc::default(),
-        }
+        Device { kind, pool: Arc::default(), gpu, downloads: Arc::default() }
     }
 
     /// What runs CUDA kernels here.
@@ -207,10 +202,7 @@ impl Device {
 
     /// Gives what the pool holds and nobody uses back to the system: after work whose sizes will not come again.
     pub fn trim(&self) {
-        self.pool
-            .lock()
-            .expect("no panic while the pool is locked")
-            .make_room(0);
+        self.pool.lock().expect("no panic while the pool is locked").make_room(0);
     }
 
     /// A buffer of at least `bytes` bytes with arbitrary (initialised) contents.
@@ -241,11 +233,7 @@ impl Device {
         };
         pool.usage.in_use += size;
         pool.usage.peak_in_use = pool.usage.peak_in_use.max(pool.usage.in_use);
-        Ok(Buffer {
-            memory: Some(memory),
-            size,
-            device: self.clone(),
-        })
+        Ok(Buffer { memory: Some(memory), size, device: self.clone() })
     }
 }
 
@@ -372,20 +360,8 @@ mod tests {
         let address = first.bytes().as_ptr();
         drop(first);
         let second = device.allocate(1001).unwrap();
-        assert_eq!(
-            second.bytes().as_ptr(),
-            address,
-            "1000 and 1001 bytes round to the same size"
-        );
-        assert_eq!(
-            device.memory(),
-            MemoryUse {
-                in_use: 1024,
-                peak_in_use: 1024,
-                reserved: 1024,
-                peak_reserved: 1024,
-            }
-        );
+        assert_eq!(second.bytes().as_ptr(), address, "1000 and 1001 bytes round to the same size");
+        assert_eq!(device.memory(), MemoryUse { in_use: 1024, peak_in_use: 1024, reserved: 1024, peak_reserved: 1024 });
     }
 
     #[test]
@@ -411,11 +387,7 @@ mod tests {
         // Too large for any free block, and with all of them beyond what may be held.
         let large = device.allocate(most).unwrap();
         let MemoryUse { in_use, reserved, .. } = device.memory();
-        assert!(
-            in_use == most && reserved <= most + most / SPARE,
-            "{:?}",
-            device.memory()
-        );
+        assert!(in_use == most && reserved <= most + most / SPARE, "{:?}", device.memory());
         drop(large);
         assert_eq!(device.memory().in_use, 0);
     }
@@ -437,11 +409,7 @@ mod tests {
         for size in 1..1000 {
             drop(device.allocate(size * ALIGN).unwrap());
         }
-        assert!(
-            device.memory().peak_reserved <= (999 + 999 / SPARE) * ALIGN,
-            "{:?}",
-            device.memory()
-        );
+        assert!(device.memory().peak_reserved <= (999 + 999 / SPARE) * ALIGN, "{:?}", device.memory());
     }
 
     #[test]

@@ -34,10 +34,7 @@ pub(crate) struct Call {
 impl Call {
     /// A call whose `T` is the type of `leader`, which must be one the kernels compute in.
     pub(crate) fn new(op: &'static str, what: &'static str, leader: &impl Argument) -> Result<Call> {
-        let call = Call {
-            leader: what,
-            ..Call::of_any(op, leader)
-        };
+        let call = Call { leader: what, ..Call::of_any(op, leader) };
         match call.dtype {
             DType::F32 | DType::BF16 | DType::F64 => Ok(call),
             found => Err(call.wrong_type(what, found, "f32, bf16 or f64")),
@@ -49,12 +46,7 @@ impl Call {
         let (dtype, len, kind) = leader.describe();
         profile::prepare();
         profile::touches(len * dtype.size());
-        Call {
-            op,
-            leader: "",
-            kind,
-            dtype,
-        }
+        Call { op, leader: "", kind, dtype }
     }
 
     /// Requires `len` elements of type `T`.
@@ -82,12 +74,7 @@ impl Call {
             return Err(self.wrong_type(what, found, dtype.name()));
         }
         if kind != self.kind {
-            return Err(Error::Device {
-                op: self.op,
-                what,
-                found: kind.name(),
-                expected: self.kind.name(),
-            });
+            return Err(Error::Device { op: self.op, what, found: kind.name(), expected: self.kind.name() });
         }
         if what != self.leader {
             profile::touches(len * dtype.size());
@@ -100,12 +87,7 @@ impl Call {
         if found == expected {
             return Ok(());
         }
-        Err(Error::Length {
-            op: self.op,
-            what,
-            found,
-            expected,
-        })
+        Err(Error::Length { op: self.op, what, found, expected })
     }
 
     /// The number of elements of a shape.
@@ -120,12 +102,7 @@ impl Call {
     }
 
     fn wrong_type(&self, what: &'static str, found: DType, expected: &'static str) -> Error {
-        Error::Type {
-            op: self.op,
-            what,
-            found,
-            expected,
-        }
+        Error::Type { op: self.op, what, found, expected }
     }
 }
 

@@ -127,14 +127,7 @@ mod tests {
         let mut multiply = || {
             let view = |buffer, len| View::new(buffer, DType::F32, 0, len);
             let mut out = ViewMut::new(&mut c, DType::F32, 0, 8);
-            gemm(
-                Gemm::new(Layout::Nn, 2, 4, 3),
-                view(&a, 6),
-                view(&b, 12),
-                &mut out,
-                Epilogue::default(),
-            )
-            .unwrap();
+            gemm(Gemm::new(Layout::Nn, 2, 4, 3), view(&a, 6), view(&b, 12), &mut out, Epilogue::default()).unwrap();
         };
         multiply();
         begin();

@@ -51,21 +51,12 @@ macro_rules! common {
                 if self.dtype == expected {
                     return Ok(());
                 }
-                Err(Error::Type {
-                    op,
-                    what,
-                    found: self.dtype,
-                    expected: expected.name(),
-                })
+                Err(Error::Type { op, what, found: self.dtype, expected: expected.name() })
             }
             /// Where the elements lie for CUDA kernels.
             pub(crate) fn device_range(&self, writable: bool) -> Range {
                 let bytes = self.range();
-                Range {
-                    address: self.buffer.address() + bytes.start as u64,
-                    bytes: bytes.len(),
-                    writable,
-                }
+                Range { address: self.buffer.address() + bytes.start as u64, bytes: bytes.len(), writable }
             }
             fn range(&self) -> std::ops::Range<usize> {
                 let size = self.dtype.size();
@@ -135,12 +126,7 @@ impl ViewMut<'_> {
     pub fn upload_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         let expected = bytes.len() / self.dtype.size();
         if self.len != expected {
-            return Err(Error::Length {
-                op: "upload",
-                what: "bytes",
-                found: self.len,
-                expected,
-            });
+            return Err(Error::Length { op: "upload", what: "bytes", found: self.len, expected });
         }
         match self.device().gpu() {
             Some(gpu) => gpu.upload(self.device_range(true).address, bytes)?,
@@ -157,12 +143,7 @@ impl ViewMut<'_> {
 impl<'a> View<'a> {
     /// The elements `offset .. offset + len` of `buffer` read as `dtype`.
     pub fn new(buffer: &'a Buffer, dtype: DType, offset: usize, len: usize) -> View<'a> {
-        View {
-            buffer,
-            dtype,
-            offset,
-            len,
-        }
+        View { buffer, dtype, offset, len }
     }
 
     /// `len` elements from `start` on.
@@ -174,12 +155,7 @@ impl<'a> View<'a> {
 impl<'a> ViewMut<'a> {
     /// The elements `offset .. offset + len` of `buffer` written as `dtype`.
     pub fn new(buffer: &'a mut Buffer, dtype: DType, offset: usize, len: usize) -> ViewMut<'a> {
-        ViewMut {
-            buffer,
-            dtype,
-            offset,
-            len,
-        }
+        ViewMut { buffer, dtype, offset, len }
     }
 
     /// `len` elements from `start` on, to be written.
@@ -228,12 +204,9 @@ macro_rules! on_device {
                 $body;
                 Ok(())
             }
-            ($crate::device::Kind::Cpu, found) => Err($crate::Error::Type {
-                op: $op,
-                what: stringify!($view),
-                found,
-                expected: "f32, bf16 or f64",
-            }),
+            ($crate::device::Kind::Cpu, found) => {
+                Err($crate::Error::Type { op: $op, what: stringify!($view), found, expected: "f32, bf16 or f64" })
+            }
         }
     };
 }

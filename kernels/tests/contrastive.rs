@@ -40,10 +40,7 @@ struct Answer {
 fn case(loss: Loss, dtype: DType, n: usize, dim: usize, groups: usize, scale: f64) -> Case {
     let unit = |values: Vec<f64>| -> Vec<f64> {
         let norm = |row: &[f64]| row.iter().map(|v| v * v).sum::<f64>().sqrt();
-        values
-            .chunks_exact(dim)
-            .flat_map(|row| row.iter().map(|v| v / norm(row)).collect::<Vec<_>>())
-            .collect()
+        values.chunks_exact(dim).flat_map(|row| row.iter().map(|v| v / norm(row)).collect::<Vec<_>>()).collect()
     };
     let image = unit(numbers(n * groups * dim, 3));
     let noise = numbers(n * dim, 4);
@@ -109,10 +106,9 @@ fn reference(c: &Case) -> Answer {
         let (t, weight) = (s[at] + c.bias, 1.0 / n as f64);
         let (row, col) = (answer.row_lse[i], answer.col_lse[j]);
         let (loss, ds) = match c.loss {
-            Loss::Clip => (
-                own * (row + col - 2.0 * s[at]) / 2.0,
-                ((s[at] - row).exp() + (s[at] - col).exp()) / 2.0 - own,
-            ),
+            Loss::Clip => {
+                (own * (row + col - 2.0 * s[at]) / 2.0, ((s[at] - row).exp() + (s[at] - col).exp()) / 2.0 - own)
+            }
             Loss::SigLip if own == 1.0 => (softplus(-t), -sigmoid(-t)),
             Loss::SigLip => (softplus(t), sigmoid(t)),
         };
@@ -134,47 +130,17 @@ fn run(c: &Case) -> Result<[Array; 7]> {
     let (image, text) = (Array::new(t, &c.image), Array::new(t, &c.text));
     let (log_scale, bias) = (Array::new(acc, &[c.log_scale]), Array::new(acc, &[c.bias]));
     let rows = c.p.n * c.p.groups * c.p.dim;
-    let mut out = [
-        (acc, 1),
-        (acc, p.n),
-        (acc, p.n),
-        (t, rows),
-        (t, p.n * p.dim),
-        (acc, 1),
-        (acc, 1),
-    ]
-    .map(|(dtype, len)| Array::out(dtype, len));
+    let mut out = [(acc, 1), (acc, p.n), (acc, p.n), (t, rows), (t, p.n * p.dim), (acc, 1), (acc, 1)]
+        .map(|(dtype, len)| Array::out(dtype, len));
     let [loss, row_lse, col_lse, dimage, dtext, dlog_scale, dbias] = &mut out;
     let (image, text, log_scale, bias) = (image.view(), text.view(), log_scale.view(), bias.view());
-    let (loss, dimage, dtext, dlog_scale) = (
-        &mut loss.view_mut(),
-        &mut dimage.view_mut(),
-        &mut dtext.view_mut(),
-        &mut dlog_scale.view_mut(),
-    );
+    let (loss, dimage, dtext, dlog_scale) =
+        (&mut loss.view_mut(), &mut dimage.view_mut(), &mut dtext.view_mut(), &mut dlog_scale.view_mut());
     if c.loss == Loss::SigLip {
         siglip_loss(p, image, text, log_scale, bias, loss)?;
-        siglip_loss_backward(
-            p,
-            image,
-            text,
-            log_scale,
-            bias,
-            dimage,
-            dtext,
-            dlog_scale,
-            &mut dbias.view_mut(),
-        )?;
+        siglip_loss_backward(p, image, text, log_scale, bias, dimage, dtext, dlog_scale, &mut dbias.view_mut())?;
     } else {
-        clip_loss(
-            p,
-            image,
-            text,
-            log_scale,
-            loss,
-            &mut row_lse.view_mut(),
-            &mut col_lse.view_mut(),
-        )?;
+        clip_loss(p, image, text, log_scale, loss, &mut row_lse.view_mut(), &mut col_lse.view_mut())?;
         let (row_lse, col_lse) = (row_lse.view(), col_lse.view());
         clip_loss_backward(p, image, text, log_scale, row_lse, col_lse, dimage, dtext, dlog_scale)?;
     }
@@ -183,15 +149,7 @@ fn run(c: &Case) -> Result<[Array; 7]> {
 
 fn kernel(c: &Case) -> Answer {
     let [loss, row_lse, col_lse, dimage, dtext, dlog_scale, dbias] = run(c).unwrap().map(|array| array.values());
-    Answer {
-        loss: loss[0],
-        row_lse,
-        col_lse,
-        dimage,
-        dtext,
-        dlog_scale: dlog_scale[0],
-        dbias: dbias[0],
-    }
+    Answer { loss: loss[0], row_lse, col_lse, dimage, dtext, dlog_scale: dlog_scale[0], dbias: dbias[0] }
 }
 
 fn largest(values: &[f64]) -> f64 {
@@ -214,32 +172,19 @@ fn compare(c: &Case) {
     } else {
         near("dbias", &[found.dbias], &[expected.dbias], exact, 1.0);
     }
-    near(
-        "dlog_scale",
-        &[found.dlog_scale],
-        &[expected.dlog_scale],
-        exact,
-        scale(c),
-    );
+    near("dlog_scale", &[found.dlog_scale], &[expected.dlog_scale], exact, scale(c));
     // bf16 rounds the scores' gradient (by up to 2⁻⁸) and each of the results once more: 2⁻⁷ of an entry that is one
     // product, and less over a whole array.
     let bf16 = c.dtype == DType::BF16;
     let tolerance = if bf16 { 2f64.powi(-7) } else { exact };
-    let gradient = largest(&expected.dimage)
-        .max(largest(&expected.dtext))
-        .max(scale(c) / c.p.n as f64 * 1e-2);
+    let gradient = largest(&expected.dimage).max(largest(&expected.dtext)).max(scale(c) / c.p.n as f64 * 1e-2);
     near("dimage", &found.dimage, &expected.dimage, tolerance, gradient);
     near("dtext", &found.dtext, &expected.dtext, tolerance, gradient);
     if bf16 {
         for (found, expected) in [(&found.dimage, &expected.dimage), (&found.dtext, &expected.dtext)] {
             let error: f64 = found.iter().zip(expected).map(|(f, e)| (f - e).powi(2)).sum();
             let norm: f64 = expected.iter().map(|e| e.powi(2)).sum();
-            assert!(
-                error.sqrt() <= 5e-3 * norm.sqrt() + 1e-6,
-                "{what}: {} of {}",
-                error.sqrt(),
-                norm.sqrt()
-            );
+            assert!(error.sqrt() <= 5e-3 * norm.sqrt() + 1e-6, "{what}: {} of {}", error.sqrt(), norm.sqrt());
         }
     }
 }
@@ -299,9 +244,7 @@ fn equal_queries_leave_the_gradient_to_the_first() {
         let mut c = case(loss, DType::F32, 33, 64, 8, 14.3);
         for image in c.image.chunks_exact_mut(8 * 64) {
             let first = image[..64].to_vec();
-            image
-                .chunks_exact_mut(64)
-                .for_each(|query| query.copy_from_slice(&first));
+            image.chunks_exact_mut(64).for_each(|query| query.copy_from_slice(&first));
         }
         compare(&c);
         for queries in kernel(&c).dimage.chunks_exact(8 * 64) {
@@ -331,13 +274,7 @@ fn gradients_are_those_of_finite_differences() {
             let dtext: Vec<f64> = (0..c.text.len()).map(|i| slope(&|c, by| c.text[i] += by)).collect();
             close("dimage", &answer.dimage, &dimage, 1e-8, 1.0);
             close("dtext", &answer.dtext, &dtext, 1e-8, 1.0);
-            close(
-                "dlog_scale",
-                &[answer.dlog_scale],
-                &[slope(&|c, by| c.log_scale += by)],
-                1e-8,
-                1.0,
-            );
+            close("dlog_scale", &[answer.dlog_scale], &[slope(&|c, by| c.log_scale += by)], 1e-8, 1.0);
             if c.loss == Loss::SigLip {
                 close("dbias", &[answer.dbias], &[slope(&|c, by| c.bias += by)], 1e-8, 1.0);
             }
@@ -351,11 +288,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
             for dtype in common::TYPES {
                 let c = case(loss, dtype, 300, 96, groups, 14.3);
                 same_for_any_threads(&format!("{loss:?}"), || {
-                    run(&c)
-                        .unwrap()
-                        .iter()
-                        .flat_map(|array| array.bytes().to_vec())
-                        .collect()
+                    run(&c).unwrap().iter().flat_map(|array| array.bytes().to_vec()).collect()
                 });
             }
         }
@@ -370,10 +303,7 @@ fn a_broken_row_shows_in_the_loss() {
             let (mut image, mut text) = (c.clone(), c);
             image.image[(7 * 4 + 2) * 64] = f64::NAN;
             text.text[9 * 64] = f64::NAN;
-            assert!(
-                kernel(&image).loss.is_nan() && kernel(&text).loss.is_nan(),
-                "{loss:?} {dtype}"
-            );
+            assert!(kernel(&image).loss.is_nan() && kernel(&text).loss.is_nan(), "{loss:?} {dtype}");
         }
     }
 }

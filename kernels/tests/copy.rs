@@ -68,14 +68,7 @@ fn blocks_go_where_the_plain_loop_puts_them() {
 
 #[test]
 fn what_does_not_fit_is_an_error() {
-    let fits = Blocks {
-        outer: 2,
-        block: 3,
-        src_stride: 3,
-        src_offset: 0,
-        dst_stride: 4,
-        dst_offset: 1,
-    };
+    let fits = Blocks { outer: 2, block: 3, src_stride: 3, src_offset: 0, dst_stride: 4, dst_offset: 1 };
     let src = Array::new(DType::F32, &[1.0; 6]);
     let mut dst = Array::new(DType::F32, &[0.0; 8]);
     let mut run = |blocks| copy_blocks(blocks, src.view(), &mut dst.view_mut(), false);
@@ -83,42 +76,20 @@ fn what_does_not_fit_is_an_error() {
     for (blocks, what, expected) in [
         (Blocks { dst_offset: 2, ..fits }, "dst", 9),
         (Blocks { src_stride: 4, ..fits }, "src", 7),
-        (
-            Blocks {
-                src_stride: usize::MAX,
-                src_offset: 1,
-                ..fits
-            },
-            "src",
-            usize::MAX,
-        ),
+        (Blocks { src_stride: usize::MAX, src_offset: 1, ..fits }, "src", usize::MAX),
     ] {
         let op = "copy_blocks";
         let found = if what == "src" { 6 } else { 8 };
-        assert_eq!(
-            run(blocks),
-            Err(Error::Length {
-                op,
-                what,
-                found,
-                expected
-            })
-        );
+        assert_eq!(run(blocks), Err(Error::Length { op, what, found, expected }));
     }
     let overlap = run(Blocks { dst_stride: 2, ..fits }).unwrap_err();
     assert!(overlap.to_string().contains("overlap"), "{overlap}");
 
     let mut ids = Array::ids(&[0; 8]);
-    assert!(matches!(
-        copy_blocks(fits, src.view(), &mut ids.view_mut(), false),
-        Err(Error::Type { .. })
-    ));
+    assert!(matches!(copy_blocks(fits, src.view(), &mut ids.view_mut(), false), Err(Error::Type { .. })));
     let from = Array::ids(&[0; 6]);
     copy_blocks(fits, from.view(), &mut ids.view_mut(), false).unwrap();
-    assert!(matches!(
-        copy_blocks(fits, from.view(), &mut ids.view_mut(), true),
-        Err(Error::Type { .. })
-    ));
+    assert!(matches!(copy_blocks(fits, from.view(), &mut ids.view_mut(), true), Err(Error::Type { .. })));
     let far = Array::on(&Device::trace(), DType::F32, 6);
     let error = copy_blocks(fits, far.view(), &mut Array::out(DType::F32, 8).view_mut(), false);
     assert!(matches!(error, Err(Error::Device { .. })), "{error:?}");

@@ -38,9 +38,7 @@ fn every_instruction_set_keeps_the_same_elements() {
             }
         }
         same_for_any_threads("dropout", || {
-            run(&Array::new(DType::BF16, &numbers(70_001, 2)), DType::BF16, 0.1, 3)
-                .bytes()
-                .to_vec()
+            run(&Array::new(DType::BF16, &numbers(70_001, 2)), DType::BF16, 0.1, 3).bytes().to_vec()
         });
     });
 }

@@ -14,13 +14,7 @@ fn check_two_arguments(dtype: DType, n: usize) {
     // One rounding, to T.
     let compare = |what: &str, out: &Array, f: fn(f64, f64) -> f64| {
         let expected: Vec<f64> = x.values().iter().zip(y.values()).map(|(x, y)| f(*x, y)).collect();
-        close(
-            &format!("{what} {dtype} {n}"),
-            &out.values(),
-            &expected,
-            0.51 * spacing(dtype),
-            0.0,
-        );
+        close(&format!("{what} {dtype} {n}"), &out.values(), &expected, 0.51 * spacing(dtype), 0.0);
     };
     let mut out = Array::out(dtype, n);
     mul(x.view(), y.view(), &mut out.view_mut()).unwrap();
@@ -59,50 +53,27 @@ fn check_scalars(x_type: DType, y_type: DType, n: usize) {
     cast_unless_nan(x.view(), nan.view(), &mut y.view_mut()).unwrap();
     assert_eq!(y.values(), before, "cast_unless_nan {what}");
     cast_unless_nan(x.view(), scalar.view(), &mut y.view_mut()).unwrap();
-    close(
-        &format!("cast_unless_nan {what}"),
-        &y.values(),
-        &x.values(),
-        0.51 * spacing(y_type),
-        0.0,
-    );
+    close(&format!("cast_unless_nan {what}"), &y.values(), &x.values(), 0.51 * spacing(y_type), 0.0);
 
-    let expected: Vec<f64> = y
-        .values()
-        .iter()
-        .zip(x.values())
-        .map(|(y, x)| y + 1.7 * 0.5 * x)
-        .collect();
+    let expected: Vec<f64> = y.values().iter().zip(x.values()).map(|(y, x)| y + 1.7 * 0.5 * x).collect();
     axpy_by(x.view(), scalar.view(), &mut y.view_mut(), 0.5).unwrap();
     close(&format!("axpy_by {what}"), &y.values(), &expected, tolerance, steps);
 }
 
 fn check_broadcast(dtype: DType, outer: usize, inner: usize) {
-    let (x, b) = (
-        Array::new(dtype, &numbers(outer * inner, 5)),
-        Array::new(dtype, &numbers(inner, 6)),
-    );
+    let (x, b) = (Array::new(dtype, &numbers(outer * inner, 5)), Array::new(dtype, &numbers(inner, 6)));
     let mut out = Array::out(dtype, outer * inner);
     add_broadcast(x.view(), b.view(), &mut out.view_mut()).unwrap();
     let b = b.values();
     let expected: Vec<f64> = x.values().iter().enumerate().map(|(i, x)| x + b[i % inner]).collect();
-    close(
-        &format!("add_broadcast {dtype} {outer} {inner}"),
-        &out.values(),
-        &expected,
-        0.51 * spacing(dtype),
-        0.0,
-    );
+    close(&format!("add_broadcast {dtype} {outer} {inner}"), &out.values(), &expected, 0.51 * spacing(dtype), 0.0);
 }
 
 fn check_casts(n: usize) {
     const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];
     // Beyond f16's range, subnormal in f16, and not numbers at all.
     let mut values = numbers(n, 7);
-    for (v, special) in values
-        .iter_mut()
-        .zip([1e5, -3e-6, f64::INFINITY, f64::NAN, -0.0, 1.0 + 1.0 / 512.0])
-    {
+    for (v, special) in values.iter_mut().zip([1e5, -3e-6, f64::INFINITY, f64::NAN, -0.0, 1.0 + 1.0 / 512.0]) {
         *v = special;
     }
     for (from, to) in FLOATS.iter().flat_map(|&from| FLOATS.map(|to| (from, to))) {
@@ -110,13 +81,7 @@ fn check_casts(n: usize) {
         let mut out = Array::out(to, n);
         cast(x.view(), &mut out.view_mut()).unwrap();
         // Exactly what the library's conversions give.
-        close(
-            &format!("cast {from} {to} {n}"),
-            &out.values(),
-            &rounded(to, &x.values()),
-            0.0,
-            0.0,
-        );
+        close(&format!("cast {from} {to} {n}"), &out.values(), &rounded(to, &x.values()), 0.0, 0.0);
         fill(&mut out.view_mut(), -1.3).unwrap();
         assert_eq!(out.values(), rounded(to, &vec![-1.3; n]));
     }
@@ -135,10 +100,7 @@ fn every_instruction_set_follows_the_plain_loops() {
             TYPES.iter().for_each(|&dtype| check_broadcast(dtype, outer, inner));
         }
         same_for_any_threads("axpy", || {
-            let (x, mut y) = (
-                Array::new(DType::F32, &numbers(70_001, 1)),
-                Array::new(DType::F32, &numbers(70_001, 2)),
-            );
+            let (x, mut y) = (Array::new(DType::F32, &numbers(70_001, 1)), Array::new(DType::F32, &numbers(70_001, 2)));
             axpy(x.view(), &mut y.view_mut(), 0.1).unwrap();
             y.bytes().to_vec()
         });

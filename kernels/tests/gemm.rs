@@ -22,23 +22,11 @@ impl Array {
         let mut view = ViewMut::new(&mut buffer, dtype, 0, exact.len());
         match dtype {
             DType::F64 => view.slice_mut::<f64>().copy_from_slice(exact),
-            DType::F32 => view
-                .slice_mut::<f32>()
-                .iter_mut()
-                .zip(exact)
-                .for_each(|(y, x)| *y = *x as f32),
-            DType::BF16 => view
-                .slice_mut::<bf16>()
-                .iter_mut()
-                .zip(exact)
-                .for_each(|(y, x)| *y = bf16::from_f64(*x)),
+            DType::F32 => view.slice_mut::<f32>().iter_mut().zip(exact).for_each(|(y, x)| *y = *x as f32),
+            DType::BF16 => view.slice_mut::<bf16>().iter_mut().zip(exact).for_each(|(y, x)| *y = bf16::from_f64(*x)),
             other => panic!("{other}"),
         }
-        let mut array = Array {
-            buffer,
-            dtype,
-            exact: exact.to_vec(),
-        };
+        let mut array = Array { buffer, dtype, exact: exact.to_vec() };
         array.exact = array.values();
         array
     }
@@ -93,17 +81,9 @@ fn triple_loop(p: Gemm, a: &[f64], b: &[f64]) -> Vec<f64> {
         let (a, b) = (&a[batch * p.m * p.k..], &b[batch * p.k * p.n..]);
         for i in 0..p.m {
             for l in 0..p.k {
-                let x = if p.layout == Layout::Tn {
-                    a[l * p.m + i]
-                } else {
-                    a[i * p.k + l]
-                };
+                let x = if p.layout == Layout::Tn { a[l * p.m + i] } else { a[i * p.k + l] };
                 for j in 0..p.n {
-                    let y = if p.layout == Layout::Nt {
-                        b[j * p.k + l]
-                    } else {
-                        b[l * p.n + j]
-                    };
+                    let y = if p.layout == Layout::Nt { b[j * p.k + l] } else { b[l * p.n + j] };
                     c[(batch * p.m + i) * p.n + j] += x * y;
                 }
             }
@@ -118,11 +98,7 @@ fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     let norm = |x: f64| if x.is_finite() { x * x } else { f64::INFINITY };
     let error: f64 = found.iter().zip(expected).map(|(x, y)| norm(x - y)).sum();
     let size: f64 = expected.iter().map(|y| y * y).sum();
-    assert!(
-        error.sqrt() <= tolerance * size.sqrt(),
-        "{what}: relative error {}",
-        (error / size).sqrt()
-    );
+    assert!(error.sqrt() <= tolerance * size.sqrt(), "{what}: relative error {}", (error / size).sqrt());
 }
 
 /// Singles round each product and sum to 2⁻²⁴, bf16 results to 2⁻⁹.
@@ -191,9 +167,7 @@ fn shapes() -> Vec<(usize, usize, usize)> {
         (30, 528, 700),
         (6, 90, 1500),
     ];
-    for size in [
-        1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 65, 97, 129, 130,
-    ] {
+    for size in [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 65, 97, 129, 130] {
         shapes.extend([(size, size, size), (size, 33, 18), (19, size, 21), (18, 50, size)]);
     }
     shapes.extend([(130, 130, 255), (20, 50, 256), (20, 50, 257), (20, 50, 513)]);
@@ -210,58 +184,24 @@ fn every_shape(dtype: DType) {
 
 fn every_epilogue(dtype: DType, c_type: DType) {
     use Activation::{Gelu, GeluTanh, QuickGelu, Silu};
-    let base = Fused {
-        alpha: Some(-0.3),
-        ..Fused::default()
-    };
+    let base = Fused { alpha: Some(-0.3), ..Fused::default() };
     let mut all = vec![
         base,
-        Fused {
-            accumulate: true,
-            ..base
-        },
+        Fused { accumulate: true, ..base },
         Fused { bias: true, ..base },
-        Fused {
-            residual: true,
-            accumulate: true,
-            ..base
-        },
+        Fused { residual: true, accumulate: true, ..base },
     ];
     for act in [Gelu, GeluTanh, QuickGelu, Silu] {
-        all.push(Fused {
-            activation: Some(act),
-            ..base
-        });
-        let full = Fused {
-            accumulate: true,
-            bias: true,
-            activation: Some(act),
-            pre: true,
-            residual: true,
-            alpha: Some(0.7),
-        };
+        all.push(Fused { activation: Some(act), ..base });
+        let full =
+            Fused { accumulate: true, bias: true, activation: Some(act), pre: true, residual: true, alpha: Some(0.7) };
         all.push(full);
     }
     for fused in all {
-        for (m, n, k) in [
-            (1, 50, 20),
-            (7, 40, 33),
-            (9, 50, 20),
-            (70, 64, 300),
-            (33, 17, 1),
-            (20, 30, 2048),
-        ] {
+        for (m, n, k) in [(1, 50, 20), (7, 40, 33), (9, 50, 20), (70, 64, 300), (33, 17, 1), (20, 30, 2048)] {
             for batch in [1, 3] {
                 for layout in LAYOUTS {
-                    check(
-                        Gemm {
-                            batch,
-                            ..Gemm::new(layout, m, n, k)
-                        },
-                        dtype,
-                        c_type,
-                        fused,
-                    );
+                    check(Gemm { batch, ..Gemm::new(layout, m, n, k) }, dtype, c_type, fused);
                 }
             }
         }
@@ -271,25 +211,13 @@ fn every_epilogue(dtype: DType, c_type: DType) {
 fn empty_sizes(dtype: DType) {
     for layout in LAYOUTS {
         for (m, n, k) in [(0, 5, 5), (5, 0, 5), (0, 0, 0), (5, 50, 0)] {
-            check(
-                Gemm::new(layout, m, n, k),
-                dtype,
-                dtype,
-                Fused {
-                    bias: true,
-                    residual: true,
-                    ..Fused::default()
-                },
-            );
+            check(Gemm::new(layout, m, n, k), dtype, dtype, Fused { bias: true, residual: true, ..Fused::default() });
         }
     }
 }
 
 fn same_for_any_threads(dtype: DType, c_type: DType) {
-    let fused = Fused {
-        bias: true,
-        ..Fused::default()
-    };
+    let fused = Fused { bias: true, ..Fused::default() };
     for (m, n, k, batch) in [
         (700, 300, 100, 1),
         (96, 130, 4000, 1),
@@ -301,17 +229,7 @@ fn same_for_any_threads(dtype: DType, c_type: DType) {
         for layout in LAYOUTS {
             let run = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                pool.install(|| {
-                    check(
-                        Gemm {
-                            batch,
-                            ..Gemm::new(layout, m, n, k)
-                        },
-                        dtype,
-                        c_type,
-                        fused,
-                    )
-                })
+                pool.install(|| check(Gemm { batch, ..Gemm::new(layout, m, n, k) }, dtype, c_type, fused))
             };
             let one = run(1);
             assert!(one == run(2) && one == run(3), "{m}×{n}×{k}×{batch} {layout:?} {dtype}");
@@ -345,34 +263,16 @@ fn wrong_arguments_are_errors() {
     let mut c = Array::random(DType::F32, 12, 3);
     let mut low = Array::random(DType::BF16, 12, 3);
     let plain = Epilogue::default;
-    let length = |result, name| {
-        assert!(
-            matches!(result, Err(Error::Length { what, .. }) if what == name),
-            "{result:?}"
-        )
-    };
-    let kind = |result, name| {
-        assert!(
-            matches!(result, Err(Error::Type { what, .. }) if what == name),
-            "{result:?}"
-        )
-    };
+    let length =
+        |result, name| assert!(matches!(result, Err(Error::Length { what, .. }) if what == name), "{result:?}");
+    let kind = |result, name| assert!(matches!(result, Err(Error::Type { what, .. }) if what == name), "{result:?}");
     length(gemm(p, a.view(), short.view(), &mut c.view_mut(), plain()), "b");
     length(gemm(p, b.view(), b.view(), &mut c.view_mut(), plain()), "a");
-    length(
-        gemm(Gemm { batch: 2, ..p }, a.view(), b.view(), &mut c.view_mut(), plain()),
-        "a",
-    );
+    length(gemm(Gemm { batch: 2, ..p }, a.view(), b.view(), &mut c.view_mut(), plain()), "a");
     kind(gemm(p, a.view(), half.view(), &mut c.view_mut(), plain()), "b");
     kind(gemm(p, a.view(), b.view(), &mut low.view_mut(), plain()), "c");
-    let bias = || Epilogue {
-        bias: Some(b.view()),
-        ..Epilogue::default()
-    };
+    let bias = || Epilogue { bias: Some(b.view()), ..Epilogue::default() };
     length(gemm(p, a.view(), b.view(), &mut c.view_mut(), bias()), "bias");
-    let residual = || Epilogue {
-        residual: Some(low.view()),
-        ..Epilogue::default()
-    };
+    let residual = || Epilogue { residual: Some(low.view()), ..Epilogue::default() };
     kind(gemm(p, a.view(), b.view(), &mut c.view_mut(), residual()), "residual");
 }

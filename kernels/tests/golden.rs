@@ -20,29 +20,15 @@ fn conversions_round_as_the_half_crate_does() {
         let (given, found) = (lane(&golden.input, i), lane(&golden.output, i));
         let (x, y) = (f32::from_bits(given[0]), f32::from_bits(given[1]));
         let pack = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
-        assert_eq!(
-            found[0],
-            pack(bf16::from_f32(x).to_bits(), bf16::from_f32(y).to_bits()),
-            "bf16 of {x:e}, {y:e}"
-        );
-        assert_eq!(
-            found[1],
-            pack(f16::from_f32(x).to_bits(), f16::from_f32(y).to_bits()),
-            "f16 of {x:e}, {y:e}"
-        );
+        assert_eq!(found[0], pack(bf16::from_f32(x).to_bits(), bf16::from_f32(y).to_bits()), "bf16 of {x:e}, {y:e}");
+        assert_eq!(found[1], pack(f16::from_f32(x).to_bits(), f16::from_f32(y).to_bits()), "f16 of {x:e}, {y:e}");
         let half = f16::from_bits(given[2] as u16);
         let widened = f32::from_bits(found[2]);
-        assert!(
-            widened == half.to_f32() || (widened.is_nan() && half.is_nan()),
-            "{half} became {widened}"
-        );
+        assert!(widened == half.to_f32() || (widened.is_nan() && half.is_nan()), "{half} became {widened}");
         // cvt.rna.tf32: to the nearest with 10 bits of mantissa, ties away from zero.
         let tf32 = f32::from_bits(found[3]);
         let unit = f32::from_bits(x.abs().to_bits() & 0x7f80_0000) / 1024.0;
-        assert!(
-            (tf32 - x).abs() <= unit / 2.0 && (tf32 / unit).fract() == 0.0,
-            "tf32 of {x:e} is {tf32:e}"
-        );
+        assert!((tf32 - x).abs() <= unit / 2.0 && (tf32 / unit).fract() == 0.0, "tf32 of {x:e} is {tf32:e}");
     }
 }
 
@@ -59,11 +45,7 @@ fn copies_land_and_matrices_are_dealt_out_as_in_the_manual() {
             let plain = element(matrix * 8 + i / 4, i % 4 * 2) | element(matrix * 8 + i / 4, i % 4 * 2 + 1) << 16;
             let transposed = element(matrix * 8 + i % 4 * 2, i / 4) | element(matrix * 8 + i % 4 * 2 + 1, i / 4) << 16;
             let found = lane(&golden.output, i);
-            assert_eq!(
-                (found[matrix], found[4 + matrix]),
-                (plain, transposed),
-                "lane {i}, matrix {matrix}"
-            );
+            assert_eq!((found[matrix], found[4 + matrix]), (plain, transposed), "lane {i}, matrix {matrix}");
         }
     }
 }
@@ -108,12 +90,7 @@ fn products_are_those_of_the_manuals_fragments() {
                 let (row, column) = (i / 4 + 8 * (r / 2), i % 4 * 2 + r % 2);
                 let sum: f32 = (0..k).map(|j| a[row][j] * b[j][column]).sum();
                 let found = f32::from_bits(lane(&golden.output, i)[r]);
-                assert_eq!(
-                    found,
-                    sum + (i * 4 + r) as f32,
-                    "{}: lane {i}, register {r}",
-                    golden.kernel
-                );
+                assert_eq!(found, sum + (i * 4 + r) as f32, "{}: lane {i}, register {r}", golden.kernel);
             }
         }
     }

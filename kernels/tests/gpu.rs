@@ -89,12 +89,7 @@ fn axpy() -> Source<'static> {
 }
 
 fn plain(name: &'static str, text: &'static str) -> Source<'static> {
-    Source {
-        name,
-        text,
-        headers: &[],
-        options: Vec::new(),
-    }
+    Source { name, text, headers: &[], options: Vec::new() }
 }
 
 #[test]
@@ -103,23 +98,14 @@ fn gpu_code_is_made_for_every_architecture() {
     eprintln!("{nvrtc:?}, {}", nvrtc.identity());
     for architecture in ARCHITECTURES {
         let start = Instant::now();
-        let compiled = nvrtc
-            .compile(&axpy(), architecture)
-            .unwrap_or_else(|error| panic!("{error}"));
+        let compiled = nvrtc.compile(&axpy(), architecture).unwrap_or_else(|error| panic!("{error}"));
         let report = Report::parse(&compiled.log);
         let kernel = report.kernel("axpy").unwrap_or_else(|| panic!("{}", compiled.log));
         let (registers, bytes) = (kernel.registers, compiled.cubin.len());
-        eprintln!(
-            "{architecture}: {registers} registers, {bytes} bytes of code, {:?}",
-            start.elapsed()
-        );
+        eprintln!("{architecture}: {registers} registers, {bytes} bytes of code, {:?}", start.elapsed());
         assert!(compiled.cubin.starts_with(b"\x7fELF") && (8..=32).contains(&registers));
         assert_eq!((kernel.shared, kernel.stack), (256 * 4, 0));
-        assert!(
-            report.violations(&Limits { threads: 256 }).is_empty(),
-            "{}",
-            compiled.log
-        );
+        assert!(report.violations(&Limits { threads: 256 }).is_empty(), "{}", compiled.log);
         let again = nvrtc.compile(&axpy(), architecture).unwrap();
         assert_eq!(again.cubin, compiled.cubin, "the same source makes the same code");
     }
@@ -131,36 +117,19 @@ fn gpu_code_that_spills_or_serialises_is_caught() {
     for architecture in ARCHITECTURES {
         let log = nvrtc.compile(&plain("spills.cu", SPILLS), architecture).unwrap().log;
         let found = Report::parse(&log).violations(&Limits { threads: 1024 });
-        assert!(
-            found.len() == 2 && found[0].contains("spills") && found[1].contains("stack"),
-            "{found:?}\n{log}"
-        );
+        assert!(found.len() == 2 && found[0].contains("spills") && found[1].contains("stack"), "{found:?}\n{log}");
     }
-    let log = nvrtc
-        .compile(&plain("serialised.cu", SERIALISED), "sm_90a")
-        .unwrap()
-        .log;
+    let log = nvrtc.compile(&plain("serialised.cu", SERIALISED), "sm_90a").unwrap().log;
     let found = Report::parse(&log).violations(&Limits { threads: 128 });
-    assert!(
-        !found.is_empty() && found.iter().all(|said| said.contains("(C75")),
-        "{found:?}\n{log}"
-    );
+    assert!(!found.is_empty() && found.iter().all(|said| said.contains("(C75")), "{found:?}\n{log}");
 }
 
 #[test]
 fn gpu_code_that_does_not_compile_says_why() {
     let Some(nvrtc) = nvrtc() else { return };
-    let say = |text, architecture| {
-        nvrtc
-            .compile(&plain("bad.cu", text), architecture)
-            .unwrap_err()
-            .to_string()
-    };
+    let say = |text, architecture| nvrtc.compile(&plain("bad.cu", text), architecture).unwrap_err().to_string();
     let text = say("__global__ void k() { missing(); }", "sm_80");
-    assert!(
-        text.contains("bad.cu(1)") && text.contains("missing") && text.contains("sm_80"),
-        "{text}"
-    );
+    assert!(text.contains("bad.cu(1)") && text.contains("missing") && text.contains("sm_80"), "{text}");
     assert!(say("#include \"nowhere.cuh\"", "sm_80").contains("nowhere.cuh"));
     assert!(say("__global__ void k() { asm(\"bogus.op;\"); }", "sm_80").contains("bogus"));
     assert!(say("", "sm_1").contains("gpu-architecture"));
@@ -175,15 +144,11 @@ fn gpu_code_is_kept_between_runs() {
     let source = axpy();
     let key = source.key(&nvrtc.identity(), "sm_90a");
     let compile = |path: &std::path::Path| {
-        let compiled = nvrtc
-            .compile(&source, "sm_90a")
-            .map_err(|error| failed(error.to_string()))?;
+        let compiled = nvrtc.compile(&source, "sm_90a").map_err(|error| failed(error.to_string()))?;
         std::fs::write(path, compiled.cubin).map_err(|error| failed(error.to_string()))
     };
     let start = Instant::now();
-    let first = Cache::at(folder.path())
-        .get_or_make(&key, "cubin", compile, |_| true)
-        .unwrap();
+    let first = Cache::at(folder.path()).get_or_make(&key, "cubin", compile, |_| true).unwrap();
     let made = start.elapsed();
     let start = Instant::now();
     let again = Cache::at(folder.path()).get_or_make(&key, "cubin", |_| Err(failed("made twice".into())), |_| true);
@@ -219,20 +184,13 @@ fn download(context: &Context, address: u64, count: usize) -> Vec<f32> {
     let mut bytes = vec![0; 4 * count];
     // SAFETY: every address here comes from `allocate`, with room for `count` values.
     unsafe { context.download(address, &mut bytes).unwrap() };
-    bytes
-        .chunks_exact(4)
-        .map(|value| f32::from_ne_bytes(value.try_into().unwrap()))
-        .collect()
+    bytes.chunks_exact(4).map(|value| f32::from_ne_bytes(value.try_into().unwrap())).collect()
 }
 
 fn launch_axpy(context: &Context, kernel: Function, y: u64, x: u64, count: usize) -> Result<()> {
     let (mut y, mut x, mut factor, mut count) = (y, x, 2.0_f32, count as i32);
-    let mut params: [*mut c_void; 4] = [
-        (&raw mut y).cast(),
-        (&raw mut x).cast(),
-        (&raw mut factor).cast(),
-        (&raw mut count).cast(),
-    ];
+    let mut params: [*mut c_void; 4] =
+        [(&raw mut y).cast(), (&raw mut x).cast(), (&raw mut factor).cast(), (&raw mut count).cast()];
     let blocks = (count as u32).div_ceil(256);
     // SAFETY: the kernel takes two addresses, a float and an int, and stays below `count`.
     unsafe { context.launch(kernel, [blocks, 1, 1], [256, 1, 1], 0, &mut params) }
@@ -264,11 +222,7 @@ fn gpu_work_runs_and_replays() {
                 params: vec![y, x, u64::from(factor.to_bits()), count as u64],
             })
         };
-        let copy = Node::Copy(Copy {
-            from: y,
-            to: z,
-            bytes: 4 * count,
-        });
+        let copy = Node::Copy(Copy { from: y, to: z, bytes: 4 * count });
         let course = |factor| vec![add(factor), copy.clone(), add(factor)];
         let mut graph = context.record(course(2.0)).unwrap();
         assert_eq!(download(&context, y, count)[999], 2.0 * 999.0, "recorded, not done");
@@ -299,26 +253,17 @@ fn gpu_shared_memory_above_48_kib_is_granted() {
     let error = launch(most + 1).unwrap_err().to_string();
     assert!(error.contains(&most.to_string()), "{error}");
     // Above 2^24 a sum of f32 rounds: compared with the same sum here.
-    assert_eq!(
-        download(&context, y, 1)[0],
-        (0..24576).fold(0.0, |sum: f32, i| sum + i as f32)
-    );
+    assert_eq!(download(&context, y, 1)[0], (0..24576).fold(0.0, |sum: f32, i| sum + i as f32));
 }
 
 #[test]
 fn gpu_failures_are_errors_in_cudas_words() {
     let Some((context, code)) = gpu() else { return };
     let error = context.allocate(1 << 50).unwrap_err();
-    assert!(
-        is_out_of_memory(&error) && error.to_string().contains("out of memory"),
-        "{error}"
-    );
+    assert!(is_out_of_memory(&error) && error.to_string().contains("out of memory"), "{error}");
     let module = context.load(&code).unwrap();
     let error = context.function(&module, "missing").unwrap_err().to_string();
-    assert!(
-        error.contains("cuModuleGetFunction") && error.contains("CUDA_ERROR_NOT_FOUND"),
-        "{error}"
-    );
+    assert!(error.contains("cuModuleGetFunction") && error.contains("CUDA_ERROR_NOT_FOUND"), "{error}");
     assert!(context.load(&code[..code.len() / 2]).is_err());
     let mut foreign = code.clone();
     foreign[0x12] ^= 0xff;

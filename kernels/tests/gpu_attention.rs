@@ -88,12 +88,7 @@ impl Tensor {
     fn new(device: &Device, dtype: DType, shift: usize, values: &[f64]) -> Tensor {
         let len = values.len();
         let buffer = device.allocate((shift + len) * dtype.size()).unwrap();
-        let mut tensor = Tensor {
-            buffer,
-            dtype,
-            shift,
-            len,
-        };
+        let mut tensor = Tensor { buffer, dtype, shift, len };
         let mut view = tensor.view_mut();
         match dtype {
             DType::F64 => view.upload(values),
@@ -161,15 +156,7 @@ fn run(device: &Device, dtype: DType, case: &Case) -> Vec<Vec<f64>> {
     let poison = |dtype, len| Tensor::poison(device, dtype, case.shift, len);
     let (mut out, mut lse) = (poison(dtype, q_size), poison(sum_type, rows));
     let mut weights = poison(sum_type, rows * p.k_len);
-    attention(
-        &p,
-        q.view(),
-        k.view(),
-        v.view(),
-        &mut out.view_mut(),
-        &mut lse.view_mut(),
-    )
-    .unwrap();
+    attention(&p, q.view(), k.view(), v.view(), &mut out.view_mut(), &mut lse.view_mut()).unwrap();
     attention_weights(&p, q.view(), k.view(), lse.view(), &mut weights.view_mut()).unwrap();
     let mut results = vec![out.values(), lse.values(), weights.values()];
     if p.kv_stride == p.k_len {
@@ -208,16 +195,9 @@ fn check(device: &Device, dtype: DType, case: &Case) {
         let largest = magnitude(&exact[i]);
         let rounding = distance(&reference[i], &exact[i]).max(0.25 * bf16::EPSILON.to_f64() * largest);
         let narrow = dtype == DType::BF16 && *what != "lse" && *what != "weights";
-        let allowed = if narrow {
-            factor * rounding
-        } else {
-            relative * largest.max(1.0)
-        };
+        let allowed = if narrow { factor * rounding } else { relative * largest.max(1.0) };
         let error = distance(&found[i], &exact[i]);
-        assert!(
-            error <= allowed,
-            "{dtype} {what} off by {error:e}, allowed {allowed:e}: {case:?}"
-        );
+        assert!(error <= allowed, "{dtype} {what} off by {error:e}, allowed {allowed:e}: {case:?}");
     }
 }
 
@@ -228,16 +208,8 @@ fn emulated(seed: u64) -> Device {
 /// Every width, every pair of lengths and every arrangement of heads, though not every combination.
 fn grid() -> Vec<Case> {
     const DIMS: [usize; 9] = [32, 40, 59, 64, 72, 80, 96, 111, 128];
-    const LENGTHS: [(usize, usize); 8] = [
-        (64, 128),
-        (1, 1),
-        (1, 239),
-        (239, 1),
-        (3, 265),
-        (113, 203),
-        (32, 257),
-        (108, 256),
-    ];
+    const LENGTHS: [(usize, usize); 8] =
+        [(64, 128), (1, 1), (1, 239), (239, 1), (3, 265), (113, 203), (32, 257), (108, 256)];
     const HEADS: [(usize, usize); 3] = [(2, 2), (4, 2), (3, 1)];
     let case = |(i, &dim): (usize, &usize)| {
         let mask = if i % 2 == 0 { Mask::Causal } else { Mask::Full };
@@ -254,70 +226,26 @@ fn options() -> Vec<Case> {
         Some((0..BATCH).flat_map(one).collect())
     };
     vec![
-        Case {
-            q_lens: Some([0, 17]),
-            ..base((73, 40), Mask::Full)
-        },
-        Case {
-            k_lens: Some([71, 0]),
-            ..base((33, 90), Mask::Causal)
-        },
-        Case {
-            q_lens: Some([33, 5]),
-            k_lens: Some([0, 39]),
-            ..base((33, 40), Mask::Full)
-        },
+        Case { q_lens: Some([0, 17]), ..base((73, 40), Mask::Full) },
+        Case { k_lens: Some([71, 0]), ..base((33, 90), Mask::Causal) },
+        Case { q_lens: Some([33, 5]), k_lens: Some([0, 39]), ..base((33, 40), Mask::Full) },
         base((50, 50), Mask::Window(1)),
         base((150, 150), Mask::Window(17)),
         base((33, 150), Mask::Window(70)),
         base((90, 40), Mask::Window(20)),
         base((50, 50), Mask::PrefixCausal(0)),
         base((150, 150), Mask::PrefixCausal(70)),
-        Case {
-            k_lens: Some([50, 30]),
-            ..base((50, 50), Mask::PrefixCausal(36))
-        },
-        Case {
-            segments: segments(75),
-            ..base((75, 75), Mask::Causal)
-        },
-        Case {
-            segments: segments(45),
-            ..base((45, 45), Mask::Full)
-        },
-        Case {
-            segments: segments(75),
-            k_lens: Some([70, 20]),
-            ..base((12, 75), Mask::Causal)
-        },
-        Case {
-            segments: segments(64),
-            ..base((64, 64), Mask::PrefixCausal(10))
-        },
-        Case {
-            kv_stride: 90,
-            k_lens: Some([66, 8]),
-            ..base((3, 71), Mask::Causal)
-        },
-        Case {
-            kv_stride: 70,
-            ..base((1, 41), Mask::Full)
-        },
-        Case {
-            dropout: 0.3,
-            ..base((67, 75), Mask::Causal)
-        },
-        Case {
-            dropout: 0.5,
-            segments: segments(40),
-            q_lens: Some([40, 9]),
-            ..base((40, 40), Mask::Full)
-        },
+        Case { k_lens: Some([50, 30]), ..base((50, 50), Mask::PrefixCausal(36)) },
+        Case { segments: segments(75), ..base((75, 75), Mask::Causal) },
+        Case { segments: segments(45), ..base((45, 45), Mask::Full) },
+        Case { segments: segments(75), k_lens: Some([70, 20]), ..base((12, 75), Mask::Causal) },
+        Case { segments: segments(64), ..base((64, 64), Mask::PrefixCausal(10)) },
+        Case { kv_stride: 90, k_lens: Some([66, 8]), ..base((3, 71), Mask::Causal) },
+        Case { kv_stride: 70, ..base((1, 41), Mask::Full) },
+        Case { dropout: 0.3, ..base((67, 75), Mask::Causal) },
+        Case { dropout: 0.5, segments: segments(40), q_lens: Some([40, 9]), ..base((40, 40), Mask::Full) },
         base((140, 70), Mask::Causal),
-        Case {
-            shift: 3,
-            ..base((20, 30), Mask::Full)
-        },
+        Case { shift: 3, ..base((20, 30), Mask::Full) },
         base((5, 0), Mask::Full),
         base((0, 5), Mask::Full),
     ]
@@ -326,10 +254,7 @@ fn options() -> Vec<Case> {
 #[test]
 fn bf16_is_as_exact_as_rounding_allows() {
     let device = emulated(0);
-    grid()
-        .iter()
-        .chain(&options())
-        .for_each(|case| check(&device, DType::BF16, case));
+    grid().iter().chain(&options()).for_each(|case| check(&device, DType::BF16, case));
 }
 
 #[test]
@@ -342,10 +267,7 @@ fn f32_is_exact() {
 #[test]
 fn the_order_of_threads_changes_no_bit() {
     let cases = [
-        Case {
-            dropout: 0.1,
-            ..Case::new((70, 70), (4, 2), 64, Mask::Causal)
-        },
+        Case { dropout: 0.1, ..Case::new((70, 70), (4, 2), 64, Mask::Causal) },
         Case::new((33, 100), (2, 1), 59, Mask::Full),
         Case::new((65, 65), (2, 2), 128, Mask::PrefixCausal(20)),
     ];
@@ -365,11 +287,7 @@ fn the_order_of_threads_changes_no_bit() {
 #[test]
 fn impossible_lengths_are_clamped() {
     let device = emulated(0);
-    let lens = |lens| Case {
-        q_lens: Some(lens),
-        k_lens: Some(lens),
-        ..Case::new((20, 20), (2, 1), 32, Mask::Full)
-    };
+    let lens = |lens| Case { q_lens: Some(lens), k_lens: Some(lens), ..Case::new((20, 20), (2, 1), 32, Mask::Full) };
     let impossible = run(&device, DType::BF16, &lens([-5, i32::MAX]));
     assert!(impossible == run(&device, DType::BF16, &lens([0, 20])));
 }
@@ -401,8 +319,5 @@ fn what_has_no_kernel_is_refused() {
         attention(&p, x, x, x, &mut out, &mut lse).unwrap_err().to_string()
     };
     let (wide, double) = (refusal(DType::BF16, 129), refusal(DType::F64, 64));
-    assert!(
-        wide.contains("at most 128") && double.contains("f64"),
-        "{wide}; {double}"
-    );
+    assert!(wide.contains("at most 128") && double.contains("f64"), "{wide}; {double}");
 }

@@ -32,12 +32,7 @@ impl Held {
             DType::F32 => view.upload(source.view().slice::<f32>()).unwrap(),
             _ => view.upload(source.view().slice::<bf16>()).unwrap(),
         }
-        Held {
-            buffer,
-            dtype,
-            offset,
-            len: values.len(),
-        }
+        Held { buffer, dtype, offset, len: values.len() }
     }
 
     fn view(&self) -> View<'_> {
@@ -71,10 +66,7 @@ const fn kind(t: DType, c: DType) -> Kind {
 
 const KINDS: [Kind; 4] = [
     kind(DType::F32, DType::F32),
-    Kind {
-        tf32: true,
-        ..kind(DType::F32, DType::F32)
-    },
+    Kind { tf32: true, ..kind(DType::F32, DType::F32) },
     kind(DType::BF16, DType::BF16),
     kind(DType::BF16, DType::F32),
 ];
@@ -144,9 +136,7 @@ fn triple_loop(p: Gemm, a: &[f64], b: &[f64]) -> Vec<f64> {
         let (a, b) = (&a[batch * p.m * p.k..], &b[batch * p.k * p.n..]);
         let (a_first, a_step) = if p.layout == Layout::Tn { (i, p.m) } else { (i * p.k, 1) };
         let (b_first, b_step) = if p.layout == Layout::Nt { (j * p.k, 1) } else { (j, p.n) };
-        *sum = (0..p.k)
-            .map(|l| a[a_first + l * a_step] * b[b_first + l * b_step])
-            .sum();
+        *sum = (0..p.k).map(|l| a[a_first + l * a_step] * b[b_first + l * b_step]).sum();
     }
     c
 }
@@ -157,11 +147,7 @@ fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     let norm = |x: f64| if x.is_finite() { x * x } else { f64::INFINITY };
     let error: f64 = found.iter().zip(expected).map(|(x, y)| norm(x - y)).sum();
     let size: f64 = expected.iter().map(|y| y * y).sum();
-    assert!(
-        error.sqrt() <= tolerance * size.sqrt(),
-        "{what}: relative error {}",
-        (error / size).sqrt()
-    );
+    assert!(error.sqrt() <= tolerance * size.sqrt(), "{what}: relative error {}", (error / size).sqrt());
 }
 
 /// Sums of k singles are off by √k·2⁻²⁴ or so, outputs in bf16 by 2⁻⁹ of their size. Operands are rounded
@@ -208,19 +194,9 @@ fn check(devices: &Devices, case: Case) -> Vec<f64> {
         y += if case.residual { residual[i] } else { 0.0 };
         expected[i] = y + if case.accumulate { expected[i] } else { 0.0 };
     }
-    close(
-        &format!("{case:?}"),
-        &c.values(),
-        &expected,
-        tolerance(c_type, case.kind.tf32),
-    );
+    close(&format!("{case:?}"), &c.values(), &expected, tolerance(c_type, case.kind.tf32));
     if case.pre {
-        close(
-            &format!("pre of {case:?}"),
-            &pre.values(),
-            &expected_pre,
-            tolerance(t, case.kind.tf32),
-        );
+        close(&format!("pre of {case:?}"), &pre.values(), &expected_pre, tolerance(t, case.kind.tf32));
     }
     c.values()
 }
@@ -233,10 +209,7 @@ struct Devices {
 
 impl Devices {
     fn new(seed: u64) -> Devices {
-        let settings = Emulation {
-            seed,
-            ..Emulation::default()
-        };
+        let settings = Emulation { seed, ..Emulation::default() };
         let [exact, tf32] = [0, 1].map(|_| Device::emulated(settings).unwrap());
         tf32.allow_tf32(true);
         Devices { exact, tf32 }
@@ -286,35 +259,15 @@ fn every_part_of_the_epilogue() {
         for shape in [[72, 40, 24], [35, 67, 9]] {
             let plain = Case::plain(Layout::Nt, shape, kind);
             let alone = [
-                Case {
-                    alpha: Some(-1.5),
-                    ..plain
-                },
-                Case {
-                    accumulate: true,
-                    ..plain
-                },
+                Case { alpha: Some(-1.5), ..plain },
+                Case { accumulate: true, ..plain },
                 Case { bias: true, ..plain },
                 Case { pre: true, ..plain },
-                Case {
-                    residual: true,
-                    ..plain
-                },
+                Case { residual: true, ..plain },
             ];
             alone.into_iter().for_each(|case| drop(check(&devices, case)));
-            for act in [
-                Activation::Gelu,
-                Activation::GeluTanh,
-                Activation::QuickGelu,
-                Activation::Silu,
-            ] {
-                check(
-                    &devices,
-                    Case {
-                        activation: Some(act),
-                        ..plain
-                    },
-                );
+            for act in [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Silu] {
+                check(&devices, Case { activation: Some(act), ..plain });
                 check(&devices, plain.full(act));
             }
         }
@@ -342,10 +295,7 @@ fn batches_and_views_inside_buffers() {
 fn sums_of_nothing() {
     let devices = Devices::new(0);
     for kind in KINDS {
-        check(
-            &devices,
-            Case::plain(Layout::Nt, [5, 8, 0], kind).full(Activation::Silu),
-        );
+        check(&devices, Case::plain(Layout::Nt, [5, 8, 0], kind).full(Activation::Silu));
         for shape in [[0, 8, 4], [5, 0, 4]] {
             check(&devices, Case::plain(Layout::Nn, shape, kind));
         }
@@ -381,10 +331,7 @@ fn what_is_not_a_number_comes_through() {
             gemm(shape, a.view(), b.view(), &mut c.view_mut(), Epilogue::default()).unwrap();
             for (i, value) in c.values().into_iter().enumerate() {
                 let expected = if i / n == 7 { bad } else { 24.0 };
-                assert!(
-                    value == expected || (value.is_nan() && expected.is_nan()),
-                    "{kind:?} {bad}: c[{i}] = {value}"
-                );
+                assert!(value == expected || (value.is_nan() && expected.is_nan()), "{kind:?} {bad}: c[{i}] = {value}");
             }
         }
     }

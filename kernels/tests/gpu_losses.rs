@@ -76,13 +76,7 @@ fn largest(values: &[f64]) -> f64 {
 fn compare(what: &str, found: &Answer, expected: &Answer, bounds: impl Fn(&str, &[f64]) -> (f64, f64)) {
     for ((name, found), (_, expected)) in found.iter().zip(expected) {
         let (tolerance, least) = bounds(name, expected);
-        close(
-            &format!("{what}: {name}"),
-            found,
-            expected,
-            tolerance,
-            tolerance * least,
-        );
+        close(&format!("{what}: {name}"), found, expected, tolerance, tolerance * least);
     }
 }
 
@@ -105,19 +99,10 @@ impl Linear {
             x[row * dim..][..dim].fill(f64::NAN);
         }
         let target = |row| {
-            if ignored(row) {
-                IGNORE as f64
-            } else {
-                (row * 7919 % vocab) as f64
-            }
+            if ignored(row) { IGNORE as f64 } else { (row * 7919 % vocab) as f64 }
         };
         Linear {
-            p: CrossEntropy {
-                rows,
-                dim,
-                vocab,
-                ignore_index: IGNORE,
-            },
+            p: CrossEntropy { rows, dim, vocab, ignore_index: IGNORE },
             x,
             w: scaled(vocab * dim, 2),
             targets: (0..rows).map(target).collect(),
@@ -133,13 +118,7 @@ impl Linear {
         let (CrossEntropy { rows, dim, vocab, .. }, acc) = (self.p, t.accumulator());
         let (x, w) = (Array::new(device, t, &self.x), Array::new(device, t, &self.w));
         let targets = Array::new(device, DType::I32, &self.targets);
-        let lengths = [
-            (acc, 1),
-            (acc, rows),
-            (DType::I32, rows),
-            (t, rows * dim),
-            (acc, vocab * dim),
-        ];
+        let lengths = [(acc, 1), (acc, rows), (DType::I32, rows), (t, rows * dim), (acc, vocab * dim)];
         let mut out = lengths.map(|(dtype, len)| Array::empty(device, dtype, len));
         let [loss, losses, predictions, dx, dw] = &mut out;
         linear_cross_entropy(
@@ -156,31 +135,21 @@ impl Linear {
         let names = ["loss", "losses", "predictions", "dx", "dw"];
         let present = [true, true, true, with_dx, with_dw];
         let all = names.into_iter().zip(&out).zip(present);
-        Ok(all
-            .filter(|(_, present)| *present)
-            .map(|((name, array), _)| (name, array.values()))
-            .collect())
+        Ok(all.filter(|(_, present)| *present).map(|((name, array), _)| (name, array.values())).collect())
     }
 
     /// The emulated kernels' answer against the CPU's in f64.
     fn check(&self, device: &Device, t: DType) {
         let case = self.rounded(t);
-        let (expected, found) = (
-            case.run(&Device::cpu(), DType::F64, (true, true)).unwrap(),
-            case.run(device, t, (true, true)).unwrap(),
-        );
-        compare(
-            &format!("{:?} in {t}", case.p),
-            &found,
-            &expected,
-            |name, expected| match name {
-                "predictions" => (0.0, 0.0),
-                // The gradient of bf16 logits is rounded to bf16 (half of 2⁻⁷), and dx once more; sums may cancel.
-                "dx" | "dw" if t == DType::BF16 => (5e-3, largest(expected).max(1e-4)),
-                "dx" | "dw" => (1e-5, largest(expected).max(1e-4)),
-                _ => (1e-5, 1.0),
-            },
-        );
+        let (expected, found) =
+            (case.run(&Device::cpu(), DType::F64, (true, true)).unwrap(), case.run(device, t, (true, true)).unwrap());
+        compare(&format!("{:?} in {t}", case.p), &found, &expected, |name, expected| match name {
+            "predictions" => (0.0, 0.0),
+            // The gradient of bf16 logits is rounded to bf16 (half of 2⁻⁷), and dx once more; sums may cancel.
+            "dx" | "dw" if t == DType::BF16 => (5e-3, largest(expected).max(1e-4)),
+            "dx" | "dw" => (1e-5, largest(expected).max(1e-4)),
+            _ => (1e-5, 1.0),
+        });
     }
 }
 
@@ -212,28 +181,16 @@ fn cross_entropy_takes_several_chunks() {
 
 #[test]
 fn cross_entropy_does_not_depend_on_the_order_of_threads() {
-    let all = [
-        (DType::F32, [47, 31, 123]),
-        (DType::BF16, [47, 31, 123]),
-        (DType::BF16, [40, 32, 128]),
-    ];
+    let all = [(DType::F32, [47, 31, 123]), (DType::BF16, [47, 31, 123]), (DType::BF16, [40, 32, 128])];
     for (t, sizes) in all {
         let case = Linear::new(sizes, 3);
         let whole = case.run(&emulated(0, false), t, (true, true)).unwrap();
-        for device in [
-            emulated(1, false),
-            emulated(7, false),
-            emulated(0, true),
-            emulated(1, true),
-        ] {
+        for device in [emulated(1, false), emulated(7, false), emulated(0, true), emulated(1, true)] {
             assert!(case.run(&device, t, (true, true)).unwrap() == whole, "{t} {device:?}");
         }
         for wanted in [(false, false), (true, false), (false, true)] {
             let part = case.run(&emulated(0, false), t, wanted).unwrap();
-            assert!(
-                part.iter().all(|(name, values)| find(&whole, name) == values),
-                "{t} {wanted:?}"
-            );
+            assert!(part.iter().all(|(name, values)| find(&whole, name) == values), "{t} {wanted:?}");
         }
     }
 }
@@ -265,10 +222,7 @@ fn cross_entropy_shows_what_is_no_number_and_no_class() {
             foreign.targets[5] = target;
             let answer = foreign.run(&device, t, (true, true)).unwrap();
             let losses = find(&answer, "losses");
-            assert!(
-                losses.iter().enumerate().all(|(row, loss)| loss.is_nan() == (row == 5)),
-                "{losses:?}"
-            );
+            assert!(losses.iter().enumerate().all(|(row, loss)| loss.is_nan() == (row == 5)), "{losses:?}");
             assert!(find(&answer, "loss")[0].is_nan() && find(&answer, "dw")[0].is_nan());
             assert!(find(&answer, "dx")[5 * 16].is_nan() && find(&answer, "dx")[4 * 16].is_finite());
         }
@@ -289,17 +243,9 @@ fn cross_entropy_predicts_the_first_of_equals_and_bears_large_logits() {
         let found = case.run(&device, t, (true, true)).unwrap();
         let expected = case.run(&Device::cpu(), DType::F64, (true, true)).unwrap();
         assert_eq!(find(&found, "predictions"), find(&expected, "predictions"));
-        assert!(
-            find(&found, "predictions").iter().any(|&p| p < 100.0),
-            "the copied classes win some row"
-        );
+        assert!(find(&found, "predictions").iter().any(|&p| p < 100.0), "the copied classes win some row");
         close("loss", find(&found, "loss"), find(&expected, "loss"), 1e-5, 0.0);
-        assert!(
-            find(&found, "dw")
-                .iter()
-                .chain(find(&found, "dx"))
-                .all(|v| v.is_finite())
-        );
+        assert!(find(&found, "dw").iter().chain(find(&found, "dx")).all(|v| v.is_finite()));
     }
 }
 
@@ -325,15 +271,12 @@ impl Pairs {
         let unit = |values: &[f64]| -> Vec<f64> {
             let norm = |row: &[f64]| row.iter().map(|v| v * v).sum::<f64>().sqrt();
             let rows = values.chunks_exact(dim);
-            rows.flat_map(|row| row.iter().map(|v| v / norm(row)).collect::<Vec<_>>())
-                .collect()
+            rows.flat_map(|row| row.iter().map(|v| v / norm(row)).collect::<Vec<_>>()).collect()
         };
         let image = unit(&numbers(n * groups * dim, 3));
         let noise = numbers(n * dim, 4);
         let near = |at: usize| image[(at / dim * groups + at / dim % groups) * dim + at % dim];
-        let mixed: Vec<_> = (0..n * dim)
-            .map(|at| near(at) + noise[at] * (dim as f64).powf(-0.5))
-            .collect();
+        let mixed: Vec<_> = (0..n * dim).map(|at| near(at) + noise[at] * (dim as f64).powf(-0.5)).collect();
         Pairs {
             loss,
             p: Contrastive { n, dim, groups },
@@ -348,33 +291,16 @@ impl Pairs {
         let (p, acc) = (&self.p, t.accumulator());
         let (image, text) = (Array::new(device, t, &self.image), Array::new(device, t, &self.text));
         let log_scale = self.scale.ln() as f32;
-        let (log_scale, bias) = (
-            Array::new(device, acc, &[f64::from(log_scale)]),
-            Array::new(device, acc, &[self.bias]),
-        );
+        let (log_scale, bias) =
+            (Array::new(device, acc, &[f64::from(log_scale)]), Array::new(device, acc, &[self.bias]));
         let (image, text, log_scale, bias) = (image.view(), text.view(), log_scale.view(), bias.view());
-        let lengths = [
-            (acc, 1),
-            (t, p.n * p.groups * p.dim),
-            (t, p.n * p.dim),
-            (acc, 1),
-            (acc, p.n),
-            (acc, p.n),
-        ];
+        let lengths = [(acc, 1), (t, p.n * p.groups * p.dim), (t, p.n * p.dim), (acc, 1), (acc, p.n), (acc, p.n)];
         let mut out = lengths.map(|(dtype, len)| Array::empty(device, dtype, len));
         let [loss, dimage, dtext, dlog_scale, extra, col_lse] = &mut out;
         let (loss, dlog_scale) = (&mut loss.view_mut(), &mut dlog_scale.view_mut());
         let (dimage, dtext) = (&mut dimage.view_mut(), &mut dtext.view_mut());
         let names = if self.loss == Loss::Clip {
-            clip_loss(
-                p,
-                image,
-                text,
-                log_scale,
-                loss,
-                &mut extra.view_mut(),
-                &mut col_lse.view_mut(),
-            )?;
+            clip_loss(p, image, text, log_scale, loss, &mut extra.view_mut(), &mut col_lse.view_mut())?;
             let (row_lse, col_lse) = (extra.view(), col_lse.view());
             clip_loss_backward(p, image, text, log_scale, row_lse, col_lse, dimage, dtext, dlog_scale)?;
             vec!["loss", "dimage", "dtext", "dlog_scale", "row_lse", "col_lse"]
@@ -456,9 +382,7 @@ fn contrastive_duplicates_share_probability_and_equal_queries_leave_it_to_the_fi
         let mut case = Pairs::new(loss, [33, 64, 4], 14.3);
         for image in case.image.chunks_exact_mut(4 * 64) {
             let first = image[..64].to_vec();
-            image
-                .chunks_exact_mut(64)
-                .for_each(|query| query.copy_from_slice(&first));
+            image.chunks_exact_mut(64).for_each(|query| query.copy_from_slice(&first));
         }
         case.check(&device, DType::F32);
         for queries in find(&case.run(&device, DType::BF16).unwrap(), "dimage").chunks_exact(4 * 64) {
@@ -470,19 +394,10 @@ fn contrastive_duplicates_share_probability_and_equal_queries_leave_it_to_the_fi
 #[test]
 fn contrastive_losses_do_not_depend_on_the_order_of_threads() {
     for loss in [Loss::Clip, Loss::SigLip] {
-        for (t, sizes) in [
-            (DType::F32, [33, 20, 1]),
-            (DType::BF16, [33, 20, 4]),
-            (DType::BF16, [32, 32, 1]),
-        ] {
+        for (t, sizes) in [(DType::F32, [33, 20, 1]), (DType::BF16, [33, 20, 4]), (DType::BF16, [32, 32, 1])] {
             let case = Pairs::new(loss, sizes, 14.3);
             let expected = case.run(&emulated(0, false), t).unwrap();
-            for device in [
-                emulated(1, false),
-                emulated(7, false),
-                emulated(0, true),
-                emulated(1, true),
-            ] {
+            for device in [emulated(1, false), emulated(7, false), emulated(0, true), emulated(1, true)] {
                 assert!(case.run(&device, t).unwrap() == expected, "{loss:?} {t} {device:?}");
             }
         }
@@ -506,15 +421,7 @@ fn contrastive_losses_show_what_is_no_number() {
 #[test]
 fn f64_is_refused() {
     let device = emulated(0, false);
-    assert!(
-        Linear::new([3, 4, 5], 0)
-            .run(&device, DType::F64, (true, true))
-            .is_err()
-    );
+    assert!(Linear::new([3, 4, 5], 0).run(&device, DType::F64, (true, true)).is_err());
     assert!(Pairs::new(Loss::Clip, [3, 4, 1], 1.0).run(&device, DType::F64).is_err());
-    assert!(
-        Pairs::new(Loss::SigLip, [3, 4, 1], 1.0)
-            .run(&device, DType::F64)
-            .is_err()
-    );
+    assert!(Pairs::new(Loss::SigLip, [3, 4, 1], 1.0).run(&device, DType::F64).is_err());
 }

@@ -7,10 +7,7 @@ use kernels::{Buffer, DType, Device, Result, View, ViewMut};
 const LEN: usize = 100;
 
 fn device() -> Device {
-    let settings = Emulation {
-        check: true,
-        ..Emulation::default()
-    };
+    let settings = Emulation { check: true, ..Emulation::default() };
     Device::emulated(settings).expect("a C++ compiler")
 }
 
@@ -69,11 +66,7 @@ EXPORT_KERNEL(beyond)"#;
     let error = view(&x).download::<f32>().unwrap_err().to_string();
     assert!(error.contains("beyond") && error.contains("out of bounds"), "{error}");
     view_mut(&mut x).upload(&[3.0f32; LEN])?;
-    assert_eq!(
-        view(&x).download::<f32>()?,
-        [3.0; LEN],
-        "what failed is not tried again"
-    );
+    assert_eq!(view(&x).download::<f32>()?, [3.0; LEN], "what failed is not tried again");
     Ok(())
 }
 
@@ -82,16 +75,10 @@ fn grids_beyond_cudas_limits_are_refused() -> Result<()> {
     let device = device();
     let mut x = device.allocate(4 * LEN)?;
     let module = Module::from_source("nothing", "#include \"prelude.cuh\"\n");
-    let grid = Grid {
-        blocks: [1, 1 << 16, 1],
-        ..Grid::new(1, 32)
-    };
+    let grid = Grid { blocks: [1, 1 << 16, 1], ..Grid::new(1, 32) };
     // SAFETY: such a launch is refused.
     let refused = unsafe { launch_own(&device, &module, "nothing", grid, &[Arg::from(&view_mut(&mut x))]) };
     let error = refused.unwrap_err().to_string();
-    assert!(
-        error.contains("[1, 65536, 1] blocks") && error.contains("65535"),
-        "{error}"
-    );
+    assert!(error.contains("[1, 65536, 1] blocks") && error.contains("65535"), "{error}");
     Ok(())
 }

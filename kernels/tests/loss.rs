@@ -30,12 +30,7 @@ struct Answer {
 
 /// Logits of a few units; every `skip`-th row is ignored (0: none).
 fn case(dtype: DType, rows: usize, dim: usize, vocab: usize, skip: usize) -> Case {
-    let p = CrossEntropy {
-        rows,
-        dim,
-        vocab,
-        ignore_index: IGNORE,
-    };
+    let p = CrossEntropy { rows, dim, vocab, ignore_index: IGNORE };
     let scaled = |n, seed| -> Vec<f64> {
         let unit = (dim as f64).powf(-0.25) * 1.5;
         rounded(dtype, &numbers(n, seed).iter().map(|v| v * unit).collect::<Vec<_>>())
@@ -44,13 +39,7 @@ fn case(dtype: DType, rows: usize, dim: usize, vocab: usize, skip: usize) -> Cas
         s if s > 0 && row % s == s - 1 => IGNORE,
         _ => (row * 7919 % vocab) as i32,
     };
-    Case {
-        p,
-        dtype,
-        x: scaled(rows * dim, 1),
-        w: scaled(vocab * dim, 2),
-        targets: (0..rows).map(target).collect(),
-    }
+    Case { p, dtype, x: scaled(rows * dim, 1), w: scaled(vocab * dim, 2), targets: (0..rows).map(target).collect() }
 }
 
 fn reference(c: &Case) -> Answer {
@@ -65,10 +54,7 @@ fn reference(c: &Case) -> Answer {
     };
     for row in (0..rows).filter(|&row| c.targets[row] != IGNORE) {
         let (x, target) = (&c.x[row * dim..][..dim], c.targets[row] as usize);
-        let z: Vec<f64> =
-            c.w.chunks_exact(dim)
-                .map(|w| x.iter().zip(w).map(|(x, w)| x * w).sum())
-                .collect();
+        let z: Vec<f64> = c.w.chunks_exact(dim).map(|w| x.iter().zip(w).map(|(x, w)| x * w).sum()).collect();
         let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = z.iter().map(|z| (z - max).exp()).sum();
         let lse = max + sum.ln();
@@ -90,11 +76,7 @@ fn reference(c: &Case) -> Answer {
 fn run(c: &Case, gradients: (bool, bool)) -> Result<[Array; 5]> {
     let acc = c.dtype.accumulator();
     let CrossEntropy { rows, dim, vocab, .. } = c.p;
-    let (x, w, targets) = (
-        Array::new(c.dtype, &c.x),
-        Array::new(c.dtype, &c.w),
-        Array::ids(&c.targets),
-    );
+    let (x, w, targets) = (Array::new(c.dtype, &c.x), Array::new(c.dtype, &c.w), Array::ids(&c.targets));
     let mut out = [
         Array::out(acc, 1),
         Array::out(acc, rows),
@@ -119,13 +101,7 @@ fn run(c: &Case, gradients: (bool, bool)) -> Result<[Array; 5]> {
 
 fn kernel(c: &Case) -> Answer {
     let [loss, losses, predictions, dx, dw] = run(c, (true, true)).unwrap().map(|array| array.values());
-    Answer {
-        loss: loss[0],
-        losses,
-        predictions,
-        dx,
-        dw,
-    }
+    Answer { loss: loss[0], losses, predictions, dx, dw }
 }
 
 fn largest(values: &[f64]) -> f64 {
@@ -139,41 +115,14 @@ fn compare(c: &Case) {
     let what = format!("{:?} {}", c.p, c.dtype);
     // Logits, losses and sums are in A; a product of length `dim` adds up about √dim roundings of it.
     let tolerance = if c.dtype == DType::F64 { 1e-12 } else { 1e-5 };
-    close(
-        &format!("{what}: loss"),
-        &[found.loss],
-        &[expected.loss],
-        tolerance,
-        1.0,
-    );
-    close(
-        &format!("{what}: losses"),
-        &found.losses,
-        &expected.losses,
-        tolerance,
-        1.0,
-    );
+    close(&format!("{what}: loss"), &[found.loss], &[expected.loss], tolerance, 1.0);
+    close(&format!("{what}: losses"), &found.losses, &expected.losses, tolerance, 1.0);
     // The gradient of bf16 logits is rounded to bf16 (half of 2⁻⁷), and dx once more.
     let tolerance = if c.dtype == DType::BF16 { 5e-3 } else { tolerance };
-    close(
-        &format!("{what}: dx"),
-        &found.dx,
-        &expected.dx,
-        tolerance,
-        largest(&expected.dx).max(1e-4),
-    );
-    close(
-        &format!("{what}: dw"),
-        &found.dw,
-        &expected.dw,
-        tolerance,
-        largest(&expected.dw).max(1e-4),
-    );
+    close(&format!("{what}: dx"), &found.dx, &expected.dx, tolerance, largest(&expected.dx).max(1e-4));
+    close(&format!("{what}: dw"), &found.dw, &expected.dw, tolerance, largest(&expected.dw).max(1e-4));
     for (row, (&f, &e)) in found.predictions.iter().zip(&expected.predictions).enumerate() {
-        assert!(
-            f == e || nearly_best(c, row, f),
-            "{what}: row {row} predicted {f}, expected {e}"
-        );
+        assert!(f == e || nearly_best(c, row, f), "{what}: row {row} predicted {f}, expected {e}");
     }
 }
 
@@ -196,14 +145,9 @@ fn every_instruction_set_is_right_and_repeatable() {
         gradients_are_optional_and_change_nothing_else();
         ignored_rows_may_hold_anything();
         for dtype in common::TYPES {
-            for (rows, dim, vocab, skip) in [
-                (1, 8, 2, 0),
-                (7, 64, 61, 0),
-                (33, 17, 517, 3),
-                (1025, 16, 61, 0),
-                (2050, 8, 517, 5),
-                (7, 5, 1, 2),
-            ] {
+            for (rows, dim, vocab, skip) in
+                [(1, 8, 2, 0), (7, 64, 61, 0), (33, 17, 517, 3), (1025, 16, 61, 0), (2050, 8, 517, 5), (7, 5, 1, 2)]
+            {
                 compare(&case(dtype, rows, dim, vocab, skip));
             }
         }
@@ -305,11 +249,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
         for dtype in common::TYPES {
             let c = case(dtype, rows, 16, vocab, 7);
             same_for_any_threads("linear_cross_entropy", || {
-                run(&c, (true, true))
-                    .unwrap()
-                    .iter()
-                    .flat_map(|array| array.bytes().to_vec())
-                    .collect()
+                run(&c, (true, true)).unwrap().iter().flat_map(|array| array.bytes().to_vec()).collect()
             });
         }
     }
@@ -335,10 +275,7 @@ fn a_target_outside_the_vocabulary_is_an_error() {
         c.targets[5] = bad;
         match run(&c, (true, true)) {
             Err(Error::Value { message, .. }) => {
-                assert!(
-                    message.contains(&bad.to_string()) && message.contains("row 5"),
-                    "{message}"
-                );
+                assert!(message.contains(&bad.to_string()) && message.contains("row 5"), "{message}");
             }
             other => panic!("expected an error, got {other:?}"),
         }
@@ -352,22 +289,9 @@ fn wrong_lengths_are_errors_and_the_trace_device_takes_no_memory() {
     assert!(matches!(run(&c, (true, true)), Err(Error::Length { what: "x", .. })));
     let (device, n) = (Device::trace(), 1 << 20);
     let on = |dtype, len| Array::on(&device, dtype, len);
-    let p = CrossEntropy {
-        rows: n,
-        dim: 4096,
-        vocab: 128256,
-        ignore_index: IGNORE,
-    };
-    let (x, w, targets) = (
-        on(DType::BF16, n * 4096),
-        on(DType::BF16, 128256 * 4096),
-        on(DType::I32, n),
-    );
+    let p = CrossEntropy { rows: n, dim: 4096, vocab: 128256, ignore_index: IGNORE };
+    let (x, w, targets) = (on(DType::BF16, n * 4096), on(DType::BF16, 128256 * 4096), on(DType::I32, n));
     let (mut loss, mut losses, mut predictions) = (on(DType::F32, 1), on(DType::F32, n), on(DType::I32, n));
-    let (l, ls, pr) = (
-        &mut loss.view_mut(),
-        &mut losses.view_mut(),
-        &mut predictions.view_mut(),
-    );
+    let (l, ls, pr) = (&mut loss.view_mut(), &mut losses.view_mut(), &mut predictions.view_mut());
     linear_cross_entropy(&p, x.view(), w.view(), targets.view(), l, ls, pr, None, None).unwrap();
 }

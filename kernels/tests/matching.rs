@@ -69,11 +69,7 @@ fn wrong_pairs_are_drawn_by_similarity_and_never_true() {
     let uniform = numbers(32_000, 1);
     for uniform in uniform.chunks_exact(8) {
         let batch = Batch {
-            p: Matching {
-                n: 4,
-                queries: 1,
-                hardness: 1.0,
-            },
+            p: Matching { n: 4, queries: 1, hardness: 1.0 },
             scores: scores.clone(),
             log_scale: 0.0,
             truth: truth.clone(),

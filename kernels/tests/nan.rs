@@ -31,17 +31,9 @@ fn broken_rows(what: &str, array: &Array, dim: usize, broken: impl Fn(usize) -> 
 
 fn activations(dtype: DType) {
     for broken in [0, 20, TOKENS - 1] {
-        let (x, dy) = (
-            with_nan(dtype, TOKENS, 1, broken),
-            Array::new(dtype, &numbers(TOKENS, 2)),
-        );
+        let (x, dy) = (with_nan(dtype, TOKENS, 1, broken), Array::new(dtype, &numbers(TOKENS, 2)));
         let [mut y, mut dx] = [(); 2].map(|()| Array::on(&kernels::Device::cpu(), dtype, TOKENS));
-        for act in [
-            Activation::Gelu,
-            Activation::GeluTanh,
-            Activation::QuickGelu,
-            Activation::Silu,
-        ] {
+        for act in [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Silu] {
             activate(x.view(), &mut y.view_mut(), act).unwrap();
             activate_backward(x.view(), dy.view(), &mut dx.view_mut(), act).unwrap();
             broken_rows(&format!("{act:?} in {dtype}"), &y, 1, |i| i == broken);
@@ -78,50 +70,23 @@ fn attends(dtype: DType, mask: Mask, in_keys: bool, broken: usize) {
     *(if in_keys { &mut k } else { &mut q }) = with_nan(dtype, n, 5, broken * DIM + 2);
     let [mut out, mut dq, mut dk, mut dv] = [(); 4].map(|()| Array::out(dtype, n));
     let (mut lse, mut weights) = (Array::out(acc, TOKENS), Array::out(acc, TOKENS * TOKENS));
-    attention(
-        &p,
-        q.view(),
-        k.view(),
-        v.view(),
-        &mut out.view_mut(),
-        &mut lse.view_mut(),
-    )
-    .unwrap();
+    attention(&p, q.view(), k.view(), v.view(), &mut out.view_mut(), &mut lse.view_mut()).unwrap();
     attention_weights(&p, q.view(), k.view(), lse.view(), &mut weights.view_mut()).unwrap();
     let (out_view, lse_view) = (out.view(), lse.view());
     let (dq_view, dk_view, dv_view) = (&mut dq.view_mut(), &mut dk.view_mut(), &mut dv.view_mut());
-    attention_backward(
-        &p,
-        q.view(),
-        k.view(),
-        v.view(),
-        out_view,
-        lse_view,
-        dout.view(),
-        dq_view,
-        dk_view,
-        dv_view,
-    )
-    .unwrap();
+    attention_backward(&p, q.view(), k.view(), v.view(), out_view, lse_view, dout.view(), dq_view, dk_view, dv_view)
+        .unwrap();
 
     let what = |of: &str| format!("{of} in {dtype}, {mask:?}, NaN in keys: {in_keys}, at {broken}");
     let sees = |query: usize| {
-        if in_keys {
-            mask == Mask::Full || query >= broken
-        } else {
-            query == broken
-        }
+        if in_keys { mask == Mask::Full || query >= broken } else { query == broken }
     };
     broken_rows(&what("out"), &out, DIM, sees);
     broken_rows(&what("lse"), &lse, 1, sees);
     for (query, row) in weights.values().chunks(TOKENS).enumerate() {
         let visible = if mask == Mask::Full { TOKENS } else { query + 1 };
         let right = |w: &f64| if sees(query) { w.is_nan() } else { w.is_finite() };
-        assert!(
-            row[..visible].iter().all(right),
-            "{} {query}: {row:?}",
-            what("weights of")
-        );
+        assert!(row[..visible].iter().all(right), "{} {query}: {row:?}", what("weights of"));
     }
     // The keys that a broken query sees. A block's products may spread it further: zero times NaN.
     let reached = |key: usize| mask == Mask::Full || in_keys || key <= broken;
@@ -137,12 +102,7 @@ fn attends(dtype: DType, mask: Mask, in_keys: bool, broken: usize) {
 
 /// A NaN in a row reaches that row's results, one in a class all rows; and either way the loss and both gradients.
 fn cross_entropy(dtype: DType, in_class: bool, broken: usize) {
-    let p = CrossEntropy {
-        rows: 7,
-        dim: DIM,
-        vocab: TOKENS,
-        ignore_index: -1,
-    };
+    let p = CrossEntropy { rows: 7, dim: DIM, vocab: TOKENS, ignore_index: -1 };
     let (rows, classes, acc) = (p.rows * DIM, p.vocab * DIM, dtype.accumulator());
     let [mut x, mut w] = [rows, classes].map(|n| Array::new(dtype, &numbers(n, n as u64)));
     match in_class {
@@ -174,11 +134,7 @@ fn cross_entropy(dtype: DType, in_class: bool, broken: usize) {
 
 /// A NaN in one image or text of a contrastive loss reaches the loss, and every gradient that it has a part in.
 fn contrastive(dtype: DType, siglip: bool, in_text: bool, broken: usize) {
-    let p = Contrastive {
-        n: TOKENS,
-        dim: DIM,
-        groups: 1,
-    };
+    let p = Contrastive { n: TOKENS, dim: DIM, groups: 1 };
     let (n, acc) = (TOKENS * DIM, dtype.accumulator());
     let [mut image, mut text] = [1, 2].map(|seed| Array::new(dtype, &numbers(n, seed)));
     *(if in_text { &mut text } else { &mut image }) = with_nan(dtype, n, 3, broken * DIM + 1);
@@ -194,18 +150,7 @@ fn contrastive(dtype: DType, siglip: bool, in_text: bool, broken: usize) {
     } else {
         let (rows, cols) = (&mut row_lse.view_mut(), &mut col_lse.view_mut());
         clip_loss(&p, x, y, s, &mut loss.view_mut(), rows, cols).unwrap();
-        clip_loss_backward(
-            &p,
-            x,
-            y,
-            s,
-            row_lse.view(),
-            col_lse.view(),
-            dx,
-            dy,
-            &mut dscale.view_mut(),
-        )
-        .unwrap();
+        clip_loss_backward(&p, x, y, s, row_lse.view(), col_lse.view(), dx, dy, &mut dscale.view_mut()).unwrap();
     }
     let what = |of: &str| format!("{of} in {dtype}, SigLIP: {siglip}, NaN in texts: {in_text}, at {broken}");
     broken_rows(&what("loss"), &loss, 1, |_| true);
@@ -224,12 +169,9 @@ fn nan_comes_through_on_every_instruction_set() {
             activations(dtype);
             // The first and last lanes of registers, and the first query, which sees a single key.
             for broken in [0, 15, 16, TOKENS - 1] {
-                for (mask, in_keys) in [
-                    (Mask::Full, false),
-                    (Mask::Full, true),
-                    (Mask::Causal, false),
-                    (Mask::Causal, true),
-                ] {
+                for (mask, in_keys) in
+                    [(Mask::Full, false), (Mask::Full, true), (Mask::Causal, false), (Mask::Causal, true)]
+                {
                     attends(dtype, mask, in_keys, broken);
                 }
                 cross_entropy(dtype, true, broken);

@@ -7,17 +7,8 @@ use kernels::norm::*;
 use kernels::{DType, Error};
 
 /// `(rows, dim)`, from one element to several chunks with a ragged end.
-const SHAPES: [(usize, usize); 9] = [
-    (1, 1),
-    (3, 2),
-    (0, 7),
-    (2, 17),
-    (5, 41),
-    (9, 123),
-    (200, 192),
-    (70, 1023),
-    (1, 20_001),
-];
+const SHAPES: [(usize, usize); 9] =
+    [(1, 1), (3, 2), (0, 7), (2, 17), (5, 41), (9, 123), (200, 192), (70, 1023), (1, 20_001)];
 const EPS: f64 = 1e-5;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -29,11 +20,7 @@ enum Norm {
 /// Mean and rstd of a row.
 fn statistics(norm: Norm, x: &[f64]) -> (f64, f64) {
     let n = x.len() as f64;
-    let mean = if norm == Norm::Layer {
-        x.iter().sum::<f64>() / n
-    } else {
-        0.0
-    };
+    let mean = if norm == Norm::Layer { x.iter().sum::<f64>() / n } else { 0.0 };
     let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
     (mean, 1.0 / (variance + EPS).sqrt())
 }
@@ -52,11 +39,7 @@ fn backward(norm: Norm, x: &[f64], w: &[f64], dy: &[f64], dw: &mut [f64], db: &m
         db[i] += dy[i];
     }
     let average = |f: &dyn Fn(usize) -> f64| (0..n).map(f).sum::<f64>() / n as f64;
-    let c1 = if norm == Norm::Layer {
-        average(&|i| dy[i] * w[i])
-    } else {
-        0.0
-    };
+    let c1 = if norm == Norm::Layer { average(&|i| dy[i] * w[i]) } else { 0.0 };
     let c2 = average(&|i| dy[i] * w[i] * normal[i]);
     (0..n).map(|i| rstd * (dy[i] * w[i] - c1 - normal[i] * c2)).collect()
 }
@@ -79,10 +62,7 @@ fn run(norm: Norm, dtype: DType, rows: usize, dim: usize) -> Run {
     let acc = dtype.accumulator();
     let mut r = Run {
         // Off centre, as activations are.
-        x: Array::new(
-            dtype,
-            &numbers(rows * dim, 1).iter().map(|x| x + 0.7).collect::<Vec<_>>(),
-        ),
+        x: Array::new(dtype, &numbers(rows * dim, 1).iter().map(|x| x + 0.7).collect::<Vec<_>>()),
         w: Array::new(dtype, &numbers(dim, 2)),
         b: Array::new(dtype, &numbers(dim, 3)),
         dy: Array::new(dtype, &numbers(rows * dim, 4)),
@@ -111,11 +91,7 @@ fn run(norm: Norm, dtype: DType, rows: usize, dim: usize) -> Run {
 fn check(norm: Norm, dtype: DType, rows: usize, dim: usize) {
     let r = run(norm, dtype, rows, dim);
     let (x, w, dy) = (r.x.values(), r.w.values(), r.dy.values());
-    let b = if norm == Norm::Layer {
-        r.b.values()
-    } else {
-        vec![0.0; dim]
-    };
+    let b = if norm == Norm::Layer { r.b.values() } else { vec![0.0; dim] };
     let (mut y, mut rstd, mut dx) = (vec![], vec![], vec![]);
     let (mut dw, mut db) = (vec![0.0; dim], vec![0.0; dim]);
     for row in 0..rows {
@@ -164,13 +140,7 @@ fn check_unit_length(dtype: DType, rows: usize, dim: usize) {
     let what = |name: &str| format!("l2 {name} {dtype} ({rows}, {dim})");
     close(&what("inverse"), &inverse.values(), &expected_inverse, steps, 0.0);
     close(&what("y"), &y_found, &expected, steps + to_t, 0.0);
-    close(
-        &what("dx"),
-        &dx.values(),
-        &expected_dx,
-        steps + to_t,
-        4.0 * steps * largest,
-    );
+    close(&what("dx"), &dx.values(), &expected_dx, steps + to_t, 4.0 * steps * largest);
 }
 
 #[test]
@@ -184,10 +154,7 @@ fn every_instruction_set_follows_the_plain_loops() {
         for norm in [Norm::Layer, Norm::Rms] {
             same_for_any_threads("norm", || {
                 let r = run(norm, DType::BF16, 1001, 123);
-                [r.y, r.dx, r.dw, r.db]
-                    .iter()
-                    .flat_map(|a| a.bytes().to_vec())
-                    .collect()
+                [r.y, r.dx, r.dw, r.db].iter().flat_map(|a| a.bytes().to_vec()).collect()
             });
         }
     });
@@ -211,27 +178,9 @@ fn the_plain_derivatives_are_finite_differences() {
         for i in 0..n {
             let slope = |f: &dyn Fn(f64) -> f64| (f(step) - f(-step)) / (2.0 * step);
             // Central differences are off by step² times third derivatives and by rounding over the step.
-            close(
-                "dx",
-                &[dx[i]],
-                &[slope(&|by| loss(&moved(&x, i, by), &w, &b))],
-                1e-8,
-                1.0,
-            );
-            close(
-                "dw",
-                &[dw[i]],
-                &[slope(&|by| loss(&x, &moved(&w, i, by), &b))],
-                1e-8,
-                1.0,
-            );
-            close(
-                "db",
-                &[db[i]],
-                &[slope(&|by| loss(&x, &w, &moved(&b, i, by)))],
-                1e-8,
-                1.0,
-            );
+            close("dx", &[dx[i]], &[slope(&|by| loss(&moved(&x, i, by), &w, &b))], 1e-8, 1.0);
+            close("dw", &[dw[i]], &[slope(&|by| loss(&x, &moved(&w, i, by), &b))], 1e-8, 1.0);
+            close("db", &[db[i]], &[slope(&|by| loss(&x, &w, &moved(&b, i, by)))], 1e-8, 1.0);
         }
     }
 }
@@ -242,29 +191,12 @@ fn a_far_mean_does_not_drown_the_variance() {
     let x: Vec<f64> = numbers(192, 8).iter().map(|x| 4096.0 + x).collect();
     let x = Array::new(DType::F32, &x);
     let (w, b) = (Array::new(DType::F32, &[1.0; 192]), Array::new(DType::F32, &[0.0; 192]));
-    let (mut y, mut mean, mut rstd) = (
-        Array::out(DType::F32, 192),
-        Array::out(DType::F32, 1),
-        Array::out(DType::F32, 1),
-    );
-    layer_norm(
-        x.view(),
-        w.view(),
-        b.view(),
-        &mut y.view_mut(),
-        &mut mean.view_mut(),
-        &mut rstd.view_mut(),
-        EPS,
-    )
-    .unwrap();
+    let (mut y, mut mean, mut rstd) =
+        (Array::out(DType::F32, 192), Array::out(DType::F32, 1), Array::out(DType::F32, 1));
+    layer_norm(x.view(), w.view(), b.view(), &mut y.view_mut(), &mut mean.view_mut(), &mut rstd.view_mut(), EPS)
+        .unwrap();
     // The mean itself is rounded to 2⁻¹² or a few of them.
-    close(
-        "y",
-        &y.values(),
-        &forward(Norm::Layer, &x.values(), &[1.0; 192], &[0.0; 192]),
-        2e-3,
-        1.0,
-    );
+    close("y", &y.values(), &forward(Norm::Layer, &x.values(), &[1.0; 192], &[0.0; 192]), 2e-3, 1.0);
 }
 
 #[test]
@@ -272,11 +204,8 @@ fn what_does_not_fit_is_an_error() {
     let (x, w) = (Array::new(DType::F32, &[1.0; 12]), Array::new(DType::F32, &[1.0; 4]));
     let wide = Array::new(DType::F32, &[1.0; 5]);
     let none = Array::new(DType::F32, &[]);
-    let (mut y, mut rstd, mut short) = (
-        Array::out(DType::F32, 12),
-        Array::out(DType::F32, 3),
-        Array::out(DType::F32, 2),
-    );
+    let (mut y, mut rstd, mut short) =
+        (Array::out(DType::F32, 12), Array::out(DType::F32, 3), Array::out(DType::F32, 2));
     rms_norm(x.view(), w.view(), &mut y.view_mut(), &mut rstd.view_mut(), EPS).unwrap();
     let error = rms_norm(x.view(), w.view(), &mut y.view_mut(), &mut short.view_mut(), EPS).unwrap_err();
     assert_eq!(error.to_string(), "rms_norm: rstd has 2 elements, expected 3");
@@ -284,13 +213,7 @@ fn what_does_not_fit_is_an_error() {
     assert_eq!(error.to_string(), "rms_norm: x has 12 elements, expected 10");
     let error = rms_norm(x.view(), none.view(), &mut y.view_mut(), &mut rstd.view_mut(), EPS).unwrap_err();
     assert!(matches!(error, Error::Value { .. }), "{error}");
-    let error = l2_normalize(
-        x.view(),
-        &mut y.view_mut(),
-        &mut Array::out(DType::BF16, 3).view_mut(),
-        4,
-        EPS,
-    )
-    .unwrap_err();
+    let error =
+        l2_normalize(x.view(), &mut y.view_mut(), &mut Array::out(DType::BF16, 3).view_mut(), 4, EPS).unwrap_err();
     assert!(matches!(error, Error::Type { what: "inverse", .. }), "{error}");
 }

@@ -8,23 +8,13 @@ use kernels::{DType, Error};
 use std::ops::Range;
 
 const SIZES: [usize; 8] = [0, 1, 7, 16, 41, 123, 200, 40_001];
-const STEP: AdamW = AdamW {
-    beta1: 0.9,
-    beta2: 0.95,
-    eps: 1e-8,
-    step: 1,
-    stochastic: None,
-};
+const STEP: AdamW = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, step: 1, stochastic: None };
 const LR: f64 = 1e-2;
 const WEIGHT_DECAY: f64 = 0.1;
 const SCALE: f64 = 0.5;
 
 fn segment(range: Range<usize>) -> Segment {
-    Segment {
-        range,
-        lr: LR,
-        weight_decay: WEIGHT_DECAY,
-    }
+    Segment { range, lr: LR, weight_decay: WEIGHT_DECAY }
 }
 
 struct State {
@@ -83,18 +73,8 @@ fn check(dtype: DType, n: usize) {
     let steps = 12.0 * spacing(dtype);
     close(&format!("m {dtype} {n}"), &state.m.values(), &m, steps, steps);
     close(&format!("v {dtype} {n}"), &state.v.values(), &v, steps, 0.0);
-    close(
-        &format!("weights {dtype} {n}"),
-        &state.weights.values(),
-        &w,
-        steps,
-        steps,
-    );
-    assert_eq!(
-        state.low.values(),
-        rounded(DType::BF16, &state.weights.values()),
-        "low {dtype} {n}"
-    );
+    close(&format!("weights {dtype} {n}"), &state.weights.values(), &w, steps, steps);
+    assert_eq!(state.low.values(), rounded(DType::BF16, &state.weights.values()), "low {dtype} {n}");
 }
 
 fn squares(x: &Array) -> f64 {
@@ -120,10 +100,7 @@ fn every_instruction_set_follows_the_plain_loops() {
         }
         same_for_any_threads("adamw", || {
             let state = run(DType::F32, 70_001);
-            [state.weights, state.m, state.v, state.low]
-                .iter()
-                .flat_map(|a| a.bytes().to_vec())
-                .collect()
+            [state.weights, state.m, state.v, state.low].iter().flat_map(|a| a.bytes().to_vec()).collect()
         });
         same_for_any_threads("sum_squares", || squares(&x).to_ne_bytes().to_vec());
         sums.borrow_mut().push(squares(&x));
@@ -148,52 +125,22 @@ fn what_is_not_finite_comes_through() {
 #[test]
 fn what_does_not_fit_is_an_error() {
     let grads = Array::new(DType::F32, &[1.0; 5]);
-    let (mut w, mut m, mut v) = (
-        Array::out(DType::F32, 5),
-        Array::out(DType::F32, 5),
-        Array::out(DType::F32, 5),
-    );
+    let (mut w, mut m, mut v) = (Array::out(DType::F32, 5), Array::out(DType::F32, 5), Array::out(DType::F32, 5));
     let all = [segment(0..5)];
     let mut short = Array::out(DType::BF16, 4);
     let (mut w, mut m, mut v) = (w.view_mut(), m.view_mut(), v.view_mut());
-    let error = adamw(
-        &STEP,
-        &all,
-        &mut w,
-        grads.view(),
-        None,
-        &mut m,
-        &mut v,
-        Some(&mut short.view_mut()),
-    )
-    .unwrap_err();
+    let error =
+        adamw(&STEP, &all, &mut w, grads.view(), None, &mut m, &mut v, Some(&mut short.view_mut())).unwrap_err();
     assert_eq!(error.to_string(), "adamw: low has 4 elements, expected 5");
     let zero = AdamW { step: 0, ..STEP };
     let error = adamw(&zero, &all, &mut w, grads.view(), None, &mut m, &mut v, None).unwrap_err();
     assert!(matches!(error, Error::Value { .. }), "{error}");
     let mut half = Array::out(DType::BF16, 5);
-    let error = adamw(
-        &STEP,
-        &all,
-        &mut half.view_mut(),
-        grads.view(),
-        None,
-        &mut m,
-        &mut v,
-        None,
-    )
-    .unwrap_err();
+    let error = adamw(&STEP, &all, &mut half.view_mut(), grads.view(), None, &mut m, &mut v, None).unwrap_err();
     assert!(matches!(error, Error::Type { what: "weights", .. }), "{error}");
-    for wrong in [
-        [segment(0..3), segment(2..5)],
-        [segment(3..5), segment(0..3)],
-        [segment(0..1), segment(1..6)],
-    ] {
+    for wrong in [[segment(0..3), segment(2..5)], [segment(3..5), segment(0..3)], [segment(0..1), segment(1..6)]] {
         let error = adamw(&STEP, &wrong, &mut w, grads.view(), None, &mut m, &mut v, None).unwrap_err();
-        assert!(
-            error.to_string().contains("segment") && matches!(error, Error::Value { .. }),
-            "{error}"
-        );
+        assert!(error.to_string().contains("segment") && matches!(error, Error::Value { .. }), "{error}");
     }
     let error = sum_squares(grads.view(), &mut Array::out(DType::F32, 1).view_mut()).unwrap_err();
     assert!(matches!(error, Error::Type { what: "out", .. }), "{error}");
@@ -204,10 +151,7 @@ fn what_lies_outside_the_segments_stays() {
     let before = numbers(100, 1);
     let [mut w, mut m, mut v] = [(); 3].map(|()| Array::new(DType::F64, &before));
     let grads = Array::new(DType::F64, &numbers(100, 2));
-    let other = Segment {
-        lr: 1.0,
-        ..segment(50..71)
-    };
+    let other = Segment { lr: 1.0, ..segment(50..71) };
     let (weights, m_view, v_view) = (&mut w.view_mut(), &mut m.view_mut(), &mut v.view_mut());
     let segments = [segment(3..40), other];
     adamw(&STEP, &segments, weights, grads.view(), None, m_view, v_view, None).unwrap();
@@ -227,15 +171,9 @@ fn rounding_at_random_keeps_the_mean() {
         let n = 40_000;
         let [mut w, mut m, mut v] = [value, 0.0, 0.0].map(|value| Array::new(DType::F32, &vec![value; n]));
         let grads = Array::new(DType::F32, &vec![0.0; n]);
-        let all = [Segment {
-            lr: 0.0,
-            ..segment(0..n)
-        }];
+        let all = [Segment { lr: 0.0, ..segment(0..n) }];
         let mut low = |seed| {
-            let p = AdamW {
-                stochastic: Some(seed),
-                ..STEP
-            };
+            let p = AdamW { stochastic: Some(seed), ..STEP };
             let mut low = Array::out(DType::BF16, n);
             let (weights, m, v) = (&mut w.view_mut(), &mut m.view_mut(), &mut v.view_mut());
             adamw(&p, &all, weights, grads.view(), None, m, v, Some(&mut low.view_mut())).unwrap();
@@ -258,17 +196,8 @@ fn a_scale_that_is_not_a_number_changes_nothing() {
         let before = [w.values(), m.values(), v.values()];
         let scale = Array::new(dtype, &[f64::NAN]);
         let (weights, scale) = (&mut w.view_mut(), Some(scale.view()));
-        adamw(
-            &STEP,
-            &[segment(0..41)],
-            weights,
-            grads.view(),
-            scale,
-            &mut m.view_mut(),
-            &mut v.view_mut(),
-            None,
-        )
-        .unwrap();
+        adamw(&STEP, &[segment(0..41)], weights, grads.view(), scale, &mut m.view_mut(), &mut v.view_mut(), None)
+            .unwrap();
         assert_eq!([w.values(), m.values(), v.values()], before);
     }
 }
@@ -293,19 +222,9 @@ fn scales_of_norms() {
         };
         for (rule, squares, expected) in cases {
             let spacing = spacing(dtype);
-            close(
-                &format!("{rule:?} {squares}"),
-                &[scale(rule, squares)],
-                &[expected],
-                spacing,
-                0.0,
-            );
+            close(&format!("{rule:?} {squares}"), &[scale(rule, squares)], &[expected], spacing, 0.0);
         }
-        for (rule, squares) in [
-            (clip, f64::NAN),
-            (never, f64::INFINITY),
-            (NormScale::Unit, f64::INFINITY),
-        ] {
+        for (rule, squares) in [(clip, f64::NAN), (never, f64::INFINITY), (NormScale::Unit, f64::INFINITY)] {
             assert!(scale(rule, squares).is_nan(), "{rule:?} {squares}");
         }
     }

@@ -17,10 +17,7 @@ fn ramp<T: Element>(len: usize) -> Vec<T> {
 
 fn sizes(p: Patches) -> (usize, usize) {
     let patches = (p.height / p.patch) * (p.width / p.patch);
-    (
-        p.batch * p.channels * p.height * p.width,
-        p.batch * patches * p.channels * p.window() * p.window(),
-    )
+    (p.batch * p.channels * p.height * p.width, p.batch * patches * p.channels * p.window() * p.window())
 }
 
 /// For each element of `patches`, its place in the image, if it has one.
@@ -49,23 +46,13 @@ fn check<T: Element + PartialEq>(p: Patches) {
     let (places, nan, zero) = (places(p), number(f64::NAN), number(0.0));
     let image = ramp::<T>(whole);
     let (source, mut out) = (buffer(&image), buffer(&vec![nan; cut]));
-    unfold(
-        p,
-        View::new(&source, T::DTYPE, 0, whole),
-        &mut ViewMut::new(&mut out, T::DTYPE, 0, cut),
-    )
-    .unwrap();
+    unfold(p, View::new(&source, T::DTYPE, 0, whole), &mut ViewMut::new(&mut out, T::DTYPE, 0, cut)).unwrap();
     let expected: Vec<T> = places.iter().map(|at| at.map_or(zero, |at| image[at])).collect();
     assert_eq!(View::new(&out, T::DTYPE, 0, cut).slice::<T>(), expected, "{p:?}");
 
     let patches = ramp::<T>(cut);
     let (source, mut out) = (buffer(&patches), buffer(&vec![nan; whole]));
-    fold(
-        p,
-        View::new(&source, T::DTYPE, 0, cut),
-        &mut ViewMut::new(&mut out, T::DTYPE, 0, whole),
-    )
-    .unwrap();
+    fold(p, View::new(&source, T::DTYPE, 0, cut), &mut ViewMut::new(&mut out, T::DTYPE, 0, whole)).unwrap();
     let mut sums = vec![0.0; whole];
     for (at, x) in places.iter().zip(&patches) {
         if let Some(at) = at {
@@ -77,27 +64,14 @@ fn check<T: Element + PartialEq>(p: Patches) {
 }
 
 fn shapes() -> [Patches; 6] {
-    let plain = |batch, channels, height, width, patch| Patches {
-        batch,
-        channels,
-        height,
-        width,
-        patch,
-        margin: 0,
-    };
+    let plain = |batch, channels, height, width, patch| Patches { batch, channels, height, width, patch, margin: 0 };
     [
         plain(2, 3, 28, 42, 14),
         plain(1, 1, 5, 7, 1),
         plain(3, 2, 17, 10, 4),
         plain(1, 3, 3, 9, 4),
-        Patches {
-            margin: 2,
-            ..plain(2, 3, 12, 16, 4)
-        },
-        Patches {
-            margin: 5,
-            ..plain(1, 2, 11, 9, 3)
-        },
+        Patches { margin: 2, ..plain(2, 3, 12, 16, 4) },
+        Patches { margin: 5, ..plain(1, 2, 11, 9, 3) },
     ]
 }
 
@@ -118,9 +92,6 @@ fn wrong_sizes_are_refused() {
     let image = View::new(&image, DType::F32, 0, whole);
     let mut call = |p, len| unfold(p, image, &mut ViewMut::new(&mut out, DType::F32, 0, len));
     assert!(matches!(call(p, cut - 1), Err(Error::Length { what: "patches", .. })));
-    assert!(matches!(
-        call(Patches { batch: 3, ..p }, cut),
-        Err(Error::Length { what: "image", .. })
-    ));
+    assert!(matches!(call(Patches { batch: 3, ..p }, cut), Err(Error::Length { what: "image", .. })));
     assert!(matches!(call(Patches { patch: 0, ..p }, cut), Err(Error::Value { .. })));
 }

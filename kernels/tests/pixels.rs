@@ -10,11 +10,7 @@ const MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 const DEVIATION: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
 fn rule(area: usize) -> Normalise {
-    Normalise {
-        area,
-        mean: MEAN,
-        deviation: DEVIATION,
-    }
+    Normalise { area, mean: MEAN, deviation: DEVIATION }
 }
 
 #[test]

@@ -44,12 +44,7 @@ fn check(from: DType, to: DType, shape: [usize; 3]) {
     for i in 0..expected.len() {
         let bound = 0.51 * spacing(to) * expected[i].abs() + 2.0 * spacing(from.accumulator()) * sizes[i];
         let error = (values[i] - expected[i]).abs();
-        assert!(
-            error <= bound,
-            "{from} {to} {shape:?} [{i}]: {} expected {}",
-            values[i],
-            expected[i]
-        );
+        assert!(error <= bound, "{from} {to} {shape:?} [{i}]: {} expected {}", values[i], expected[i]);
     }
 }
 
@@ -68,12 +63,8 @@ fn check_broadcast(from: DType, to: DType, shape: [usize; 3]) {
 
 #[test]
 fn every_instruction_set_follows_the_plain_loops() {
-    let pairs = [
-        (DType::BF16, DType::F32),
-        (DType::F32, DType::F32),
-        (DType::BF16, DType::BF16),
-        (DType::F64, DType::F64),
-    ];
+    let pairs =
+        [(DType::BF16, DType::F32), (DType::F32, DType::F32), (DType::BF16, DType::BF16), (DType::F64, DType::F64)];
     for_each_isa(|| {
         for (shape, (long, short)) in SHAPES.iter().flat_map(|&shape| pairs.map(|pair| (shape, pair))) {
             check(long, short, shape);

@@ -135,15 +135,6 @@ fn the_number_of_threads_changes_no_bit() {
 fn an_odd_width_is_refused() {
     let (x, positions, mut y) = (buffer(&[0f32; 3]), buffer(&[0i32]), buffer(&[0f32; 3]));
     let (x, positions) = (View::new(&x, DType::F32, 0, 3), View::new(&positions, DType::I32, 0, 1));
-    let error = rotary(
-        x,
-        positions,
-        x,
-        &mut ViewMut::new(&mut y, DType::F32, 0, 3),
-        1,
-        3,
-        false,
-    )
-    .unwrap_err();
+    let error = rotary(x, positions, x, &mut ViewMut::new(&mut y, DType::F32, 0, 3), 1, 3, false).unwrap_err();
     assert_eq!(error.to_string(), "rotary: head_dim 3 is odd, pairs need an even one");
 }

@@ -36,9 +36,7 @@ fn every_family_is_in_the_table_of_ops() {
             format!("kernels/src/{family}: no row of engine/src/table/rows.rs names `{family}` among its kernels")
         })
         .collect();
-    let unknown = used
-        .iter()
-        .filter(|name| !families.iter().any(|family| family == *name));
+    let unknown = used.iter().filter(|name| !families.iter().any(|family| family == *name));
     wrong.extend(unknown.map(|name| {
         format!("a row of engine/src/table/rows.rs names `{name}` among its kernels; there is no kernels/src/{name}")
     }));
@@ -48,26 +46,16 @@ fn every_family_is_in_the_table_of_ops() {
 #[test]
 fn every_cuda_source_is_in_the_one_list() {
     let list = std::fs::read_to_string(file("src/gpu/families.rs")).expect("src/gpu/families.rs");
-    let specialised: Vec<String> = kernels::gpu::specialisations()
-        .iter()
-        .map(|s| s.module.path())
-        .collect();
+    let specialised: Vec<String> = kernels::gpu::specialisations().iter().map(|s| s.module.path()).collect();
     let mut wrong = Vec::new();
-    for folder in folders("src")
-        .into_iter()
-        .chain(["gpu/golden".into(), "gpu/include".into()])
-    {
+    for folder in folders("src").into_iter().chain(["gpu/golden".into(), "gpu/include".into()]) {
         for entry in std::fs::read_dir(file("src").join(&folder)).unwrap() {
             let place = format!("{folder}/{}", entry.unwrap().file_name().to_str().unwrap());
             if place.ends_with(".cu") && !specialised.contains(&format!("kernels/src/{place}")) {
-                wrong.push(format!(
-                    "kernels/src/{place} is in no `modules()` of kernels/src/gpu/families.rs"
-                ));
+                wrong.push(format!("kernels/src/{place} is in no `modules()` of kernels/src/gpu/families.rs"));
             }
             if place.contains(".cu") && !list.contains(&format!("\"{place}\"")) {
-                wrong.push(format!(
-                    "kernels/src/{place} is not in the list of kernels/src/gpu/families.rs"
-                ));
+                wrong.push(format!("kernels/src/{place} is not in the list of kernels/src/gpu/families.rs"));
             }
         }
     }

@@ -37,10 +37,7 @@ pub(crate) struct MultiHeadSpec<'a> {
 impl MultiHead {
     pub(crate) fn new(b: &mut ParamBuilder, spec: MultiHeadSpec<'_>) -> Result<MultiHead> {
         let [q, k, v, out] = spec.names;
-        let key = LinearSpec {
-            input: spec.key_dim,
-            ..spec.query
-        };
+        let key = LinearSpec { input: spec.key_dim, ..spec.query };
         Ok(MultiHead {
             q: Linear::new(b, q, spec.query)?,
             k: Linear::new(b, k, key)?,
@@ -86,10 +83,7 @@ impl MultiHead {
 pub(crate) fn split_heads(x: &Var, heads: usize) -> Result<Var> {
     match x.shape()[..] {
         [batch, tokens, dim] if heads > 0 && dim % heads == 0 => ops::reshape(x, [batch, tokens, heads, dim / heads]),
-        _ => shape(
-            "split_heads",
-            format!("{} does not split into {heads} heads", x.shape()),
-        ),
+        _ => shape("split_heads", format!("{} does not split into {heads} heads", x.shape())),
     }
 }
 

@@ -62,10 +62,7 @@ pub struct Message {
 impl Message {
     /// A message of words only.
     pub fn text(role: Role, text: impl Into<String>) -> Message {
-        Message {
-            role,
-            content: vec![Part::Text(text.into())],
-        }
+        Message { role, content: vec![Part::Text(text.into())] }
     }
 
     /// Its texts one after another, `image` where an image is; those that an image parts stay parted where that is nothing.
@@ -157,9 +154,7 @@ impl Chat {
     /// # Errors
     /// When the vocabulary has no `<user>` and `<assistant>`.
     pub fn own(tokenizer: &Tokenizer) -> Result<Chat> {
-        Ok(Chat {
-            layout: Layout::Own(roles(tokenizer)?),
-        })
+        Ok(Chat { layout: Layout::Own(roles(tokenizer)?) })
     }
 
     /// The layout of a language model's folder, with `token` for every image, which the vocabulary has; LLaVA's where the
@@ -299,10 +294,7 @@ const PROBE: &str = "probe";
 
 /// What a template takes, tried out: vision models' go through parts, text models' join texts.
 fn content(template: &Template) -> Content {
-    match (
-        takes(template, PROBE.into()),
-        takes(template, Value::from_iter([text_part(PROBE)])),
-    ) {
+    match (takes(template, PROBE.into()), takes(template, Value::from_iter([text_part(PROBE)]))) {
         (true, true) => Content::Both,
         (false, true) => Content::Parts,
         _ => Content::Text,
@@ -325,9 +317,7 @@ fn shows(template: &Template, token: &str) -> bool {
 /// A question with this content; nothing where the template refuses.
 fn laid_out(template: &Template, content: Value) -> String {
     let message = Value::from_iter([context! { role => "user", content }]);
-    template
-        .render(message, true)
-        .map_or(String::new(), |rendered| rendered.text)
+    template.render(message, true).map_or(String::new(), |rendered| rendered.text)
 }
 
 fn image_part() -> Value {
@@ -342,12 +332,8 @@ impl ByTemplate {
     /// Whether a system's text is there once it is rendered.
     fn says_system(&self) -> bool {
         const PROBE: &str = "probe";
-        let messages = [
-            Message::text(Role::System, PROBE),
-            Message::text(Role::User, "question"),
-        ];
-        self.render(&messages, true)
-            .is_ok_and(|rendered| rendered.text.contains(PROBE))
+        let messages = [Message::text(Role::System, PROBE), Message::text(Role::User, "question")];
+        self.render(&messages, true).is_ok_and(|rendered| rendered.text.contains(PROBE))
     }
 
     fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Rendered> {
@@ -355,8 +341,7 @@ impl ByTemplate {
             return self.render(&system_in_question(messages)?, add_generation_prompt);
         }
         let value = |message: &Message| context! { role => message.role.name(), content => self.content(message) };
-        self.template
-            .render(Value::from_iter(messages.iter().map(value)), add_generation_prompt)
+        self.template.render(Value::from_iter(messages.iter().map(value)), add_generation_prompt)
     }
 
     fn content(&self, message: &Message) -> Value {
@@ -403,10 +388,7 @@ impl ByTemplate {
         let found = tokens.ids.iter().filter(|found| *found == id).count();
         if found != images {
             let cause = "a message's text may hold it, or the template leave images out";
-            return input(
-                "messages",
-                format!("{images} images, but `{token}` occurs {found} times; {cause}"),
-            );
+            return input("messages", format!("{images} images, but `{token}` occurs {found} times; {cause}"));
         }
         Ok(tokens)
     }
@@ -501,10 +483,7 @@ fn messages<S: AsRef<str>>(exchanges: &[(S, S)]) -> Vec<Message> {
 
 fn roles(tokenizer: &Tokenizer) -> Result<Roles> {
     let missing = "the vocabulary has no <user> and <assistant>; its conversations take a chat template";
-    tokenizer
-        .specials()
-        .roles
-        .ok_or_else(|| Error::Tokenizer(missing.into()))
+    tokenizer.specials().roles.ok_or_else(|| Error::Tokenizer(missing.into()))
 }
 
 impl Turn {
@@ -541,10 +520,7 @@ pub fn prompt<S: AsRef<str>>(tokenizer: &Tokenizer, so_far: &[(S, S)], question:
 fn starts(tokenizer: &Tokenizer) -> Result<Starts> {
     let missing = "the vocabulary has no two different special tokens for the Q-Former's texts to start with; \
                    `Tokenizer::load` adds <cls> and <dec>";
-    tokenizer
-        .specials()
-        .starts
-        .ok_or_else(|| Error::Tokenizer(missing.into()))
+    tokenizer.specials().starts.ok_or_else(|| Error::Tokenizer(missing.into()))
 }
 
 impl Texts {

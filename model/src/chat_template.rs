@@ -65,9 +65,7 @@ impl Template {
     pub(crate) fn new(source: String, path: &Path) -> Result<Template> {
         if source.len() > MAX_TEMPLATE {
             let length = source.len();
-            return Err(at(path)(format!(
-                "a chat template of {length} bytes, at most {MAX_TEMPLATE} are read"
-            )));
+            return Err(at(path)(format!("a chat template of {length} bytes, at most {MAX_TEMPLATE} are read")));
         }
         let marked = mark(&source);
         let marks = marked != source;
@@ -195,11 +193,7 @@ fn reason(error: &Error) -> String {
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_syntax(
-        SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()
-            .expect("the usual delimiters are valid"),
+        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().expect("the usual delimiters are valid"),
     );
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(MAX_DEPTH);
@@ -208,9 +202,8 @@ fn environment() -> Environment<'static> {
     environment.add_filter("tojson", json::tojson);
     environment.add_filter(MARKER, |text: String| format!("{}{text}{}", MARKS[0], MARKS[1]));
     // As in Python, texts and tables are iterable, and nothing is not.
-    environment.add_test("iterable", |value: &Value| {
-        value.as_str().is_some() || !value.is_none() && value.try_iter().is_ok()
-    });
+    environment
+        .add_test("iterable", |value: &Value| value.as_str().is_some() || !value.is_none() && value.try_iter().is_ok());
     environment.add_function("raise_exception", |message: String| -> std::result::Result<(), Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
@@ -281,9 +274,7 @@ mod tests {
         assert_eq!(rendered.says.unwrap().first(), Some(&(2..6)));
         assert_eq!(render("{{ '{% generation' }}").unwrap().says, None);
         assert!(render("{% generation %}").is_err());
-        let forged = render("{% generation %}\u{fdd1}{% endgeneration %}")
-            .unwrap_err()
-            .to_string();
+        let forged = render("{% generation %}\u{fdd1}{% endgeneration %}").unwrap_err().to_string();
         assert!(forged.contains("no character"), "{forged}");
     }
 
@@ -291,10 +282,7 @@ mod tests {
     fn json_is_as_python_writes_it() {
         let value = r#"{"b": [1, 2.0, 1e30, 0.00001], "a": "é<\n\x7f", "e": [], "t": true, "n": none}"#;
         for (options, expected) in [
-            (
-                "",
-                "{\"b\": [1, 2.0, 1e+30, 1e-05], \"a\": \"é<\\n\x7f\", \"e\": [], \"t\": true, \"n\": null}",
-            ),
+            ("", "{\"b\": [1, 2.0, 1e+30, 1e-05], \"a\": \"é<\\n\x7f\", \"e\": [], \"t\": true, \"n\": null}"),
             (
                 "ensure_ascii=true, sort_keys=true, separators=(',', ':')",
                 r#"{"a":"\u00e9<\n\u007f","b":[1,2.0,1e+30,1e-05],"e":[],"n":null,"t":true}"#,
@@ -303,25 +291,14 @@ mod tests {
             let text = render(&format!("{{{{ {value}|tojson({options}) }}}}")).unwrap().text;
             assert_eq!(text, expected, "{options}");
         }
-        let text = render("{{ {'a': [1, {}], 'b': {'c': 2}}|tojson(indent=2) }}")
-            .unwrap()
-            .text;
-        assert_eq!(
-            text,
-            "{\n  \"a\": [\n    1,\n    {}\n  ],\n  \"b\": {\n    \"c\": 2\n  }\n}"
-        );
+        let text = render("{{ {'a': [1, {}], 'b': {'c': 2}}|tojson(indent=2) }}").unwrap().text;
+        assert_eq!(text, "{\n  \"a\": [\n    1,\n    {}\n  ],\n  \"b\": {\n    \"c\": 2\n  }\n}");
     }
 
     #[test]
     fn functions_and_tests_of_python_are_there() {
-        assert_eq!(
-            render("{{ 'a' is iterable }}{{ 1 is iterable }}").unwrap().text,
-            "TrueFalse"
-        );
-        assert_eq!(
-            render("{{ messages[0].get('x') is none }}{{ tools }}").unwrap().text,
-            "TrueNone"
-        );
+        assert_eq!(render("{{ 'a' is iterable }}{{ 1 is iterable }}").unwrap().text, "TrueFalse");
+        assert_eq!(render("{{ messages[0].get('x') is none }}{{ tools }}").unwrap().text, "TrueNone");
         assert_eq!(render("{{ strftime_now('%Y')|length }}").unwrap().text, "4");
         assert!(render("{{ strftime_now('%!') }}").is_err());
         let error = render("{{ raise_exception('no\tgood') }}").unwrap_err().to_string();

@@ -41,14 +41,7 @@ impl Decoder {
             true => embed,
             false => builder.add("lm_head.weight", table, init)?,
         };
-        Ok(Decoder {
-            config: config.clone(),
-            vocab_size,
-            embed,
-            head,
-            blocks,
-            norm,
-        })
+        Ok(Decoder { config: config.clone(), vocab_size, embed, head, blocks, norm })
     }
 
     /// The configuration.
@@ -131,10 +124,7 @@ impl Decoder {
             [_, tokens, _] => tokens,
             _ => return shape("decoder", format!("{}, expected (batch, tokens, dim)", x.shape())),
         };
-        let attend = Attend {
-            keys: Some(cache.len() + tokens),
-            ..attend.clone()
-        };
+        let attend = Attend { keys: Some(cache.len() + tokens), ..attend.clone() };
         for (block, cached) in self.blocks.iter().zip(cache.reserve(tokens)?) {
             x = block.step(g, &x, (positions, &inv_freq), &attend, cached)?;
         }
@@ -200,10 +190,7 @@ impl Block {
         let (dim, wide, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
         let (q_heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
         let (q_dim, kv_dim) = (q_heads * config.head_size(), kv_heads * config.head_size());
-        let spec = |input, output, bias| LinearSpec {
-            bias,
-            ..LinearSpec::new(input, output, lora)
-        };
+        let spec = |input, output, bias| LinearSpec { bias, ..LinearSpec::new(input, output, lora) };
         let eps = config.rms_norm_eps;
         Ok(Block {
             input_norm: RmsNorm::new(b, "input_layernorm", dim, eps)?,
@@ -226,10 +213,7 @@ impl Block {
     /// What this block's tokens see, where others see `attend`.
     fn windowed(&self, attend: &Attend) -> Attend {
         match (self.window, attend.mask) {
-            (Some(window), Mask::Causal) => Attend {
-                mask: Mask::Window(window),
-                ..attend.clone()
-            },
+            (Some(window), Mask::Causal) => Attend { mask: Mask::Window(window), ..attend.clone() },
             _ => attend.clone(),
         }
     }

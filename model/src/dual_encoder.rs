@@ -35,15 +35,8 @@ pub struct DualEncoder {
 impl DualEncoder {
     /// Adds both towers and the heads.
     pub fn new(builder: &mut ParamBuilder, config: &DualConfig) -> Result<DualEncoder> {
-        let (image, text, out) = (
-            config.vision.hidden_size,
-            config.text.hidden_size,
-            config.projection_dim,
-        );
-        let plain = |input| LinearSpec {
-            bias: false,
-            ..LinearSpec::new(input, out, None)
-        };
+        let (image, text, out) = (config.vision.hidden_size, config.text.hidden_size, config.projection_dim);
+        let plain = |input| LinearSpec { bias: false, ..LinearSpec::new(input, out, None) };
         let vision = Vit::new(builder, &config.vision, None)?;
         let text_tower = TextEncoder::new(builder, &config.text, config.kind)?;
         let clip = config.kind == DualKind::Clip;
@@ -56,15 +49,9 @@ impl DualEncoder {
             vision,
             text: text_tower,
             logit_scale: builder.add_bounded("logit_scale", scale, log_scale_bounds())?,
-            logit_bias: (!clip)
-                .then(|| builder.add("logit_bias", [1], Init::Constant(-10.0)))
-                .transpose()?,
-            pool: (!clip)
-                .then(|| AttentionPool::new(builder, &config.vision))
-                .transpose()?,
-            visual_projection: clip
-                .then(|| Linear::new(builder, "visual_projection", plain(image)))
-                .transpose()?,
+            logit_bias: (!clip).then(|| builder.add("logit_bias", [1], Init::Constant(-10.0))).transpose()?,
+            pool: (!clip).then(|| AttentionPool::new(builder, &config.vision)).transpose()?,
+            visual_projection: clip.then(|| Linear::new(builder, "visual_projection", plain(image))).transpose()?,
             text_projection: Linear::new(builder, head.0, head.1)?,
         })
     }
@@ -72,17 +59,13 @@ impl DualEncoder {
     /// Each image as one vector, before it is brought to unit length: pixels (batch, 3, size, size) → (batch, projection).
     /// `seen` is shown the tokens that enter the image tower's first block and those that leave each.
     pub fn image_features(&self, g: &Graph<'_>, pixels: &Var, seen: &mut dyn FnMut(&Var)) -> Result<Var> {
-        let x = self
-            .vision
-            .states(g, pixels, self.config.vision.num_hidden_layers, seen)?;
+        let x = self.vision.states(g, pixels, self.config.vision.num_hidden_layers, seen)?;
         match (&self.pool, &self.visual_projection) {
             (Some(pool), _) => pool.forward(g, &self.vision.norm(g, &x)?),
             (None, projection) => {
                 let class = self.vision.norm(g, &ops::slice(&x, 0, 1)?)?;
                 let class = ops::reshape(&class, [class.shape()[0], class.shape()[2]])?;
-                projection
-                    .as_ref()
-                    .map_or(Ok(class.clone()), |layer| layer.forward(g, &class))
+                projection.as_ref().map_or(Ok(class.clone()), |layer| layer.forward(g, &class))
             }
         }
     }
@@ -98,10 +81,7 @@ impl DualEncoder {
         let unit = |x: &Var| ops::l2_normalize(x, 1e-12);
         let cosines = ops::linear(&unit(image)?, &unit(text)?, None)?;
         let number = |id| g.param(id).tensor().item();
-        let (scale, bias) = (
-            number(self.logit_scale)?.exp(),
-            self.logit_bias.map_or(Ok(0.0), number)?,
-        );
+        let (scale, bias) = (number(self.logit_scale)?.exp(), self.logit_bias.map_or(Ok(0.0), number)?);
         let rows = cosines.tensor().to_f64()?;
         let rows = rows.chunks(cosines.shape().last().max(1));
         Ok(rows.map(|row| row.iter().map(|x| x * scale + bias).collect()).collect())
@@ -121,10 +101,7 @@ impl DualEncoder {
         match scalars {
             [scale, bias] => ops::siglip_loss(&image, &text, scale, bias),
             [scale, ..] => ops::clip_loss(&image, &text, scale),
-            [] => Err(engine::Error::Shape {
-                op: "contrastive loss",
-                message: "no temperature".into(),
-            }),
+            [] => Err(engine::Error::Shape { op: "contrastive loss", message: "no temperature".into() }),
         }
     }
 
@@ -166,12 +143,7 @@ impl AttentionPool {
     fn new(builder: &mut ParamBuilder, config: &VisionConfig) -> Result<AttentionPool> {
         let (dim, wide) = (config.hidden_size, config.intermediate_size);
         let spec = MultiHeadSpec {
-            names: [
-                "attention.q_proj",
-                "attention.k_proj",
-                "attention.v_proj",
-                "attention.out_proj",
-            ],
+            names: ["attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.out_proj"],
             query: LinearSpec::new(dim, dim, None),
             key_dim: dim,
             out: LinearSpec::new(dim, dim, None),

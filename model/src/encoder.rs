@@ -35,16 +35,9 @@ pub(crate) struct Block {
 
 impl Block {
     pub(crate) fn new(b: &mut ParamBuilder, spec: &BlockSpec, lora: Option<&LoraConfig>) -> Result<Block> {
-        let BlockSpec {
-            dim, wide, layers, eps, ..
-        } = *spec;
+        let BlockSpec { dim, wide, layers, eps, .. } = *spec;
         let attention = MultiHeadSpec {
-            names: [
-                "self_attn.q_proj",
-                "self_attn.k_proj",
-                "self_attn.v_proj",
-                "self_attn.out_proj",
-            ],
+            names: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"],
             query: LinearSpec::new(dim, dim, lora),
             key_dim: dim,
             out: LinearSpec::new(dim, dim, lora).residual(layers),

@@ -58,32 +58,20 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// A [`Error::Config`] with a formatted message.
 pub(crate) fn config<T>(field: &str, message: impl Into<String>) -> Result<T> {
-    Err(Error::Config {
-        field: field.into(),
-        message: message.into(),
-    })
+    Err(Error::Config { field: field.into(), message: message.into() })
 }
 
 /// A [`Error::Input`] with a formatted message.
 pub(crate) fn input<T>(what: &'static str, message: impl Into<String>) -> Result<T> {
-    Err(Error::Input {
-        what,
-        message: message.into(),
-    })
+    Err(Error::Input { what, message: message.into() })
 }
 
 /// Turns any error met at `path` into an [`Error::File`].
 pub(crate) fn at<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> Error {
-    move |error| Error::File {
-        path: path.to_path_buf(),
-        message: error.to_string(),
-    }
+    move |error| Error::File { path: path.to_path_buf(), message: error.to_string() }
 }
 
 /// A shape error of the engine's kind, for layers.
 pub(crate) fn shape<T>(op: &'static str, message: impl Into<String>) -> engine::Result<T> {
-    Err(engine::Error::Shape {
-        op,
-        message: message.into(),
-    })
+    Err(engine::Error::Shape { op, message: message.into() })
 }

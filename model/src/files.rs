@@ -59,10 +59,7 @@ pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_file(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > most {
-        true => Err(Error::new(
-            ErrorKind::FileTooLarge,
-            format!("more than {most} bytes, the most that are read"),
-        )),
+        true => Err(Error::new(ErrorKind::FileTooLarge, format!("more than {most} bytes, the most that are read"))),
         false => Ok(bytes),
     }
 }
@@ -82,9 +79,7 @@ pub(crate) fn read_up_to(path: &Path, most: u64) -> crate::error::Result<Vec<u8>
 /// What is to be said of a model's file that starts like one of another kind.
 pub(crate) fn other_kind(start: &[u8]) -> Option<String> {
     let kind = file_kind(start)?;
-    Some(format!(
-        "{kind}, not what its name says; `hf download OWNER/NAME` fetches whole files"
-    ))
+    Some(format!("{kind}, not what its name says; `hf download OWNER/NAME` fetches whole files"))
 }
 
 /// JSON as Python's `json` writes and reads it: `NaN` and infinities, which the format does not have, become texts, so that
@@ -152,22 +147,14 @@ pub fn file_kind(start: &[u8]) -> Option<&'static str> {
     let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
     let text = text.trim_ascii_start();
     let starts = |with: &[u8]| {
-        let of = |bytes: &[u8]| {
-            bytes
-                .get(..with.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(with))
-        };
+        let of = |bytes: &[u8]| bytes.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
         // Markup may stand behind white space; what is no text starts at once.
         of(start) || with[0] == b'<' && of(text)
     };
     match start.get(4..12) {
         _ if start.is_empty() => Some("an empty file"),
         Some(brand) if brand.starts_with(b"ftypavi") => Some("an AVIF"),
-        Some(brand)
-            if [b"ftyphei", b"ftyphev", b"ftypmif", b"ftypmsf"]
-                .iter()
-                .any(|heif| brand.starts_with(*heif)) =>
-        {
+        Some(brand) if [b"ftyphei", b"ftyphev", b"ftypmif", b"ftypmsf"].iter().any(|heif| brand.starts_with(*heif)) => {
             Some("a HEIC")
         }
         Some(brand) if brand.starts_with(b"ftyp") => Some("a video"),

@@ -37,10 +37,7 @@ impl GroupRule {
 
 /// Whether the first rule that fits a parameter's name freezes it.
 pub fn freezes(rules: &[GroupRule], name: &str) -> bool {
-    rules
-        .iter()
-        .find(|rule| rule.fits(name))
-        .is_some_and(|rule| rule.freeze)
+    rules.iter().find(|rule| rule.fits(name)).is_some_and(|rule| rule.freeze)
 }
 
 fn one() -> f64 {
@@ -50,13 +47,7 @@ fn one() -> f64 {
 /// Everything, trained as it is.
 impl Default for GroupRule {
     fn default() -> GroupRule {
-        GroupRule {
-            pattern: "*".into(),
-            lr_scale: 1.0,
-            freeze: false,
-            weight_decay: None,
-            layer_decay: 1.0,
-        }
+        GroupRule { pattern: "*".into(), lr_scale: 1.0, freeze: false, weight_decay: None, layer_decay: 1.0 }
     }
 }
 
@@ -107,10 +98,7 @@ pub fn check_groups(specs: &[ParamSpec], rules: &[GroupRule], muon: bool) -> Res
             return bad("match", message);
         }
         if rule.weight_decay.is_some_and(|decay| decay > 0.0) && !own.any(ParamSpec::is_matrix) {
-            return bad(
-                "weight_decay",
-                "fits no matrix of a product, and nothing else decays".into(),
-            );
+            return bad("weight_decay", "fits no matrix of a product, and nothing else decays".into());
         }
         let mut deep = specs.iter().zip(&depths).filter(|(_, depth)| **depth > 0);
         if rule.layer_decay != 1.0 && !deep.any(|(spec, _)| first(spec) == Some(number)) {
@@ -118,15 +106,12 @@ pub fn check_groups(specs: &[ParamSpec], rules: &[GroupRule], muon: bool) -> Res
         }
     }
     let rule_of = |spec: &&ParamSpec| rules.iter().find(|rule| rule.fits(&spec.name));
-    let mut trained = specs
-        .iter()
-        .filter(|spec| !rule_of(spec).is_some_and(|rule| rule.freeze));
+    let mut trained = specs.iter().filter(|spec| !rule_of(spec).is_some_and(|rule| rule.freeze));
     match (trained.clone().next(), muon) {
         (None, _) => config("rules", "freeze every parameter: nothing is left to train"),
-        (_, true) if !trained.any(by_muon) => config(
-            "muon_lr",
-            "steps the matrices inside blocks, but none of them is trained",
-        ),
+        (_, true) if !trained.any(by_muon) => {
+            config("muon_lr", "steps the matrices inside blocks, but none of them is trained")
+        }
         _ => Ok(()),
     }
 }
@@ -163,10 +148,7 @@ fn group_of(spec: &ParamSpec, depth: i32, rules: &[GroupRule], weight_decay: f64
     let decay = rule.and_then(|rule| rule.weight_decay).unwrap_or(weight_decay);
     let muon = muon.filter(|_| by_muon(spec));
     match rule {
-        Some(rule) if rule.freeze => GroupSpec {
-            frozen: true,
-            ..GroupSpec::default()
-        },
+        Some(rule) if rule.freeze => GroupSpec { frozen: true, ..GroupSpec::default() },
         _ => GroupSpec {
             update: if muon.is_some() { Update::Muon } else { Update::AdamW },
             lr_scale: rule.map_or(1.0, |rule| rule.lr_scale * rule.layer_decay.powi(depth)) * muon.unwrap_or(1.0),
@@ -270,11 +252,7 @@ mod tests {
         vlm.decoder.qkv_bias = true;
         vlm.lora.decoder = Some(Default::default());
         let dual = |kind, vision| {
-            let mut config = DualConfig {
-                kind,
-                vision,
-                ..DualConfig::default()
-            };
+            let mut config = DualConfig { kind, vision, ..DualConfig::default() };
             config.text.vocab_size = 20;
             let mut builder = ParamBuilder::new();
             DualEncoder::new(&mut builder, &config).unwrap();
@@ -321,11 +299,7 @@ mod tests {
     #[test]
     fn layers_learn_the_slower_the_further_down_they_are() {
         let (_, specs) = families().swap_remove(0);
-        let rule = GroupRule {
-            lr_scale: 2.0,
-            layer_decay: 0.5,
-            ..GroupRule::default()
-        };
+        let rule = GroupRule { lr_scale: 2.0, layer_decay: 0.5, ..GroupRule::default() };
         let (groups, place) = groups(&specs, &[rule], 0.0, None);
         for (name, above) in [
             ("vision_model.embeddings.patch_embedding.weight", 4),
@@ -351,22 +325,10 @@ mod tests {
     #[test]
     fn settings_that_change_nothing_are_named() {
         let (_, specs) = families().swap_remove(0);
-        let rule = |pattern: &str| GroupRule {
-            pattern: pattern.into(),
-            ..GroupRule::default()
-        };
-        let frozen = |pattern: &str| GroupRule {
-            freeze: true,
-            ..rule(pattern)
-        };
-        let decay = GroupRule {
-            weight_decay: Some(0.1),
-            ..rule("*norm*")
-        };
-        let layers = GroupRule {
-            layer_decay: 0.9,
-            ..rule("*projector*")
-        };
+        let rule = |pattern: &str| GroupRule { pattern: pattern.into(), ..GroupRule::default() };
+        let frozen = |pattern: &str| GroupRule { freeze: true, ..rule(pattern) };
+        let decay = GroupRule { weight_decay: Some(0.1), ..rule("*norm*") };
+        let layers = GroupRule { layer_decay: 0.9, ..rule("*projector*") };
         let matrices = [frozen("*.layers.*"), frozen("*.layer.*")];
         for (rules, muon, expected) in [
             (

@@ -21,11 +21,7 @@ impl KvCache {
     pub(crate) fn new(params: &Params, layers: usize, shape: [usize; 4]) -> Result<KvCache> {
         let empty = || Tensor::zeros(params.device(), params.dtype(), shape);
         let layers = (0..layers).map(|_| Ok([empty()?, empty()?])).collect::<Result<_>>()?;
-        Ok(KvCache {
-            layers,
-            shape: shape.into(),
-            len: 0,
-        })
+        Ok(KvCache { layers, shape: shape.into(), len: 0 })
     }
 
     /// Tokens held, of each sequence.
@@ -87,21 +83,14 @@ impl KvCache {
         let shape = Shape::from([batch, capacity, self.shape[2], self.shape[3]]);
         let remake = |x: &Tensor| make(x)?.reshape(shape);
         let layers = self.layers.iter().map(|[k, v]| Ok([remake(k)?, remake(v)?]));
-        Ok(KvCache {
-            layers: layers.collect::<Result<_>>()?,
-            shape,
-            len: self.len,
-        })
+        Ok(KvCache { layers: layers.collect::<Result<_>>()?, shape, len: self.len })
     }
 
     /// Makes room for `tokens` more and hands out each block's part.
     pub(crate) fn reserve(&mut self, tokens: usize) -> Result<impl Iterator<Item = LayerCache<'_>>> {
         let (start, capacity) = (self.len, self.shape[1]);
         if start + tokens > capacity {
-            return shape(
-                "cache",
-                format!("{tokens} tokens after {start} do not fit a capacity of {capacity}"),
-            );
+            return shape("cache", format!("{tokens} tokens after {start} do not fit a capacity of {capacity}"));
         }
         self.len += tokens;
         Ok(self.layers.iter_mut().map(move |kv| LayerCache { kv, start }))
@@ -125,15 +114,7 @@ impl LayerCache<'_> {
             let (batch, capacity, tokens) = (*batch, *capacity, *tokens);
             let width = held.shape()[2] * held.shape()[3];
             let block = tokens * width;
-            held.write(
-                new.tensor(),
-                0,
-                self.start * width,
-                batch,
-                block,
-                block,
-                capacity * width,
-            )?;
+            held.write(new.tensor(), 0, self.start * width, batch, block, block, capacity * width)?;
         }
         Ok((Var::constant(held_k.clone()), Var::constant(held_v.clone())))
     }

@@ -37,13 +37,7 @@ pub struct LinearSpec<'a> {
 impl<'a> LinearSpec<'a> {
     /// A layer with a bias and gain 1.
     pub fn new(input: usize, output: usize, lora: Option<&'a LoraConfig>) -> LinearSpec<'a> {
-        LinearSpec {
-            input,
-            output,
-            bias: true,
-            gain: 1.0,
-            lora,
-        }
+        LinearSpec { input, output, bias: true, gain: 1.0, lora }
     }
 
     /// For a layer whose output is added to the residual stream of a model with `layers` blocks: the variance of
@@ -59,11 +53,7 @@ impl Linear {
     pub fn new(builder: &mut ParamBuilder, name: &str, spec: LinearSpec<'_>) -> Result<Linear> {
         let LinearSpec { input, output, .. } = spec;
         builder.scope(name, |b| {
-            let weight = b.add(
-                "weight",
-                [output, input],
-                Init::Normal(spec.gain / (input as f64).sqrt()),
-            )?;
+            let weight = b.add("weight", [output, input], Init::Normal(spec.gain / (input as f64).sqrt()))?;
             let bias = spec.bias.then(|| b.add("bias", [output], Init::Zeros)).transpose()?;
             let adapted = spec.lora.filter(|lora| lora.targets(name));
             let lora = adapted.map(|config| Lora::new(b, config, input, output)).transpose()?;

@@ -38,10 +38,7 @@ pub fn check_targets(config: &VlmConfig) -> Result<()> {
     for part in LoraConfigs::PARTS {
         let Some(lora) = config.lora.part(part) else { continue };
         let of = |target: &str| {
-            let alone = LoraConfig {
-                target_modules: vec![target.to_string()],
-                ..lora.clone()
-            };
+            let alone = LoraConfig { target_modules: vec![target.to_string()], ..lora.clone() };
             let mut config = config.clone();
             config.lora = LoraConfigs::of_part(part, alone);
             names(&config).map(|names| names.iter().any(|name| name.ends_with(".lora_A.weight")))

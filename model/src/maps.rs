@@ -28,9 +28,7 @@ impl AttentionMaps {
     /// The mean over all blocks and heads: (slots).
     pub fn mean(&self) -> Vec<f32> {
         let (slots, maps) = (self.slots(), (self.layers * self.heads) as f32);
-        (0..slots)
-            .map(|s| self.weights.iter().skip(s).step_by(slots).sum::<f32>() / maps)
-            .collect()
+        (0..slots).map(|s| self.weights.iter().skip(s).step_by(slots).sum::<f32>() / maps).collect()
     }
 }
 
@@ -42,25 +40,17 @@ impl Vlm {
     /// When there is not exactly one image, or no prompt.
     pub fn attention_maps(&self, g: &Graph<'_>, pixels: &Var, prompt: &[u32]) -> Result<AttentionMaps> {
         if pixels.shape().first() != Some(&1) || prompt.is_empty() {
-            return input(
-                "attention maps",
-                "one image and a prompt of at least one token are needed",
-            );
+            return input("attention maps", "one image and a prompt of at least one token are needed");
         }
         let visual = self.visual_tokens(g, pixels)?;
-        let mut turn = Turn {
-            ids: prompt.to_vec(),
-            learn: vec![false; prompt.len()],
-        };
+        let mut turn = Turn { ids: prompt.to_vec(), learn: vec![false; prompt.len()] };
         if let Some(image) = self.config.image_token {
             turn.expand(image, self.config.image_tokens());
         }
         let mut text = TextBatch::pack(&[vec![turn]], 0, 1)?;
         text.images = vec![0];
         let joined = self.joined(g, &visual, &text)?;
-        let blocks = self
-            .decoder
-            .last_attention(g, &joined.x, &joined.positions, &joined.attend)?;
+        let blocks = self.decoder.last_attention(g, &joined.x, &joined.positions, &joined.attend)?;
         let slots = visual.shape()[1];
         // Query slots or the class token, in front of the patches.
         let others = match self.config.adapter.kind {

@@ -13,11 +13,7 @@ pub(crate) struct LayerNorm {
 impl LayerNorm {
     pub(crate) fn new(builder: &mut ParamBuilder, name: &str, dim: usize, eps: f64) -> Result<LayerNorm> {
         builder.scope(name, |b| {
-            Ok(LayerNorm {
-                weight: b.add("weight", [dim], Init::Ones)?,
-                bias: b.add("bias", [dim], Init::Zeros)?,
-                eps,
-            })
+            Ok(LayerNorm { weight: b.add("weight", [dim], Init::Ones)?, bias: b.add("bias", [dim], Init::Zeros)?, eps })
         })
     }
 

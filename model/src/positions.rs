@@ -15,10 +15,7 @@ pub(crate) fn resize_grid(table: &[f64], leading: usize, side: usize, new: usize
         out.resize(start + dim, 0.0);
         for ((y, a), (x, b)) in row.iter().flat_map(|y| column.iter().map(move |x| (y, x))) {
             let patch = &grid[(y * side + x) * dim..][..dim];
-            out[start..]
-                .iter_mut()
-                .zip(patch)
-                .for_each(|(out, value)| *out += a * b * value);
+            out[start..].iter_mut().zip(patch).for_each(|(out, value)| *out += a * b * value);
         }
     }
     out
@@ -53,12 +50,7 @@ pub struct GridPositions {
 impl GridPositions {
     /// Positions of `leading` tokens without a place (zeros), then `side·side` patches; `dim` is a multiple of 4.
     pub fn new(leading: usize, side: usize, dim: usize) -> GridPositions {
-        GridPositions {
-            table: Arc::default(),
-            leading,
-            side,
-            dim,
-        }
+        GridPositions { table: Arc::default(), leading, side, dim }
     }
 
     /// The table (tokens, dim) in the model's type.
@@ -115,10 +107,7 @@ mod tests {
             let rows = leading + side * side;
             let table: Vec<f64> = (0..rows * 2).map(|i| (i as f64 * 1.37).sin()).collect();
             let out = resize_grid(&table, leading, side, new, 2);
-            assert_eq!(
-                (out.len(), &out[..2 * leading]),
-                ((leading + new * new) * 2, &table[..2 * leading])
-            );
+            assert_eq!((out.len(), &out[..2 * leading]), ((leading + new * new) * 2, &table[..2 * leading]));
             for channel in 0..2 {
                 let grid: Vec<f64> = (0..side * side).map(|i| table[(leading + i) * 2 + channel]).collect();
                 for place in 0..new * new {
@@ -132,9 +121,7 @@ mod tests {
         // row.
         let table: Vec<f64> = (1..=16).map(f64::from).collect();
         let out = resize_grid(&table, 0, 4, 8, 1);
-        let expected = [
-            0.47265625, 0.76953125, 1.24609375, 1.875, 2.28125, 2.91015625, 3.38671875, 3.68359375,
-        ];
+        let expected = [0.47265625, 0.76953125, 1.24609375, 1.875, 2.28125, 2.91015625, 3.38671875, 3.68359375];
         assert!(out.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{out:?}");
     }
 }

@@ -50,37 +50,19 @@ impl Pretrained {
         if processor.size != vlm_config.vision.image_size {
             return config(
                 "vision.image_size",
-                format!(
-                    "{}, but images are processed to {}",
-                    vlm_config.vision.image_size, processor.size
-                ),
+                format!("{}, but images are processed to {}", vlm_config.vision.image_size, processor.size),
             );
         }
         if tokenizer.vocab_size() > vlm_config.vocab_size {
             return config(
                 "vocab_size",
-                format!(
-                    "{}, but the tokenizer has {} ids",
-                    vlm_config.vocab_size,
-                    tokenizer.vocab_size()
-                ),
+                format!("{}, but the tokenizer has {} ids", vlm_config.vocab_size, tokenizer.vocab_size()),
             );
         }
-        let frozen = [GroupRule {
-            pattern: "*".into(),
-            lr_scale: 1.0,
-            freeze: true,
-            ..GroupRule::default()
-        }];
+        let frozen = [GroupRule { pattern: "*".into(), lr_scale: 1.0, freeze: true, ..GroupRule::default() }];
         let parts = [(hf::Part::Whole, folder.to_path_buf())];
         let (vlm, params) = hf::assemble(&vlm_config, &parts, device, dtype, 0, (&frozen, 0.0, None))?;
-        Ok(Pretrained {
-            vlm,
-            params,
-            tokenizer,
-            processor,
-            chat,
-        })
+        Ok(Pretrained { vlm, params, tokenizer, processor, chat })
     }
 }
 

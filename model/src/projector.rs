@@ -22,10 +22,7 @@ impl Projector {
         lora: Option<&LoraConfig>,
     ) -> Result<Projector> {
         let hidden = config.hidden_size.unwrap_or(output);
-        let spec = |input, output| LinearSpec {
-            bias: config.bias,
-            ..LinearSpec::new(input, output, lora)
-        };
+        let spec = |input, output| LinearSpec { bias: config.bias, ..LinearSpec::new(input, output, lora) };
         if config.linear {
             let first = Linear::new(builder, name, spec(input, output))?;
             return Ok(Projector { first, second: None });
@@ -33,10 +30,7 @@ impl Projector {
         builder.scope(name, |b| {
             let first = Linear::new(b, "linear_1", spec(input, hidden))?;
             let second = Linear::new(b, "linear_2", spec(hidden, output))?;
-            Ok(Projector {
-                first,
-                second: Some((config.hidden_act.into(), second)),
-            })
+            Ok(Projector { first, second: Some((config.hidden_act.into(), second)) })
         })
     }
 

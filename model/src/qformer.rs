@@ -73,12 +73,8 @@ impl QFormer {
         };
         let norm = LayerNorm::new(builder, "qformer.layernorm", dim, config.layer_norm_eps)?;
         let block = |i: usize| {
-            let looks = i
-                .is_multiple_of(config.cross_attention_frequency)
-                .then_some(vision.hidden_size);
-            builder.scope(format!("qformer.encoder.layer.{i}"), |b| {
-                Block::new(b, config, looks, lora)
-            })
+            let looks = i.is_multiple_of(config.cross_attention_frequency).then_some(vision.hidden_size);
+            builder.scope(format!("qformer.encoder.layer.{i}"), |b| Block::new(b, config, looks, lora))
         };
         let blocks = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
         let leading = vision.tokens() - vision.patches();
@@ -136,10 +132,7 @@ impl QFormer {
     pub fn text(&self, g: &Graph<'_>, texts: &Texts) -> Result<Var> {
         let texts = texts.place(g, 0)?;
         let x = self.entering(g, &self.word_embeddings(g, &texts)?)?;
-        let attend = Attend {
-            k_lens: Some(texts.lens),
-            ..Attend::full()
-        };
+        let attend = Attend { k_lens: Some(texts.lens), ..Attend::full() };
         self.run(g, x, 0, None, &attend, &mut |_| {})
     }
 
@@ -151,10 +144,7 @@ impl QFormer {
 
     fn both_placed(&self, g: &Graph<'_>, image: &Var, texts: &PlacedTexts) -> Result<(Var, Var)> {
         let queries = self.config.num_query_tokens;
-        let attend = Attend {
-            k_lens: Some(texts.lens.clone()),
-            ..Attend::full()
-        };
+        let attend = Attend { k_lens: Some(texts.lens.clone()), ..Attend::full() };
         let out = self.run_joint(g, image, texts, &attend)?;
         Ok((ops::slice(&out, 0, queries)?, ops::slice(&out, queries, texts.tokens)?))
     }
@@ -162,10 +152,7 @@ impl QFormer {
     /// Texts whose tokens see the queries and the text so far, while queries see no text: (batch, tokens, dim).
     pub fn caption(&self, g: &Graph<'_>, image: &Var, texts: &Texts) -> Result<Var> {
         let queries = self.config.num_query_tokens;
-        let attend = Attend {
-            mask: Mask::PrefixCausal(queries),
-            ..Attend::full()
-        };
+        let attend = Attend { mask: Mask::PrefixCausal(queries), ..Attend::full() };
         let joint = self.run_joint(g, image, &texts.place(g, queries)?, &attend)?;
         ops::slice(&joint, queries, texts.tokens)
     }
@@ -249,21 +236,14 @@ impl QFormer {
             x = g.block(&inputs, move |g, inputs| block.forward(g, inputs, queries, &attend))?;
             seen(&x);
         }
-        if self.config.norm_first {
-            self.norm.forward(g, &x)
-        } else {
-            Ok(x)
-        }
+        if self.config.norm_first { self.norm.forward(g, &x) } else { Ok(x) }
     }
 
     fn query_tokens(&self, g: &Graph<'_>, image: &Var) -> Result<Var> {
         let batch = match image.shape()[..] {
             [batch, _, _] => batch,
             _ => {
-                return shape(
-                    "qformer",
-                    format!("image {}, expected (batch, tokens, dim)", image.shape()),
-                );
+                return shape("qformer", format!("image {}, expected (batch, tokens, dim)", image.shape()));
             }
         };
         let single = [self.config.num_query_tokens, self.config.hidden_size];
@@ -273,10 +253,7 @@ impl QFormer {
     fn word_embeddings(&self, g: &Graph<'_>, texts: &PlacedTexts) -> Result<Var> {
         let limit = self.config.max_position_embeddings;
         if texts.tokens > limit {
-            return shape(
-                "qformer",
-                format!("texts of {} tokens, at most {limit} fit", texts.tokens),
-            );
+            return shape("qformer", format!("texts of {} tokens, at most {limit} fit", texts.tokens));
         }
         let parts = self.texts()?;
         let words = ops::embedding(&g.param(parts.words), &texts.ids)?;
@@ -288,11 +265,7 @@ impl QFormer {
 
     /// What the blocks start from; with `norm_first` the norm comes at their end instead.
     fn entering(&self, g: &Graph<'_>, x: &Var) -> Result<Var> {
-        let x = if self.config.norm_first {
-            x.clone()
-        } else {
-            self.norm.forward(g, x)?
-        };
+        let x = if self.config.norm_first { x.clone() } else { self.norm.forward(g, x)? };
         dropout(g, &x, self.config.dropout)
     }
 }
@@ -316,9 +289,7 @@ impl Block {
     ) -> Result<Block> {
         Ok(Block {
             attention: Attention::new(b, "attention", config, config.hidden_size, lora)?,
-            cross: looks
-                .map(|width| Attention::new(b, "crossattention", config, width, lora))
-                .transpose()?,
+            cross: looks.map(|width| Attention::new(b, "crossattention", config, width, lora)).transpose()?,
             for_queries: FeedForward::new(b, ["intermediate_query", "output_query"], config, lora)?,
             for_text: match config.text {
                 true => Some(FeedForward::new(b, ["intermediate", "output"], config, lora)?),
@@ -338,11 +309,7 @@ impl Block {
         if queries == 0 {
             return for_text(&x);
         }
-        let mut q = if text == 0 {
-            x.clone()
-        } else {
-            ops::slice(&x, 0, queries)?
-        };
+        let mut q = if text == 0 { x.clone() } else { ops::slice(&x, 0, queries)? };
         if let (Some(cross), [_, keys, values]) = (&self.cross, inputs) {
             q = cross.forward(g, &q, Some((keys, values)), Attend::full())?;
         }
@@ -397,8 +364,7 @@ impl Attention {
             return self.heads.forward(g, &normed, keys, values, x, attend);
         }
         let (keys, values) = image.unwrap_or((x, x));
-        self.norm
-            .forward(g, &self.heads.forward(g, x, keys, values, x, attend)?)
+        self.norm.forward(g, &self.heads.forward(g, x, keys, values, x, attend)?)
     }
 }
 

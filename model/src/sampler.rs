@@ -28,14 +28,7 @@ pub struct Sampler {
 
 impl Default for Sampler {
     fn default() -> Sampler {
-        Sampler {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            seed: 0,
-        }
+        Sampler { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
     }
 }
 
@@ -114,10 +107,7 @@ impl Sampler {
 
     fn kept(&self, scores: Vec<f64>) -> Kept {
         if self.temperature == 0.0 {
-            return Kept {
-                ids: vec![likeliest(&scores) as usize],
-                weights: vec![1.0],
-            };
+            return Kept { ids: vec![likeliest(&scores) as usize], weights: vec![1.0] };
         }
         let mut ids: Vec<usize> = (0..scores.len()).collect();
         // Of equals the last comes first, as the reference has it.
@@ -152,10 +142,7 @@ fn nucleus(weights: &[f64], top_p: f64) -> usize {
 
 impl Draws {
     pub(crate) fn new(settings: Sampler) -> Draws {
-        Draws {
-            settings,
-            rng: ChaCha8Rng::seed_from_u64(settings.seed),
-        }
+        Draws { settings, rng: ChaCha8Rng::seed_from_u64(settings.seed) }
     }
 
     /// An id, given each id's logit and the ids in prompt and answer so far.
@@ -195,29 +182,19 @@ mod tests {
     }
 
     fn warm() -> Sampler {
-        Sampler {
-            temperature: 1.0,
-            ..Sampler::default()
-        }
+        Sampler { temperature: 1.0, ..Sampler::default() }
     }
 
     #[test]
     fn zero_temperature_takes_the_likeliest() {
         assert_eq!(drawn(Sampler::default()), [0, 4000, 0, 0]);
         assert_eq!(likeliest(&[2.0, 2.0]), 0);
-        assert_eq!(
-            Sampler::default().probabilities(&LOGITS, &[]).unwrap(),
-            [0.0, 1.0, 0.0, 0.0]
-        );
+        assert_eq!(Sampler::default().probabilities(&LOGITS, &[]).unwrap(), [0.0, 1.0, 0.0, 0.0]);
     }
 
     #[test]
     fn draws_follow_the_probabilities() {
-        let penalty = Sampler {
-            top_p: 0.95,
-            min_p: 0.01,
-            ..warm()
-        };
+        let penalty = Sampler { top_p: 0.95, min_p: 0.01, ..warm() };
         for settings in [warm(), Sampler { top_k: 2, ..warm() }, penalty] {
             let counts = drawn(settings);
             let probabilities = settings.probabilities(&LOGITS, &[]).unwrap();
@@ -232,11 +209,7 @@ mod tests {
 
     #[test]
     fn a_seed_repeats_its_draws() {
-        let settings = |seed| Sampler {
-            temperature: 2.0,
-            seed,
-            ..Sampler::default()
-        };
+        let settings = |seed| Sampler { temperature: 2.0, seed, ..Sampler::default() };
         assert_eq!(drawn(settings(7)), drawn(settings(7)));
         assert_ne!(drawn(settings(7)), drawn(settings(8)));
     }
@@ -244,22 +217,10 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_named() {
         let bad = [
-            (
-                "temperature",
-                Sampler {
-                    temperature: f64::NAN,
-                    ..warm()
-                },
-            ),
+            ("temperature", Sampler { temperature: f64::NAN, ..warm() }),
             ("top_p", Sampler { top_p: 0.0, ..warm() }),
             ("min_p", Sampler { min_p: 1.5, ..warm() }),
-            (
-                "repetition_penalty",
-                Sampler {
-                    repetition_penalty: 0.0,
-                    ..warm()
-                },
-            ),
+            ("repetition_penalty", Sampler { repetition_penalty: 0.0, ..warm() }),
         ];
         for (name, sampler) in bad {
             let error = sampler.probabilities(&LOGITS, &[]).unwrap_err().to_string();

@@ -99,12 +99,7 @@ impl Processes {
     /// Why `first` is refused.
     pub(crate) fn start(job: &'static str, first: Value) -> std::result::Result<Processes, String> {
         let idle = Mutex::new(vec![Process::start(job, &first)?]);
-        Ok(Processes {
-            job,
-            first,
-            idle,
-            ended: OnceLock::new(),
-        })
+        Ok(Processes { job, first, idle, ended: OnceLock::new() })
     }
 
     /// The reply to a request.
@@ -120,9 +115,7 @@ impl Processes {
             Some(process) => process,
             None => Process::start(self.job, &self.first)?,
         };
-        let reply = process
-            .ask(request)
-            .inspect_err(|why| drop(self.ended.set(why.clone())))?;
+        let reply = process.ask(request).inspect_err(|why| drop(self.ended.set(why.clone())))?;
         self.idle().push(process);
         reply
     }
@@ -161,11 +154,7 @@ impl Process {
         let (Some(requests), Some(replies)) = pipes else {
             return Err("a process without pipes".into());
         };
-        let mut process = Process {
-            child,
-            requests,
-            replies: BufReader::new(replies),
-        };
+        let mut process = Process { child, requests, replies: BufReader::new(replies) };
         process.ask(first)??;
         Ok(process)
     }

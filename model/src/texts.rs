@@ -27,26 +27,16 @@ impl Texts {
             let filler = std::iter::repeat_n(pad, tokens - row.len());
             row.iter().copied().chain(filler).map(|id| id as i32)
         });
-        Texts {
-            batch: rows.len(),
-            tokens,
-            ids: ids.collect(),
-            lens: rows.iter().map(|row| row.len() as i32).collect(),
-        }
+        Texts { batch: rows.len(), tokens, ids: ids.collect(), lens: rows.iter().map(|row| row.len() as i32).collect() }
     }
 
     /// Several batches as one, all padded to the longest of them.
     pub fn join<'t>(batches: impl Iterator<Item = &'t Texts>) -> Texts {
         let row = |batch: &Texts, i: usize| {
             let start = i * batch.tokens;
-            batch.ids[start..start + batch.lens[i] as usize]
-                .iter()
-                .map(|&id| id as u32)
-                .collect()
+            batch.ids[start..start + batch.lens[i] as usize].iter().map(|&id| id as u32).collect()
         };
-        let rows: Vec<Vec<u32>> = batches
-            .flat_map(|batch| (0..batch.batch).map(move |i| row(batch, i)))
-            .collect();
+        let rows: Vec<Vec<u32>> = batches.flat_map(|batch| (0..batch.batch).map(move |i| row(batch, i))).collect();
         Texts::pad(&rows, 0)
     }
 
@@ -86,11 +76,7 @@ pub(crate) struct PlacedTexts {
 impl PlacedTexts {
     /// The texts with these numbers, I32, some perhaps twice.
     pub(crate) fn select(&self, numbers: &Tensor) -> engine::Result<PlacedTexts> {
-        Ok(PlacedTexts {
-            tokens: self.tokens,
-            ids: self.ids.select(numbers)?,
-            lens: self.lens.select(numbers)?,
-        })
+        Ok(PlacedTexts { tokens: self.tokens, ids: self.ids.select(numbers)?, lens: self.lens.select(numbers)? })
     }
 }
 

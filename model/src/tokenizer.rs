@@ -86,9 +86,7 @@ impl Tokenizer {
             let next = vocab.len() as u32;
             vocab.entry(word).or_insert(next);
         }
-        let model = WordLevel::builder()
-            .vocab(vocab.into_iter().collect())
-            .unk_token("<unk>".into());
+        let model = WordLevel::builder().vocab(vocab.into_iter().collect()).unk_token("<unk>".into());
         let inner = Builder::new()
             .with_model(model.build().map_err(refused)?.into())
             .with_normalizer(Some(Lowercase.into()))
@@ -105,9 +103,7 @@ impl Tokenizer {
     pub fn train_bpe<'t>(texts: impl IntoIterator<Item = &'t str>, size: usize) -> Result<Tokenizer> {
         if size < BYTES + OWN.len() {
             let least = BYTES + OWN.len();
-            return Err(Error::Tokenizer(format!(
-                "a vocabulary of {size}, at least {least} are needed"
-            )));
+            return Err(Error::Tokenizer(format!("a vocabulary of {size}, at least {least} are needed")));
         }
         let mut trainer = BpeTrainer::builder()
             .vocab_size(size)
@@ -175,10 +171,7 @@ impl Tokenizer {
         let encoding = guarded(|| self.inner.encode(text, add_special_tokens).map_err(refused))?;
         let added = encoding.get_special_tokens_mask().iter().rev();
         let count = encoding.len() - added.take_while(|mask| **mask == 1).count();
-        Ok(Tokens {
-            ids: encoding.get_ids()[..count].to_vec(),
-            places: encoding.get_offsets()[..count].to_vec(),
-        })
+        Ok(Tokens { ids: encoding.get_ids()[..count].to_vec(), places: encoding.get_offsets()[..count].to_vec() })
     }
 
     /// The words of a text that are not in the vocabulary: each is one and the same token to a model, whatever it says. And
@@ -267,11 +260,7 @@ impl Tokenizer {
     /// The same, with its beginning in front of every text and its end behind it where special tokens are added, as CLIP's
     /// tokenizer has them; one that adds tokens already stays as it is.
     pub fn with_ends(self) -> Result<Tokenizer> {
-        if self
-            .inner
-            .get_post_processor()
-            .is_some_and(|post| post.added_tokens(false) > 0)
-        {
+        if self.inner.get_post_processor().is_some_and(|post| post.added_tokens(false) > 0) {
             return Ok(self);
         }
         let specials = self.specials;
@@ -280,10 +269,7 @@ impl Tokenizer {
         let eos = token(specials.eos);
         let known: Vec<(String, u32)> = bos.iter().chain(&eos).cloned().collect();
         let names = |token: &Option<(String, u32)>| token.as_ref().map(|(name, _)| name.clone());
-        let around: Vec<String> = [names(&bos), Some("$A".into()), names(&eos)]
-            .into_iter()
-            .flatten()
-            .collect();
+        let around: Vec<String> = [names(&bos), Some("$A".into()), names(&eos)].into_iter().flatten().collect();
         let template = TemplateProcessing::builder()
             .try_single(around)
             .map_err(refused)?

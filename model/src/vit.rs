@@ -36,26 +36,20 @@ impl Vit {
         builder.scope("vision_model", |b| {
             let dim = config.hidden_size;
             let stem = Stem::new(b, config, lora)?;
-            let class = config
-                .class_token
-                .then(|| b.add_embedding("embeddings.class_embedding", [dim], Init::Normal(0.02)));
+            let class =
+                config.class_token.then(|| b.add_embedding("embeddings.class_embedding", [dim], Init::Normal(0.02)));
             let positions = match config.positions {
                 PositionKind::Learned => {
                     let (name, shape) = ("embeddings.position_embedding.weight", [config.tokens(), dim]);
                     Positions::Learned(b.add_embedding(name, shape, Init::Normal(0.02))?)
                 }
-                PositionKind::Sinusoidal => Positions::Fixed(GridPositions::new(
-                    config.tokens() - config.patches(),
-                    config.grid(),
-                    dim,
-                )),
+                PositionKind::Sinusoidal => {
+                    Positions::Fixed(GridPositions::new(config.tokens() - config.patches(), config.grid(), dim))
+                }
             };
             let eps = config.layer_norm_eps;
             // Spelled so in CLIP's weights.
-            let pre_norm = config
-                .pre_layernorm
-                .then(|| LayerNorm::new(b, "pre_layrnorm", dim, eps))
-                .transpose()?;
+            let pre_norm = config.pre_layernorm.then(|| LayerNorm::new(b, "pre_layrnorm", dim, eps)).transpose()?;
             let spec = BlockSpec {
                 dim,
                 wide: config.intermediate_size,
@@ -128,10 +122,7 @@ impl Vit {
         let batch = match pixels.shape()[..] {
             [batch, 3, height, width] if height == size && width == size => batch,
             _ => {
-                return shape(
-                    "vit",
-                    format!("pixels {}, expected (batch, 3, {size}, {size})", pixels.shape()),
-                );
+                return shape("vit", format!("pixels {}, expected (batch, 3, {size}, {size})", pixels.shape()));
             }
         };
         let mut x = self.stem.forward(g, pixels, &self.config)?;
@@ -160,18 +151,10 @@ impl Stem {
         let (width, window) = (config.patch_hidden.unwrap_or(config.hidden_size), config.window());
         let init = Init::Normal(1.0 / ((3 * window * window) as f64).sqrt());
         let weight = b.add("embeddings.patch_embedding.weight", [width, 3, window, window], init)?;
-        let bias = config
-            .patch_bias
-            .then(|| b.add("embeddings.patch_embedding.bias", [width], Init::Zeros));
+        let bias = config.patch_bias.then(|| b.add("embeddings.patch_embedding.bias", [width], Init::Zeros));
         let projection = LinearSpec::new(width, config.hidden_size, lora);
-        let projection = config
-            .patch_hidden
-            .map(|_| Linear::new(b, "embeddings.patch_projection", projection));
-        Ok(Stem {
-            weight,
-            bias: bias.transpose()?,
-            projection: projection.transpose()?,
-        })
+        let projection = config.patch_hidden.map(|_| Linear::new(b, "embeddings.patch_projection", projection));
+        Ok(Stem { weight, bias: bias.transpose()?, projection: projection.transpose()? })
     }
 
     /// Pixels (batch, 3, height, width) → (batch, patches, dim).

@@ -51,9 +51,7 @@ impl Vlm {
         let qformer = qformer.map(|q| QFormer::new(builder, q, vision, config.vocab_size, lora));
         let query_dim = config.qformer.as_ref().map_or(0, |q| q.hidden_size);
         let mut projector = |wanted: bool, name: &str, from| {
-            wanted
-                .then(|| Projector::new(builder, name, adapter, [from, dim], lora))
-                .transpose()
+            wanted.then(|| Projector::new(builder, name, adapter, [from, dim], lora)).transpose()
         };
         let uses_patches = adapter.kind != AdapterKind::Qformer;
         let patch_positions = GridPositions::new(0, vision.grid(), dim);
@@ -126,11 +124,7 @@ impl Vlm {
         let rows = text.batch * text.tokens;
         let hidden = ops::reshape(&hidden, [rows, self.config.decoder.hidden_size])?;
         let targets = Tensor::from_slice(g.params().device(), &text.targets, [rows])?;
-        Ok(ops::linear_cross_entropy(
-            &hidden,
-            &g.param(self.decoder.head()),
-            &targets,
-        )?)
+        Ok(ops::linear_cross_entropy(&hidden, &g.param(self.decoder.head()), &targets)?)
     }
 
     /// The decoder's output at the text: (batch, tokens, dim).
@@ -156,10 +150,7 @@ impl Vlm {
         let slots = match visual.shape()[..] {
             [batch, slots, _] if batch == text.batch => slots,
             _ => {
-                return Ok(shape(
-                    "vlm",
-                    format!("{} images for {} rows of text", visual.shape(), text.batch),
-                )?);
+                return Ok(shape("vlm", format!("{} images for {} rows of text", visual.shape(), text.batch))?);
             }
         };
         let device = g.params().device();
@@ -200,10 +191,7 @@ impl Vlm {
         Ok(Joined {
             x: self.interleave(g, &text.ids, text.tokens, image, &shown)?,
             positions: Tensor::from_slice(device, &text.positions, all)?,
-            attend: Attend {
-                segments: Some(Tensor::from_slice(device, &text.segments, all)?),
-                ..Attend::causal()
-            },
+            attend: Attend { segments: Some(Tensor::from_slice(device, &text.segments, all)?), ..Attend::causal() },
         })
     }
 
@@ -218,16 +206,11 @@ impl Vlm {
         let words: Vec<i32> = ids.iter().copied().filter(|&id| id != image).collect();
         if ids.len() - words.len() != slots || tokens == 0 || !ids.len().is_multiple_of(tokens) {
             let places = ids.len() - words.len();
-            let message = format!(
-                "{places} places for images in {} tokens, {slots} slots to put there",
-                ids.len()
-            );
+            let message = format!("{places} places for images in {} tokens, {slots} slots to put there", ids.len());
             return Ok(shape("vlm", message)?);
         }
         let (mut slot, mut word) = (0..slots as i32, slots as i32..);
-        let sources = ids
-            .iter()
-            .map(|&id| if id == image { slot.next() } else { word.next() });
+        let sources = ids.iter().map(|&id| if id == image { slot.next() } else { word.next() });
         let sources: Vec<i32> = sources.flatten().collect();
         let device = g.params().device();
         let words = Tensor::from_slice(device, &words, [1, words.len()])?;
@@ -256,10 +239,7 @@ impl Vlm {
     /// A cache that holds images, with room for `room` tokens of text behind each: visual (batch, slots, dim).
     pub fn image_cache(&self, g: &Graph<'_>, visual: &Var, room: usize) -> Result<KvCache> {
         let [batch, slots, _] = visual.shape()[..] else {
-            return Ok(shape(
-                "vlm",
-                format!("{}, expected (batch, slots, dim)", visual.shape()),
-            )?);
+            return Ok(shape("vlm", format!("{}, expected (batch, slots, dim)", visual.shape()))?);
         };
         let positions: Vec<i32> = (0..batch).flat_map(|_| self.slot_positions(slots)).collect();
         let positions = Tensor::from_slice(g.params().device(), &positions, [batch, slots])?;

@@ -56,11 +56,7 @@ fn message(said: &Said) -> Message {
         "user" => Role::User,
         _ => Role::Assistant,
     };
-    let part = |part: &Value| {
-        part["text"]
-            .as_str()
-            .map_or(Part::Image, |text| Part::Text(text.into()))
-    };
+    let part = |part: &Value| part["text"].as_str().map_or(Part::Image, |text| Part::Text(text.into()));
     let content = match &said.content {
         Value::String(text) => vec![Part::Text(text.clone())],
         parts => parts.as_array().unwrap().iter().map(part).collect(),
@@ -96,18 +92,10 @@ fn a_template_for_texts_takes_lists_of_parts_beside_a_processor() {
     for template in [joins, leaves_out] {
         let folder = folder(
             &image,
-            &[
-                ("chat_template.jinja", template),
-                ("processor_config.json", "{\"image_token\": \"<image>\"}"),
-            ],
+            &[("chat_template.jinja", template), ("processor_config.json", "{\"image_token\": \"<image>\"}")],
         );
         let (tokenizer, chat) = open(&folder).unwrap();
-        let asked = |content: Vec<Part>| {
-            [Message {
-                role: Role::User,
-                content,
-            }]
-        };
+        let asked = |content: Vec<Part>| [Message { role: Role::User, content }];
         let parts = asked(vec![Part::Image, Part::Text("\nwhat?".into())]);
         let text = chat.render(&parts, true).unwrap().unwrap();
         assert_eq!(text, "user: <image>\nwhat?\nassistant:");
@@ -115,11 +103,7 @@ fn a_template_for_texts_takes_lists_of_parts_beside_a_processor() {
         // What is written is what was used, and reads lists and texts alike.
         let written = tempfile::tempdir().unwrap();
         chat.save(written.path()).unwrap();
-        std::fs::copy(
-            written.path().join("chat_template.jinja"),
-            folder.path().join("chat_template.jinja"),
-        )
-        .unwrap();
+        std::fs::copy(written.path().join("chat_template.jinja"), folder.path().join("chat_template.jinja")).unwrap();
         let (_, again) = open(&folder).unwrap();
         assert_eq!(again.prompt(&tokenizer, &parts).unwrap(), ids);
         let plain = asked(vec![Part::Text("what?".into())]);
@@ -158,27 +142,13 @@ fn texts_ids_and_masks_equal_those_of_the_reference() {
         let asked = &messages[..messages.len() - 1];
         if let Some(error) = &case.error {
             let said = chat.turn(&tokenizer, &messages).unwrap_err().to_string();
-            let error = if error == "not a prefix" {
-                "message 1 out otherwise"
-            } else {
-                error
-            };
+            let error = if error == "not a prefix" { "message 1 out otherwise" } else { error };
             assert!(said.contains(error), "{}: {said}", case.name);
             continue;
         }
-        assert_eq!(
-            chat.render(&messages, false).unwrap().unwrap(),
-            case.text,
-            "{}",
-            case.name
-        );
+        assert_eq!(chat.render(&messages, false).unwrap().unwrap(), case.text, "{}", case.name);
         assert_eq!(chat.render(asked, true).unwrap().unwrap(), case.prompt, "{}", case.name);
-        assert_eq!(
-            chat.prompt(&tokenizer, asked).unwrap(),
-            case.prompt_ids,
-            "{}",
-            case.name
-        );
+        assert_eq!(chat.prompt(&tokenizer, asked).unwrap(), case.prompt_ids, "{}", case.name);
         let turn = chat.turn(&tokenizer, &messages).unwrap();
         assert_eq!(turn.ids, case.ids, "{}", case.name);
         let learn: Vec<u8> = turn.learn.iter().map(|&learn| learn.into()).collect();
@@ -207,10 +177,7 @@ fn folded(messages: &[Message]) -> Option<Vec<Message>> {
 const SIMPLE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
 
 fn ask(parts: &[Part]) -> Message {
-    Message {
-        role: Role::User,
-        content: parts.to_vec(),
-    }
+    Message { role: Role::User, content: parts.to_vec() }
 }
 
 #[test]
@@ -230,17 +197,11 @@ fn templates_are_found_wherever_folders_keep_them() {
         assert_eq!(text.as_deref(), Some("user: hm\n"));
         let saved = tempfile::tempdir().unwrap();
         chat.save(saved.path()).unwrap();
-        assert_eq!(
-            std::fs::read_to_string(saved.path().join("chat_template.jinja")).unwrap(),
-            SIMPLE
-        );
+        assert_eq!(std::fs::read_to_string(saved.path().join("chat_template.jinja")).unwrap(), SIMPLE);
     }
     for (template, expected) in [
         (json!(3), "field `chat_template`: expected a text"),
-        (
-            json!([{"name": "rag", "template": "x"}]),
-            "field `chat_template`: a list without",
-        ),
+        (json!([{"name": "rag", "template": "x"}]), "field `chat_template`: a list without"),
         (json!("{% if %}"), "tokenizer_config.json: syntax error"),
         (json!(null), "has no chat template"),
     ] {
@@ -256,44 +217,24 @@ fn an_image_is_one_token_where_the_vocabulary_has_one() {
     let image = FIXTURE.tokenizer["added_tokens"].as_array().unwrap().len() as u32 - 1;
     let (tokenizer, chat) = open(&folder(&plain, &[("chat_template.jinja", SIMPLE)])).unwrap();
     assert_eq!(chat.image_token(), Some(image));
-    assert_eq!(
-        chat.render(std::slice::from_ref(&question), false).unwrap().unwrap(),
-        "user: <image>What?\n"
-    );
+    assert_eq!(chat.render(std::slice::from_ref(&question), false).unwrap().unwrap(), "user: <image>What?\n");
     let forged = ask(&[Part::Text("<image>".into())]);
     let error = chat.prompt(&tokenizer, &[forged]).unwrap_err().to_string();
     assert!(error.contains("0 images, but `<image>` occurs 1 times"), "{error}");
     // The model says which, if it is another.
-    let other = [
-        ("chat_template.jinja", SIMPLE),
-        ("config.json", r#"{"image_token_index": 3}"#),
-    ];
+    let other = [("chat_template.jinja", SIMPLE), ("config.json", r#"{"image_token_index": 3}"#)];
     assert_eq!(open(&folder(&plain, &other)).unwrap().1.image_token(), Some(3));
-    let none = [
-        ("chat_template.jinja", SIMPLE),
-        ("config.json", r#"{"image_token_index": 3000}"#),
-    ];
+    let none = [("chat_template.jinja", SIMPLE), ("config.json", r#"{"image_token_index": 3000}"#)];
     let error = open(&folder(&plain, &none)).unwrap_err().to_string();
     assert!(error.contains("config.json: field `image_token_index`"), "{error}");
-    let unknown = [
-        ("chat_template.jinja", SIMPLE),
-        ("processor_config.json", r#"{"image_token": "<img>"}"#),
-    ];
-    assert!(
-        open(&folder(&plain, &unknown))
-            .unwrap_err()
-            .to_string()
-            .contains("`<img>` is not in")
-    );
+    let unknown = [("chat_template.jinja", SIMPLE), ("processor_config.json", r#"{"image_token": "<img>"}"#)];
+    assert!(open(&folder(&plain, &unknown)).unwrap_err().to_string().contains("`<img>` is not in"));
 }
 
 #[test]
 fn llava_without_a_template_has_that_of_its_documentation() {
     let config = json!({"bos_token": "<s>", "eos_token": "</s>"});
-    let files = [
-        ("config.json", r#"{"model_type": "llava"}"#),
-        ("processor_config.json", r#"{"patch_size": 14}"#),
-    ];
+    let files = [("config.json", r#"{"model_type": "llava"}"#), ("processor_config.json", r#"{"patch_size": 14}"#)];
     let (tokenizer, chat) = open(&folder(&config, &files)).unwrap();
     let talk = [
         ask(&[Part::Image, Part::Text("What?".into())]),
@@ -305,13 +246,7 @@ fn llava_without_a_template_has_that_of_its_documentation() {
     let ids = chat.prompt(&tokenizer, &talk).unwrap();
     assert_eq!(tokenizer.decode_with_specials(&ids).unwrap(), format!("<s>{text}"));
     let turn = chat.turn(&tokenizer, &talk[..2]).unwrap();
-    let learned: Vec<u32> = turn
-        .ids
-        .iter()
-        .zip(&turn.learn)
-        .filter(|(_, l)| **l)
-        .map(|(id, _)| *id)
-        .collect();
+    let learned: Vec<u32> = turn.ids.iter().zip(&turn.learn).filter(|(_, l)| **l).map(|(id, _)| *id).collect();
     assert_eq!(tokenizer.decode_with_specials(&learned).unwrap(), " A cat.</s>");
 }
 
@@ -336,17 +271,10 @@ fn lenslets_own_layout_survives_being_written() {
         assert_eq!((ids[0], ids[ids.len() - 1]), (4, 5));
         // Its place for a system's text is in front of the first question.
         let system = Message::text(Role::System, "red");
-        let error = chat
-            .turn(&tokenizer, std::slice::from_ref(&system))
-            .unwrap_err()
-            .to_string();
+        let error = chat.turn(&tokenizer, std::slice::from_ref(&system)).unwrap_err().to_string();
         assert!(error.contains("without a question"), "{error}");
-        let told = chat
-            .prompt(&tokenizer, &[system, Message::text(Role::User, "it?")])
-            .unwrap();
-        let written = chat
-            .prompt(&tokenizer, &[Message::text(Role::User, "red\nit?")])
-            .unwrap();
+        let told = chat.prompt(&tokenizer, &[system, Message::text(Role::User, "it?")]).unwrap();
+        let written = chat.prompt(&tokenizer, &[Message::text(Role::User, "red\nit?")]).unwrap();
         assert_eq!(told, written);
         // The words beside an image that is shown elsewhere do not run together.
         let parted = [Part::Text("what is".into()), Part::Image, Part::Text("it?".into())];
@@ -361,22 +289,16 @@ fn a_systems_text_is_read_whatever_the_template_does_with_it() {
     let tokenizer = Tokenizer::word_level(["be", "brief", "what", "red", "sys", "q", "a"]).unwrap();
     let says = "{% if m.role == 'system' %}sys {{ m.content }} {% endif %}";
     let refuses = "{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}";
-    for (system, shown) in [
-        (says, "sys be brief q what a red "),
-        (refuses, "q be brief\nwhat a red "),
-        ("", "q be brief\nwhat a red "),
-    ] {
+    for (system, shown) in
+        [(says, "sys be brief q what a red "), (refuses, "q be brief\nwhat a red "), ("", "q be brief\nwhat a red ")]
+    {
         let folder = tempfile::tempdir().unwrap();
         tokenizer.save(folder.path()).unwrap();
         let turns = "{% if m.role == 'user' %}q {{ m.content }} {% endif %}{% if m.role == 'assistant' %}a {{ m.content }} {% endif %}";
         let template = format!("{{% for m in messages %}}{system}{turns}{{% endfor %}}");
         std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
         let chat = Chat::open(folder.path(), &tokenizer).unwrap();
-        let talk = [
-            (Role::System, "be brief"),
-            (Role::User, "what"),
-            (Role::Assistant, "red"),
-        ];
+        let talk = [(Role::System, "be brief"), (Role::User, "what"), (Role::Assistant, "red")];
         let talk = talk.map(|(role, text)| Message::text(role, text));
         assert_eq!(chat.render(&talk, false).unwrap().as_deref(), Some(shown), "{system}");
         assert!(chat.turn(&tokenizer, &talk).is_ok(), "{system}");

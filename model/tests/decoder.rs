@@ -110,12 +110,8 @@ fn a_trained_llama_tells_its_story() {
     };
     let (decoder, mut params) = decoder(&config, size("vocab_size"), DType::F32);
     model::weights::load(&folder.join("model.safetensors"), &mut params, "").unwrap();
-    let golden: Vec<i32> = golden["greedy_ids"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|v| v.as_i64().unwrap() as i32)
-        .collect();
+    let golden: Vec<i32> =
+        golden["greedy_ids"].as_array().unwrap().iter().map(|v| v.as_i64().unwrap() as i32).collect();
     assert!(golden.len() > 100);
     let g = Graph::inference(&params);
     let mut cache = decoder.cache(&g, 1, golden.len()).unwrap();
@@ -125,14 +121,8 @@ fn a_trained_llama_tells_its_story() {
         let place = positions(params.device(), ids.len() as i32 - 1, 1);
         let x = decoder.embed(&g, &last).unwrap();
         let out = decoder.step(&g, &x, &place, &Attend::causal(), &mut cache).unwrap();
-        let logits = ops::linear(&out, &g.param(decoder.head()), None)
-            .unwrap()
-            .tensor()
-            .to_f64()
-            .unwrap();
-        let best = (0..logits.len())
-            .max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
-            .unwrap();
+        let logits = ops::linear(&out, &g.param(decoder.head()), None).unwrap().tensor().to_f64().unwrap();
+        let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
         ids.push(best as i32);
     }
     assert_eq!(ids, golden);

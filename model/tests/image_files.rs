@@ -11,12 +11,8 @@ const FORMATS: [ImageFormat; 3] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFor
 
 static PICTURE: LazyLock<RgbImage> =
     LazyLock::new(|| RgbImage::from_fn(23, 17, |x, y| Rgb([(x * 11) as u8, (y * 15) as u8, (x * y) as u8])));
-static FILES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-    FORMATS
-        .iter()
-        .map(|format| encode(PICTURE.clone().into(), *format))
-        .collect()
-});
+static FILES: LazyLock<Vec<Vec<u8>>> =
+    LazyLock::new(|| FORMATS.iter().map(|format| encode(PICTURE.clone().into(), *format)).collect());
 
 fn encode(image: DynamicImage, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
@@ -41,11 +37,7 @@ fn every_format_decodes_and_lossless_ones_exactly() {
 fn every_truncation_of_every_format_is_refused() {
     for (bytes, format) in FILES.iter().zip(FORMATS) {
         for length in 0..bytes.len() {
-            assert!(
-                decode_image(&bytes[..length]).is_err(),
-                "{format:?} cut to {length} of {}",
-                bytes.len()
-            );
+            assert!(decode_image(&bytes[..length]).is_err(), "{format:?} cut to {length} of {}", bytes.len());
         }
     }
     assert!(message(decode_image(&FILES[1][..FILES[1].len() - 1])).contains("truncated JPEG"));
@@ -78,9 +70,7 @@ fn png_claiming(width: u32, height: u32) -> Vec<u8> {
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |c, _| {
-            (c >> 1) ^ (0xedb8_8320 & 0u32.wrapping_sub(c & 1))
-        })
+        (0..8).fold(crc ^ u32::from(*byte), |c, _| (c >> 1) ^ (0xedb8_8320 & 0u32.wrapping_sub(c & 1)))
     })
 }
 
@@ -114,12 +104,7 @@ fn files_of_other_kinds_are_named() {
 
 /// Chunk or segment of EXIF with this orientation, put into an encoded picture.
 fn with_orientation(format: ImageFormat, bytes: &[u8], value: u8, prefix: &[u8]) -> Vec<u8> {
-    let exif = [
-        prefix,
-        b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0",
-        &[value, 0, 0, 0, 0, 0, 0, 0],
-    ]
-    .concat();
+    let exif = [prefix, b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0", &[value, 0, 0, 0, 0, 0, 0, 0]].concat();
     match format {
         ImageFormat::Jpeg => {
             let length = (exif.len() as u16 + 2).to_be_bytes();
@@ -133,14 +118,7 @@ fn with_orientation(format: ImageFormat, bytes: &[u8], value: u8, prefix: &[u8])
         }
         _ => {
             let size = [22u32, 16].map(|side| side.to_le_bytes());
-            let head = [
-                b"VP8X",
-                &10u32.to_le_bytes()[..],
-                &[8, 0, 0, 0],
-                &size[0][..3],
-                &size[1][..3],
-            ]
-            .concat();
+            let head = [b"VP8X", &10u32.to_le_bytes()[..], &[8, 0, 0, 0], &size[0][..3], &size[1][..3]].concat();
             let tail = [b"EXIF", &(exif.len() as u32).to_le_bytes()[..], &exif].concat();
             let body = [b"WEBP", head.as_slice(), &bytes[12..], &tail].concat();
             [b"RIFF", &(body.len() as u32).to_le_bytes()[..], &body].concat()
@@ -202,10 +180,7 @@ fn pictures_are_turned_as_xmp_says_where_there_is_no_exif() {
 fn bombs_are_refused_by_their_header() {
     for (width, height) in [(16385, 1), (1, 16385), (16384, 16384), (9000, 9000)] {
         let text = message(decode_image(&png_claiming(width, height)));
-        assert!(
-            text.contains(&format!("{width} x {height} pixels are too many")),
-            "{text}"
-        );
+        assert!(text.contains(&format!("{width} x {height} pixels are too many")), "{text}");
     }
     let within = message(decode_image(&png_claiming(8192, 8191)));
     assert!(!within.contains("too many"), "{within}");

@@ -15,10 +15,7 @@ fn loss(vlm: &Vlm, params: &Params) -> f64 {
 #[test]
 fn adapters_sit_where_the_configuration_says() {
     let (_, params) = build(&tiny(), DType::F32);
-    let adapted: Vec<&str> = params
-        .ids()
-        .filter_map(|id| params.name(id).strip_suffix(".lora_A.weight"))
-        .collect();
+    let adapted: Vec<&str> = params.ids().filter_map(|id| params.name(id).strip_suffix(".lora_A.weight")).collect();
     assert_eq!(
         adapted,
         [
@@ -29,31 +26,17 @@ fn adapters_sit_where_the_configuration_says() {
             "language_model.model.layers.1.self_attn.q_proj",
         ]
     );
-    let id = params
-        .find("language_model.model.layers.0.self_attn.q_proj.lora_B.weight")
-        .unwrap();
+    let id = params.find("language_model.model.layers.0.self_attn.q_proj.lora_B.weight").unwrap();
     assert_eq!(params.shape(id)[..], [8, 2]);
 }
 
 #[test]
 fn targets_are_whole_names_or_their_last_parts() {
-    let lora = LoraConfig {
-        target_modules: vec!["q_proj".into(), "mlp.fc1".into()],
-        ..LoraConfig::default()
-    };
+    let lora = LoraConfig { target_modules: vec!["q_proj".into(), "mlp.fc1".into()], ..LoraConfig::default() };
     assert!(lora.targets("self_attn.q_proj") && lora.targets("q_proj") && lora.targets("mlp.fc1"));
     assert!(!lora.targets("faq_proj") && !lora.targets("fc1") && !lora.targets("q_proj.x"));
     assert_eq!(lora.scale(), 2.0);
-    assert_eq!(
-        LoraConfig {
-            rslora: true,
-            r: 16,
-            lora_alpha: 8.0,
-            ..lora
-        }
-        .scale(),
-        2.0
-    );
+    assert_eq!(LoraConfig { rslora: true, r: 16, lora_alpha: 8.0, ..lora }.scale(), 2.0);
 }
 
 #[test]

@@ -14,9 +14,7 @@ fn base() -> PathBuf {
 }
 
 fn numbers(count: usize, seed: usize) -> Vec<f32> {
-    (0..count)
-        .map(|i| ((i * 7 + seed * 13) % 11) as f32 / 10.0 - 0.5)
-        .collect()
+    (0..count).map(|i| ((i * 7 + seed * 13) % 11) as f32 / 10.0 - 0.5).collect()
 }
 
 fn tensor(values: &[f32], shape: &[usize]) -> Tensor {
@@ -85,14 +83,8 @@ fn an_adapter_is_folded_into_its_base_as_its_settings_say() {
         (json!({"target_modules": [Q0]}), all[..1].to_vec()),
         (json!({"exclude_modules": ["v_proj"]}), vec![all[0], all[2]]),
         (json!({"layers_to_transform": [1]}), all[2..].to_vec()),
-        (
-            json!({"rank_pattern": {"q_proj": 4}}),
-            vec![(Q0, 4, 2.0), all[1], (Q1, 4, 2.0), all[3]],
-        ),
-        (
-            json!({"alpha_pattern": {"layers.1.self_attn.v_proj": 2}}),
-            vec![all[0], all[1], all[2], (V1, 2, 1.0)],
-        ),
+        (json!({"rank_pattern": {"q_proj": 4}}), vec![(Q0, 4, 2.0), all[1], (Q1, 4, 2.0), all[3]]),
+        (json!({"alpha_pattern": {"layers.1.self_attn.v_proj": 2}}), vec![all[0], all[1], all[2], (V1, 2, 1.0)]),
         (
             json!({"rank_pattern": {"^model.layers.0.self_attn.q_proj": 1}, "alpha_pattern": {".*0.*q_proj": 3}, "use_rslora": true}),
             vec![(Q0, 1, 3.0), (V0, 2, root), (Q1, 2, root), (V1, 2, root)],
@@ -114,11 +106,7 @@ fn an_adapter_is_folded_into_its_base_as_its_settings_say() {
                 }
             }
             let found = values(&after, name);
-            let far = found
-                .iter()
-                .zip(&expected)
-                .map(|(a, b)| (a - b).abs())
-                .fold(0.0, f32::max);
+            let far = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(far < 1e-5, "{changes}: {name}: {far}");
         }
     }
@@ -130,11 +118,7 @@ fn all_linear_layers_and_whole_tensors() {
     let matrices = |name: &&str| {
         name.contains("layers.") && base_params.shape(base_params.find(name).unwrap()).to_vec().len() == 2
     };
-    let names: Vec<&str> = base_params
-        .ids()
-        .map(|id| base_params.name(id))
-        .filter(matrices)
-        .collect();
+    let names: Vec<&str> = base_params.ids().map(|id| base_params.name(id)).filter(matrices).collect();
     let mut entries = Vec::new();
     for name in &names {
         let shape = base_params.shape(base_params.find(name).unwrap());
@@ -152,31 +136,17 @@ fn all_linear_layers_and_whole_tensors() {
     let path = folder.path().join("adapter_model.safetensors");
     write_tensors(&path, &entries, PYTORCH).unwrap();
     let after = load(folder.path()).unwrap();
-    assert!(
-        names.len() == 14
-            && names
-                .iter()
-                .all(|name| values(&after, name) != values(&base_params, name))
-    );
+    assert!(names.len() == 14 && names.iter().all(|name| values(&after, name) != values(&base_params, name)));
     entries.pop();
     entries.pop();
     write_tensors(&path, &entries, PYTORCH).unwrap();
     let error = load(folder.path()).unwrap_err().to_string();
-    assert!(
-        error.contains("has no adapter in the file, but target_modules names it"),
-        "{error}"
-    );
+    assert!(error.contains("has no adapter in the file, but target_modules names it"), "{error}");
 
     let layers = [(Q0, 2, 4.0), (V0, 2, 4.0), (Q1, 2, 4.0), (V1, 2, 4.0)];
-    let folder = adapter(
-        json!({"modules_to_save": ["norm"]}),
-        &layers,
-        &[("model.norm.modules_to_save.weight", &[DIM])],
-    );
-    assert_eq!(
-        values(&load(folder.path()).unwrap(), "model.norm.weight"),
-        numbers(DIM, 3)
-    );
+    let folder =
+        adapter(json!({"modules_to_save": ["norm"]}), &layers, &[("model.norm.modules_to_save.weight", &[DIM])]);
+    assert_eq!(values(&load(folder.path()).unwrap(), "model.norm.weight"), numbers(DIM, 3));
 }
 
 #[test]
@@ -194,80 +164,27 @@ fn what_does_not_fit_is_named() {
             none,
             "field `init_lora_weights`: `pissa_niter_4` changes",
         ),
-        (
-            json!({"loftq_config": {"loftq_bits": 4}}),
-            &layers,
-            none,
-            "field `loftq_config`",
-        ),
-        (
-            json!({"trainable_token_indices": [1]}),
-            &layers,
-            none,
-            "field `trainable_token_indices`",
-        ),
-        (
-            json!({"layer_replication": [[0, 1]]}),
-            &layers,
-            none,
-            "field `layer_replication`",
-        ),
-        (
-            json!({"target_modules": "("}),
-            &layers,
-            none,
-            "field `target_modules`: ",
-        ),
-        (
-            json!({"target_modules": null}),
-            &layers,
-            none,
-            "field `target_modules`: is missing",
-        ),
+        (json!({"loftq_config": {"loftq_bits": 4}}), &layers, none, "field `loftq_config`"),
+        (json!({"trainable_token_indices": [1]}), &layers, none, "field `trainable_token_indices`"),
+        (json!({"layer_replication": [[0, 1]]}), &layers, none, "field `layer_replication`"),
+        (json!({"target_modules": "("}), &layers, none, "field `target_modules`: "),
+        (json!({"target_modules": null}), &layers, none, "field `target_modules`: is missing"),
         (
             json!({"target_modules": ["q_proj"]}),
             &layers,
             none,
             "`model.layers.0.self_attn.v_proj`: has an adapter, but target_modules",
         ),
-        (
-            json!({}),
-            &layers[..3],
-            none,
-            "`model.layers.1.self_attn.v_proj`: has no adapter in the file",
-        ),
+        (json!({}), &layers[..3], none, "`model.layers.1.self_attn.v_proj`: has no adapter in the file"),
         (json!({"rank_pattern": {"q_proj": 3}}), &layers, none, "the rank is 3"),
-        (
-            json!({"modules_to_save": ["lm_head"]}),
-            &layers,
-            none,
-            "field `modules_to_save`: `lm_head` has no tensor",
-        ),
-        (
-            json!({}),
-            &layers,
-            &[whole],
-            "`model.extra.weight`: is not of the base model",
-        ),
-        (
-            json!({"base_model_name_or_path": "org/none"}),
-            &layers,
-            none,
-            "hf download org/none",
-        ),
-        (
-            json!({"base_model_name_or_path": null}),
-            &layers,
-            none,
-            "field `base_model_name_or_path`: is missing",
-        ),
+        (json!({"modules_to_save": ["lm_head"]}), &layers, none, "field `modules_to_save`: `lm_head` has no tensor"),
+        (json!({}), &layers, &[whole], "`model.extra.weight`: is not of the base model"),
+        (json!({"base_model_name_or_path": "org/none"}), &layers, none, "hf download org/none"),
+        (json!({"base_model_name_or_path": null}), &layers, none, "field `base_model_name_or_path`: is missing"),
     ] {
         let folder = adapter(changes.clone(), layers, whole);
         let error = load(folder.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("adapter_") && error.contains(expected),
-            "{changes}: {error}"
-        );
+        assert!(error.contains("adapter_") && error.contains(expected), "{changes}: {error}");
     }
 }
 
@@ -284,54 +201,33 @@ fn what_the_folder_lacks_is_its_bases() {
     tokenizer.save(base.path()).unwrap();
     let folder = adapter(json!({"base_model_name_or_path": base.path()}), &layers, &[]);
     assert_eq!(model::ImageProcessor::open(folder.path()).unwrap().size, 8);
-    assert_eq!(
-        model::Tokenizer::open(folder.path()).unwrap().id("a"),
-        tokenizer.id("a")
-    );
+    assert_eq!(model::Tokenizer::open(folder.path()).unwrap().id("a"), tokenizer.id("a"));
     model::Chat::open(folder.path(), &tokenizer).unwrap();
     assert!(hf::decoder_config(folder.path()).is_ok());
     // Its own tokenizer comes first.
-    model::Tokenizer::word_level(["b"])
-        .unwrap()
-        .save(folder.path())
-        .unwrap();
+    model::Tokenizer::word_level(["b"]).unwrap().save(folder.path()).unwrap();
     assert_eq!(model::Tokenizer::open(folder.path()).unwrap().id("a"), None);
     // An adapter on an adapter has no weights to stand on.
     let second = adapter(json!({"base_model_name_or_path": folder.path()}), &layers, &[]);
-    assert!(
-        load(second.path())
-            .unwrap_err()
-            .to_string()
-            .contains("is an adapter itself")
-    );
+    assert!(load(second.path()).unwrap_err().to_string().contains("is an adapter itself"));
 }
 
 #[test]
 fn a_tied_output_layer_is_the_embedding_or_refused() {
     let layers: [Layer; 4] = [(Q0, 2, 4.0), (V0, 2, 4.0), (Q1, 2, 4.0), (V1, 2, 4.0)];
     let tied = base().with_file_name("qwen2-tied");
-    let [embedding, head] = [
-        "model.embed_tokens.modules_to_save.weight",
-        "lm_head.modules_to_save.weight",
-    ];
+    let [embedding, head] = ["model.embed_tokens.modules_to_save.weight", "lm_head.modules_to_save.weight"];
     let shape: &[usize] = &[43, DIM];
     let read = |saved: Value, whole: &[(&str, &[usize])]| {
         let changes = json!({"base_model_name_or_path": tied, "modules_to_save": saved});
         load(adapter(changes, &layers, whole).path())
     };
     let both = read(json!(["embed_tokens", "lm_head"]), &[(embedding, shape), (head, shape)]);
-    assert_eq!(
-        values(&both.unwrap(), "model.embed_tokens.weight"),
-        numbers(43 * DIM, 3)
-    );
+    assert_eq!(values(&both.unwrap(), "model.embed_tokens.weight"), numbers(43 * DIM, 3));
     for (saved, whole, expected) in [
         (Value::Null, "lm_head.weight", "is an output layer by itself"),
         (json!(["lm_head"]), head, "field `modules_to_save`: names one of"),
-        (
-            json!(["embed_tokens"]),
-            embedding,
-            "field `modules_to_save`: names one of",
-        ),
+        (json!(["embed_tokens"]), embedding, "field `modules_to_save`: names one of"),
     ] {
         let error = read(saved, &[(whole, shape)]).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");

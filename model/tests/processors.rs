@@ -48,19 +48,12 @@ fn bytes_and_values_equal_those_of_the_reference() {
         let expected = tensors.tensor(&format!("{i}.bytes")).unwrap();
         assert_eq!(expected.shape(), [processor.size, processor.size, 3], "{case}");
         assert!(bytes == expected.data(), "{case}");
-        let values = processor
-            .tensor(&bytes, &Device::cpu(), DType::F32)
-            .unwrap()
-            .to_vec::<f32>()
-            .unwrap();
+        let values = processor.tensor(&bytes, &Device::cpu(), DType::F32).unwrap().to_vec::<f32>().unwrap();
         let expected = tensors.tensor(&format!("{i}.pixels")).unwrap();
         for (value, expected) in values.iter().zip(expected.data().chunks(4)) {
             let expected = f32::from_le_bytes(expected.try_into().unwrap());
             // Within 1e-6 of values about 1.
-            assert!(
-                (value - expected).abs() <= 1e-6 * expected.abs().max(1.0),
-                "{case}: {value}, {expected}"
-            );
+            assert!((value - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{case}: {value}, {expected}");
         }
         assert_eq!(written(&processor), processor, "{case}");
     }
@@ -68,17 +61,10 @@ fn bytes_and_values_equal_those_of_the_reference() {
 
 #[test]
 fn own_fits_survive_being_written() {
-    for (fit, class) in [
-        (Fit::Squash, "SiglipImageProcessor"),
-        (Fit::Crop, "CLIPImageProcessor"),
-        (Fit::Pad, "LlavaImageProcessor"),
-    ] {
-        let processor = ImageProcessor {
-            size: 10,
-            fit,
-            image_mean: [0.35; 3],
-            ..ImageProcessor::default()
-        };
+    for (fit, class) in
+        [(Fit::Squash, "SiglipImageProcessor"), (Fit::Crop, "CLIPImageProcessor"), (Fit::Pad, "LlavaImageProcessor")]
+    {
+        let processor = ImageProcessor { size: 10, fit, image_mean: [0.35; 3], ..ImageProcessor::default() };
         assert_eq!(written(&processor), processor);
         let folder = tempfile::tempdir().unwrap();
         processor.save(folder.path()).unwrap();
@@ -96,16 +82,8 @@ fn classes_bring_their_own_defaults() {
         ("BlipImageProcessor", 384, Fit::Squash, Resample::Bicubic, 0.48145466),
     ] {
         let processor = read(&json!({"image_processor_type": class, "processor_class": "AnyProcessor"})).unwrap();
-        assert_eq!(
-            (processor.size, processor.fit, processor.resample),
-            (size, fit, resample),
-            "{class}"
-        );
-        assert_eq!(
-            (processor.image_mean[0], processor.rescale_factor),
-            (mean, 1.0 / 255.0),
-            "{class}"
-        );
+        assert_eq!((processor.size, processor.fit, processor.resample), (size, fit, resample), "{class}");
+        assert_eq!((processor.image_mean[0], processor.rescale_factor), (mean, 1.0 / 255.0), "{class}");
         assert_eq!(written(&processor), processor);
     }
     let vit = read(&json!({"image_processor_type": "ViTImageProcessorFast"})).unwrap();
@@ -121,17 +99,9 @@ fn fields_of_fast_processors_change_nothing() {
     let fast = json!({"default_to_square": true, "use_square_size": false, "disable_grouping": null, "device": "cuda", "data_format": "channels_first",
         "input_data_format": "none", "return_tensors": "pt", "crop_to_patches": false, "pad_size": {"height": 9, "width": 9}, "do_pad": false,
         "image_seq_length": 576, "size": {"shortest_edge": 8, "longest_edge": null}});
-    for class in [
-        "CLIPImageProcessorFast",
-        "CLIPImageProcessorPil",
-        "CLIPFeatureExtractor",
-        "CLIPImageProcessor",
-    ] {
+    for class in ["CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPFeatureExtractor", "CLIPImageProcessor"] {
         let mut config = plain.clone();
-        config
-            .as_object_mut()
-            .unwrap()
-            .extend(fast.as_object().unwrap().clone());
+        config.as_object_mut().unwrap().extend(fast.as_object().unwrap().clone());
         config["image_processor_type"] = json!(class);
         assert_eq!(read(&config).unwrap(), expected, "{class}");
     }
@@ -143,10 +113,7 @@ fn fields_of_fast_processors_change_nothing() {
     let bad = json!({"image_processor": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 8, "longest_edge": 9}}});
     std::fs::write(folder.path().join("processor_config.json"), bad.to_string()).unwrap();
     let error = ImageProcessor::open(folder.path()).unwrap_err().to_string();
-    assert!(
-        error.contains("processor_config.json: field `image_processor.size.longest_edge`"),
-        "{error}"
-    );
+    assert!(error.contains("processor_config.json: field `image_processor.size.longest_edge`"), "{error}");
 }
 
 #[test]
@@ -162,54 +129,21 @@ fn what_is_not_supported_is_named() {
         config
     };
     for (config, expected) in [
-        (
-            json!({}),
-            "`image_processor_type`: is missing; it is one of CLIPImageProcessor, ",
-        ),
-        (
-            clip("image_processor_type", json!("DonutImageProcessor")),
-            "`DonutImageProcessor` is not supported; CLIP",
-        ),
-        (
-            clip("do_flip_channel_order", json!(true)),
-            "`do_flip_channel_order`: true is not supported",
-        ),
-        (
-            clip("resample", json!(5)),
-            "`resample`: 5 is not supported; 0 (nearest)",
-        ),
-        (
-            clip("size", json!("224")),
-            "`size`: expected a number, {\"shortest_edge\": n}",
-        ),
-        (
-            clip("size", json!({"shortest_edge": 0})),
-            "`size`: 0 is not in 1..=4096",
-        ),
-        (
-            clip("size", json!(1_000_000_000_000u64)),
-            "`size`: 1000000000000 is not in",
-        ),
-        (
-            clip("crop_size", json!({"height": 8, "width": 9})),
-            "images of 9×8 pixels are not supported",
-        ),
-        (
-            clip("crop_size", json!({"shortest_edge": 8})),
-            "`crop_size`: expected a number or",
-        ),
+        (json!({}), "`image_processor_type`: is missing; it is one of CLIPImageProcessor, "),
+        (clip("image_processor_type", json!("DonutImageProcessor")), "`DonutImageProcessor` is not supported; CLIP"),
+        (clip("do_flip_channel_order", json!(true)), "`do_flip_channel_order`: true is not supported"),
+        (clip("resample", json!(5)), "`resample`: 5 is not supported; 0 (nearest)"),
+        (clip("size", json!("224")), "`size`: expected a number, {\"shortest_edge\": n}"),
+        (clip("size", json!({"shortest_edge": 0})), "`size`: 0 is not in 1..=4096"),
+        (clip("size", json!(1_000_000_000_000u64)), "`size`: 1000000000000 is not in"),
+        (clip("crop_size", json!({"height": 8, "width": 9})), "images of 9×8 pixels are not supported"),
+        (clip("crop_size", json!({"shortest_edge": 8})), "`crop_size`: expected a number or"),
         (
             clip("size", json!({"shortest_edge": 8, "longest_edge": 9})),
             "`size.longest_edge`: is not supported beside shortest_edge (its value is 9)",
         ),
-        (
-            clip("size", json!({"height": 8, "width": 8, "max_pixels": 9})),
-            "`size.max_pixels`: is not supported",
-        ),
-        (
-            clip("crop_size", json!({"height": 8, "width": 8, "depth": 3})),
-            "`crop_size.depth`: is not supported",
-        ),
+        (clip("size", json!({"height": 8, "width": 8, "max_pixels": 9})), "`size.max_pixels`: is not supported"),
+        (clip("crop_size", json!({"height": 8, "width": 8, "depth": 3})), "`crop_size.depth`: is not supported"),
         (clip("use_square_size", json!(true)), "`use_square_size`: true"),
         (clip("crop_to_patches", json!(true)), "`crop_to_patches`: true"),
         (clip("pad_to_multiple", json!(8)), "`pad_to_multiple`: is not supported"),
@@ -219,61 +153,25 @@ fn what_is_not_supported_is_named() {
         ),
         (clip("do_center_crop", json!(false)), "leaves images of several sizes"),
         (clip("do_pad", json!(true)), "`do_pad`: true is not supported"),
-        (
-            clip("image_std", json!([0.1, 0.0, 0.1])),
-            "`image_std`: must be finite numbers above 0",
-        ),
-        (
-            clip("image_mean", json!([0.1, 0.0])),
-            "`image_mean`: expected a number or three",
-        ),
+        (clip("image_std", json!([0.1, 0.0, 0.1])), "`image_std`: must be finite numbers above 0"),
+        (clip("image_mean", json!([0.1, 0.0])), "`image_mean`: expected a number or three"),
         (clip("rescale_factor", json!(0)), "`rescale_factor`: must be"),
-        (
-            siglip("size", json!({"shortest_edge": 9})),
-            "SiglipImageProcessor takes {\"height\": n",
-        ),
-        (
-            siglip("do_center_crop", json!(true)),
-            "`do_center_crop`: true is not supported",
-        ),
+        (siglip("size", json!({"shortest_edge": 9})), "SiglipImageProcessor takes {\"height\": n"),
+        (siglip("do_center_crop", json!(true)), "`do_center_crop`: true is not supported"),
     ] {
         let error = read(&config).unwrap_err().to_string();
-        assert!(
-            error.contains("preprocessor_config.json: field ") && error.contains(expected),
-            "{error}"
-        );
+        assert!(error.contains("preprocessor_config.json: field ") && error.contains(expected), "{error}");
     }
 }
 
 #[test]
 fn thin_images_take_no_more_than_others() {
-    let steps = Steps {
-        pad: None,
-        resize: Some(Resize::ShortestEdge(4096)),
-        crop: Some([8, 8]),
-    };
-    for fit in [
-        Fit::Crop,
-        Fit::Steps(steps),
-        Fit::Steps(Steps {
-            pad: Some([0; 3]),
-            ..steps
-        }),
-    ] {
-        let processor = ImageProcessor {
-            size: 8,
-            fit,
-            ..ImageProcessor::default()
-        };
+    let steps = Steps { pad: None, resize: Some(Resize::ShortestEdge(4096)), crop: Some([8, 8]) };
+    for fit in [Fit::Crop, Fit::Steps(steps), Fit::Steps(Steps { pad: Some([0; 3]), ..steps })] {
+        let processor = ImageProcessor { size: 8, fit, ..ImageProcessor::default() };
         processor.validate().unwrap();
-        assert_eq!(
-            processor.square(&RgbImage::new(16_384, 1)).unwrap().dimensions(),
-            (8, 8)
-        );
-        assert_eq!(
-            processor.square(&RgbImage::new(1, 16_384)).unwrap().dimensions(),
-            (8, 8)
-        );
+        assert_eq!(processor.square(&RgbImage::new(16_384, 1)).unwrap().dimensions(), (8, 8));
+        assert_eq!(processor.square(&RgbImage::new(1, 16_384)).unwrap().dimensions(), (8, 8));
     }
 }
 

@@ -66,24 +66,12 @@ fn decoders_are_the_same_however_their_file_was_saved() {
         (llama(), newer(1e5)),
         (llama(), unsloth.clone()),
         (llama(), types("full_attention", 30)),
-        (
-            llama(),
-            json!({"head_dim": 64, "partial_rotary_factor": 1.0, "pruned_heads": {}, "is_decoder": false}),
-        ),
+        (llama(), json!({"head_dim": 64, "partial_rotary_factor": 1.0, "pruned_heads": {}, "is_decoder": false})),
         (qwen(), newer(1e6)),
         (qwen(), unsloth),
-        (
-            qwen(),
-            with(&types("full_attention", 24), json!({"sliding_window": null})),
-        ),
+        (qwen(), with(&types("full_attention", 24), json!({"sliding_window": null}))),
         (mistral.clone(), newer(1e4)),
-        (
-            mistral.clone(),
-            with(
-                &types("sliding_attention", 2),
-                json!({"attention_bias": false, "mlp_bias": false}),
-            ),
-        ),
+        (mistral.clone(), with(&types("sliding_attention", 2), json!({"attention_bias": false, "mlp_bias": false}))),
     ] {
         let (before, after) = (decoder(&published), decoder(&with(&published, changes.clone())));
         assert!(before.starts_with("(DecoderConfig"), "{before}");
@@ -98,27 +86,11 @@ fn decoders_are_the_same_however_their_file_was_saved() {
 #[test]
 fn fields_with_an_effect_are_named_with_their_value() {
     for (config, changes, expected) in [
-        (
-            llama(),
-            json!({"rope_interleaved": true}),
-            "field `rope_interleaved`: is not supported (its value is true)",
-        ),
+        (llama(), json!({"rope_interleaved": true}), "field `rope_interleaved`: is not supported (its value is true)"),
         (llama(), json!({"pruned_heads": {"0": [1]}}), "field `pruned_heads`"),
-        (
-            llama(),
-            json!({"partial_rotary_factor": 0.5}),
-            "field `partial_rotary_factor`",
-        ),
-        (
-            llama(),
-            json!({"quantization_config": {"bits": 4}}),
-            "field `quantization_config`",
-        ),
-        (
-            llama(),
-            json!({"layer_types": ["full_attention"]}),
-            "field `layer_types`",
-        ),
+        (llama(), json!({"partial_rotary_factor": 0.5}), "field `partial_rotary_factor`"),
+        (llama(), json!({"quantization_config": {"bits": 4}}), "field `quantization_config`"),
+        (llama(), json!({"layer_types": ["full_attention"]}), "field `layer_types`"),
         (llama(), json!({"sliding_window": 64}), "field `sliding_window`"),
         (
             llama(),
@@ -200,10 +172,7 @@ fn encoders_are_read_beside_every_default_of_their_class() {
     let tower = |kind: &str| with(&with(&every_default(), sizes.clone()), json!({"model_type": kind}));
     let config = |config: Value| read(&config, hf::vision_config);
     let clip = config(json!({"model_type": "clip", "vision_config": sizes.clone()}));
-    assert!(
-        clip.starts_with("VisionConfig") && clip.contains("image_size: 336"),
-        "{clip}"
-    );
+    assert!(clip.starts_with("VisionConfig") && clip.contains("image_size: 336"), "{clip}");
     let old = json!({"model_type": "clip", "vision_config": tower("clip_vision_model"), "text_config_dict": null,
         "vision_config_dict": sizes, "logit_scale_init_value": 2.6592, "projection_dim": 768});
     assert_eq!(config(old), clip);
@@ -218,9 +187,7 @@ fn encoders_are_read_beside_every_default_of_their_class() {
 fn numbers_that_only_python_writes_harm_nothing_where_nobody_reads_them() {
     let says = |field: &str, constant: &str| {
         let folder = tempfile::tempdir().unwrap();
-        let text = with(&llama(), json!({field: "HERE"}))
-            .to_string()
-            .replace("\"HERE\"", constant);
+        let text = with(&llama(), json!({field: "HERE"})).to_string().replace("\"HERE\"", constant);
         std::fs::write(folder.path().join("config.json"), text).unwrap();
         hf::decoder_config(folder.path()).map_or_else(|error| error.to_string(), |_| "read".into())
     };

@@ -34,18 +34,12 @@ fn shapes() {
     assert_eq!(q.queries(&g, &image).unwrap().shape()[..], [2, 2, 8]);
     assert_eq!(q.text(&g, &t).unwrap().shape()[..], [2, 5, 8]);
     let (queries, text) = q.both(&g, &image, &t).unwrap();
-    assert_eq!(
-        (&queries.shape()[..], &text.shape()[..]),
-        (&[2, 2, 8][..], &[2, 5, 8][..])
-    );
+    assert_eq!((&queries.shape()[..], &text.shape()[..]), (&[2, 2, 8][..], &[2, 5, 8][..]));
     assert_eq!(q.caption(&g, &image, &t).unwrap().shape()[..], [2, 5, 8]);
     assert_eq!(q.itm_logits(&g, &image, &t).unwrap().shape()[..], [2, 2]);
     let features = values(&q.itc_features(&g, &image).unwrap());
     assert_eq!(features.len(), 2 * 2 * 5);
-    for row in features
-        .chunks(5)
-        .chain(values(&q.text_features(&g, &t).unwrap()).chunks(5))
-    {
+    for row in features.chunks(5).chain(values(&q.text_features(&g, &t).unwrap()).chunks(5)) {
         let norm: f64 = row.iter().map(|x| x * x).sum();
         assert!((norm - 1.0).abs() < 1e-5, "{norm}");
     }
@@ -127,17 +121,9 @@ fn gradients_of_all_three_losses_agree_with_differences() {
     check_gradients(&mut params, |g| {
         let image = vlm.vision.forward(g, &g.input(pixels.clone()))?;
         let (matching, words) = (texts(3), texts(2));
-        let itc = ops::clip_loss(
-            &q.itc_features(g, &image)?,
-            &q.text_features(g, &matching)?,
-            &q.logit_scale(g)?,
-        )?;
+        let itc = ops::clip_loss(&q.itc_features(g, &image)?, &q.text_features(g, &matching)?, &q.logit_scale(g)?)?;
         let list = |numbers: [i32; 2]| Tensor::from_slice(&Device::cpu(), &numbers, [2]);
-        let pairs = Pairs {
-            images: list([0, 1])?,
-            texts: list([1, 1])?,
-            labels: list([0, 1])?,
-        };
+        let pairs = Pairs { images: list([0, 1])?, texts: list([1, 1])?, labels: list([0, 1])? };
         let itm = q.itm_loss(g, &image, &matching, &pairs)?.loss;
         let itg = q.caption_loss(g, &image, &words, &words.next_tokens())?.loss;
         Ok(ops::add(&ops::add(&itc, &itm)?, &itg)?)

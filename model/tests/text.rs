@@ -10,11 +10,7 @@ fn words() -> Tokenizer {
 }
 
 fn bpe() -> Tokenizer {
-    let texts = [
-        "the red circle is left of the blue square",
-        "the blue circle is red",
-        "Größe, naïve — 日本語",
-    ];
+    let texts = ["the red circle is left of the blue square", "the blue circle is red", "Größe, naïve — 日本語"];
     Tokenizer::train_bpe(texts, 300).unwrap()
 }
 
@@ -53,10 +49,7 @@ fn no_text_makes_a_special_token() {
 fn special_tokens_are_left_out_of_texts() {
     let tokenizer = words();
     assert_eq!(tokenizer.decode(&[4, 8, 9, 2]).unwrap(), "a red");
-    assert_eq!(
-        tokenizer.decode_with_specials(&[4, 8, 9, 2]).unwrap(),
-        "<user> a red <eos>"
-    );
+    assert_eq!(tokenizer.decode_with_specials(&[4, 8, 9, 2]).unwrap(), "<user> a red <eos>");
 }
 
 #[test]
@@ -65,17 +58,9 @@ fn bpe_learns_and_needs_room() {
     assert!(tokenizer.vocab_size() > 264 && tokenizer.vocab_size() <= 300);
     let text = "the red circle";
     assert!(tokenizer.encode(text).unwrap().len() < text.len() / 2);
-    assert!(
-        Tokenizer::train_bpe(["x"], 263)
-            .unwrap_err()
-            .to_string()
-            .contains("264")
-    );
+    assert!(Tokenizer::train_bpe(["x"], 263).unwrap_err().to_string().contains("264"));
     let again = bpe();
-    assert_eq!(
-        again.encode("the naïve square").unwrap(),
-        tokenizer.encode("the naïve square").unwrap()
-    );
+    assert_eq!(again.encode("the naïve square").unwrap(), tokenizer.encode("the naïve square").unwrap());
 }
 
 #[test]
@@ -96,12 +81,7 @@ fn files_come_back() {
     }
     let path = folder.path().join("tokenizer.json");
     std::fs::write(&path, "{").unwrap();
-    assert!(
-        Tokenizer::load(&path)
-            .unwrap_err()
-            .to_string()
-            .contains("tokenizer.json")
-    );
+    assert!(Tokenizer::load(&path).unwrap_err().to_string().contains("tokenizer.json"));
 }
 
 proptest! {
@@ -129,17 +109,9 @@ fn conversations_teach_answers_only() {
     const ASSISTANT: u32 = 5;
     const EOS: u32 = 2;
     let turn = Turn::conversation(&tokenizer, &[("is there a circle ?", "red"), ("?", "blue .")]).unwrap();
-    let expected = [
-        USER, 13, 14, 8, 11, 15, ASSISTANT, 9, EOS, USER, 15, ASSISTANT, 10, 16, EOS,
-    ];
+    let expected = [USER, 13, 14, 8, 11, 15, ASSISTANT, 9, EOS, USER, 15, ASSISTANT, 10, 16, EOS];
     assert_eq!(turn.ids, expected);
-    let learned: Vec<u32> = turn
-        .ids
-        .iter()
-        .zip(&turn.learn)
-        .filter(|(_, l)| **l)
-        .map(|(id, _)| *id)
-        .collect();
+    let learned: Vec<u32> = turn.ids.iter().zip(&turn.learn).filter(|(_, l)| **l).map(|(id, _)| *id).collect();
     assert_eq!(learned, [9, EOS, 10, 16, EOS]);
     // A prompt is what stands before the answer.
     let asked = prompt(&tokenizer, &[("is there a circle ?", "red")], "?").unwrap();

@@ -21,11 +21,7 @@ fn folder(files: &[(&str, Value)]) -> TempDir {
 
 /// Words as ids, `words` added to them as tokens that are found in texts.
 fn vocabulary(words: &[&str], added: &[(&str, bool)]) -> Value {
-    let vocab: serde_json::Map<_, _> = words
-        .iter()
-        .enumerate()
-        .map(|(i, w)| (w.to_string(), json!(i)))
-        .collect();
+    let vocab: serde_json::Map<_, _> = words.iter().enumerate().map(|(i, w)| (w.to_string(), json!(i))).collect();
     let token = |(content, special): &(&str, bool)| {
         json!({"id": vocab[*content], "content": content, "special": special, "single_word": false,
                "lstrip": false, "rstrip": false, "normalized": false})
@@ -51,11 +47,7 @@ fn ids_equal_those_of_the_reference() {
     let golden = golden.as_object().unwrap();
     assert_eq!(golden.len(), 4);
     for (name, cases) in golden {
-        let end = if ["t5-small", "phi-3-mini"].contains(&name.as_str()) {
-            "</s>"
-        } else {
-            "<|endoftext|>"
-        };
+        let end = if ["t5-small", "phi-3-mini"].contains(&name.as_str()) { "</s>" } else { "<|endoftext|>" };
         let folder = folder(&[("tokenizer_config.json", json!({"eos_token": end}))]);
         let file = data.join(format!("{name}.tokenizer.json"));
         std::fs::copy(&file, folder.path().join("tokenizer.json")).unwrap();
@@ -66,16 +58,8 @@ fn ids_equal_those_of_the_reference() {
             let text = case["text"].as_str().unwrap();
             let ids = |key: &str| serde_json::from_value::<Vec<u32>>(case[key].clone()).unwrap();
             assert_eq!(tokenizer.tokenize(text, true).unwrap(), ids("ids"), "{name}: {text:?}");
-            assert_eq!(
-                tokenizer.tokenize(text, false).unwrap(),
-                ids("ids_plain"),
-                "{name}: {text:?}"
-            );
-            assert_eq!(
-                tokenizer.decode(&ids("ids")).unwrap(),
-                case["decoded"].as_str().unwrap(),
-                "{name}: {text:?}"
-            );
+            assert_eq!(tokenizer.tokenize(text, false).unwrap(), ids("ids_plain"), "{name}: {text:?}");
+            assert_eq!(tokenizer.decode(&ids("ids")).unwrap(), case["decoded"].as_str().unwrap(), "{name}: {text:?}");
             streams(&tokenizer, &ids("ids"));
         }
         written_files_are_the_files_read(&tokenizer, folder.path());
@@ -98,10 +82,7 @@ fn written_files_are_the_files_read(tokenizer: &Tokenizer, from: &Path) {
         assert!(read(from) == read(to.path()), "{name:?}");
     }
     let again = Tokenizer::open(to.path()).unwrap();
-    assert_eq!(
-        (again.specials(), again.ends()),
-        (tokenizer.specials(), &tokenizer.ends()[..1])
-    );
+    assert_eq!((again.specials(), again.ends()), (tokenizer.specials(), &tokenizer.ends()[..1]));
 }
 
 #[test]
@@ -117,11 +98,7 @@ fn special_tokens_are_named_by_either_file_as_text_or_table() {
         assert_eq!(tokenizer.vocab_size(), WORDS.len());
         // Texts are read whole, whatever length the file was last used for.
         assert_eq!(tokenizer.tokenize("a b a b </s>", true).unwrap(), [4, 5, 4, 5, 2]);
-        assert_eq!(
-            tokenizer.encode("a </s>").unwrap(),
-            [4, 2],
-            "as a word, for it is one in this vocabulary"
-        );
+        assert_eq!(tokenizer.encode("a </s>").unwrap(), [4, 2], "as a word, for it is one in this vocabulary");
         written_files_are_the_files_read(&tokenizer, folder.path());
     }
 }
@@ -150,21 +127,14 @@ fn listed_tokens_are_special_in_every_form_that_transformers_writes() {
         let mut config = all.clone();
         let mut files = vec![("tokenizer.json", plain())];
         if file == "tokenizer_config.json" {
-            config
-                .as_object_mut()
-                .unwrap()
-                .extend(fields.as_object().unwrap().clone());
+            config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         } else {
             files.push((file, fields.clone()));
         }
         files.push(("tokenizer_config.json", config));
         let folder = folder(&files);
         let tokenizer = Tokenizer::open(folder.path()).unwrap();
-        assert_eq!(
-            tokenizer.tokenize("a<image><end>b", false).unwrap(),
-            [4, 6, 3, 5],
-            "{fields}"
-        );
+        assert_eq!(tokenizer.tokenize("a<image><end>b", false).unwrap(), [4, 6, 3, 5], "{fields}");
         assert_eq!(tokenizer.decode(&[4, 6, 3, 5]).unwrap(), "a b", "{fields}");
     }
 }
@@ -188,9 +158,7 @@ fn an_added_token_is_declared_for_classes_that_are_made_anew() {
         let text = std::fs::read(written.path().join("tokenizer_config.json")).unwrap();
         let read: Value = serde_json::from_slice(&text).unwrap();
         let added = read["added_tokens_decoder"].as_object().unwrap();
-        let contents: Vec<_> = ["0", "1", "2", "7"]
-            .map(|id| added[id]["content"].as_str().unwrap())
-            .into();
+        let contents: Vec<_> = ["0", "1", "2", "7"].map(|id| added[id]["content"].as_str().unwrap()).into();
         assert_eq!(contents, ["<unk>", "<s>", "</s>", "<picture>"], "{config}");
         assert_eq!(added["7"]["special"], true);
         assert_eq!(
@@ -202,12 +170,7 @@ fn an_added_token_is_declared_for_classes_that_are_made_anew() {
         assert_eq!(again.specials(), tokenizer.specials());
     }
     let written = tempfile::tempdir().unwrap();
-    Tokenizer::word_level(["a"])
-        .unwrap()
-        .with_token("<image>")
-        .unwrap()
-        .save(written.path())
-        .unwrap();
+    Tokenizer::word_level(["a"]).unwrap().with_token("<image>").unwrap().save(written.path()).unwrap();
     let text = std::fs::read_to_string(written.path().join("tokenizer_config.json")).unwrap();
     let read: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(read["added_tokens_decoder"]["9"]["content"], "<image>");
@@ -216,20 +179,14 @@ fn an_added_token_is_declared_for_classes_that_are_made_anew() {
 #[test]
 fn older_lists_of_added_tokens_agree_with_the_vocabulary() {
     let open = |added: Value, config: Value| {
-        let folder = folder(&[
-            ("tokenizer.json", plain()),
-            ("added_tokens.json", added),
-            ("tokenizer_config.json", config),
-        ]);
+        let folder =
+            folder(&[("tokenizer.json", plain()), ("added_tokens.json", added), ("tokenizer_config.json", config)]);
         Tokenizer::open(folder.path()).map_or_else(|error| error.to_string(), |_| "read".into())
     };
     let config = json!({"eos_token": "</s>"});
     assert_eq!(open(json!({"<s>": 1}), config.clone()), "read");
     let said = open(json!({"<new>": 7}), config.clone());
-    assert!(
-        said.contains("added_tokens.json: field `<new>`") && said.contains("not there"),
-        "{said}"
-    );
+    assert!(said.contains("added_tokens.json: field `<new>`") && said.contains("not there"), "{said}");
     // It does not count beside the newer list.
     let newer = json!({"eos_token": "</s>", "added_tokens_decoder": {}});
     assert_eq!(open(json!({"<new>": 7}), newer), "read");
@@ -245,18 +202,11 @@ fn more_ends_come_from_the_generation_configuration() {
         ("config.json", json!({"text_config": {"eos_token_id": [3]}}), vec![2, 3]),
         ("generation_config.json", json!({}), vec![2]),
     ] {
-        let files = [
-            ("tokenizer.json", plain()),
-            ("tokenizer_config.json", config.clone()),
-            (name, content),
-        ];
+        let files = [("tokenizer.json", plain()), ("tokenizer_config.json", config.clone()), (name, content)];
         assert_eq!(Tokenizer::open(folder(&files).path()).unwrap().ends(), ends);
     }
     // They also say what ends a text where the tokenizer does not.
-    let files = [
-        ("tokenizer.json", plain()),
-        ("generation_config.json", json!({"eos_token_id": 3})),
-    ];
+    let files = [("tokenizer.json", plain()), ("generation_config.json", json!({"eos_token_id": 3}))];
     let tokenizer = Tokenizer::open(folder(&files).path()).unwrap();
     assert_eq!((tokenizer.specials().eos, tokenizer.specials().bos), (3, None));
 }
@@ -285,42 +235,19 @@ fn what_does_not_fit_is_named() {
         Tokenizer::open(folder.path()).unwrap_err().to_string()
     };
     for (config, expected) in [
-        (
-            json!({"eos_token": "<|im_end|>"}),
-            "tokenizer_config.json: field `eos_token`: `<|im_end|>` is not in",
-        ),
-        (
-            json!({"eos_token": 3}),
-            "field `eos_token`: expected a token, as text or",
-        ),
+        (json!({"eos_token": "<|im_end|>"}), "tokenizer_config.json: field `eos_token`: `<|im_end|>` is not in"),
+        (json!({"eos_token": 3}), "field `eos_token`: expected a token, as text or"),
         (json!({"bos_token": "<s>"}), "tokenizer.json: no token ends a text"),
-        (
-            json!({"eos_token": "</s>", "split_special_tokens": true}),
-            "field `split_special_tokens`",
-        ),
-        (
-            json!({"added_tokens_decoder": {"9": {"content": "<s>"}}}),
-            "field `added_tokens_decoder`: `<s>` is 9, but",
-        ),
-        (
-            json!({"added_tokens_decoder": {"7": {"content": "<new>"}}}),
-            "it is not there",
-        ),
-        (
-            json!({"tokenizer_class": "LlamaTokenizer", "bos_token": null}),
-            "field `add_bos_token`: true, but",
-        ),
+        (json!({"eos_token": "</s>", "split_special_tokens": true}), "field `split_special_tokens`"),
+        (json!({"added_tokens_decoder": {"9": {"content": "<s>"}}}), "field `added_tokens_decoder`: `<s>` is 9, but"),
+        (json!({"added_tokens_decoder": {"7": {"content": "<new>"}}}), "it is not there"),
+        (json!({"tokenizer_class": "LlamaTokenizer", "bos_token": null}), "field `add_bos_token`: true, but"),
     ] {
         let message = fails(config);
         assert!(message.contains(expected), "{message}");
     }
     let empty = tempfile::tempdir().unwrap();
-    assert!(
-        Tokenizer::open(empty.path())
-            .unwrap_err()
-            .to_string()
-            .contains("tokenizer.json")
-    );
+    assert!(Tokenizer::open(empty.path()).unwrap_err().to_string().contains("tokenizer.json"));
 }
 
 #[test]

@@ -54,11 +54,7 @@ fn recomputation_changes_no_bit() {
     config.lora.decoder.as_mut().unwrap().lora_dropout = 0.3;
     let (vlm, params) = build(&config, DType::F32);
     let (images, text) = (pixels(&params, 2, 8, 3), text());
-    let run = |recompute| {
-        gradients(&params, recompute, |g| {
-            Ok(vlm.loss(g, &g.input(images.clone()), &text)?.loss)
-        })
-    };
+    let run = |recompute| gradients(&params, recompute, |g| Ok(vlm.loss(g, &g.input(images.clone()), &text)?.loss));
     let (kept, again) = (run(false), run(true));
     assert!(kept.1.iter().any(|x| *x != 0.0));
     assert_eq!(kept, again);
@@ -74,11 +70,7 @@ fn turns_of_one_image_do_not_see_each_other() {
         let losses = |rows: &[Vec<Turn>]| {
             let g = Graph::inference(&params);
             let text = TextBatch::pack(rows, 0, 1).unwrap();
-            vlm.loss(&g, &g.input(image.clone()), &text)
-                .unwrap()
-                .losses
-                .to_f64()
-                .unwrap()
+            vlm.loss(&g, &g.input(image.clone()), &text).unwrap().losses.to_f64().unwrap()
         };
         let (a, b) = (turn(&[4, 8, 9, 5, 10, 2], 4), turn(&[4, 9, 7, 5, 2], 3));
         let together = losses(&[vec![a.clone(), b.clone()]]);
@@ -86,10 +78,7 @@ fn turns_of_one_image_do_not_see_each_other() {
         close(&together[..6], &losses(&[vec![a.clone()]]), 1e-12);
         close(&together[6..], &losses(&[vec![b.clone()]]), 1e-12);
         // The same tokens as one conversation do see each other.
-        let joined = Turn {
-            ids: [a.ids, b.ids].concat(),
-            learn: [a.learn, b.learn].concat(),
-        };
+        let joined = Turn { ids: [a.ids, b.ids].concat(), learn: [a.learn, b.learn].concat() };
         let joined = losses(&[vec![joined]]);
         assert!((joined[8] - together[8]).abs() > 1e-6);
     }
@@ -125,17 +114,9 @@ fn the_image_matters() {
 #[test]
 fn frozen_parameters_keep_every_bit() {
     let (vlm, mut params) = build(&tiny(), DType::F32);
-    let rule = |pattern: &str, freeze| GroupRule {
-        pattern: pattern.into(),
-        lr_scale: 2.0,
-        freeze,
-        ..GroupRule::default()
-    };
-    let rules = [
-        rule("*lora_*", false),
-        rule("vision_model.*", true),
-        rule("language_model.*", true),
-    ];
+    let rule =
+        |pattern: &str, freeze| GroupRule { pattern: pattern.into(), lr_scale: 2.0, freeze, ..GroupRule::default() };
+    let rules = [rule("*lora_*", false), rule("vision_model.*", true), rule("language_model.*", true)];
     set_groups(&mut params, &rules, 0.1, None).unwrap();
     let values = |params: &engine::Params| -> Vec<Vec<f64>> {
         params.ids().map(|id| params.master(id).to_f64().unwrap()).collect()
@@ -166,12 +147,7 @@ fn frozen_parameters_keep_every_bit() {
 #[test]
 fn a_rule_that_fits_nothing_is_an_error() {
     let (_, mut params) = build(&tiny(), DType::F32);
-    let rule = GroupRule {
-        pattern: "vision.*".into(),
-        lr_scale: 1.0,
-        freeze: true,
-        ..GroupRule::default()
-    };
+    let rule = GroupRule { pattern: "vision.*".into(), lr_scale: 1.0, freeze: true, ..GroupRule::default() };
     let error = set_groups(&mut params, &[rule], 0.0, None).unwrap_err().to_string();
     assert!(error.contains("vision.*"), "{error}");
 }
@@ -249,9 +225,7 @@ fn configurations_that_make_no_model_name_the_field() {
         ("qformer", |c| c.qformer = None),
         ("decoder.num_key_value_heads", |c| c.decoder.num_key_value_heads = 3),
         ("decoder.head_dim", |c| c.decoder.head_dim = Some(3)),
-        ("decoder.max_position_embeddings", |c| {
-            c.decoder.max_position_embeddings = 6
-        }),
+        ("decoder.max_position_embeddings", |c| c.decoder.max_position_embeddings = 6),
         ("vocab_size", |c| c.vocab_size = 0),
         ("lora.vision.r", |c| c.lora.vision.as_mut().unwrap().r = 0),
     ];
@@ -295,12 +269,7 @@ fn images_within_texts_are_those_in_front_where_they_stand_there() {
     let swapped = engine::Tensor::from_slice(&Device::cpu(), &[1, 0], [2]).unwrap();
     let images = engine::ops::embedding(&g.input(images), &swapped).unwrap();
     let visual = vlm.visual_tokens(&g, &images).unwrap();
-    let found = vlm
-        .text_states(&g, &visual, &within)
-        .unwrap()
-        .tensor()
-        .to_f64()
-        .unwrap();
+    let found = vlm.text_states(&g, &visual, &within).unwrap().tensor().to_f64().unwrap();
     let width = 4 * config.decoder.hidden_size;
     for (row, found) in found.chunks(found.len() / 2).enumerate() {
         close(&found[found.len() - width..], &wanted[row * width..][..width], 1e-12);

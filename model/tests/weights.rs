@@ -24,11 +24,7 @@ fn weights_come_back_to_the_bit() {
         load(&path, &mut other, "").unwrap();
         assert_eq!(values(&params), values(&other));
     }
-    assert_eq!(
-        std::fs::read_dir(folder.path()).unwrap().count(),
-        1,
-        "no temporary file is left"
-    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
 }
 
 #[test]
@@ -43,11 +39,7 @@ fn the_reference_reader_agrees() {
     for id in params.ids() {
         let tensor = file.tensor(params.name(id)).unwrap();
         assert_eq!(tensor.shape(), &params.shape(id)[..]);
-        let found: Vec<f32> = tensor
-            .data()
-            .chunks(4)
-            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-            .collect();
+        let found: Vec<f32> = tensor.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
         assert_eq!(found, params.master(id).to_vec::<f32>().unwrap());
     }
 }
@@ -87,17 +79,11 @@ fn other_shapes_and_names_are_refused_before_anything_changes() {
         error
     };
     let error = refused(|c| c.vocab_size = 12);
-    assert!(
-        error.contains("word_embeddings") && error.contains("[11, 8]") && error.contains("(12, 8)"),
-        "{error}"
-    );
+    assert!(error.contains("word_embeddings") && error.contains("[11, 8]") && error.contains("(12, 8)"), "{error}");
     let error = refused(|c| c.decoder.tie_word_embeddings = false);
     assert!(error.contains("lm_head.weight") && error.contains("missing"), "{error}");
     let error = refused(|c| c.lora.vision = None);
-    assert!(
-        error.contains("fc1.lora_A.weight") && error.contains("not a parameter"),
-        "{error}"
-    );
+    assert!(error.contains("fc1.lora_A.weight") && error.contains("not a parameter"), "{error}");
 }
 
 /// A file with this header and so many bytes of data.
@@ -129,43 +115,13 @@ fn hostile_files_are_errors() {
         ("twice", file(&format!("{},{}", &one[..one.len() - 1], &one[1..]), 8)),
         ("header", file("[1]", 0)),
         ("header", file("\u{1}{", 0)),
-        (
-            "lies at",
-            file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#, 8),
-        ),
-        (
-            "does not fill",
-            file(r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, 8),
-        ),
-        (
-            "does not fill",
-            file(
-                r#"{"a":{"dtype":"F32","shape":[0,18446744073709551615],"data_offsets":[0,8]}}"#,
-                8,
-            ),
-        ),
-        (
-            "does not fill",
-            file(
-                r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#,
-                0,
-            ),
-        ),
-        (
-            "type F8",
-            file(r#"{"a":{"dtype":"F8","shape":[8],"data_offsets":[0,8]}}"#, 8),
-        ),
-        (
-            "dimensions",
-            file(r#"{"a":{"dtype":"F32","shape":[1,1,1,1,1,2],"data_offsets":[0,8]}}"#, 8),
-        ),
-        (
-            "unknown field",
-            file(
-                r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"strides":[1]}}"#,
-                8,
-            ),
-        ),
+        ("lies at", file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#, 8)),
+        ("does not fill", file(r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, 8)),
+        ("does not fill", file(r#"{"a":{"dtype":"F32","shape":[0,18446744073709551615],"data_offsets":[0,8]}}"#, 8)),
+        ("does not fill", file(r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#, 0)),
+        ("type F8", file(r#"{"a":{"dtype":"F8","shape":[8],"data_offsets":[0,8]}}"#, 8)),
+        ("dimensions", file(r#"{"a":{"dtype":"F32","shape":[1,1,1,1,1,2],"data_offsets":[0,8]}}"#, 8)),
+        ("unknown field", file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"strides":[1]}}"#, 8)),
         (
             "overlap",
             file(
@@ -175,22 +131,12 @@ fn hostile_files_are_errors() {
         ),
     ];
     for (expected, bytes) in cases {
-        let error = open(&bytes)
-            .err()
-            .unwrap_or_else(|| panic!("accepted, expected `{expected}`"));
-        assert!(
-            error.contains(expected) && error.contains("x.safetensors"),
-            "{expected}: {error}"
-        );
+        let error = open(&bytes).err().unwrap_or_else(|| panic!("accepted, expected `{expected}`"));
+        assert!(error.contains(expected) && error.contains("x.safetensors"), "{expected}: {error}");
     }
     let huge = file(&" ".repeat((16 << 20) + 1), 0);
     assert!(open(&huge).unwrap_err().contains("header"));
-    assert!(
-        TensorFile::open(Path::new("/nowhere/x.safetensors"))
-            .unwrap_err()
-            .to_string()
-            .contains("/nowhere")
-    );
+    assert!(TensorFile::open(Path::new("/nowhere/x.safetensors")).unwrap_err().to_string().contains("/nowhere"));
 }
 
 #[test]
@@ -208,18 +154,9 @@ fn an_open_file_survives_its_replacement() {
 fn pretrained() -> Pretrained {
     let tokenizer = Tokenizer::word_level(["a", "red", "circle"]).unwrap();
     let (vlm, params) = build(&tiny(), DType::F32);
-    let processor = ImageProcessor {
-        size: 8,
-        ..ImageProcessor::default()
-    };
+    let processor = ImageProcessor { size: 8, ..ImageProcessor::default() };
     let chat = Chat::own(&tokenizer).unwrap();
-    Pretrained {
-        vlm,
-        params,
-        tokenizer,
-        processor,
-        chat,
-    }
+    Pretrained { vlm, params, tokenizer, processor, chat }
 }
 
 #[test]
@@ -235,10 +172,8 @@ fn a_folder_holds_all_it_takes() {
     let ids = saved.tokenizer.encode("a red circle").unwrap();
     assert_eq!(ids, loaded.tokenizer.encode("a red circle").unwrap());
     assert_eq!(saved.tokenizer.specials(), loaded.tokenizer.specials());
-    let mut names: Vec<String> = std::fs::read_dir(&path)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     assert_eq!(
         names,
@@ -258,11 +193,7 @@ fn a_folder_holds_all_it_takes() {
 #[test]
 fn files_that_do_not_fit_together_are_errors() {
     let folder = tempfile::tempdir().unwrap();
-    let load = || {
-        Pretrained::load(folder.path(), &Device::cpu(), DType::F32)
-            .unwrap_err()
-            .to_string()
-    };
+    let load = || Pretrained::load(folder.path(), &Device::cpu(), DType::F32).unwrap_err().to_string();
     assert!(load().contains("config.json"));
     pretrained().save(folder.path()).unwrap();
     let words: Vec<String> = (0..20).map(|i| format!("word{i}")).collect();
@@ -270,10 +201,7 @@ fn files_that_do_not_fit_together_are_errors() {
     bigger.save(folder.path()).unwrap();
     assert!(load().contains("vocab_size"));
     pretrained().save(folder.path()).unwrap();
-    let processor = ImageProcessor {
-        size: 9,
-        ..ImageProcessor::default()
-    };
+    let processor = ImageProcessor { size: 9, ..ImageProcessor::default() };
     processor.save(folder.path()).unwrap();
     assert!(load().contains("image_size"));
     let misspelt = r#"{"image_processor_type": "CLIPImageProcessor", "sise": 9}"#;
@@ -290,35 +218,15 @@ fn what_stands_in_the_place_of_a_model_s_file_is_named() {
     let shard = "model-00001-of-00002.safetensors";
     type Files<'f> = &'f [(&'f str, &'f [u8])];
     let cases: [(Files<'_>, &str, &str); 10] = [
-        (
-            &[("model.safetensors", POINTER)],
-            "model.safetensors: a Git LFS pointer",
-            "git lfs pull",
-        ),
-        (
-            &[("model.safetensors", PAGE)],
-            "model.safetensors: an HTML page",
-            "hf download",
-        ),
-        (
-            &[("model.safetensors", b"PK\x03\x04pickled")],
-            "model.safetensors: a zip",
-            "",
-        ),
+        (&[("model.safetensors", POINTER)], "model.safetensors: a Git LFS pointer", "git lfs pull"),
+        (&[("model.safetensors", PAGE)], "model.safetensors: an HTML page", "hf download"),
+        (&[("model.safetensors", b"PK\x03\x04pickled")], "model.safetensors: a zip", ""),
         (&[("model.safetensors", b"")], "too few", "download it again"),
         (&[(index, POINTER)], "index.json: a Git LFS pointer", ""),
-        (
-            &[(index, INDEX), (shard, POINTER)],
-            "00002.safetensors: a Git LFS pointer",
-            "",
-        ),
+        (&[(index, INDEX), (shard, POINTER)], "00002.safetensors: a Git LFS pointer", ""),
         (&[(index, INDEX)], "00002.safetensors: No such file", ""),
         (&[(shard, POINTER)], shard, "the index that names it"),
-        (
-            &[("pytorch_model-00001-of-00002.bin", b"")],
-            "pytorch_model-00001-of-00002.bin is not read",
-            "convert it",
-        ),
+        (&[("pytorch_model-00001-of-00002.bin", b"")], "pytorch_model-00001-of-00002.bin is not read", "convert it"),
         (&[("model.gguf", b"GGUF")], "model.gguf is not read", "safetensors"),
     ];
     for (files, expected, advice) in cases {

@@ -21,11 +21,7 @@ fn main() -> Result<()> {
         computed(&case, &model, &params, &out.join(name))?;
     }
     for (case, whole) in [("llava", true), ("llava-siglip", false)] {
-        adapter(
-            &cases()[0].with_file_name(case),
-            &out.join(format!("{case}-lora")),
-            whole,
-        )?;
+        adapter(&cases()[0].with_file_name(case), &out.join(format!("{case}-lora")), whole)?;
     }
     Ok(())
 }
@@ -51,10 +47,7 @@ fn computed(case: &Path, model: &Model, params: &Params, folder: &Path) -> Resul
     let g = Graph::inference(params);
     let expected = Expected::open(case);
     let trace = model.trace(&g, &expected.inputs(params))?;
-    let mut entries: Vec<_> = trace
-        .into_iter()
-        .map(|(name, x)| Entry::new(name, x.tensor().clone()))
-        .collect();
+    let mut entries: Vec<_> = trace.into_iter().map(|(name, x)| Entry::new(name, x.tensor().clone())).collect();
     let file = TensorFile::open(&case.join("expected.safetensors"))?;
     for input in ["input_ids", "lengths", "pixel_values"] {
         if file.shape(input).is_some() {
@@ -73,12 +66,8 @@ fn adapter(case: &Path, out: &Path, whole: bool) -> Result<()> {
         rslora: whole,
         ..LoraConfig::default()
     });
-    let rule = |pattern: &str, freeze| GroupRule {
-        pattern: pattern.into(),
-        lr_scale: 1.0,
-        freeze,
-        ..GroupRule::default()
-    };
+    let rule =
+        |pattern: &str, freeze| GroupRule { pattern: pattern.into(), lr_scale: 1.0, freeze, ..GroupRule::default() };
     let rules = [rule("*lora_*", false), rule("*", true)];
     let parts: [(Part, PathBuf); 1] = [(Part::Whole, case.to_path_buf())];
     let (vlm, mut params) = hf::assemble(&config, &parts, &Device::cpu(), DType::F32, 0, (&rules, 0.0, None))?;
@@ -88,12 +77,7 @@ fn adapter(case: &Path, out: &Path, whole: bool) -> Result<()> {
     std::fs::create_dir_all(out).expect("a folder");
     match &model {
         Model::Vlm(vlm) if whole => {
-            hf::save_adapter(
-                &out.join("adapter"),
-                vlm,
-                &params,
-                hf::Base::Whole(&case.display().to_string()),
-            )?;
+            hf::save_adapter(&out.join("adapter"), vlm, &params, hf::Base::Whole(&case.display().to_string()))?;
             computed(case, &model, &params, out)?;
         }
         Model::Vlm(vlm) => {

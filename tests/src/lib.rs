@@ -63,16 +63,8 @@ impl Expected {
             Some(_) => self.ids("lengths").0,
             None => vec![shape[1] as i32; shape[0]],
         };
-        let texts = Texts {
-            batch: shape[0],
-            tokens: shape[1],
-            ids,
-            lens,
-        };
-        Inputs {
-            pixels,
-            texts: Some(texts),
-        }
+        let texts = Texts { batch: shape[0], tokens: shape[1], ids, lens };
+        Inputs { pixels, texts: Some(texts) }
     }
 
     /// The case's loss, from what [`Model::trace`] gave.
@@ -107,11 +99,7 @@ impl Expected {
         let itc = ops::clip_loss(embeds[0], embeds[1], &qformer.logit_scale(g)?)?;
         let numbers = |x: &[i32]| Tensor::from_slice(g.params().device(), x, [x.len()]);
         let all: Vec<i32> = (0..texts.batch as i32).collect();
-        let pairs = Pairs {
-            images: numbers(&all)?,
-            texts: numbers(&all)?,
-            labels: numbers(&self.ids("labels").0)?,
-        };
+        let pairs = Pairs { images: numbers(&all)?, texts: numbers(&all)?, labels: numbers(&self.ids("labels").0)? };
         Ok(ops::add(&itc, &qformer.itm_loss(g, image, &texts, &pairs)?.loss)?)
     }
 }

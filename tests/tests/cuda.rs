@@ -20,25 +20,15 @@ fn every_specialisation_compiles_without_spills() {
     };
     let mut wrong = Vec::new();
     for specialisation in specialisations() {
-        let limits = Limits {
-            threads: specialisation.threads as u32,
-        };
+        let limits = Limits { threads: specialisation.threads as u32 };
         let runs_on = |architecture: &&str| specialisation.module.runs_on(architecture);
         for architecture in ARCHITECTURES.into_iter().filter(runs_on) {
             match specialisation.module.compile(&nvrtc, architecture) {
                 Ok(compiled) => {
                     let report = Report::parse(&compiled.log);
-                    assert!(
-                        !report.functions.is_empty(),
-                        "{}: the log names no kernel",
-                        specialisation.module
-                    );
+                    assert!(!report.functions.is_empty(), "{}: the log names no kernel", specialisation.module);
                     let found = report.violations(&limits);
-                    wrong.extend(
-                        found
-                            .iter()
-                            .map(|text| format!("{architecture} {}: {text}", specialisation.module)),
-                    );
+                    wrong.extend(found.iter().map(|text| format!("{architecture} {}: {text}", specialisation.module)));
                 }
                 Err(error) => wrong.push(error.to_string()),
             }

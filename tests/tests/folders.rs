@@ -26,12 +26,7 @@ fn every_family_is_written_and_read_again_to_the_same_numbers() {
         let folder = TempDir::new().unwrap();
         let (model, params) = hf::load(&case, &Device::cpu(), DType::F32, false).unwrap();
         hf::save(folder.path(), &model, &params).unwrap();
-        assert_eq!(
-            outputs(folder.path(), &case),
-            outputs(&case, &case),
-            "{}",
-            case.display()
-        );
+        assert_eq!(outputs(folder.path(), &case), outputs(&case, &case), "{}", case.display());
         let read = |folder: &Path| -> Value {
             serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap()
         };
@@ -54,29 +49,12 @@ fn a_q_former_that_starts_from_a_bert_reads_texts_as_it_does() {
     let parts = [(Part::Qformer, folder.clone())];
     let (vlm, params) = hf::assemble(&config, &parts, &Device::cpu(), DType::F32, 0, (&[], 0.0, None)).unwrap();
     let expected = TensorFile::open(&folder.join("expected.safetensors")).unwrap();
-    let ids = expected
-        .tensor("input_ids", &Device::cpu())
-        .unwrap()
-        .to_vec::<i32>()
-        .unwrap();
-    let rows: Vec<Vec<u32>> = ids
-        .chunks(7)
-        .map(|row| row.iter().map(|&id| id as u32).collect())
-        .collect();
+    let ids = expected.tensor("input_ids", &Device::cpu()).unwrap().to_vec::<i32>().unwrap();
+    let rows: Vec<Vec<u32>> = ids.chunks(7).map(|row| row.iter().map(|&id| id as u32).collect()).collect();
     let qformer = vlm.qformer.as_ref().unwrap();
     let out = qformer.text(&Graph::inference(&params), &Texts::pad(&rows, 0)).unwrap();
-    let expected = expected
-        .tensor("last_hidden_state", &Device::cpu())
-        .unwrap()
-        .to_f64()
-        .unwrap();
-    let off = out
-        .tensor()
-        .to_f64()
-        .unwrap()
-        .into_iter()
-        .zip(expected)
-        .map(|(ours, theirs)| (ours - theirs).abs());
+    let expected = expected.tensor("last_hidden_state", &Device::cpu()).unwrap().to_f64().unwrap();
+    let off = out.tensor().to_f64().unwrap().into_iter().zip(expected).map(|(ours, theirs)| (ours - theirs).abs());
     assert!(off.fold(0.0, f64::max) < 1e-5);
 
     // Queries have the texts' feed-forward layers; the two words that BERT does not know are the mean of its own.
@@ -108,13 +86,8 @@ fn shards_hold_what_one_file_would() {
     let index = folder.path().join("model.safetensors.index.json");
     let text = std::fs::read_to_string(&index).unwrap();
     std::fs::write(&index, text.replace("model.norm.weight", "model.other.weight")).unwrap();
-    let error = hf::load(folder.path(), &Device::cpu(), DType::F32, true)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("model.norm.weight") && error.contains("index"),
-        "{error}"
-    );
+    let error = hf::load(folder.path(), &Device::cpu(), DType::F32, true).unwrap_err().to_string();
+    assert!(error.contains("model.norm.weight") && error.contains("index"), "{error}");
 }
 
 /// A case's folder with another configuration or other tensors; what reading it says.
@@ -144,23 +117,17 @@ impl Altered {
         let path = self.folder.path().join("model.safetensors");
         let file = TensorFile::open(&path).unwrap();
         let kept = file.names().filter(|name| *name != without);
-        let mut entries: Vec<_> = kept
-            .map(|name| Entry::new(name, file.tensor(name, &Device::cpu()).unwrap()))
-            .collect();
+        let mut entries: Vec<_> =
+            kept.map(|name| Entry::new(name, file.tensor(name, &Device::cpu()).unwrap())).collect();
         if let Some((name, shape)) = with {
-            entries.push(Entry::new(
-                name,
-                engine::Tensor::zeros(&Device::cpu(), DType::F32, shape).unwrap(),
-            ));
+            entries.push(Entry::new(name, engine::Tensor::zeros(&Device::cpu(), DType::F32, shape).unwrap()));
         }
         write_tensors(&path, &entries, &[]).unwrap();
         self
     }
 
     fn says(self, parts: &[&str]) {
-        let error = hf::load(self.folder.path(), &Device::cpu(), DType::F32, true)
-            .unwrap_err()
-            .to_string();
+        let error = hf::load(self.folder.path(), &Device::cpu(), DType::F32, true).unwrap_err().to_string();
         for part in parts {
             assert!(error.contains(part), "`{part}` is not in {error}");
         }
@@ -171,19 +138,19 @@ impl Altered {
 fn missing_extra_and_misshapen_tensors_are_named_with_both_shapes() {
     const NORM: &str = "model.norm.weight";
     let file = "model.safetensors";
-    Altered::new("llama2-full-heads")
-        .tensors(NORM, None)
-        .says(&[file, NORM, "missing", "(16)"]);
-    Altered::new("llama2-full-heads")
-        .tensors(NORM, Some((NORM, &[17])))
-        .says(&[file, NORM, "[17]", "(16)"]);
-    Altered::new("llama2-full-heads")
-        .tensors("", Some(("model.layers.9.extra", &[2])))
-        .says(&[file, "model.layers.9.extra", "not a parameter"]);
+    Altered::new("llama2-full-heads").tensors(NORM, None).says(&[file, NORM, "missing", "(16)"]);
+    Altered::new("llama2-full-heads").tensors(NORM, Some((NORM, &[17]))).says(&[file, NORM, "[17]", "(16)"]);
+    Altered::new("llama2-full-heads").tensors("", Some(("model.layers.9.extra", &[2]))).says(&[
+        file,
+        "model.layers.9.extra",
+        "not a parameter",
+    ]);
     // Without biases in the configuration, those in the file would be passed over.
-    Altered::new("llama2-biases")
-        .config(|config| config["mlp_bias"] = false.into())
-        .says(&[file, "_proj.bias", "not a parameter"]);
+    Altered::new("llama2-biases").config(|config| config["mlp_bias"] = false.into()).says(&[
+        file,
+        "_proj.bias",
+        "not a parameter",
+    ]);
     // A tied output layer that differs from the embedding is not tied.
     Altered::new("llama2-grouped-tied")
         .tensors("", Some(("lm_head.weight", &[37, 16])))
@@ -192,27 +159,30 @@ fn missing_extra_and_misshapen_tensors_are_named_with_both_shapes() {
 
 #[test]
 fn unknown_architectures_and_fields_are_named() {
-    Altered::new("llama2-full-heads")
-        .config(|config| config["model_type"] = "gpt_neox".into())
-        .says(&["config.json", "model_type", "gpt_neox", "llama"]);
+    Altered::new("llama2-full-heads").config(|config| config["model_type"] = "gpt_neox".into()).says(&[
+        "config.json",
+        "model_type",
+        "gpt_neox",
+        "llama",
+    ]);
     Altered::new("llama2-full-heads")
         .config(|config| config["rope_scaling"] = json!({ "rope_type": "yarn", "factor": 2.0 }))
         .says(&["config.json", "rope_scaling.rope_type", "yarn"]);
-    Altered::new("llama2-full-heads")
-        .config(|config| config["logits_soft_cap"] = 30.into())
-        .says(&["config.json", "logits_soft_cap", "not supported"]);
+    Altered::new("llama2-full-heads").config(|config| config["logits_soft_cap"] = 30.into()).says(&[
+        "config.json",
+        "logits_soft_cap",
+        "not supported",
+    ]);
     Altered::new("llama2-full-heads")
         .config(|config| config["hidden_size"] = "wide".into())
         .says(&["config.json", "hidden_size"]);
-    Altered::new("clip-gelu")
-        .config(|config| config["vision_config"]["hidden_act"] = "mish".into())
-        .says(&["config.json", "vision_config.hidden_act", "mish"]);
-    Altered::new("llava")
-        .config(|config| config["image_seq_length"] = 7.into())
-        .says(&["image_seq_length", "7", "4"]);
-    Altered::new("llava")
-        .config(|config| config["image_token_index"] = 40.into())
-        .says(&["image_token", "40"]);
+    Altered::new("clip-gelu").config(|config| config["vision_config"]["hidden_act"] = "mish".into()).says(&[
+        "config.json",
+        "vision_config.hidden_act",
+        "mish",
+    ]);
+    Altered::new("llava").config(|config| config["image_seq_length"] = 7.into()).says(&["image_seq_length", "7", "4"]);
+    Altered::new("llava").config(|config| config["image_token_index"] = 40.into()).says(&["image_token", "40"]);
     // Sizes that make no model, or one of all memory, are refused before anything is allocated.
     Altered::new("llama2-full-heads")
         .config(|config| config["num_attention_heads"] = 0.into())
@@ -224,14 +194,9 @@ fn unknown_architectures_and_fields_are_named() {
 
 #[test]
 fn models_the_reference_has_no_class_for_say_why() {
-    let config = model::VlmConfig {
-        vocab_size: 20,
-        ..model::VlmConfig::default()
-    };
+    let config = model::VlmConfig { vocab_size: 20, ..model::VlmConfig::default() };
     let (vlm, params) = model::Vlm::build(&config, &Device::cpu(), DType::F32, 0).unwrap();
-    let hf::Format::Own(why) = hf::format(&config) else {
-        panic!()
-    };
+    let hf::Format::Own(why) = hf::format(&config) else { panic!() };
     assert!(why.contains("image_token"), "{why}");
     let folder = TempDir::new().unwrap();
     hf::save(folder.path(), &Model::Vlm(Box::new(vlm)), &params).unwrap();
@@ -240,10 +205,7 @@ fn models_the_reference_has_no_class_for_say_why() {
     };
     assert_eq!(read.config, config);
     for id in params.ids() {
-        assert_eq!(
-            params.master(id).to_bytes().unwrap(),
-            again.master(id).to_bytes().unwrap()
-        );
+        assert_eq!(params.master(id).to_bytes().unwrap(), again.master(id).to_bytes().unwrap());
     }
 }
 

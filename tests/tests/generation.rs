@@ -39,21 +39,12 @@ struct Run {
 impl Case {
     fn request(&self, run: &Run, prompt: usize) -> Request {
         Request {
-            prompt: Prompt {
-                ids: self.prompts[prompt].clone(),
-                images: self.images[prompt].clone(),
-            },
+            prompt: Prompt { ids: self.prompts[prompt].clone(), images: self.images[prompt].clone() },
             settings: Generation {
                 max_new: self.max_new,
                 stop: run.stop.clone(),
-                sampler: Sampler {
-                    repetition_penalty: run.repetition_penalty.unwrap_or(1.0),
-                    ..Sampler::default()
-                },
-                beams: Beams {
-                    num_beams: run.num_beams,
-                    length_penalty: run.length_penalty.unwrap_or(1.0),
-                },
+                sampler: Sampler { repetition_penalty: run.repetition_penalty.unwrap_or(1.0), ..Sampler::default() },
+                beams: Beams { num_beams: run.num_beams, length_penalty: run.length_penalty.unwrap_or(1.0) },
                 ..Generation::default()
             },
         }
@@ -80,10 +71,7 @@ fn generator<'m>(name: &str, model: &'m Model, params: &'m Params) -> Generator<
         Model::Decoder(decoder) => Generator::of_decoder(decoder, params),
         Model::Vlm(vlm) => {
             let file = fixtures().join("parity").join(name).join("expected.safetensors");
-            let pixels = TensorFile::open(&file)
-                .unwrap()
-                .tensor("pixel_values", params.device())
-                .unwrap();
+            let pixels = TensorFile::open(&file).unwrap().tensor("pixel_values", params.device()).unwrap();
             let mut generator = Generator::of_vlm(vlm, params);
             let seen = generator.see(&pixels.cast(params.dtype()).unwrap()).unwrap();
             assert_eq!(seen, 0..2);
@@ -115,10 +103,7 @@ fn greedy_and_beam_answers_are_the_references() {
             for (answer, expected) in silent(&generator, &requests).iter().zip(&run.answers) {
                 assert_eq!(answer.ids, *expected, "{what}, in a batch");
                 let ended = matches!(answer.finish, Finish::Token(token) if run.stop.contains(&token));
-                assert!(
-                    ended || answer.finish == Finish::Length && answer.ids.len() == case.max_new,
-                    "{what}"
-                );
+                assert!(ended || answer.finish == Finish::Length && answer.ids.len() == case.max_new, "{what}");
             }
             all.extend(requests.into_iter().zip(&run.answers));
         }
@@ -179,12 +164,7 @@ fn the_turns_of_a_conversation_share_their_cache() {
                 request.prompt.ids.extend([3, 4]);
             }
             let resumed = generator.resume(&mut kept, &request, &mut |_| ControlFlow::Continue(()));
-            assert_eq!(
-                resumed.unwrap(),
-                silent(&generator, &[request])[0],
-                "{}: turn {turn}",
-                case.model
-            );
+            assert_eq!(resumed.unwrap(), silent(&generator, &[request])[0], "{}: turn {turn}", case.model);
         }
     }
 }
@@ -196,21 +176,10 @@ fn draws_repeat_by_their_seed_in_a_batch_as_alone() {
     let generator = generator(&case.model, &model, &params);
     let request = |i: usize, seed| {
         let mut request = case.request(&case.runs[0], i);
-        request.settings.sampler = Sampler {
-            temperature: 8.0,
-            min_p: 0.01,
-            seed,
-            ..Sampler::default()
-        };
+        request.settings.sampler = Sampler { temperature: 8.0, min_p: 0.01, seed, ..Sampler::default() };
         request
     };
-    let requests = [
-        request(0, 1),
-        request(1, 1),
-        request(0, 2),
-        request(0, 1),
-        request(2, 3),
-    ];
+    let requests = [request(0, 1), request(1, 1), request(0, 2), request(0, 1), request(2, 3)];
     let answers = silent(&generator, &requests);
     assert_eq!(answers[0], answers[3]);
     assert_ne!(answers[0], answers[2]);
@@ -226,10 +195,7 @@ fn images_and_their_tokens_must_agree() {
     let generator = generator("llava", &model, &params);
     let refused = |ids: &[u32], images: &[usize]| {
         let mut request = case.request(&case.runs[0], 0);
-        request.prompt = Prompt {
-            ids: ids.to_vec(),
-            images: images.to_vec(),
-        };
+        request.prompt = Prompt { ids: ids.to_vec(), images: images.to_vec() };
         let answers = generator.run(&[request], &mut |_| ControlFlow::Continue(()));
         answers.unwrap_err().to_string()
     };
@@ -279,12 +245,7 @@ fn samplers_keep_the_references_tokens() {
         let found = sampler.probabilities(&made.logits[case.row], &made.seen).unwrap();
         for (id, p) in found.iter().enumerate() {
             let expected = case.kept.get(&id);
-            assert_eq!(
-                *p > 0.0,
-                expected.is_some(),
-                "row {}: token {id}, {sampler:?}",
-                case.row
-            );
+            assert_eq!(*p > 0.0, expected.is_some(), "row {}: token {id}, {sampler:?}", case.row);
             let off = (p - expected.copied().unwrap_or(0.0)).abs();
             assert!(off < 1e-6, "row {}: token {id} off by {off}, {sampler:?}", case.row);
         }
@@ -304,16 +265,9 @@ fn a_trained_llama_tells_its_golden_story() {
     let golden: Golden = serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
     assert_eq!((golden.greedy_ids.len(), golden.greedy_ids[0]), (257, 1));
     let (model, params) = hf::load(&folder, &Device::cpu(), DType::F32, true).unwrap();
-    let Model::Decoder(decoder) = &model else {
-        panic!("a language model")
-    };
-    let request = Request {
-        prompt: Prompt::text(&[1]),
-        settings: Generation {
-            max_new: 256,
-            ..Generation::default()
-        },
-    };
+    let Model::Decoder(decoder) = &model else { panic!("a language model") };
+    let request =
+        Request { prompt: Prompt::text(&[1]), settings: Generation { max_new: 256, ..Generation::default() } };
     let mut streamed = Vec::new();
     let answers = Generator::of_decoder(decoder, &params).run(&[request], &mut |piece| {
         streamed.extend(piece.token);

@@ -54,10 +54,8 @@ fn gradients(folder: &Path, name: &str) -> Vec<Vec<f64>> {
 fn run(folder: &Path, dtype: DType, tolerance: f64) -> Vec<String> {
     let (model, params) = hf::load(folder, &Device::cpu(), dtype, false).unwrap();
     let expected = Expected::open(folder);
-    let mut verdict = Verdict {
-        case: format!("{} in {dtype}", folder.file_name().unwrap().display()),
-        wrong: Vec::new(),
-    };
+    let mut verdict =
+        Verdict { case: format!("{} in {dtype}", folder.file_name().unwrap().display()), wrong: Vec::new() };
     let g = Graph::training(&params, 0);
     let trace = model.trace(&g, &expected.inputs(&params)).unwrap();
     let inputs = ["input_ids", "labels", "lengths", "pixel_values", "loss"];

@@ -257,12 +257,7 @@ pub enum KernelsVerb {
     /// Compile every specialisation and print registers, shared memory and spills; needs NVRTC and no GPU.
     Check {
         /// Architectures to compile for.
-        #[arg(
-            long,
-            value_name = "ARCH",
-            value_delimiter = ',',
-            default_value = "sm_80,sm_90a,sm_100a"
-        )]
+        #[arg(long, value_name = "ARCH", value_delimiter = ',', default_value = "sm_80,sm_90a,sm_100a")]
         arch: Vec<String>,
     },
     /// Run the table of ops on a device and compare with plain f64 loops.
@@ -571,18 +566,13 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 fn part(text: &str) -> Result<(usize, usize), String> {
-    let numbers = text
-        .split_once('/')
-        .and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
     let inside = numbers.filter(|&(i, n): &(usize, usize)| i < n);
     inside.ok_or_else(|| "expected I/N with I from 0 to N - 1, as in 0/4".into())
 }
 
 fn number(text: &str, fits: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
-    let value = text
-        .parse::<f64>()
-        .ok()
-        .filter(|&value| value.is_finite() && fits(value));
+    let value = text.parse::<f64>().ok().filter(|&value| value.is_finite() && fits(value));
     value.ok_or_else(|| format!("expected {expected}"))
 }
 
@@ -603,11 +593,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 fn probability(text: &str) -> Result<f64, String> {
-    number(
-        text,
-        |value| value > 0.0 && value <= 1.0,
-        "a number above 0 and at most 1",
-    )
+    number(text, |value| value > 0.0 && value <= 1.0, "a number above 0 and at most 1")
 }
 
 #[cfg(test)]
@@ -649,30 +635,17 @@ mod tests {
             panic!()
         };
         assert_eq!((demo.seed, demo.max_steps, demo.out), (3, Some(5), Some("x".into())));
-        assert_eq!(
-            (demo.compute.device.as_str(), demo.compute.threads),
-            ("cuda:1", Some(2))
-        );
+        assert_eq!((demo.compute.device.as_str(), demo.compute.threads), ("cuda:1", Some(2)));
         let AllVerbs::Train(train) = parse("train --recipe r.toml --set a.b=1 --set c=2 --dry-run").unwrap() else {
             panic!()
         };
-        assert_eq!(
-            (train.set, train.dry_run, train.device),
-            (vec!["a.b=1".into(), "c=2".into()], true, None)
-        );
+        assert_eq!((train.set, train.dry_run, train.device), (vec!["a.b=1".into(), "c=2".into()], true, None));
         let line = "generate --model m --image i --image j --prompt p --top-k 3 --top-p 0.5 --min-p 0.1 --temperature 0.7 \
                     --repetition-penalty 1.2 --length-penalty -1 --stop a --stop b --max-tokens 9 --dtype bf16";
-        let AllVerbs::Generate(generate) = parse(line).unwrap() else {
-            panic!()
-        };
+        let AllVerbs::Generate(generate) = parse(line).unwrap() else { panic!() };
         let answer = generate.answer;
         assert_eq!(
-            (
-                generate.image.len(),
-                generate.dtype,
-                answer.max_tokens,
-                answer.stop.len()
-            ),
+            (generate.image.len(), generate.dtype, answer.max_tokens, answer.stop.len()),
             (2, WeightType::Bf16, 9, 2)
         );
         assert_eq!(
@@ -680,33 +653,15 @@ mod tests {
             (Some(3), Some(0.5), Some(0.1), Some(0.7))
         );
         assert_eq!((answer.repetition_penalty, answer.length_penalty), (1.2, -1.0));
-        let AllVerbs::Chat(chat) = parse("chat --model org/m --num-beams 3 --device cuda:1").unwrap() else {
-            panic!()
-        };
-        assert_eq!(
-            (chat.model.as_str(), chat.image.len(), chat.answer.num_beams),
-            ("org/m", 0, 3)
-        );
-        assert_eq!(
-            (chat.answer.temperature, chat.compute.device.as_str()),
-            (None, "cuda:1")
-        );
-        let AllVerbs::Eval(eval) = parse("eval --model m --limit 10 --seed 4").unwrap() else {
-            panic!()
-        };
+        let AllVerbs::Chat(chat) = parse("chat --model org/m --num-beams 3 --device cuda:1").unwrap() else { panic!() };
+        assert_eq!((chat.model.as_str(), chat.image.len(), chat.answer.num_beams), ("org/m", 0, 3));
+        assert_eq!((chat.answer.temperature, chat.compute.device.as_str()), (None, "cuda:1"));
+        let AllVerbs::Eval(eval) = parse("eval --model m --limit 10 --seed 4").unwrap() else { panic!() };
         assert_eq!((eval.limit, eval.seed, eval.tasks.len()), (Some(10), Some(4), 0));
         let line = "eval --model org/m --tasks pope,nlvr --data pope=p.json --images a.zip --output o --log-samples --device cuda:1";
-        let AllVerbs::Eval(eval) = parse(line).unwrap() else {
-            panic!()
-        };
-        assert_eq!(
-            (eval.tasks, eval.data.len(), eval.log_samples),
-            (vec![Task::Pope, Task::Nlvr], 1, true)
-        );
-        assert_eq!(
-            (eval.compute.device.as_str(), eval.batch_size, eval.max_tokens),
-            ("cuda:1", 32, None)
-        );
+        let AllVerbs::Eval(eval) = parse(line).unwrap() else { panic!() };
+        assert_eq!((eval.tasks, eval.data.len(), eval.log_samples), (vec![Task::Pope, Task::Nlvr], 1, true));
+        assert_eq!((eval.compute.device.as_str(), eval.batch_size, eval.max_tokens), ("cuda:1", 32, None));
     }
 
     #[test]
@@ -731,26 +686,11 @@ mod tests {
             "test --part 1",
             "eval --model m --tasks pope --batch-size 0",
         ] {
-            assert_eq!(
-                parse(line).expect_err(line).kind(),
-                ErrorKind::ValueValidation,
-                "{line}"
-            );
+            assert_eq!(parse(line).expect_err(line).kind(), ErrorKind::ValueValidation, "{line}");
         }
-        for line in [
-            "train",
-            "eval --model m --data pope=x",
-            "eval --model m --tasks pope --log-samples",
-        ] {
-            assert_eq!(
-                parse(line).expect_err(line).kind(),
-                ErrorKind::MissingRequiredArgument,
-                "{line}"
-            );
+        for line in ["train", "eval --model m --data pope=x", "eval --model m --tasks pope --log-samples"] {
+            assert_eq!(parse(line).expect_err(line).kind(), ErrorKind::MissingRequiredArgument, "{line}");
         }
-        assert_eq!(
-            parse("eval --model m --tasks pop").unwrap_err().kind(),
-            ErrorKind::InvalidValue
-        );
+        assert_eq!(parse("eval --model m --tasks pop").unwrap_err().kind(), ErrorKind::InvalidValue);
     }
 }

@@ -40,10 +40,7 @@ pub fn open_seeded(name: &str, seed: u64) -> Result<Device> {
             chosen()?;
             return Ok(Device::cpu());
         }
-        _ if emulated => Device::emulated(Emulation {
-            seed,
-            check: name.ends_with("check"),
-        }),
+        _ if emulated => Device::emulated(Emulation { seed, check: name.ends_with("check") }),
         ("cuda", _) => Device::cuda(0),
         (_, Some(Some(ordinal))) => Device::cuda(ordinal),
         _ => bail!(
@@ -110,14 +107,8 @@ mod tests {
     fn a_gpu_that_cannot_be_used_is_explained() {
         for name in ["cuda", "cuda:0", "cuda:12"] {
             let text = open(name).unwrap_err().to_string();
-            assert!(
-                text.starts_with(&format!("device `{name}` is not available: ")),
-                "{text}"
-            );
-            assert!(
-                text.contains("libcuda") || text.contains("driver"),
-                "says what was looked for: {text}"
-            );
+            assert!(text.starts_with(&format!("device `{name}` is not available: ")), "{text}");
+            assert!(text.contains("libcuda") || text.contains("driver"), "says what was looked for: {text}");
             assert!(text.ends_with("--device cpu works everywhere"), "{text}");
         }
     }
@@ -142,10 +133,7 @@ mod tests {
             "trace",
         ] {
             let text = open(name).map(|_| ()).expect_err(name).to_string();
-            assert!(
-                text.starts_with(&format!("device `{name}` is not known; expected `cpu`")),
-                "{text}"
-            );
+            assert!(text.starts_with(&format!("device `{name}` is not known; expected `cpu`")), "{text}");
         }
         for name in ["cpu", "cuda:0"] {
             let text = open_seeded(name, 7).map(|_| ()).expect_err(name).to_string();

@@ -95,8 +95,7 @@ impl<'r> Course<'r> {
         if how.begin == Begin::New {
             return Ok(());
         }
-        self.log
-            .cut(from.as_ref().map_or(0, |(_, place)| place.metrics_bytes))?;
+        self.log.cut(from.as_ref().map_or(0, |(_, place)| place.metrics_bytes))?;
         let number = from.as_ref().map_or(0, |(found, _)| found.number);
         self.watch.from_step(number)?;
         self.checkpoints.tidy(number)?;
@@ -134,10 +133,7 @@ impl<'r> Course<'r> {
             _ => None,
         };
         let from = from.map(|(path, mut place)| {
-            phase
-                .training(model.recipe())
-                .iter()
-                .for_each(|training| place.extend(training));
+            phase.training(model.recipe()).iter().for_each(|training| place.extend(training));
             (path, place)
         });
         let next = self.train(model, phase, from, halfway).map_err(|error| {
@@ -176,12 +172,8 @@ impl<'r> Course<'r> {
         let place = from.as_ref().map(|(_, place)| place.clone());
         let mut place = place.unwrap_or_else(|| Place::start(phase, 0));
         let mut progress = Progress::new(phase.name(), steps, place.step);
-        let keeper = Keeper {
-            recipe: model.recipe().clone(),
-            phase,
-            seal: self.seal.clone(),
-            plan: model.folder_plan()?,
-        };
+        let keeper =
+            Keeper { recipe: model.recipe().clone(), phase, seal: self.seal.clone(), plan: model.folder_plan()? };
         let from = from.as_ref().map(|(path, place)| (path.as_path(), place));
         let config = model.vlm().cloned();
         let (log, checkpoints, folder) = (&mut self.log, &self.checkpoints, &mut *self.folder);
@@ -230,11 +222,7 @@ impl<'r> Course<'r> {
         progress.finish();
         if let (Some(best), true, true) = (place.best, patience > 0, next != Next::Stop) {
             let best = self.checkpoints.at(best.checkpoint)?;
-            say!(
-                "{}: the best held-out loss is that of {}",
-                phase.name(),
-                best.path.display()
-            );
+            say!("{}: the best held-out loss is that of {}", phase.name(), best.path.display());
             read_weights(&best.path, model.params_mut())?;
         }
         Ok(next)
@@ -276,11 +264,7 @@ fn metrics(step: &Step, before: usize, num_tokens: u64) -> StepMetrics {
         mean_token_accuracy: step.accuracy.map(|(right, all)| right as f64 / all.max(1) as f64),
         num_tokens,
         data_wait_share: Some(waited / seconds.max(1e-9)),
-        parts: step
-            .parts
-            .iter()
-            .map(|(name, value)| (name.to_string(), *value))
-            .collect(),
+        parts: step.parts.iter().map(|(name, value)| (name.to_string(), *value)).collect(),
         ..StepMetrics::default()
     }
 }

@@ -66,14 +66,7 @@ impl DualSession {
         config.text.eos_token_id = end.unwrap_or(tokenizer.specials().eos);
         data.screen(&screen(config, &tokenizer))?;
         let (model, params) = build(config, &recipe.run, device)?;
-        Ok(DualSession {
-            recipe,
-            data,
-            tokenizer,
-            processor,
-            model,
-            params,
-        })
+        Ok(DualSession { recipe, data, tokenizer, processor, model, params })
     }
 
     /// A model that this recipe made, with its own tokenizer and image processor, beside the data.
@@ -82,22 +75,12 @@ impl DualSession {
     /// Those of data and files.
     pub fn of_trained(recipe: Recipe, folder: &Path, device: &Device, dtype: DType) -> Result<DualSession> {
         let (Model::Dual(model), params) = hf::load(folder, device, dtype, true)? else {
-            bail!(
-                "{}: the recipe is a dual encoder's, but the model is none",
-                folder.display()
-            );
+            bail!("{}: the recipe is a dual encoder's, but the model is none", folder.display());
         };
         let processor = ImageProcessor::open(folder)?;
         let (mut data, tokenizer) = (session::dataset(&recipe, &processor)?, Tokenizer::open(folder)?);
         data.screen(&screen(&model.config, &tokenizer))?;
-        Ok(DualSession {
-            data,
-            tokenizer,
-            processor,
-            model: *model,
-            params,
-            recipe,
-        })
+        Ok(DualSession { data, tokenizer, processor, model: *model, params, recipe })
     }
 
     /// A few steps and the evaluation on a device that only counts memory.
@@ -145,9 +128,7 @@ impl DualSession {
                 let drawn: Vec<Pair> = (0..count as u64).map(|i| source.scenes.held_out(i)).collect();
                 (drawn, Figures::new())
             }
-            Dataset::Corpus {
-                heldout: Some(heldout), ..
-            } => corpus::pairs(params, heldout, count, &self.tokenizer)?,
+            Dataset::Corpus { heldout: Some(heldout), .. } => corpus::pairs(params, heldout, count, &self.tokenizer)?,
             Dataset::Corpus { heldout: None, .. } => return Ok(Figures::new()),
         };
         let comparer = Comparer::of_dual(model, params, &self.tokenizer, &self.processor);
@@ -213,22 +194,14 @@ impl Trained for DualSession {
         let measure = |params: &Params| {
             let source = self.data.held_out(&self.recipe).context("nothing is held out")?;
             let images = self.recipe.eval.limit.min(source.len());
-            let held_out = Dual {
-                source: &source,
-                ..objective
-            };
+            let held_out = Dual { source: &source, ..objective };
             measure(&held_out, params, images, training.batch_size)
         };
         let next = match from {
             Some((_, place)) if place.over => Next::Enough,
-            _ => fit(
-                &objective,
-                &mut self.params,
-                &mut optimizer,
-                &training,
-                seed,
-                |step, params, optimizer| observe(step, params, optimizer, &measure),
-            )?,
+            _ => fit(&objective, &mut self.params, &mut optimizer, &training, seed, |step, params, optimizer| {
+                observe(step, params, optimizer, &measure)
+            })?,
         };
         if next != Next::Stop {
             optimizer.swap_average(&mut self.params)?;

@@ -32,9 +32,7 @@ pub fn weights_fit(specs: &[ParamSpec], dtype: DType, device: &Device) -> Result
         (None, _) => memory::available().unwrap_or(u64::MAX),
     };
     let elements = specs.iter().map(|spec| spec.shape.elements() as u64);
-    let need = elements
-        .fold(0, u64::saturating_add)
-        .saturating_mul(dtype.size() as u64);
+    let need = elements.fold(0, u64::saturating_add).saturating_mul(dtype.size() as u64);
     ensure!(
         need <= free,
         "the model's parameters alone take {}, {} is free: choose a smaller model",
@@ -144,10 +142,7 @@ mod tests {
     }
 
     fn sizes(recipe: &mut Recipe) -> Vec<(usize, usize)> {
-        recipe
-            .batches()
-            .map(|(batch, accumulate, _)| (*batch, *accumulate))
-            .collect()
+        recipe.batches().map(|(batch, accumulate, _)| (*batch, *accumulate)).collect()
     }
 
     /// As much as a model might take that needs so many bytes for each image of its largest batch.
@@ -165,11 +160,7 @@ mod tests {
 
         const FREE: usize = 1 << 30;
         let fitted = |recipe: &mut Recipe, each: usize| {
-            fit(
-                recipe,
-                |recipe, trace| takes(recipe, trace, each),
-                |tensors| Ok((tensors, FREE as u64)),
-            )
+            fit(recipe, |recipe, trace| takes(recipe, trace, each), |tensors| Ok((tensors, FREE as u64)))
         };
         let mut large = recipe();
         fitted(&mut large, FREE / 18).unwrap();
@@ -177,9 +168,6 @@ mod tests {
 
         let refused = fitted(&mut recipe(), FREE);
         let text = refused.unwrap_err().to_string();
-        assert!(
-            text.starts_with("the smallest batches need ") && text.contains("recompute"),
-            "{text}"
-        );
+        assert!(text.starts_with("the smallest batches need ") && text.contains("recompute"), "{text}");
     }
 }

@@ -42,12 +42,7 @@ impl Flops {
 
     /// Of a model that is trained as a whole on conversations.
     pub fn of_training(config: &VlmConfig) -> Flops {
-        Flops {
-            config: config.clone(),
-            aligns: (false, false),
-            cached: false,
-            times: [3.0; 3],
-        }
+        Flops { config: config.clone(), aligns: (false, false), cached: false, times: [3.0; 3] }
     }
 
     /// Floating-point operations of a step on `images` images with `text` tokens of text in all.
@@ -92,12 +87,7 @@ impl Flops {
 
     /// Forward on one image and `t` tokens of conversation about it.
     fn instruct(&self, t: f64) -> [f64; 3] {
-        let VlmConfig {
-            vision,
-            adapter,
-            decoder,
-            ..
-        } = &self.config;
+        let VlmConfig { vision, adapter, decoder, .. } = &self.config;
         let encoder = if self.cached { 0.0 } else { vision_pass(vision) };
         let wide = adapter.hidden_size.unwrap_or(decoder.hidden_size);
         let project = |tokens: usize, from: usize| {
@@ -161,9 +151,7 @@ fn feed_forward(tokens: f64, matrices: usize, dim: usize, wide: usize) -> f64 {
 fn vision_pass(c: &VisionConfig) -> f64 {
     let (tokens, dim) = (c.tokens() as f64, c.hidden_size);
     let pixels = 3 * c.window() * c.window();
-    let stem = c
-        .patch_hidden
-        .map_or(pixels * dim, |hidden| pixels * hidden + hidden * dim);
+    let stem = c.patch_hidden.map_or(pixels * dim, |hidden| pixels * hidden + hidden * dim);
     let block =
         attention(tokens, (tokens, tokens), dim, dim, (dim, dim)) + feed_forward(tokens, 2, dim, c.intermediate_size);
     2.0 * (c.patches() * stem) as f64 + c.feature_blocks() as f64 * block
@@ -184,17 +172,9 @@ fn qformer_pass(c: &QFormerConfig, vision: &VisionConfig, queries: f64, text: f6
 
 /// The decoder's blocks over `tokens` tokens, each of which sees half of them on average.
 fn decoder_pass(c: &DecoderConfig, tokens: f64) -> f64 {
-    let (heads, groups) = (
-        c.num_attention_heads * c.head_size(),
-        c.num_key_value_heads * c.head_size(),
-    );
-    let block = attention(
-        tokens,
-        (tokens, tokens / 2.0),
-        c.hidden_size,
-        c.hidden_size,
-        (heads, groups),
-    ) + feed_forward(tokens, 3, c.hidden_size, c.intermediate_size);
+    let (heads, groups) = (c.num_attention_heads * c.head_size(), c.num_key_value_heads * c.head_size());
+    let block = attention(tokens, (tokens, tokens / 2.0), c.hidden_size, c.hidden_size, (heads, groups))
+        + feed_forward(tokens, 3, c.hidden_size, c.intermediate_size);
     c.num_hidden_layers as f64 * block
 }
 
@@ -240,9 +220,7 @@ mod tests {
 
     /// Elements of the matrices whose names `chosen` likes.
     fn weights(params: &Params, chosen: impl Fn(&str) -> bool) -> f64 {
-        let matrices = params
-            .ids()
-            .filter(|&id| params.shape(id).len() == 2 && chosen(params.name(id)));
+        let matrices = params.ids().filter(|&id| params.shape(id).len() == 2 && chosen(params.name(id)));
         matrices.map(|id| params.shape(id).elements()).sum::<usize>() as f64
     }
 
@@ -288,10 +266,7 @@ mod tests {
         let all = flops(&[], "");
         assert!(frozen.step(Phase::Instruct, 8, 100) < all.step(Phase::Instruct, 8, 100));
         let double = all.step(Phase::Align, 16, 200) / all.step(Phase::Align, 8, 100);
-        assert!(
-            (double - 2.0).abs() < 1e-9,
-            "as many again take as much again: {double}"
-        );
+        assert!((double - 2.0).abs() < 1e-9, "as many again take as much again: {double}");
     }
 
     #[test]
@@ -299,9 +274,6 @@ mod tests {
         let all = flops(&[], "").step(Phase::Align, 8, 64);
         let without = flops(&["phase1.itm=0"], "").step(Phase::Align, 8, 64);
         let alone = flops(&["phase1.itm=0", "phase1.itg=0"], "").step(Phase::Align, 8, 64);
-        assert!(
-            all > without && without > alone && alone > 0.0,
-            "{all} {without} {alone}"
-        );
+        assert!(all > without && without > alone && alone > 0.0, "{all} {without} {alone}");
     }
 }

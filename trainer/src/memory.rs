@@ -12,10 +12,7 @@ pub struct Resident {
 /// Memory this process holds; None where the system does not say (no `/proc`).
 pub fn resident() -> Option<Resident> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    Some(Resident {
-        current: field(&status, "VmRSS")?,
-        peak: field(&status, "VmHWM")?,
-    })
+    Some(Resident { current: field(&status, "VmRSS")?, peak: field(&status, "VmHWM")? })
 }
 
 /// Memory new allocations can get without swapping, in bytes; None where the system does not say.
@@ -36,9 +33,7 @@ pub fn free_disk(folder: &std::path::Path) -> Option<u64> {
 
 /// The value of a line `name:   123 kB`, in bytes.
 fn field(text: &str, name: &str) -> Option<u64> {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -82,20 +77,14 @@ mod tests {
     fn fields_are_read_in_bytes_and_damaged_ones_are_none() {
         let text = "VmPeak:\t  9 kB\nVmHWM:\t  2048 kB\nVmRSS:\t  junk kB\nVmBig: 99999999999999999999 kB\n";
         assert_eq!(field(text, "VmHWM"), Some(2 << 20));
-        assert_eq!(
-            (field(text, "VmRSS"), field(text, "VmBig"), field(text, "Vm")),
-            (None, None, None)
-        );
+        assert_eq!((field(text, "VmRSS"), field(text, "VmBig"), field(text, "Vm")), (None, None, None));
     }
 
     #[test]
     fn a_large_allocation_shows_in_the_peak() {
         let block = std::hint::black_box(vec![1u8; 64 << 20]);
         let with = resident().unwrap();
-        assert!(
-            with.peak >= block.len() as u64 && with.current <= with.peak && with.current > 0,
-            "{with:?}"
-        );
+        assert!(with.peak >= block.len() as u64 && with.current <= with.peak && with.current > 0, "{with:?}");
         assert!(available().unwrap() <= total().unwrap());
     }
 }

@@ -126,17 +126,10 @@ impl MetricsLog {
 pub fn read(path: &Path) -> Result<Vec<StepMetrics>> {
     let text = read_file(path, MAX_LOG).with_context(|| format!("{}: cannot be read", path.display()))?;
     let (mut steps, mut damaged) = (Vec::new(), PassedOver::default());
-    for (index, line) in text
-        .split(|byte| *byte == b'\n')
-        .enumerate()
-        .filter(|(_, line)| !line.is_empty())
-    {
+    for (index, line) in text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(step) => steps.push(step),
-            Err(_) => damaged.add(
-                "lines that are no step's metrics",
-                format!("{}:{}", path.display(), index + 1),
-            ),
+            Err(_) => damaged.add("lines that are no step's metrics", format!("{}:{}", path.display(), index + 1)),
         }
     }
     for line in damaged.lines() {
@@ -183,12 +176,9 @@ mod tests {
         let mut line = step(1);
         (line.memory_bytes, line.mfu) = (Some(1 << 20), Some(0.5));
         let tags: Vec<(String, f64)> = line.scalars().collect();
-        for (tag, value) in [
-            ("phase1/itc", 1.0),
-            ("phase1/lr", 1e-3),
-            ("memory/bytes", 1048576.0),
-            ("throughput/mfu", 0.5),
-        ] {
+        for (tag, value) in
+            [("phase1/itc", 1.0), ("phase1/lr", 1e-3), ("memory/bytes", 1048576.0), ("throughput/mfu", 0.5)]
+        {
             assert!(tags.contains(&(tag.into(), value)), "{tag} in {tags:?}");
         }
         assert_eq!(tags.len(), 9, "what was not measured has no tag: {tags:?}");

@@ -17,10 +17,7 @@ pub(crate) fn of_vlm(session: &Session, run: &Path, example: Option<(PathBuf, &s
         let ask = Command::new("generate").flag("--model", run).flag("--image", image);
         ask.flag("--prompt", question)
     });
-    ask.into_iter()
-        .chain(measure(&session.data, run))
-        .chain(other_data(&session.recipe))
-        .collect()
+    ask.into_iter().chain(measure(&session.data, run)).chain(other_data(&session.recipe)).collect()
 }
 
 /// After a dual encoder, which compares and does not answer.
@@ -30,17 +27,10 @@ pub(crate) fn of_dual(session: &DualSession, run: &Path) -> Vec<Command> {
     let task = |name: &str, data: &Path| {
         let mut value = std::ffi::OsString::from(format!("{name}="));
         value.push(data);
-        Command::new("eval")
-            .flag("--model", run)
-            .flag("--tasks", name)
-            .flag("--data", value)
+        Command::new("eval").flag("--model", run).flag("--tasks", name).flag("--data", value)
     };
     // Files that the tasks read as they are; elsewhere the names are to be filled in.
-    let retrieval = match (
-        data.source.format(),
-        heldout,
-        data.heldout_images.as_ref().or(data.images.as_ref()),
-    ) {
+    let retrieval = match (data.source.format(), heldout, data.heldout_images.as_ref().or(data.images.as_ref())) {
         (Some(Format::Coco | Format::Llava), Some(path), Some(images)) => {
             task("retrieval", path).flag("--images", images)
         }

@@ -68,10 +68,7 @@ pub struct How {
 /// asked to stop.
 pub fn run(recipe: Recipe, device: &Device, out: &Path, how: How) -> Result<()> {
     let on_cpu = device.kind() == Kind::Cpu;
-    ensure!(
-        on_cpu || !how.profile,
-        "--profile times the CPU's kernels; this device has its maker's tools for that"
-    );
+    ensure!(on_cpu || !how.profile, "--profile times the CPU's kernels; this device has its maker's tools for that");
     let started = Instant::now();
     let recipe = recipe.anchored();
     interrupt::listen()?;
@@ -95,9 +92,7 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path, how: How) -> Result<()> 
             let mut session = Session::begin(recipe, device, made)?;
             if how.fit_memory {
                 let mut recipe = session.recipe.clone();
-                fit_batches(&mut recipe, device, |recipe, trace| {
-                    rehearse(&session, recipe, trace, |_, _| ())
-                })?;
+                fit_batches(&mut recipe, device, |recipe, trace| rehearse(&session, recipe, trace, |_, _| ()))?;
                 session.recipe = recipe;
             }
             run_vlm(session, device, &mut folder, (how, from))?
@@ -185,9 +180,7 @@ fn run_dual(
     (how, from): (How, From),
 ) -> Result<(Summary, Vec<Command>)> {
     let seal = settle(&session, &session.data, &Start::default(), folder, (how, &from))?;
-    let estimate = describe(&session, &session.data, device, |trace| {
-        session.rehearse(&session.recipe, trace)
-    })?;
+    let estimate = describe(&session, &session.data, device, |trace| session.rehearse(&session.recipe, trace))?;
     let mut summary = Summary::of(&session.params, device, estimate, None);
     summary.write(folder)?;
     let mut course = Course::start(folder, session.recipe.checkpoints.keep, None, seal)?;
@@ -273,9 +266,7 @@ pub fn dry_run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
     if recipe.dual.is_some() {
         let mut session = DualSession::new(recipe, &Device::trace())?;
         preflight::end(&session, out)?;
-        let needed = describe(&session, &session.data, device, |trace| {
-            session.rehearse(&session.recipe, trace)
-        })?;
+        let needed = describe(&session, &session.data, device, |trace| session.rehearse(&session.recipe, trace))?;
         plan(&session.recipe, &session.data);
         let caption = session.data.source().pair(0)?.caption;
         let ids = session.tokenizer.tokenize(&caption, true)?;
@@ -288,19 +279,15 @@ pub fn dry_run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
     let needed = describe(&session, &session.data, device, |trace| {
         say!("parts       {}", modules(&session.params));
         rehearse(&session, &session.recipe, trace, |phase, parts| {
-            let parts: Vec<String> = parts
-                .iter()
-                .map(|(name, bytes)| format!("{name} {}", memory::size(*bytes)))
-                .collect();
+            let parts: Vec<String> =
+                parts.iter().map(|(name, bytes)| format!("{name} {}", memory::size(*bytes))).collect();
             say!("{:<12}{}, and activations", phase.name(), parts.join(", "));
         })
     })?;
     plan(&session.recipe, &session.data);
     let conversation = session.data.source().conversation(0, 0.0)?;
     let layout = session.recipe.phase2.as_ref().map(Phase2::layout).unwrap_or_default();
-    let Conversation {
-        system, turns, images, ..
-    } = conversation;
+    let Conversation { system, turns, images, .. } = conversation;
     let lines = session.prepare.shown(system.as_deref(), &turns, images.len(), layout)?;
     say!("{ONE_SAMPLE}\n  {}", lines.join("\n  "));
     if let Some(phase) = session.recipe.phase2.as_mut().filter(|phase| phase.cache_features) {
@@ -319,10 +306,7 @@ fn time(model: &mut impl Trained, needed: u64, device: &Device) -> Result<String
         None => memory::available().unwrap_or(u64::MAX),
     };
     match needed > free {
-        true => Ok(format!(
-            "not told: {} is free, too little for the steps that tell it",
-            memory::size(free)
-        )),
+        true => Ok(format!("not told: {} is free, too little for the steps that tell it", memory::size(free))),
         false => {
             model.remake_on(device)?;
             step_time::estimate(model)
@@ -350,27 +334,16 @@ fn plan(recipe: &Recipe, data: &Dataset) {
     for phase in Phase::of(recipe) {
         if let Some(training) = phase.training(recipe) {
             let images = training.batch_size * training.accumulate;
-            let others = if phase == Phase::Instruct {
-                training.steps.checked_div(every)
-            } else {
-                None
-            };
+            let others = if phase == Phase::Instruct { training.steps.checked_div(every) } else { None };
             let own = training.steps - others.unwrap_or(0);
             let passes = match data {
                 Dataset::Scenes(_) => "each drawn anew".into(),
                 Dataset::Corpus { train, .. } => {
                     let samples = train.corpus.samples.len();
-                    format!(
-                        "{:.1} passes over {samples} records",
-                        (own * images) as f64 / samples as f64
-                    )
+                    format!("{:.1} passes over {samples} records", (own * images) as f64 / samples as f64)
                 }
             };
-            say!(
-                "{:<12}{} steps of {images} images, {passes}",
-                phase.name(),
-                training.steps
-            );
+            say!("{:<12}{} steps of {images} images, {passes}", phase.name(), training.steps);
         }
     }
     if every > 1 {
@@ -394,22 +367,14 @@ fn taught(phase: Phase, session: &Session, vlm: &Vlm, params: &Params) -> Result
     let (prepare, count) = (&session.prepare, session.recipe.eval.limit);
     match &session.data {
         Dataset::Scenes(source) => {
-            let eval = SceneEval {
-                vlm,
-                params,
-                prepare,
-                scenes: source.scenes,
-                count,
-            };
+            let eval = SceneEval { vlm, params, prepare, scenes: source.scenes, count };
             match phase {
                 Phase::Align => eval.alignment(),
                 Phase::Instruct => eval.instruction(),
                 Phase::Contrast => Ok(Figures::new()),
             }
         }
-        Dataset::Corpus {
-            heldout: Some(heldout), ..
-        } => match phase {
+        Dataset::Corpus { heldout: Some(heldout), .. } => match phase {
             Phase::Align => corpus::alignment(vlm, params, prepare, heldout, count),
             Phase::Instruct => {
                 let independent = session.recipe.independent_turns();
@@ -423,9 +388,7 @@ fn taught(phase: Phase, session: &Session, vlm: &Vlm, params: &Params) -> Result
 
 /// Prints what will be done and returns the memory it should take in all, in bytes.
 fn introduce(session: &Session, device: &Device) -> Result<u64> {
-    describe(session, &session.data, device, |trace| {
-        rehearse(session, &session.recipe, trace, |_, _| ())
-    })
+    describe(session, &session.data, device, |trace| rehearse(session, &session.recipe, trace, |_, _| ()))
 }
 
 /// A few steps of every phase and the evaluation, on a device that only counts memory; `seen` is told what each phase takes
@@ -451,10 +414,7 @@ fn rehearse(
 fn modules(params: &Params) -> String {
     let mut parts: Vec<(&str, usize, usize)> = Vec::new();
     for id in params.ids() {
-        let (module, size) = (
-            params.name(id).split('.').next().unwrap_or_default(),
-            params.shape(id).elements(),
-        );
+        let (module, size) = (params.name(id).split('.').next().unwrap_or_default(), params.shape(id).elements());
         let trained = if params.is_frozen(id) { 0 } else { size };
         match parts.iter_mut().find(|(name, ..)| *name == module) {
             Some((_, all, moving)) => (*all, *moving) = (*all + size, *moving + trained),
@@ -478,11 +438,7 @@ fn describe(
 ) -> Result<u64> {
     let (all, trainable) = model.params().count();
     let dtype = model.params().dtype();
-    say!(
-        "device      {}, {} threads",
-        compute::name(device),
-        rayon::current_num_threads()
-    );
+    say!("device      {}, {} threads", compute::name(device), rayon::current_num_threads());
     say!("parameters  {all} ({trainable} trainable), {dtype}");
     if let Dataset::Corpus { train, heldout } = data {
         say!("data        {}", train.corpus.summary());

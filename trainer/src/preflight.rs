@@ -57,13 +57,8 @@ fn adapters(recipe: &Recipe, specs: &[ParamSpec]) -> Result<(), Invalid> {
         let mut rules = Phase::of(recipe).filter_map(|phase| Some(phase.training(recipe)?.rules));
         rules.any(|rules| !freezes(&rules, &spec.name))
     };
-    for part in model::LoraConfigs::PARTS
-        .iter()
-        .filter(|part| recipe.model.lora.part(part).is_some())
-    {
-        let mut own = specs
-            .iter()
-            .filter(|spec| spec.name.contains(".lora_") && lora::part_of(&spec.name) == *part);
+    for part in model::LoraConfigs::PARTS.iter().filter(|part| recipe.model.lora.part(part).is_some()) {
+        let mut own = specs.iter().filter(|spec| spec.name.contains(".lora_") && lora::part_of(&spec.name) == *part);
         if !own.any(trains) {
             let message =
                 "the rules freeze these adapters in every phase: put { match = \"*lora_*\" } in front of the others";
@@ -113,9 +108,7 @@ pub fn adapter_base<'r>(recipe: &'r Recipe, config: &VlmConfig) -> Option<Base<'
 /// Whether the adapters' base would be an adapter itself: no folder holds what it is on top of its own base.
 fn stands_on_adapter(recipe: &Recipe) -> bool {
     let named = recipe.pretrained.model.iter().chain(&recipe.pretrained.decoder);
-    named
-        .flat_map(|name| hf::resolve(name))
-        .any(|folder| hf::is_adapter(&folder))
+    named.flat_map(|name| hf::resolve(name)).any(|folder| hf::is_adapter(&folder))
 }
 
 /// Tries out all that is written at the end but the weights, in the disk that `out` is on, and whether the rest has room.
@@ -135,8 +128,7 @@ pub fn end(model: &impl Trained, out: &Path) -> Result<()> {
     let disk = out.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
     let trial = tempfile::Builder::new().prefix(".preflight").tempdir_in(disk);
     let trial = trial.with_context(|| format!("{}: nothing can be written there", disk.display()))?;
-    plan.write_settings(trial.path())
-        .context("the model could not be saved")?;
+    plan.write_settings(trial.path()).context("the model could not be saved")?;
     let (need, free) = (bytes(recipe, model.params()), memory::free_disk(disk));
     let class = model.vlm().map(|config| match hf::format(config) {
         Format::Transformers(class) => class.to_string(),

@@ -83,10 +83,8 @@ pub fn table(events: &[Event], steps: usize, seconds: f64) -> String {
     let mut rows: Vec<(&str, Sum)> = sums.into_iter().collect();
     rows.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
     let each = |count: f64| count / steps.max(1) as f64;
-    let mut text = format!(
-        "{:<24} {:>8} {:>10} {:>7} {:>9} {:>8}\n",
-        "kernel", "calls", "ms a step", "share", "GFLOP/s", "GB/s"
-    );
+    let mut text =
+        format!("{:<24} {:>8} {:>10} {:>7} {:>9} {:>8}\n", "kernel", "calls", "ms a step", "share", "GFLOP/s", "GB/s");
     let rate = |work: f64, seconds: f64| match work > 0.0 {
         true => format!("{:.1}", work / seconds.max(1e-12) / 1e9),
         false => "-".into(),
@@ -104,21 +102,8 @@ pub fn table(events: &[Event], steps: usize, seconds: f64) -> String {
     }
     let rest = seconds - inside;
     let share = 100.0 * rest / seconds;
-    let _ = writeln!(
-        text,
-        "{:<24} {:>8} {:>10.3} {share:>5.1} %",
-        "outside of kernels",
-        "",
-        1e3 * each(rest)
-    );
-    let _ = writeln!(
-        text,
-        "{:<24} {:>8} {:>10.3} {:>5.1} %",
-        "a step",
-        "",
-        1e3 * each(seconds),
-        100.0
-    );
+    let _ = writeln!(text, "{:<24} {:>8} {:>10.3} {share:>5.1} %", "outside of kernels", "", 1e3 * each(rest));
+    let _ = writeln!(text, "{:<24} {:>8} {:>10.3} {:>5.1} %", "a step", "", 1e3 * each(seconds), 100.0);
     text
 }
 
@@ -138,14 +123,7 @@ mod tests {
     use super::*;
 
     fn event(kernel: &'static str, seconds: f64, flops: f64) -> Event {
-        Event {
-            kernel,
-            thread: 1,
-            start: 0.5,
-            seconds,
-            flops,
-            bytes: 4e9 * seconds,
-        }
+        Event { kernel, thread: 1, start: 0.5, seconds, flops, bytes: 4e9 * seconds }
     }
 
     #[test]
@@ -158,9 +136,6 @@ mod tests {
         assert_eq!(lines[3], ["outside", "of", "kernels", "150.000", "30.0", "%"]);
         let trace = trace(&events);
         assert_eq!(trace["traceEvents"].as_array().map(Vec::len), Some(3));
-        assert_eq!(
-            (&trace["traceEvents"][1]["dur"], &trace["traceEvents"][1]["tid"]),
-            (&json!(3e5), &json!(1))
-        );
+        assert_eq!((&trace["traceEvents"][1]["dur"], &trace["traceEvents"][1]["tid"]), (&json!(3e5), &json!(1)));
     }
 }

@@ -31,11 +31,7 @@ pub struct Progress {
 
 enum Output {
     Bar(ProgressBar),
-    Lines {
-        out: Box<dyn Write + Send>,
-        every: Duration,
-        last: Instant,
-    },
+    Lines { out: Box<dyn Write + Send>, every: Duration, last: Instant },
 }
 
 impl Progress {
@@ -52,11 +48,7 @@ impl Progress {
         bar.set_prefix(phase.to_string());
         bar.set_position(before as u64);
         let progress = Progress::with(phase, steps, Output::Bar(bar));
-        Progress {
-            before,
-            done: before,
-            ..progress
-        }
+        Progress { before, done: before, ..progress }
     }
 
     /// Progress as plain lines on `out`, at most one per `every`.
@@ -121,16 +113,10 @@ impl Progress {
     pub fn finish(mut self) {
         let time = duration(self.started.elapsed());
         let named = [("loss", self.loss), (EVAL_LOSS, self.eval_loss)];
-        let named = named
-            .into_iter()
-            .filter_map(|(name, loss)| Some(format!("{name} {:.3}, ", loss?)));
+        let named = named.into_iter().filter_map(|(name, loss)| Some(format!("{name} {:.3}, ", loss?)));
         let loss: String = named.collect();
-        let line = format!(
-            "{}: {} steps in {time}, {loss}{:.0} samples/s",
-            self.phase,
-            self.done - self.before,
-            self.speed()
-        );
+        let line =
+            format!("{}: {} steps in {time}, {loss}{:.0} samples/s", self.phase, self.done - self.before, self.speed());
         match &mut self.output {
             Output::Bar(bar) => {
                 bar.finish_and_clear();
@@ -226,11 +212,7 @@ mod tests {
         );
         assert!(lines[1].contains("loss 2.900"), "smoothed: {}", lines[1]);
         assert!(lines[2].ends_with("ETA 0s"), "{}", lines[2]);
-        assert!(
-            lines[3].starts_with("phase1: 3 steps in ") && !lines[3].contains('\x1b'),
-            "{}",
-            lines[3]
-        );
+        assert!(lines[3].starts_with("phase1: 3 steps in ") && !lines[3].contains('\x1b'), "{}", lines[3]);
     }
 
     #[test]
@@ -248,10 +230,7 @@ mod tests {
         progress.step(Some(3.0), 8);
         let line = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
         let expected = "phase2 step 1/12000  loss 3.000  eval_loss 2.500  123457 tokens/s  data wait 1 %  mem 108.0 MiB  MFU 12 %  ETA ";
-        assert!(
-            line.starts_with(expected) && line.trim_end().chars().count() <= 120,
-            "{line}"
-        );
+        assert!(line.starts_with(expected) && line.trim_end().chars().count() <= 120, "{line}");
     }
 
     #[test]
@@ -261,13 +240,7 @@ mod tests {
 
     #[test]
     fn durations_are_readable() {
-        let table = [
-            (0.4, "0s"),
-            (59.4, "59s"),
-            (59.6, "1m 00s"),
-            (185.0, "3m 05s"),
-            (7800.0, "2h 10m"),
-        ];
+        let table = [(0.4, "0s"), (59.4, "59s"), (59.6, "1m 00s"), (185.0, "3m 05s"), (7800.0, "2h 10m")];
         for (seconds, text) in table {
             assert_eq!(duration(Duration::from_secs_f64(seconds)), text);
         }

@@ -298,11 +298,7 @@ fn default_vocabulary() -> usize {
 
 impl Default for Tokenizer {
     fn default() -> Tokenizer {
-        Tokenizer {
-            kind: TokenizerKind::Bpe,
-            size: default_vocabulary(),
-            path: None,
-        }
+        Tokenizer { kind: TokenizerKind::Bpe, size: default_vocabulary(), path: None }
     }
 }
 
@@ -355,13 +351,7 @@ pub struct Eval {
 
 impl Default for Eval {
     fn default() -> Eval {
-        Eval {
-            samples: 16,
-            attention: 4,
-            limit: 500,
-            batch_size: 64,
-            max_tokens: 64,
-        }
+        Eval { samples: 16, attention: 4, limit: 500, batch_size: 64, max_tokens: 64 }
     }
 }
 
@@ -421,14 +411,8 @@ impl Recipe {
     pub fn batches(&mut self) -> impl Iterator<Item = (&mut usize, &mut usize, usize)> {
         let contrast = self.contrast.as_mut();
         let contrast = contrast.map(|p| (&mut p.batch_size, &mut p.accumulate, p.shards));
-        let phase1 = self
-            .phase1
-            .as_mut()
-            .map(|p| (&mut p.batch_size, &mut p.accumulate, p.shards));
-        let phase2 = self
-            .phase2
-            .as_mut()
-            .map(|p| (&mut p.batch_size, &mut p.accumulate, p.shards));
+        let phase1 = self.phase1.as_mut().map(|p| (&mut p.batch_size, &mut p.accumulate, p.shards));
+        let phase2 = self.phase2.as_mut().map(|p| (&mut p.batch_size, &mut p.accumulate, p.shards));
         [contrast, phase1, phase2].into_iter().flatten()
     }
 

@@ -38,9 +38,7 @@ impl RunFolder {
     /// # Errors
     /// When it exists already, or cannot be made.
     pub fn create(path: &Path) -> Result<RunFolder> {
-        let missing = path
-            .ancestors()
-            .take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+        let missing = path.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists());
         let made = missing.last().unwrap_or(path).to_owned();
         let folder = path.display();
         if let Some(above) = path.parent() {
@@ -54,12 +52,7 @@ impl RunFolder {
             ),
             Err(error) => return Err(Error::new(error).context(format!("{folder}: cannot be made"))),
         }
-        Ok(RunFolder {
-            path: path.to_owned(),
-            made,
-            keep: false,
-            _lock: lock(path)?,
-        })
+        Ok(RunFolder { path: path.to_owned(), made, keep: false, _lock: lock(path)? })
     }
 
     /// The folder of a run that is gone on with; a new one where there is none. What a killed process left unfinished is removed.
@@ -81,12 +74,7 @@ impl RunFolder {
         }
         let mut leftovers = Vec::new();
         without_links(path, &mut leftovers)?;
-        let folder = RunFolder {
-            path: path.to_owned(),
-            made: path.to_owned(),
-            keep: true,
-            _lock: lock(path)?,
-        };
+        let folder = RunFolder { path: path.to_owned(), made: path.to_owned(), keep: true, _lock: lock(path)? };
         for file in leftovers {
             fs::remove_file(&file).with_context(|| format!("{}: cannot be removed", file.display()))?;
         }
@@ -202,11 +190,7 @@ pub fn new_file(out: &Path) -> Result<()> {
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
     let there = folder.is_none_or(Path::is_dir);
     ensure!(there, "{}: its folder is not there; make it first", out.display());
-    ensure!(
-        fs::symlink_metadata(out).is_err(),
-        "{} exists already; choose another name, or remove it",
-        out.display()
-    );
+    ensure!(fs::symlink_metadata(out).is_err(), "{} exists already; choose another name, or remove it", out.display());
     Ok(())
 }
 
@@ -231,9 +215,9 @@ pub(crate) fn explain(error: io::Error, path: &Path, bytes: usize) -> Error {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::new(error).context(format!(
             "{file}: the disk is full; this file needs {need}: free some space, or choose another disk with --out"
         )),
-        ErrorKind::FileTooLarge => Error::new(error).context(format!(
-            "{file}: needs {need}, more than a file may have here (see `ulimit -f`)"
-        )),
+        ErrorKind::FileTooLarge => {
+            Error::new(error).context(format!("{file}: needs {need}, more than a file may have here (see `ulimit -f`)"))
+        }
         _ => Error::new(error).context(format!("{file}: cannot be written ({need})")),
     }
 }
@@ -252,10 +236,7 @@ impl LineLog {
     /// When it cannot be opened.
     pub fn open(path: &Path) -> Result<LineLog> {
         let file = open_own(path, OpenOptions::new().append(true).read(true).create(true));
-        Ok(LineLog {
-            path: path.to_owned(),
-            file: file.map_err(|error| explain(error, path, 0))?,
-        })
+        Ok(LineLog { path: path.to_owned(), file: file.map_err(|error| explain(error, path, 0))? })
     }
 
     /// Cuts off all that lies behind the first `bytes`. Of a file that has lost some of these it keeps whole lines, and says so.
@@ -270,9 +251,7 @@ impl LineLog {
             say_aside!("{path}: {length} bytes of the {bytes} that were written: earlier steps are missing in it");
             kept = self.whole_lines().with_context(|| format!("{path}: cannot be read"))?;
         }
-        self.file
-            .set_len(kept)
-            .with_context(|| format!("{path}: cannot be cut"))
+        self.file.set_len(kept).with_context(|| format!("{path}: cannot be cut"))
     }
 
     /// Bytes up to the last end of a line.
@@ -344,11 +323,7 @@ mod tests {
         let folder = RunFolder::create(&path).unwrap();
         folder.write("attention/a.png", b"png").unwrap();
         drop(folder);
-        assert_eq!(
-            fs::read_dir(root.path()).unwrap().count(),
-            0,
-            "the folders made above it go too"
-        );
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "the folders made above it go too");
 
         let mut folder = RunFolder::create(&path).unwrap();
         folder.write("attention/a.png", b"png").unwrap();
@@ -356,20 +331,14 @@ mod tests {
         drop(folder);
         assert_eq!(fs::read(path.join("attention/a.png")).unwrap(), b"png");
         let text = RunFolder::reopen(&path).unwrap_err().to_string();
-        assert!(
-            text.contains("not a run's folder: it has no recipe.resolved.toml"),
-            "{text}"
-        );
+        assert!(text.contains("not a run's folder: it has no recipe.resolved.toml"), "{text}");
         fs::write(path.join(RECIPE), "").unwrap();
 
         let again = RunFolder::reopen(&path).unwrap();
         let text = RunFolder::reopen(&path).unwrap_err().to_string();
         assert!(text.ends_with("another process is training in this folder"), "{text}");
         drop(again);
-        assert!(
-            path.join("attention/a.png").exists(),
-            "what was there before is not removed"
-        );
+        assert!(path.join("attention/a.png").exists(), "what was there before is not removed");
 
         drop(RunFolder::create(&root.path().join("runs/today/second")).unwrap());
         assert!(path.exists() && !root.path().join("runs/today/second").exists());
@@ -414,11 +383,7 @@ mod tests {
         fs::write(&path, "one\nthr").unwrap();
         again.cut(100).unwrap();
         again.append("four").unwrap();
-        assert_eq!(
-            fs::read_to_string(&path).unwrap(),
-            "one\nfour\n",
-            "a line that is not whole goes, too"
-        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\nfour\n", "a line that is not whole goes, too");
     }
 
     #[test]
@@ -427,10 +392,7 @@ mod tests {
         let file = OpenOptions::new().append(true).open(&path).unwrap();
         let mut log = LineLog { path, file };
         let text = format!("{:#}", log.append("0123456789").unwrap_err());
-        assert!(
-            text.contains("/dev/full: the disk is full; this file needs 11 B"),
-            "{text}"
-        );
+        assert!(text.contains("/dev/full: the disk is full; this file needs 11 B"), "{text}");
     }
 
     /// Runs itself under a limit of 64 KiB per file, with the signal that would end the process ignored.
@@ -441,10 +403,7 @@ mod tests {
             let path = Path::new(&root).join("model.safetensors");
             write_whole(&path, b"before").unwrap();
             let text = format!("{:#}", write_whole(&path, &vec![7; 1 << 20]).unwrap_err());
-            assert!(
-                text.contains("model.safetensors: needs 1.0 MiB, more than a file may have"),
-                "{text}"
-            );
+            assert!(text.contains("model.safetensors: needs 1.0 MiB, more than a file may have"), "{text}");
             assert_eq!(fs::read(&path).unwrap(), b"before");
             assert_eq!(fs::read_dir(&root).unwrap().count(), 1, "no temporary file stays");
             return;
@@ -452,10 +411,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let name = "run_folder::tests::a_file_that_does_not_fit_is_an_error_and_leaves_what_was_there";
         let output = std::process::Command::new("sh")
-            .args([
-                "-c",
-                "trap '' XFSZ; ulimit -f 128; exec \"$0\" --exact --nocapture \"$1\"",
-            ])
+            .args(["-c", "trap '' XFSZ; ulimit -f 128; exec \"$0\" --exact --nocapture \"$1\""])
             .arg(std::env::current_exe().unwrap())
             .arg(name)
             .env(INSIDE, root.path())

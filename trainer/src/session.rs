@@ -91,9 +91,7 @@ impl HeldOut<'_> {
     /// How many there are; scenes are as many as are wanted.
     pub fn len(&self) -> usize {
         match self.data {
-            Dataset::Corpus {
-                heldout: Some(corpus), ..
-            } => corpus.samples.len(),
+            Dataset::Corpus { heldout: Some(corpus), .. } => corpus.samples.len(),
             _ => usize::MAX,
         }
     }
@@ -104,10 +102,7 @@ impl HeldOut<'_> {
     }
 
     fn sample(&self, index: u64) -> Result<(&Corpus, &Sample)> {
-        let Dataset::Corpus {
-            heldout: Some(corpus), ..
-        } = self.data
-        else {
+        let Dataset::Corpus { heldout: Some(corpus), .. } = self.data else {
             bail!("nothing is held out");
         };
         let number = index as usize % corpus.samples.len().max(1);
@@ -130,9 +125,7 @@ impl Source for HeldOut<'_> {
                 let SceneSource { turns, independent, .. } = source;
                 Ok(source.scenes.held_out_talk(index, &self.weights, *turns, *independent))
             }
-            Dataset::Corpus { .. } => self
-                .sample(index)
-                .and_then(|(corpus, sample)| corpus.conversation(sample)),
+            Dataset::Corpus { .. } => self.sample(index).and_then(|(corpus, sample)| corpus.conversation(sample)),
         }
     }
 }
@@ -166,45 +159,23 @@ impl Session {
         preflight::vlm(&recipe)?;
         let processor = match checkpoint {
             Some(folder) => ImageProcessor::open(folder)?,
-            None => start
-                .processor(&recipe.model.vision)?
-                .unwrap_or_else(|| processor(&recipe)),
+            None => start.processor(&recipe.model.vision)?.unwrap_or_else(|| processor(&recipe)),
         };
         let mut data = dataset(&recipe, &processor)?;
         let (tokenizer, chat) = language(&mut recipe, &start, data.texts(), checkpoint)?;
         let prepare = prepare(&recipe, tokenizer, processor, chat, &recipe.model);
         data.screen(&screen(&recipe, &prepare))?;
         let (vlm, params) = build(&recipe, &start, device)?;
-        Ok(Session {
-            prepare,
-            recipe,
-            data,
-            vlm,
-            params,
-            start,
-        })
+        Ok(Session { prepare, recipe, data, vlm, params, start })
     }
 
     /// A model that this recipe made, with its own tokenizer and image processor, beside the data.
     pub fn of_trained(recipe: Recipe, trained: Pretrained) -> Result<Session> {
-        let Pretrained {
-            vlm,
-            params,
-            tokenizer,
-            processor,
-            chat,
-        } = trained;
+        let Pretrained { vlm, params, tokenizer, processor, chat } = trained;
         let mut data = dataset(&recipe, &processor)?;
         let prepare = prepare(&recipe, tokenizer, processor, chat, &vlm.config);
         data.screen(&screen(&recipe, &prepare))?;
-        Ok(Session {
-            prepare,
-            recipe,
-            data,
-            vlm,
-            params,
-            start: Start::default(),
-        })
+        Ok(Session { prepare, recipe, data, vlm, params, start: Start::default() })
     }
 
     /// The same model, untrained, on another device.
@@ -221,14 +192,7 @@ impl Session {
         observe: &mut Observe<'_>,
     ) -> Result<Next> {
         let features = self.features(phase)?;
-        let Session {
-            recipe,
-            data,
-            prepare,
-            vlm,
-            params,
-            ..
-        } = self;
+        let Session { recipe, data, prepare, vlm, params, .. } = self;
         let (recipe, data, prepare, vlm) = (&*recipe, &*data, &*prepare, &*vlm);
         let measure = |params: &Params| held_out_loss(recipe, data, prepare, vlm, params, (phase, training));
         let model = (vlm, params, optimizer);
@@ -341,27 +305,19 @@ fn screen_scenes(source: &SceneSource, screen: &Screen<'_>) -> Result<()> {
     let [mut talks, mut captions] = [*screen; 2];
     (talks.captions, captions.conversations) = (None, None);
     type Turns<'t> = &'t dyn Fn(u64) -> Result<Vec<Turn>>;
-    for (screen, wanted, turns) in [
-        (talks, talks.conversations.is_some(), &talk as Turns<'_>),
-        (captions, captions.captions.is_some(), &caption),
-    ] {
+    for (screen, wanted, turns) in
+        [(talks, talks.conversations.is_some(), &talk as Turns<'_>), (captions, captions.captions.is_some(), &caption)]
+    {
         if !wanted {
             continue;
         }
         let turns = (0..SCENES as u64).map(turns).collect::<Result<Vec<_>>>()?;
-        let entry = |turns| Entry {
-            turns,
-            images: 1,
-            ..Entry::default()
-        };
+        let entry = |turns| Entry { turns, images: 1, ..Entry::default() };
         let entries: Vec<Entry<'_>> = turns.iter().map(|turns| entry(turns)).collect();
         let Screened { kept, bad, lost } = screen.all(Path::new("scenes"), &entries)?;
         bad.check(SCENES, 0.0)?;
         let lines = lost.lines().join("\n");
-        ensure!(
-            kept.contains(&true),
-            "none of the first {SCENES} scenes can be trained on\n{lines}"
-        );
+        ensure!(kept.contains(&true), "none of the first {SCENES} scenes can be trained on\n{lines}");
         if !lines.is_empty() {
             say!("of the first {SCENES} scenes: {lines}");
         }
@@ -376,10 +332,7 @@ fn prepare(
     chat: Chat,
     config: &VlmConfig,
 ) -> Prepare {
-    Prepare {
-        max_tokens: recipe.data.max_tokens,
-        ..Prepare::new(tokenizer, processor, chat, config)
-    }
+    Prepare { max_tokens: recipe.data.max_tokens, ..Prepare::new(tokenizer, processor, chat, config) }
 }
 
 impl Trained for Session {
@@ -433,11 +386,7 @@ impl Trained for Session {
 /// The size of a vocabulary, which follows from its tokenizer; fails where `said` is another and not 0.
 pub(crate) fn checked_vocab_size(key: &str, said: usize, found: usize) -> Result<usize> {
     if said != 0 && said != found {
-        return Err(Invalid::new(
-            key,
-            format!("{said} here, but the tokenizer has {found} ids; leave it out"),
-        )
-        .into());
+        return Err(Invalid::new(key, format!("{said} here, but the tokenizer has {found} ids; leave it out")).into());
     }
     Ok(found)
 }
@@ -445,17 +394,9 @@ pub(crate) fn checked_vocab_size(key: &str, said: usize, found: usize) -> Result
 /// Scenes are dark: their own mean and deviation spread them over the range the encoder is sensitive to.
 pub(crate) fn processor(recipe: &Recipe) -> ImageProcessor {
     let vision = recipe.dual.as_ref().map_or(&recipe.model.vision, |dual| &dual.vision);
-    let plain = ImageProcessor {
-        size: vision.image_size,
-        fit: recipe.data.fit,
-        ..ImageProcessor::default()
-    };
+    let plain = ImageProcessor { size: vision.image_size, fit: recipe.data.fit, ..ImageProcessor::default() };
     match recipe.data.source {
-        recipe::Source::Scenes => ImageProcessor {
-            image_mean: [0.35; 3],
-            image_std: [0.25; 3],
-            ..plain
-        },
+        recipe::Source::Scenes => ImageProcessor { image_mean: [0.35; 3], image_std: [0.25; 3], ..plain },
         _ => plain,
     }
 }
@@ -505,25 +446,12 @@ fn train(
     observe: impl FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Next>,
 ) -> Result<Next> {
     let source = data.source();
-    let align = recipe.phase1.as_ref().map(|phase| Align {
-        vlm,
-        source,
-        prepare,
-        phase,
-        seed: recipe.run.seed,
-    });
+    let align = recipe.phase1.as_ref().map(|phase| Align { vlm, source, prepare, phase, seed: recipe.run.seed });
     let seed = seed_of(phase, recipe);
     match (phase, align, &recipe.phase2) {
         (Phase::Align, Some(align), _) => fit(&align, params, optimizer, training, seed, observe),
         (Phase::Instruct, align, Some(phase)) => {
-            let instruct = Instruct {
-                vlm,
-                source,
-                prepare,
-                phase,
-                align,
-                features,
-            };
+            let instruct = Instruct { vlm, source, prepare, phase, align, features };
             fit(&instruct, params, optimizer, training, seed, observe)
         }
         _ => Ok(Next::Go),
@@ -544,24 +472,11 @@ fn held_out_loss(
     let size = training.batch_size;
     match (phase, &recipe.phase1, &recipe.phase2) {
         (Phase::Align, Some(phase), _) => {
-            let align = Align {
-                vlm,
-                source: &source,
-                prepare,
-                phase,
-                seed: recipe.run.seed,
-            };
+            let align = Align { vlm, source: &source, prepare, phase, seed: recipe.run.seed };
             measure(&align, params, images, size)
         }
         (Phase::Instruct, _, Some(phase)) => {
-            let instruct = Instruct {
-                vlm,
-                source: &source,
-                prepare,
-                phase,
-                align: None,
-                features: None,
-            };
+            let instruct = Instruct { vlm, source: &source, prepare, phase, align: None, features: None };
             measure(&instruct, params, images, size)
         }
         _ => bail!("{} has no such loss", phase.name()),
@@ -611,15 +526,10 @@ fn corpus(recipe: &Recipe, train: Files<'_>, processor: &ImageProcessor) -> Resu
     let (data, phase) = (&recipe.data, recipe.phase2.as_ref());
     let several = weaves(recipe) && recipe.phase1.is_none() && !recipe.independent_turns();
     let train = Corpus::load(&Files { several, ..train }, processor)?;
-    let heldout = data
-        .heldout()
-        .map(|files| Corpus::load(&Files { several, ..files }, processor).map(Box::new))
-        .transpose()?;
+    let heldout =
+        data.heldout().map(|files| Corpus::load(&Files { several, ..files }, processor).map(Box::new)).transpose()?;
     let group = phase.filter(|_| data.group_by_length).map(|phase| phase.batch_size);
-    Ok(Dataset::Corpus {
-        train: Box::new(CorpusSource::new(train, recipe.run.seed, group)),
-        heldout,
-    })
+    Ok(Dataset::Corpus { train: Box::new(CorpusSource::new(train, recipe.run.seed, group)), heldout })
 }
 
 /// The most frequent words first, ties by the alphabet.

@@ -19,11 +19,7 @@ impl Command {
     pub fn flag(mut self, flag: &str, value: impl AsRef<OsStr>) -> Command {
         let value = quote(value.as_ref());
         // A value that begins with a dash would be taken for a flag.
-        let between = if value.trim_start_matches(['\'', '$']).starts_with('-') {
-            '='
-        } else {
-            ' '
-        };
+        let between = if value.trim_start_matches(['\'', '$']).starts_with('-') { '=' } else { ' ' };
         self.0 += &format!(" {flag}{between}{value}");
         self
     }
@@ -65,10 +61,7 @@ fn escaped(bytes: &[u8]) -> String {
                 c => word.push(c),
             }
         }
-        chunk
-            .invalid()
-            .iter()
-            .for_each(|byte| word += &format!("\\x{byte:02x}"));
+        chunk.invalid().iter().for_each(|byte| word += &format!("\\x{byte:02x}"));
     }
     word + "'"
 }
@@ -112,10 +105,7 @@ mod tests {
 
     #[test]
     fn a_value_like_a_flag_stays_a_value() {
-        let line = Command::new("generate")
-            .flag("--prompt", "-x y")
-            .flag("--model", "m")
-            .to_string();
+        let line = Command::new("generate").flag("--prompt", "-x y").flag("--model", "m").to_string();
         assert!(line.ends_with(" generate --prompt='-x y' --model m"), "{line}");
     }
 }

@@ -68,9 +68,7 @@ impl Showcase {
             talks,
         };
         // What an earlier process left is for show alone: where it cannot be read, those answers are unknown.
-        let earlier = read_file(&showcase.file, MAX_FILE)
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok());
+        let earlier = read_file(&showcase.file, MAX_FILE).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let earlier: Vec<Shown> = earlier.unwrap_or_default();
         for (talk, scene) in scenes.into_iter().enumerate() {
             let image = format!("samples/{talk:02}.png");
@@ -99,9 +97,8 @@ impl Showcase {
         let turns = talk.turns[first..item.turn].iter();
         let before = told.chain(turns.map(|(question, answer)| format!("{question} → {answer}")));
         let (question, expected) = talk.turns[item.turn].clone();
-        let mut said = earlier
-            .filter(|other| other.question == question)
-            .map_or(Vec::new(), |other| other.said.clone());
+        let mut said =
+            earlier.filter(|other| other.question == question).map_or(Vec::new(), |other| other.said.clone());
         said.retain(|said| said.when != AFTER);
         Shown {
             image: image.into(),
@@ -128,11 +125,7 @@ impl Showcase {
                 Ok(reply) => (reply.text.clone(), item.is_answered(&reply)),
                 Err(error) => (format!("(could not be asked: {error:#})"), false),
             };
-            shown.add(Said {
-                when: when.into(),
-                right,
-                answer,
-            });
+            shown.add(Said { when: when.into(), right, answer });
         }
         say!("{when}:");
         for shown in self.shown.iter().take(ON_TERMINAL) {
@@ -149,14 +142,9 @@ impl Showcase {
 
     /// A question as training laid it out, about the images it shows.
     fn prompt(&self, item: &Item) -> Result<Prompt> {
-        let (ids, images) = self
-            .prepare
-            .prompt(&self.talks[item.talk], item.turn, self.independent)?;
+        let (ids, images) = self.prepare.prompt(&self.talks[item.talk], item.turn, self.independent)?;
         let first: usize = self.talks[..item.talk].iter().map(|talk| talk.images.len()).sum();
-        Ok(Prompt {
-            ids,
-            images: (first..first + images).collect(),
-        })
+        Ok(Prompt { ids, images: (first..first + images).collect() })
     }
 
     /// Has the model answer in the end; writes where it looked, and `samples.md`.

@@ -34,10 +34,7 @@ pub fn write(comparer: &Comparer<'_>, data: &Dataset, folder: &RunFolder) -> Res
         return Ok(());
     }
     let mut features = Features::default();
-    comparer.add_images(
-        &comparer.pixels_of(pairs.iter().map(|pair| &pair.image))?,
-        &mut features,
-    )?;
+    comparer.add_images(&comparer.pixels_of(pairs.iter().map(|pair| &pair.image))?, &mut features)?;
     let captions: Vec<String> = pairs.iter().map(|pair| pair.caption.clone()).collect();
     let scores = comparer.scores(&features, &comparer.texts(&captions)?)?;
     let mut images = Vec::with_capacity(pairs.len());
@@ -46,11 +43,7 @@ pub fn write(comparer: &Comparer<'_>, data: &Dataset, folder: &RunFolder) -> Res
         folder.write(&name, &png(&pair.image)?)?;
         images.push(name);
     }
-    let found = Similarity {
-        images,
-        captions,
-        scores,
-    };
+    let found = Similarity { images, captions, scores };
     folder.write(SIMILARITY, &serde_json::to_vec(&found)?)
 }
 

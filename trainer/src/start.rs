@@ -41,10 +41,7 @@ impl Start {
 
     /// The folder that gives tokenizer and chat template.
     fn text(&self) -> Option<&Path> {
-        let found = self
-            .parts
-            .iter()
-            .find(|(part, _)| matches!(part, Part::Whole | Part::Decoder));
+        let found = self.parts.iter().find(|(part, _)| matches!(part, Part::Whole | Part::Decoder));
         found.map(|(_, folder)| folder.as_path())
     }
 
@@ -53,10 +50,7 @@ impl Start {
     /// # Errors
     /// When its file is missing or malformed, or not for the encoder beside it.
     pub fn processor(&self, vision: &VisionConfig) -> Result<Option<ImageProcessor>> {
-        let found = self
-            .parts
-            .iter()
-            .find(|(part, _)| matches!(part, Part::Whole | Part::Vision));
+        let found = self.parts.iter().find(|(part, _)| matches!(part, Part::Whole | Part::Vision));
         let Some((_, folder)) = found else { return Ok(None) };
         let (processor, stored) = (ImageProcessor::open(folder)?, hf::vision_config(folder)?.image_size);
         ensure!(
@@ -70,10 +64,7 @@ impl Start {
                 PositionKind::Learned => "its positions are interpolated (bicubic)",
                 PositionKind::Sinusoidal => "its positions are computed",
             };
-            say!(
-                "images      {} pixels a side, the encoder learned from {stored}: {how}",
-                vision.image_size
-            );
+            say!("images      {} pixels a side, the encoder learned from {stored}: {how}", vision.image_size);
         }
         Ok(Some(processor.with_size(vision.image_size)))
     }
@@ -99,11 +90,8 @@ impl Start {
             }
         };
         config.vocab_size = config.vocab_size.max(tokenizer.vocab_size());
-        recipe.tokenizer = recipe::Tokenizer {
-            kind: TokenizerKind::Pretrained,
-            size: tokenizer.vocab_size(),
-            path: None,
-        };
+        recipe.tokenizer =
+            recipe::Tokenizer { kind: TokenizerKind::Pretrained, size: tokenizer.vocab_size(), path: None };
         Ok(Some((tokenizer, chat)))
     }
 }
@@ -120,20 +108,13 @@ pub fn key(part: Part) -> &'static str {
 
 /// Fills in what a part says of the model.
 fn describe(recipe: &mut Recipe, part: Part, folder: &Path) -> Result<()> {
-    let Recipe {
-        model: config, given, ..
-    } = recipe;
+    let Recipe { model: config, given, .. } = recipe;
     // Images of another size are the recipe's to choose.
     let side = given.has("model.vision.image_size").then_some(config.vision.image_size);
     match part {
         Part::Whole => {
             let mut found = hf::vlm_config(folder)?;
-            given.agree(
-                "model",
-                (config, &found),
-                folder,
-                &["lora", "vocab_size", "vision.image_size"],
-            )?;
+            given.agree("model", (config, &found), folder, &["lora", "vocab_size", "vision.image_size"])?;
             // Adapters are the recipe's own, and its tokenizer may have more ids than the part.
             (found.lora, found.vocab_size) = (config.lora.clone(), found.vocab_size.max(config.vocab_size));
             found.vision.image_size = side.unwrap_or(found.vision.image_size);
@@ -141,12 +122,7 @@ fn describe(recipe: &mut Recipe, part: Part, folder: &Path) -> Result<()> {
         }
         Part::Vision => {
             let mut found = hf::vision_config(folder)?;
-            given.agree(
-                "model.vision",
-                (&config.vision, &found),
-                folder,
-                &["image_size", "feature_layer"],
-            )?;
+            given.agree("model.vision", (&config.vision, &found), folder, &["image_size", "feature_layer"])?;
             // A recipe may take features from another block; LLaVA takes those before the last.
             let layer = config.vision.feature_layer.or(found.feature_layer);
             let patches = config.adapter.kind != AdapterKind::Qformer;

@@ -32,13 +32,7 @@ pub struct Watch {
 impl Watch {
     /// Over the run in `folder`, on a device that can do `peak` FLOP/s.
     pub fn over(folder: &Path, peak: Option<f64>) -> Watch {
-        Watch {
-            folder: folder.join(FOLDER),
-            board: None,
-            peak,
-            flops: None,
-            profiler: None,
-        }
+        Watch { folder: folder.join(FOLDER), board: None, peak, flops: None, profiler: None }
     }
 
     /// From now on with the kernels of some steps, if `wanted`.

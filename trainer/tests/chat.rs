@@ -17,10 +17,7 @@ const WORDS: &str = "what is it a red blue green circle square left right of the
 fn lenslet(arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lenslet"));
     command.args(arguments);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = command.spawn().expect("the binary starts");
     let mut stdin = running.stdin.take().expect("a pipe");
     stdin.write_all(input.as_bytes()).expect("it reads");
@@ -55,35 +52,15 @@ fn vision_model() -> (TempDir, PathBuf) {
     let tokenizer = Tokenizer::word_level([WORDS]).expect("words");
     let config = VlmConfig {
         vocab_size: tokenizer.vocab_size(),
-        vision: VisionConfig {
-            image_size: 24,
-            num_hidden_layers: 1,
-            ..VisionConfig::default()
-        },
-        adapter: AdapterConfig {
-            kind: AdapterKind::Mlp,
-            ..AdapterConfig::default()
-        },
-        decoder: DecoderConfig {
-            num_hidden_layers: 2,
-            max_position_embeddings: 96,
-            ..DecoderConfig::default()
-        },
+        vision: VisionConfig { image_size: 24, num_hidden_layers: 1, ..VisionConfig::default() },
+        adapter: AdapterConfig { kind: AdapterKind::Mlp, ..AdapterConfig::default() },
+        decoder: DecoderConfig { num_hidden_layers: 2, max_position_embeddings: 96, ..DecoderConfig::default() },
         ..VlmConfig::default()
     };
     let (vlm, params) = Vlm::build(&config, &Device::cpu(), DType::F32, 1).expect("a model");
-    let processor = ImageProcessor {
-        size: 24,
-        ..ImageProcessor::default()
-    };
+    let processor = ImageProcessor { size: 24, ..ImageProcessor::default() };
     let chat = Chat::own(&tokenizer).expect("roles");
-    let whole = Pretrained {
-        vlm,
-        params,
-        tokenizer,
-        processor,
-        chat,
-    };
+    let whole = Pretrained { vlm, params, tokenizer, processor, chat };
     whole.save(folder.path()).expect("saved");
     let image = folder.path().join("an image.png");
     image::RgbImage::from_fn(30, 20, |x, y| image::Rgb([x as u8 * 8, y as u8 * 12, 90]))
@@ -99,10 +76,7 @@ fn language_model() -> TempDir {
     for name in ["config.json", "model.safetensors"] {
         fs::copy(source.join(name), folder.path().join(name)).expect("a copy");
     }
-    Tokenizer::word_level([WORDS])
-        .expect("words")
-        .save(folder.path())
-        .expect("saved");
+    Tokenizer::word_level([WORDS]).expect("words").save(folder.path()).expect("saved");
     folder
 }
 
@@ -133,13 +107,9 @@ fn a_conversation_goes_through_a_pipe() {
     assert_eq!(answers.len(), 4, "{out}");
     assert_eq!(answers[0], answers[3], "after /reset");
     assert_eq!(errors.matches("tokens/s]").count(), 4, "{errors}");
-    for expected in [
-        "no-such-file.png",
-        "/image needs a file",
-        "`/dance` is no command",
-        "exists already",
-        "/save FILE",
-    ] {
+    for expected in
+        ["no-such-file.png", "/image needs a file", "`/dance` is no command", "exists already", "/save FILE"]
+    {
         assert!(errors.contains(expected), "{expected}: {errors}");
     }
     let saved: Value = serde_json::from_slice(&fs::read(&saved).expect("a file")).expect("JSON");
@@ -150,15 +120,7 @@ fn a_conversation_goes_through_a_pipe() {
     assert_eq!(messages[3]["content"][0]["text"], answers[1]);
     assert_eq!(saved["images"].as_array().map(Vec::len), Some(1));
     // A first question is what `generate` asks.
-    let generate = [
-        "generate",
-        "--model",
-        model,
-        "--max-tokens",
-        "6",
-        "--prompt",
-        "what is it",
-    ];
+    let generate = ["generate", "--model", model, "--max-tokens", "6", "--prompt", "what is it"];
     assert_eq!(works(&generate, "").0.trim_end(), answers[0]);
     // The conversation ends with the input, too.
     let (out, _) = works(&[&chat[..], &["--image", text(&image)]].concat(), "what is it");
@@ -169,10 +131,7 @@ fn a_conversation_goes_through_a_pipe() {
 fn a_conversation_that_is_full_says_so() {
     let (folder, _) = vision_model();
     let question = "what is it and is there a red circle left of the blue square\n".repeat(8);
-    let (out, errors) = works(
-        &["chat", "--model", text(folder.path()), "--max-tokens", "20"],
-        &question,
-    );
+    let (out, errors) = works(&["chat", "--model", text(folder.path()), "--max-tokens", "20"], &question);
     assert!(errors.contains("/reset starts a new conversation"), "{errors}");
     assert!(!out.is_empty());
 }
@@ -182,15 +141,7 @@ fn settings_reach_a_language_model() {
     let folder = language_model();
     let model = text(folder.path());
     let ask = |more: &[&str]| {
-        let base = [
-            "generate",
-            "--model",
-            model,
-            "--prompt",
-            "a red circle and",
-            "--max-tokens",
-            "10",
-        ];
+        let base = ["generate", "--model", model, "--prompt", "a red circle and", "--max-tokens", "10"];
         works(&[&base[..], more].concat(), "").0
     };
     let plain = ask(&["--raw"]);
@@ -202,19 +153,8 @@ fn settings_reach_a_language_model() {
     assert_eq!(ask(&["--raw", "--top-k", "1"]), plain);
     assert_eq!(ask(&["--raw", "--num-beams", "3"]).lines().count(), 1);
     let second = drawn("1").split_whitespace().nth(1).expect("two words").to_string();
-    let stopped = ask(&[
-        "--raw",
-        "--temperature",
-        "9",
-        "--seed",
-        "1",
-        "--stop",
-        &format!(" {second}"),
-    ]);
-    assert!(
-        !stopped.contains(&format!(" {second}")) && drawn("1").starts_with(stopped.trim_end()),
-        "{stopped}"
-    );
+    let stopped = ask(&["--raw", "--temperature", "9", "--seed", "1", "--stop", &format!(" {second}")]);
+    assert!(!stopped.contains(&format!(" {second}")) && drawn("1").starts_with(stopped.trim_end()), "{stopped}");
     // Its own layout of conversations, in another type and by another thread.
     assert_eq!(ask(&["--dtype", "bf16", "--threads", "1"]).lines().count(), 1);
 }
@@ -250,24 +190,12 @@ fn llava_sees_images_where_the_conversation_has_them() {
     let chat = ["chat", "--model", model, "--image", image, "--max-tokens", "4"];
     let (out, errors) = works(&chat, &lines);
     assert_eq!(errors.matches("tokens/s]").count(), 2, "{errors}");
-    let generate = [
-        "generate",
-        "--model",
-        model,
-        "--image",
-        image,
-        "--max-tokens",
-        "4",
-        "--prompt",
-    ];
+    let generate = ["generate", "--model", model, "--image", image, "--max-tokens", "4", "--prompt"];
     let once = works(&[&generate[..], &["what is it"]].concat(), "").0;
     assert_eq!(out.lines().next(), once.lines().next());
     // Two images in one question, and in front of a prompt as it is.
     works(&[&generate[..], &["what is it", "--image", image]].concat(), "");
-    works(
-        &[&generate[..], &["what is it", "--image", image, "--raw"]].concat(),
-        "",
-    );
+    works(&[&generate[..], &["what is it", "--image", image, "--raw"]].concat(), "");
 }
 
 #[test]
@@ -281,10 +209,7 @@ fn mistakes_are_explained() {
     let said = generate(&[text(vision.path()), "--num-beams", "2", "--temperature", "1"]);
     assert!(said.contains("num_beams: 2 with temperature 1"), "{said}");
     let said = generate(&[text(vision.path()), "--image", text(&image), "--image", text(&image)]);
-    assert!(
-        said.contains("2 images; this model takes one, in front of the first question"),
-        "{said}"
-    );
+    assert!(said.contains("2 images; this model takes one, in front of the first question"), "{said}");
     let said = generate(&[text(vision.path()), "--device", "gpu"]);
     assert!(said.contains("device `gpu` is not known"), "{said}");
     let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/parity/siglip");
@@ -299,32 +224,18 @@ fn mistakes_are_explained() {
 #[test]
 fn what_strangers_templates_and_tokenizers_do_is_bounded() {
     let (folder, image) = vision_model();
-    let generate = [
-        "generate",
-        "--model",
-        text(folder.path()),
-        "--image",
-        text(&image),
-        "--prompt",
-        "what is it",
-    ];
+    let generate = ["generate", "--model", text(folder.path()), "--image", text(&image), "--prompt", "what is it"];
     let doubled = "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}";
     let takes_long = format!("{doubled}{{% set first = ns.l %}}{doubled}{{{{ first == ns.l }}}}");
     for (template, said) in [
-        (
-            "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}".to_string(),
-            "nests too deep",
-        ),
+        ("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}".to_string(), "nests too deep"),
         (format!("{{{{ {}1 }}}}", "1 + ".repeat(100_000)), "nests too deep"),
         (takes_long, "more than 2 seconds"),
     ] {
         let path = folder.path().join("chat_template.jinja");
         fs::write(&path, template).expect("written");
         let errors = fails(&generate);
-        assert!(
-            errors.contains("chat_template.jinja: ") && errors.contains(said),
-            "{errors}"
-        );
+        assert!(errors.contains("chat_template.jinja: ") && errors.contains(said), "{errors}");
         fs::remove_file(path).expect("removed");
     }
     let path = folder.path().join("tokenizer.json");
@@ -334,21 +245,13 @@ fn what_strangers_templates_and_tokenizers_do_is_bounded() {
     let grows = vec![replace("ℵ", "ℵℵ"); 60];
     let zeros = "A".repeat(64);
     for (field, part, said) in [
-        (
-            "normalizer",
-            serde_json::json!({"type": "Sequence", "normalizers": grows}),
-            "normalizer: makes a text up to",
-        ),
+        ("normalizer", serde_json::json!({"type": "Sequence", "normalizers": grows}), "normalizer: makes a text up to"),
         (
             "normalizer",
             serde_json::json!({"type": "Precompiled", "precompiled_charsmap": zeros}),
             "cannot be used: damaged",
         ),
-        (
-            "pre_tokenizer",
-            serde_json::json!({"type": "FixedLength", "length": 0}),
-            "cannot be used: damaged",
-        ),
+        ("pre_tokenizer", serde_json::json!({"type": "FixedLength", "length": 0}), "cannot be used: damaged"),
         (
             "post_processor",
             serde_json::json!({"type": "TemplateProcessing", "special_tokens": {}, "pair": [],

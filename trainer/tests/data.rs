@@ -45,17 +45,13 @@ fn set() -> TempDir {
         for i in 3 * shard..3 * shard + 3 {
             let (name, word) = (format!("{i}.png"), if i % 2 == 0 { "red" } else { "blue" });
             let colour = if i % 2 == 0 { [200, 20, 20] } else { [20, 20, 200] };
-            let image = RgbImage::from_fn(24, 16, |x, y| {
-                image::Rgb(colour.map(|c| c + ((x * 7 + y * i) % 50) as u8))
-            });
+            let image = RgbImage::from_fn(24, 16, |x, y| image::Rgb(colour.map(|c| c + ((x * 7 + y * i) % 50) as u8)));
             image.save(root.path().join(&name)).expect("an image");
-            tar.append_path_with_name(root.path().join(&name), &name)
-                .expect("appended");
+            tar.append_path_with_name(root.path().join(&name), &name).expect("appended");
             let caption = format!("a {word} square number {i} here");
             let mut header = tar::Header::new_gnu();
             header.set_size(caption.len() as u64);
-            tar.append_data(&mut header, format!("{i}.txt"), caption.as_bytes())
-                .expect("appended");
+            tar.append_data(&mut header, format!("{i}.txt"), caption.as_bytes()).expect("appended");
             let said =
                 json!([{ "from": "human", "value": "<image>\nwhat is it" }, { "from": "gpt", "value": caption }]);
             lines.push(json!({ "id": i.to_string(), "image": name, "conversations": said }).to_string());
@@ -82,11 +78,7 @@ fn a_set_in_shards_is_checked_filtered_and_trained_on() {
     assert!(said.contains("source = \"messages\""), "{said}");
     assert!(root.path().join("report.html").is_file());
     // What the command says to train on is trained on.
-    let data = said
-        .split("[data]\n")
-        .nth(1)
-        .and_then(|rest| rest.split("\n\n").next())
-        .expect("a table");
+    let data = said.split("[data]\n").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a table");
     let recipe = format!(
         "[run]\nname = \"kept\"\n[data]\n{data}\n[model.vision]\nimage_size = 16\npatch_size = 8\nhidden_size = 16\n\
          num_hidden_layers = 1\n[model.decoder]\nhidden_size = 16\nnum_hidden_layers = 1\n\
@@ -108,11 +100,7 @@ fn a_recipe_is_checked_with_what_it_holds_out() {
     let text_of = |split: &str, line: &str| line.replacen('{', &format!("{{\"split\":\"{split}\","), 1);
     let lines = fs::read_to_string(root.path().join("d.jsonl")).expect("lines");
     let split = |i: usize| if i < 4 { "train" } else { "test" };
-    let lines: Vec<String> = lines
-        .lines()
-        .enumerate()
-        .map(|(i, line)| text_of(split(i), line))
-        .collect();
+    let lines: Vec<String> = lines.lines().enumerate().map(|(i, line)| text_of(split(i), line)).collect();
     fs::write(root.path().join("d.jsonl"), lines.join("\n")).expect("written");
     fs::copy(root.path().join("0.png"), root.path().join("4.png")).expect("a copy");
     let recipe = format!(
@@ -124,10 +112,7 @@ fn a_recipe_is_checked_with_what_it_holds_out() {
     fs::write(&path, recipe).expect("written");
     let seen = works(&["data", "check", "--recipe", text(&path)]);
     assert!(seen.contains("4 usable") && seen.contains("2 usable"), "{seen}");
-    assert!(
-        seen.contains("images of the second that are in the first, too: 1"),
-        "{seen}"
-    );
+    assert!(seen.contains("images of the second that are in the first, too: 1"), "{seen}");
 }
 
 #[test]
@@ -135,16 +120,7 @@ fn a_broken_set_fails_with_the_table_and_the_first_names() {
     let root = set();
     fs::write(root.path().join("3.png"), "no image").expect("written");
     let (path, json) = (root.path().join("d.jsonl"), root.path().join("check.json"));
-    let which = [
-        "data",
-        "check",
-        "--source",
-        "llava",
-        "--path",
-        text(&path),
-        "--images",
-        text(root.path()),
-    ];
+    let which = ["data", "check", "--source", "llava", "--path", text(&path), "--images", text(root.path())];
     let (out, errors) = fails(&[&which[..], &["--json", text(&json)]].concat());
     assert!(errors.contains("1 of 6 records are broken, more than 1 %"), "{errors}");
     assert!(
@@ -159,12 +135,7 @@ fn a_broken_set_fails_with_the_table_and_the_first_names() {
 fn what_is_passed_over_is_counted_and_named() {
     let root = set();
     let classes = root.path().join("classes");
-    for (class, image) in [
-        ("red", "0.png"),
-        ("blue", "1.png"),
-        ("green", "2.png"),
-        ("grey", "3.png"),
-    ] {
+    for (class, image) in [("red", "0.png"), ("blue", "1.png"), ("green", "2.png"), ("grey", "3.png")] {
         fs::create_dir_all(classes.join(class)).expect("a folder");
         fs::copy(root.path().join(image), classes.join(class).join(image)).expect("a copy");
     }
@@ -197,37 +168,17 @@ fn what_cannot_be_is_said() {
     let llava = ["--source", "llava", "--path", text(&lines), "--images", folder];
     for (arguments, expected) in [
         (vec!["check"], "--recipe, or --source and --path"),
-        (
-            vec!["check", "--source", "llava", "--path", text(&lines)],
-            "needs --images",
-        ),
+        (vec!["check", "--source", "llava", "--path", text(&lines)], "needs --images"),
         (
             vec!["check", "--source", "folder", "--path", folder, "--images", folder],
             "--source folder has its images in --path",
         ),
+        (vec!["check", "--source", "webdataset", "--path", text(&cut)], "cut.tar: truncated: `0.png` takes"),
+        (vec!["check", "--source", "webdataset", "--path", text(&lines)], "d.jsonl: no tar archive at byte 0"),
+        ([&["filter"][..], &llava, &["--out", text(&lines)]].concat(), "exists already"),
+        ([&["filter"][..], &llava, &["--out", "/nowhere/x.jsonl"]].concat(), "/nowhere/x.jsonl"),
         (
-            vec!["check", "--source", "webdataset", "--path", text(&cut)],
-            "cut.tar: truncated: `0.png` takes",
-        ),
-        (
-            vec!["check", "--source", "webdataset", "--path", text(&lines)],
-            "d.jsonl: no tar archive at byte 0",
-        ),
-        (
-            [&["filter"][..], &llava, &["--out", text(&lines)]].concat(),
-            "exists already",
-        ),
-        (
-            [&["filter"][..], &llava, &["--out", "/nowhere/x.jsonl"]].concat(),
-            "/nowhere/x.jsonl",
-        ),
-        (
-            [
-                &["filter"][..],
-                &llava,
-                &["--out", "x.jsonl", "--model", "no/such", "--keep-share", "0.5"],
-            ]
-            .concat(),
+            [&["filter"][..], &llava, &["--out", "x.jsonl", "--model", "no/such", "--keep-share", "0.5"]].concat(),
             "no/such",
         ),
         (
@@ -257,78 +208,33 @@ fn cosine(folder: &Path, image: &Path, caption: &str) -> f64 {
     use model::hf::{Inputs, load};
     let (model, params): (_, Params) = load(folder, &Device::cpu(), DType::F32, true).expect("a model");
     let processor = model::ImageProcessor::open(folder).expect("a processor");
-    let pixels = processor.batch(
-        &[model::open_image(image).expect("an image")],
-        &Device::cpu(),
-        DType::F32,
-    );
-    let ids = model::Tokenizer::open(folder)
-        .expect("a tokenizer")
-        .tokenize(caption, true)
-        .expect("ids");
-    let inputs = Inputs {
-        pixels: Some(pixels.expect("pixels")),
-        texts: Some(model::Texts::pad(&[ids], 0)),
-    };
-    let trace = model
-        .trace(&engine::Graph::inference(&params), &inputs)
-        .expect("a trace");
-    let of = |name: &str| {
-        trace
-            .iter()
-            .find(|(known, _)| known == name)
-            .expect(name)
-            .1
-            .tensor()
-            .to_f64()
-            .expect(name)
-    };
-    of("image_embeds")
-        .iter()
-        .zip(of("text_embeds"))
-        .map(|(a, b)| a * b)
-        .sum()
+    let pixels = processor.batch(&[model::open_image(image).expect("an image")], &Device::cpu(), DType::F32);
+    let ids = model::Tokenizer::open(folder).expect("a tokenizer").tokenize(caption, true).expect("ids");
+    let inputs = Inputs { pixels: Some(pixels.expect("pixels")), texts: Some(model::Texts::pad(&[ids], 0)) };
+    let trace = model.trace(&engine::Graph::inference(&params), &inputs).expect("a trace");
+    let of = |name: &str| trace.iter().find(|(known, _)| known == name).expect(name).1.tensor().to_f64().expect(name);
+    of("image_embeds").iter().zip(of("text_embeds")).map(|(a, b)| a * b).sum()
 }
 
 #[test]
 fn the_pairs_that_go_together_best_are_kept() {
     let root = set();
-    let (folder, lines, out) = (
-        dual_encoder(root.path()),
-        root.path().join("d.jsonl"),
-        root.path().join("kept.jsonl"),
-    );
+    let (folder, lines, out) = (dual_encoder(root.path()), root.path().join("d.jsonl"), root.path().join("kept.jsonl"));
     let mut pairs: Vec<(f64, String)> = (0..6)
         .map(|i| {
             let word = if i % 2 == 0 { "red" } else { "blue" };
             let caption = format!("a {word} square number {i} here");
-            (
-                cosine(&folder, &root.path().join(format!("{i}.png")), &caption),
-                i.to_string(),
-            )
+            (cosine(&folder, &root.path().join(format!("{i}.png")), &caption), i.to_string())
         })
         .collect();
     pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
     let kept = |limit: &[&str]| -> Vec<String> {
-        let which = [
-            "data",
-            "filter",
-            "--source",
-            "llava",
-            "--path",
-            text(&lines),
-            "--images",
-            text(root.path()),
-        ];
+        let which = ["data", "filter", "--source", "llava", "--path", text(&lines), "--images", text(root.path())];
         works(&[&which[..], &["--out", text(&out), "--model", text(&folder)], limit].concat());
         let written = fs::read_to_string(&out).expect("lines");
         fs::remove_file(&out).expect("removed");
         fs::rename(root.path().join("report.html"), root.path().join("page.html")).expect("renamed");
-        let id = |line: &str| {
-            serde_json::from_str::<Value>(line).expect("JSON")["id"]
-                .as_str()
-                .map(String::from)
-        };
+        let id = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["id"].as_str().map(String::from);
         written.lines().filter_map(id).collect()
     };
     let best = |count: usize| {
@@ -387,10 +293,7 @@ impl Small {
     /// A command on the recipe.
     fn command(&self, command: &[&str], settings: &[&str]) -> Output {
         fs::write(self.path("recipe.toml"), &self.recipe).expect("written");
-        let (recipe, set) = (
-            self.path("recipe.toml"),
-            settings.iter().flat_map(|setting| ["--set", setting]),
-        );
+        let (recipe, set) = (self.path("recipe.toml"), settings.iter().flat_map(|setting| ["--set", setting]));
         let set: Vec<&str> = set.collect();
         lenslet(&[command, &["--recipe", text(&recipe)], &set].concat())
     }
@@ -407,11 +310,7 @@ impl Small {
     fn refuses(&self, command: &[&str], settings: &[&str]) -> String {
         let output = self.command(command, settings);
         let [said, errors] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        assert_eq!(
-            output.status.code(),
-            Some(1),
-            "{command:?} {settings:?}: {said}{errors}"
-        );
+        assert_eq!(output.status.code(), Some(1), "{command:?} {settings:?}: {said}{errors}");
         errors
     }
 }
@@ -434,13 +333,7 @@ fn a_run_goes_on_only_with_the_data_it_was_begun_with() {
     let first = fs::read(small.path("0.png")).expect("an image");
     let changes: [(&str, &str, &dyn Fn()); 4] = [
         ("a training answer", "data, records: ", &|| {
-            small.write(|i, record| {
-                if i == 1 {
-                    say(record, 1, "a blue square")
-                } else {
-                    record
-                }
-            })
+            small.write(|i, record| if i == 1 { say(record, 1, "a blue square") } else { record })
         }),
         ("a record less", "3 records now, 4 records then", &|| {
             small.write(|i, mut record| {
@@ -451,13 +344,7 @@ fn a_run_goes_on_only_with_the_data_it_was_begun_with() {
             })
         }),
         ("a held-out question", "held-out data, records: ", &|| {
-            small.write(|i, record| {
-                if i == 5 {
-                    say(record, 0, "<image>\nand what is it")
-                } else {
-                    record
-                }
-            })
+            small.write(|i, record| if i == 5 { say(record, 0, "<image>\nand what is it") } else { record })
         }),
         ("an image", "data, images by their pixels: ", &|| {
             fs::copy(small.path("1.png"), small.path("0.png")).expect("a copy");
@@ -511,32 +398,16 @@ fn a_run_may_be_extended_but_not_become_another() {
     let run = small.path("run");
     small.says(&["train", "--out", text(&run)], &[]);
     let resume = ["train", "--resume", "latest", "--out", text(&run)];
-    let longer = [
-        "phase2.steps=7",
-        "checkpoints.keep=5",
-        "checkpoints.every=3",
-        "eval.limit=1",
-    ];
+    let longer = ["phase2.steps=7", "checkpoints.keep=5", "checkpoints.every=3", "eval.limit=1"];
     small.says(&resume, &longer);
-    let steps = |run: &Path| {
-        fs::read_to_string(run.join("metrics.jsonl"))
-            .expect("steps")
-            .lines()
-            .count()
-    };
+    let steps = |run: &Path| fs::read_to_string(run.join("metrics.jsonl")).expect("steps").lines().count();
     assert_eq!(steps(&run), 7);
     // The run's own recipe says so from now on.
     works(&resume);
     assert_eq!(steps(&run), 7);
     for (setting, named) in [
-        (
-            "phase2.steps=5",
-            "phase2.steps: `steps = 5` given, but 7 are taken already",
-        ),
-        (
-            "phase2.lr=0.5",
-            "phase2.lr: this run has `lr = 0.001`, the recipe given `lr = 0.5`",
-        ),
+        ("phase2.steps=5", "phase2.steps: `steps = 5` given, but 7 are taken already"),
+        ("phase2.lr=0.5", "phase2.lr: this run has `lr = 0.001`, the recipe given `lr = 0.5`"),
         ("data.max_tokens=9", "data.max_tokens: this run has no `max_tokens`"),
     ] {
         let errors = small.refuses(&resume, &[&longer[..], &[setting]].concat());
@@ -550,18 +421,13 @@ fn answers_that_are_cut_off_are_counted_shown_and_refused_where_none_is_left() {
     // Words are as long as they are: with the ids of bytes a token is part of one.
     let words = "tokenizer.kind=words";
     let long = "<image>\nwhat is it what is it";
-    small.write(|i, record| {
-        if i % 2 == 0 {
-            say(say(record, 0, long), 1, "it is red")
-        } else {
-            say(record, 1, "it is blue")
-        }
-    });
+    small.write(
+        |i, record| {
+            if i % 2 == 0 { say(say(record, 0, long), 1, "it is red") } else { say(record, 1, "it is blue") }
+        },
+    );
     let all = |most: usize| format!("data.max_tokens={most}");
-    for command in [
-        &["train", "--dry-run"][..],
-        &["train", "--out", text(&small.path("none"))],
-    ] {
+    for command in [&["train", "--dry-run"][..], &["train", "--out", text(&small.path("none"))]] {
         let errors = small.refuses(command, &[words, &all(5)]);
         assert!(
             errors.contains("data.max_tokens = 5 leaves no token to predict: 4")
@@ -582,41 +448,18 @@ fn answers_that_are_cut_off_are_counted_shown_and_refused_where_none_is_left() {
         assert!(said.contains(part), "{part}: {said}");
     }
     let checked = small.says(&["data", "check"], &[words, &all(7)]);
-    assert!(
-        checked.contains("12 of 16 tokens to predict") && checked.contains("2 usable"),
-        "{checked}"
-    );
+    assert!(checked.contains("12 of 16 tokens to predict") && checked.contains("2 usable"), "{checked}");
     let run = small.path("run");
     small.says(&["train", "--out", text(&run)], &[words, &all(7)]);
     let log = fs::read_to_string(run.join("metrics.jsonl")).expect("steps");
     assert!(log.lines().all(|line| !line.contains("\"loss\":0.0,")), "{log}");
     // Scenes are cut, too, and captions to what a text tower takes.
-    let scenes = [
-        "train",
-        "--dry-run",
-        "--recipe",
-        "../recipes/demo.toml",
-        "--set",
-        "data.max_tokens=3",
-    ];
+    let scenes = ["train", "--dry-run", "--recipe", "../recipes/demo.toml", "--set", "data.max_tokens=3"];
     let (_, errors) = fails(&scenes);
-    assert!(
-        errors.contains("data.max_tokens = 3 leaves no token to predict: 64"),
-        "{errors}"
-    );
+    assert!(errors.contains("data.max_tokens = 3 leaves no token to predict: 64"), "{errors}");
     let positions = "dual.text.max_position_embeddings=5";
-    let said = works(&[
-        "train",
-        "--dry-run",
-        "--recipe",
-        "../recipes/clip.toml",
-        "--set",
-        positions,
-    ]);
-    assert!(
-        said.contains("captions cut at the text encoder's max_position_embeddings: 64 of 64"),
-        "{said}"
-    );
+    let said = works(&["train", "--dry-run", "--recipe", "../recipes/clip.toml", "--set", positions]);
+    assert!(said.contains("captions cut at the text encoder's max_position_embeddings: 64 of 64"), "{said}");
 }
 
 #[test]
@@ -630,10 +473,7 @@ fn words_outside_the_vocabulary_are_told_and_bytes_know_all() {
             said.contains("2 of 8 words (25.0 %) are not in the vocabulary: `Gnu` 1, `日本` 1; tokenizer.kind"),
             "{command:?}: {said}"
         );
-        assert!(
-            !small.says(command, &[]).contains("vocabulary"),
-            "the default reads any text"
-        );
+        assert!(!small.says(command, &[]).contains("vocabulary"), "the default reads any text");
     }
 }
 
@@ -651,10 +491,7 @@ fn what_cannot_be_read_as_text_is_a_bad_record_everywhere() {
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(!output.status.success() && said.contains(named), "{command:?}: {said}");
         let accepted = small.says(command, &["data.max_bad=0.6"]);
-        assert!(
-            accepted.contains(named) && accepted.contains("d.jsonl:6: record `r5`"),
-            "{command:?}: {accepted}"
-        );
+        assert!(accepted.contains(named) && accepted.contains("d.jsonl:6: record `r5`"), "{command:?}: {accepted}");
     }
 }
 
@@ -666,17 +503,10 @@ fn a_share_of_the_images_is_held_out_the_same_each_time() {
         record["image"] = format!("{}.png", i / 2).into();
         record
     });
-    let recipe = small.recipe.replace(
-        "train_split = \"train\"\nheldout_split = \"test\"",
-        "heldout_share = 0.34",
-    );
+    let recipe = small.recipe.replace("train_split = \"train\"\nheldout_split = \"test\"", "heldout_share = 0.34");
     let small = Small { recipe, ..small };
     let said = small.says(&["data", "check"], &[]);
-    for part in [
-        "4 usable",
-        "2 usable",
-        "images of the second that are in the first, too: 0",
-    ] {
+    for part in ["4 usable", "2 usable", "images of the second that are in the first, too: 0"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     let [a, b] = [1, 2].map(|seed| small.says(&["train", "--dry-run"], &[&format!("run.seed={seed}")]));

@@ -131,22 +131,9 @@ fn assert_complete(run: &Path) {
 fn the_demo_ends_complete_and_is_never_overwritten() {
     let root = TempDir::new().expect("a folder");
     let run = root.path().join("demo");
-    let demo = [
-        "demo",
-        "--max-steps",
-        "3",
-        "--seed",
-        "1",
-        "--threads",
-        "1",
-        "--out",
-        text(&run),
-    ];
+    let demo = ["demo", "--max-steps", "3", "--seed", "1", "--threads", "1", "--out", text(&run)];
     let shown = works(&demo);
-    assert!(
-        shown.contains("before training") && shown.contains("lenslet generate --model"),
-        "{shown}"
-    );
+    assert!(shown.contains("before training") && shown.contains("lenslet generate --model"), "{shown}");
     assert_complete(&run);
 
     // The demo is its recipe, and threads change nothing.
@@ -205,29 +192,11 @@ fn a_wrong_recipe_is_named_by_file_and_line_and_leaves_nothing() {
     fails(&train, &[&format!("wrong.toml:{}", table + 2), "sneed"]);
 
     let demo = demo_recipe();
-    for (device, said) in [
-        ("cuda:0", "--device cpu"),
-        ("tpu", "expected `cpu`, `cuda` or `cuda:N`"),
-    ] {
-        fails(
-            &[
-                "train",
-                "--recipe",
-                text(&demo),
-                "--out",
-                text(&out),
-                "--device",
-                device,
-            ],
-            &[device, said],
-        );
+    for (device, said) in [("cuda:0", "--device cpu"), ("tpu", "expected `cpu`, `cuda` or `cuda:N`")] {
+        fails(&["train", "--recipe", text(&demo), "--out", text(&out), "--device", device], &[device, said]);
         fails(&["demo", "--out", text(&out), "--device", device], &[device, said]);
     }
-    assert_eq!(
-        fs::read_dir(root.path()).expect("a folder").count(),
-        1,
-        "the recipe alone"
-    );
+    assert_eq!(fs::read_dir(root.path()).expect("a folder").count(), 1, "the recipe alone");
 }
 
 #[test]
@@ -242,25 +211,13 @@ fn data_that_cannot_be_used_are_named_and_leave_nothing() {
     let said = r#""conversations": [{"from": "human", "value": "<image>\nwhat ?"}, {"from": "gpt", "value": "this"}]"#;
     let records = [
         (String::new(), "not one record"),
-        (
-            format!("{{\"id\": \"a\", {said}}}"),
-            "missing, but the conversation has the mark `<image>`",
-        ),
-        (
-            format!("{{\"id\": \"a\", \"image\": \"none.png\", {said}}}"),
-            "none.png",
-        ),
-        (
-            format!("{{\"id\": \"a\", \"image\": \"words.png\", {said}}}"),
-            "words.png",
-        ),
+        (format!("{{\"id\": \"a\", {said}}}"), "missing, but the conversation has the mark `<image>`"),
+        (format!("{{\"id\": \"a\", \"image\": \"none.png\", {said}}}"), "none.png"),
+        (format!("{{\"id\": \"a\", \"image\": \"words.png\", {said}}}"), "words.png"),
     ];
     for (record, naming) in records {
         fs::write(&data, record).expect("written");
-        fails(
-            &["train", "--recipe", text(&recipe), "--out", text(&out)],
-            &["data.jsonl", naming],
-        );
+        fails(&["train", "--recipe", text(&recipe), "--out", text(&out)], &["data.jsonl", naming]);
         assert!(!out.exists(), "a run without data leaves no folder");
     }
 }
@@ -268,15 +225,7 @@ fn data_that_cannot_be_used_are_named_and_leave_nothing() {
 /// `lenslet generate` with the model in `run`, about `image`.
 fn question<'a>(run: &'a Path, image: &'a Path) -> [&'a str; 7] {
     let (model, image) = (text(run), text(image));
-    [
-        "generate",
-        "--model",
-        model,
-        "--image",
-        image,
-        "--prompt",
-        "is there a red circle ?",
-    ]
+    ["generate", "--model", model, "--image", image, "--prompt", "is there a red circle ?"]
 }
 
 #[test]

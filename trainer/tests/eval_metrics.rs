@@ -82,10 +82,7 @@ fn fixture() -> Fixture {
 }
 
 fn close(found: f64, expected: f64, what: &str) {
-    assert!(
-        (found - expected).abs() < 1e-9,
-        "{what}: {found}, the reference has {expected}"
-    );
+    assert!((found - expected).abs() < 1e-9, "{what}: {found}, the reference has {expected}");
 }
 
 fn value(measures: &[Measure], name: &str) -> f64 {
@@ -106,11 +103,7 @@ fn bleu_and_cider_are_pycocoevalcaps() {
         // Given as words already: the reference splits at spaces.
         let words = |text: &String| text.split_whitespace().map(String::from).collect::<Vec<_>>();
         let said: Vec<_> = set.pairs.iter().map(|pair| words(&pair.caption)).collect();
-        let references: Vec<Vec<_>> = set
-            .pairs
-            .iter()
-            .map(|p| p.references.iter().map(words).collect())
-            .collect();
+        let references: Vec<Vec<_>> = set.pairs.iter().map(|p| p.references.iter().map(words).collect()).collect();
         let rows = said.iter().zip(&references).enumerate();
         let measures = bleu::measures(&rows.map(|(i, (s, r))| (i, bleu::row(s, r))).collect::<Vec<_>>());
         for (n, expected) in set.bleu.iter().enumerate() {
@@ -157,24 +150,11 @@ fn pope_reads_and_counts_as_its_script() {
 
 #[test]
 fn nlvr_counts_pictures_and_whole_sentences() {
-    let Nlvr {
-        examples,
-        accuracy,
-        consistency,
-    } = fixture().nlvr;
+    let Nlvr { examples, accuracy, consistency } = fixture().nlvr;
     let answered = |example: &Example| {
-        let sentence = example
-            .identifier
-            .split('-')
-            .next()
-            .and_then(|n| n.parse().ok())
-            .expect("a number");
+        let sentence = example.identifier.split('-').next().and_then(|n| n.parse().ok()).expect("a number");
         let label = example.label;
-        let one = move |said: &bool| Answered {
-            sentence,
-            label,
-            right: *said == label,
-        };
+        let one = move |said: &bool| Answered { sentence, label, right: *said == label };
         example.said.iter().map(one).collect::<Vec<_>>()
     };
     let measures = nlvr::measures(&examples.iter().flat_map(answered).collect::<Vec<_>>());

@@ -11,21 +11,12 @@ const PLACE: &str = "it's $(touch PWNED) ${HOME} \"x\"";
 /// A question that would run commands.
 const QUESTION: &str = "What's it? $(touch PWNED) `touch PWNED`; 'a' \\";
 /// Few and small steps.
-const SMALL: [&str; 5] = [
-    "phase2.steps=2",
-    "phase2.warmup=0",
-    "phase2.eval_every=1",
-    "model.vision.hidden_size=32",
-    "eval.samples=2",
-];
+const SMALL: [&str; 5] =
+    ["phase2.steps=2", "phase2.warmup=0", "phase2.eval_every=1", "model.vision.hidden_size=32", "eval.samples=2"];
 
 fn lenslet(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lenslet"));
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .expect("the binary starts")
+    command.args(arguments).current_dir(folder).output().expect("the binary starts")
 }
 
 fn works(folder: &Path, arguments: &[&str]) -> String {
@@ -66,10 +57,7 @@ fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
 fn the_set_follows_from_its_seed_and_an_old_folder_is_left_alone() {
     let root = TempDir::new().expect("a folder");
     let draw = |name: &str, seed: &str| {
-        works(
-            root.path(),
-            &["data", "example", name, "--images", "60", "--seed", seed],
-        );
+        works(root.path(), &["data", "example", name, "--images", "60", "--seed", seed]);
         let files = contents(&root.path().join(name)).into_iter();
         let files = files.filter(|(name, _)| !name.ends_with("recipe.toml"));
         files.map(|(_, bytes)| bytes).collect::<Vec<_>>()
@@ -86,10 +74,7 @@ fn the_set_follows_from_its_seed_and_an_old_folder_is_left_alone() {
     let asked = |split: &str| {
         let of = records.iter().filter(|record| record["split"] == split);
         let turns = of.flat_map(|record| record["conversations"].as_array().expect("turns"));
-        let mut asked: Vec<&str> = turns
-            .filter(|t| t["from"] == "human")
-            .filter_map(|t| t["value"].as_str())
-            .collect();
+        let mut asked: Vec<&str> = turns.filter(|t| t["from"] == "human").filter_map(|t| t["value"].as_str()).collect();
         asked.sort_unstable();
         asked.dedup();
         asked
@@ -103,18 +88,11 @@ fn from_an_example_to_a_compared_run() {
     let root = TempDir::new().expect("a folder");
     let here = root.path();
     let output = works(here, &["data", "example", PLACE, "--images", "30"]);
-    assert!(
-        next(&output)[0].contains(r"'it'\''s $(touch PWNED) ${HOME}"),
-        "{output}"
-    );
+    assert!(next(&output)[0].contains(r"'it'\''s $(touch PWNED) ${HOME}"), "{output}");
     let records = here.join(PLACE).join("data.json");
     let text = fs::read_to_string(&records).unwrap();
     let question = Value::from(QUESTION).to_string();
-    fs::write(
-        &records,
-        text.replace("Describe the picture.", question.trim_matches('"')),
-    )
-    .unwrap();
+    fs::write(&records, text.replace("Describe the picture.", question.trim_matches('"'))).unwrap();
 
     let plan = train(here, &["--dry-run"]);
     for expected in [
@@ -128,32 +106,19 @@ fn from_an_example_to_a_compared_run() {
 
     let output = train(here, &["--out", "$(touch PWNED) run"]);
     let commands = next(&output);
-    assert!(
-        commands[0].contains(" generate ") && commands[1].contains(" eval "),
-        "{commands:?}"
-    );
+    assert!(commands[0].contains(" generate ") && commands[1].contains(" eval "), "{commands:?}");
     for command in &commands {
         let status = Command::new("bash").args(["-c", command]).current_dir(here).output();
         let output = status.expect("a shell");
-        assert!(
-            output.status.success(),
-            "{command}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     }
     assert!(!here.join("PWNED").exists(), "a text was run as a command");
 
     let run = here.join("$(touch PWNED) run");
     let summary: Value = serde_json::from_slice(&fs::read(run.join("summary.json")).unwrap()).unwrap();
     let losses = &summary["losses"]["phase2"];
-    assert_eq!(
-        (&losses["steps"], &losses["train"]["last"]["step"]),
-        (&2.into(), &2.into())
-    );
-    assert!(
-        losses["train"]["first"]["loss"].is_f64() && losses["heldout"]["best"]["loss"].is_f64(),
-        "{summary}"
-    );
+    assert_eq!((&losses["steps"], &losses["train"]["last"]["step"]), (&2.into(), &2.into()));
+    assert!(losses["train"]["first"]["loss"].is_f64() && losses["heldout"]["best"]["loss"].is_f64(), "{summary}");
 
     // From elsewhere, and by the run alone.
     let (elsewhere, run) = (TempDir::new().expect("a folder"), run.to_str().expect("UTF-8"));
@@ -166,8 +131,5 @@ fn from_an_example_to_a_compared_run() {
     assert!(page.contains("Held-out loss of phase2") && page.contains("touch PWNED"));
     let output = lenslet(here, &["compare", run, "none"]);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        errors.contains("none: not a run's folder") && errors.contains("takes two runs"),
-        "{errors}"
-    );
+    assert!(errors.contains("none: not a run's folder") && errors.contains("takes two runs"), "{errors}");
 }

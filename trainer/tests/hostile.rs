@@ -16,12 +16,7 @@ fn recipe() -> PathBuf {
 fn train(out: &Path, more: &[&str]) -> Output {
     let mut command = Command::new(LENSLET);
     command.args(["train", "--resume", "latest", "--recipe"]).arg(recipe());
-    command
-        .arg("--out")
-        .arg(out)
-        .args(more)
-        .output()
-        .expect("the binary starts")
+    command.arg("--out").arg(out).args(more).output().expect("the binary starts")
 }
 
 fn said(output: &Output) -> String {
@@ -50,29 +45,16 @@ fn nothing_behind_a_link_in_a_runs_folder_is_written() {
     fs::create_dir(&precious).expect("a folder");
     let file = precious.join("file");
     fs::write(&file, "mine").expect("written");
-    let event = fs::read_dir(run.join("tensorboard"))
-        .expect("a folder")
-        .next()
-        .expect("a file");
+    let event = fs::read_dir(run.join("tensorboard")).expect("a folder").next().expect("a file");
     let event = event.expect("an entry").path();
-    let places = [
-        ".lock",
-        "metrics.jsonl",
-        "samples",
-        "tensorboard",
-        "checkpoint-50",
-        "report.html",
-    ];
+    let places = [".lock", "metrics.jsonl", "samples", "tensorboard", "checkpoint-50", "report.html"];
     for place in places.map(|name| run.join(name)).into_iter().chain([event]) {
         let aside = root.path().join("aside");
         let target = if place.is_dir() { &precious } else { &file };
         fs::rename(&place, &aside).expect("renamed");
         symlink(target, &place).expect("a link");
         let errors = refused(&train(&run, &[]));
-        assert!(
-            errors.contains("a link") && errors.contains(&place.display().to_string()),
-            "{errors}"
-        );
+        assert!(errors.contains("a link") && errors.contains(&place.display().to_string()), "{errors}");
         fs::remove_file(&place).expect("removed");
         fs::rename(&aside, &place).expect("renamed");
     }
@@ -81,10 +63,7 @@ fn nothing_behind_a_link_in_a_runs_folder_is_written() {
     let other = precious.join("other");
     fs::hard_link(&log, &other).expect("a link");
     let errors = refused(&train(&run, &[]));
-    assert!(
-        errors.contains("metrics.jsonl") && errors.contains("hard link"),
-        "{errors}"
-    );
+    assert!(errors.contains("metrics.jsonl") && errors.contains("hard link"), "{errors}");
     fs::remove_file(other).expect("removed");
     assert_eq!(fs::read_to_string(&file).expect("a file"), "mine");
     assert_eq!(fs::read_dir(&precious).expect("a folder").count(), 1);
@@ -97,15 +76,11 @@ fn a_folder_that_is_no_runs_is_left_as_it_is() {
     let lock = root.path().join(".lock");
     for others in [&["notes"][..], &[".git"], &[".tmp-notes"]] {
         fs::write(&lock, "mine").expect("written");
-        others
-            .iter()
-            .for_each(|name| fs::write(root.path().join(name), "mine").expect("written"));
+        others.iter().for_each(|name| fs::write(root.path().join(name), "mine").expect("written"));
         let errors = refused(&train(root.path(), &[]));
         assert!(errors.contains("not a run's folder"), "{errors}");
         assert_eq!(fs::read_to_string(&lock).expect("a file"), "mine");
-        others
-            .iter()
-            .for_each(|name| fs::remove_file(root.path().join(name)).expect("removed"));
+        others.iter().for_each(|name| fs::remove_file(root.path().join(name)).expect("removed"));
     }
 }
 
@@ -122,90 +97,29 @@ fn pipes_and_devices_are_refused_wherever_a_file_is_read() {
         let commands: [&[&str]; 9] = [
             &["train", "--recipe", &endless],
             &["generate", "--model", &run, "--prompt", "q", "--image", &endless],
-            &[
-                "data", "check", "--source", "llava", "--path", &endless, "--images", &images,
-            ],
-            &[
-                "data",
-                "check",
-                "--source",
-                "webdataset",
-                "--path",
-                &format!("{endless}::x.tar"),
-            ],
-            &[
-                "data",
-                "check",
-                "--source",
-                "coco",
-                "--path",
-                &format!("{run}/eval.json"),
-                "--images",
-                &endless,
-            ],
-            &[
-                "data",
-                "check",
-                "--source",
-                "llava",
-                "--path",
-                &run,
-                "--images",
-                &images,
-                "--tokenizer",
-                &endless,
-            ],
-            &[
-                "eval",
-                "--model",
-                &run,
-                "--tasks",
-                "vqa",
-                "--data",
-                &format!("vqa={endless}"),
-                "--images",
-                &images,
-            ],
+            &["data", "check", "--source", "llava", "--path", &endless, "--images", &images],
+            &["data", "check", "--source", "webdataset", "--path", &format!("{endless}::x.tar")],
+            &["data", "check", "--source", "coco", "--path", &format!("{run}/eval.json"), "--images", &endless],
+            &["data", "check", "--source", "llava", "--path", &run, "--images", &images, "--tokenizer", &endless],
+            &["eval", "--model", &run, "--tasks", "vqa", "--data", &format!("vqa={endless}"), "--images", &images],
             &["inspect", "--model", &endless],
             &["report", "--run", &endless],
         ];
         for command in commands {
-            let output = Command::new("timeout")
-                .arg("20")
-                .arg(LENSLET)
-                .args(command)
-                .output()
-                .expect("it starts");
+            let output = Command::new("timeout").arg("20").arg(LENSLET).args(command).output().expect("it starts");
             refused(&output);
         }
     }
-    for name in [
-        "config.json",
-        "tokenizer.json",
-        "preprocessor_config.json",
-        "model.safetensors",
-        "chat_template.jinja",
-    ] {
+    for name in
+        ["config.json", "tokenizer.json", "preprocessor_config.json", "model.safetensors", "chat_template.jinja"]
+    {
         let model = root.path().join("model");
-        assert!(
-            Command::new("cp")
-                .arg("-r")
-                .arg(&run)
-                .arg(&model)
-                .status()
-                .expect("cp")
-                .success()
-        );
+        assert!(Command::new("cp").arg("-r").arg(&run).arg(&model).status().expect("cp").success());
         let _ = fs::remove_file(model.join(name));
         fs::rename(&pipe, model.join(name)).expect("renamed");
         let model = text(&model);
         let command = ["generate", "--model", &model, "--prompt", "q", "--max-tokens", "1"];
-        let output = Command::new("timeout")
-            .arg("20")
-            .arg(LENSLET)
-            .args(command)
-            .output()
-            .expect("it starts");
+        let output = Command::new("timeout").arg("20").arg(LENSLET).args(command).output().expect("it starts");
         let code = output.status.code();
         assert!(matches!(code, Some(0 | 1)), "{name}: {code:?} {}", said(&output));
         fs::rename(Path::new(&model).join(name), &pipe).expect("renamed");
@@ -216,9 +130,7 @@ fn pipes_and_devices_are_refused_wherever_a_file_is_read() {
 #[test]
 fn outputs_never_take_the_place_of_what_is_there() {
     let root = tempfile::tempdir().expect("a folder");
-    image::RgbImage::new(8, 8)
-        .save(root.path().join("a.png"))
-        .expect("an image");
+    image::RgbImage::new(8, 8).save(root.path().join("a.png")).expect("an image");
     let record =
         r#"{"image":"a.png","conversations":[{"from":"human","value":"<image>\nq"},{"from":"gpt","value":"a"}]}"#;
     fs::write(root.path().join("d.jsonl"), record).expect("written");
@@ -271,19 +183,8 @@ fn a_log_that_is_lost_or_cut_and_strange_files_do_not_hold_a_run_up() {
 fn a_file_that_may_not_grow_is_told_in_words() {
     let root = tempfile::tempdir().expect("a folder");
     let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        "ulimit -f 8; exec \"$0\" train --recipe \"$1\" --out \"$2\"",
-        LENSLET,
-    ]);
-    let output = command
-        .arg(recipe())
-        .arg(root.path().join("full"))
-        .output()
-        .expect("it starts");
+    command.args(["-c", "ulimit -f 8; exec \"$0\" train --recipe \"$1\" --out \"$2\"", LENSLET]);
+    let output = command.arg(recipe()).arg(root.path().join("full")).output().expect("it starts");
     let errors = refused(&output);
-    assert!(
-        errors.contains("File too large") && errors.contains("full/"),
-        "{errors}"
-    );
+    assert!(errors.contains("File too large") && errors.contains("full/"), "{errors}");
 }

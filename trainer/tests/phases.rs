@@ -92,27 +92,15 @@ fn a_batch_in_shards_or_accumulated_parts_is_the_same_batch() {
 fn accumulated_parts_are_contrasted_as_one_batch() {
     let settings = ["phase1.steps=3", "phase1.itm_hardness=2.0", "model.qformer.dropout=0.0"];
     for (whole, cut) in [
-        (
-            ["phase1.batch_size=8", "phase1.shards=1"],
-            ["phase1.batch_size=4", "phase1.accumulate=2"],
-        ),
-        (
-            ["phase1.batch_size=8", "phase1.shards=1"],
-            ["phase1.batch_size=2", "phase1.accumulate=4"],
-        ),
-        (
-            ["phase1.batch_size=8", "phase1.shards=2"],
-            ["phase1.batch_size=4", "phase1.accumulate=2"],
-        ),
+        (["phase1.batch_size=8", "phase1.shards=1"], ["phase1.batch_size=4", "phase1.accumulate=2"]),
+        (["phase1.batch_size=8", "phase1.shards=1"], ["phase1.batch_size=2", "phase1.accumulate=4"]),
+        (["phase1.batch_size=8", "phase1.shards=2"], ["phase1.batch_size=4", "phase1.accumulate=2"]),
     ] {
         let shards = whole[1];
         let run = |parts: &[&str]| steps_of(Phase::Align, &[&settings[..], parts, &[shards]].concat());
         for (a, b) in run(&whole).iter().zip(&run(&cut)) {
             // As above; the third step sees what two steps made of it.
-            assert!(
-                (a.grad_norm / b.grad_norm - 1.0).abs() < 1e-3,
-                "{whole:?} {cut:?}: {a:?} {b:?}"
-            );
+            assert!((a.grad_norm / b.grad_norm - 1.0).abs() < 1e-3, "{whole:?} {cut:?}: {a:?} {b:?}");
             for ((name, x), (_, y)) in a.parts.iter().zip(&b.parts) {
                 assert!((x / y - 1.0).abs() < 1e-4, "{whole:?} {cut:?}, {name}: {a:?} {b:?}");
             }
@@ -123,12 +111,7 @@ fn accumulated_parts_are_contrasted_as_one_batch() {
 /// Captions alone, which differ in length: a mean of the parts' means would not be the batch's.
 #[test]
 fn captions_are_learned_as_one_batch_however_it_is_cut() {
-    let settings = [
-        "phase1.steps=2",
-        "phase1.itc=0",
-        "phase1.itm=0",
-        "model.qformer.dropout=0.0",
-    ];
+    let settings = ["phase1.steps=2", "phase1.itc=0", "phase1.itm=0", "model.qformer.dropout=0.0"];
     let run = |parts: &[&str]| steps_of(Phase::Align, &[&settings[..], parts].concat());
     let whole = run(&[]);
     for parts in [
@@ -160,18 +143,14 @@ fn held_out(phase: Phase, overrides: &[&str]) -> f64 {
 
 #[test]
 fn the_held_out_loss_is_that_of_all_images_for_every_batch_size() {
-    for (phase, name, more) in [
-        (Phase::Instruct, "phase2", &[][..]),
-        (Phase::Align, "phase1", &["phase1.itc=0", "phase1.itm=0"]),
-    ] {
+    for (phase, name, more) in
+        [(Phase::Instruct, "phase2", &[][..]), (Phase::Align, "phase1", &["phase1.itc=0", "phase1.itm=0"])]
+    {
         let run = |size: usize| held_out(phase, &[more, &[&format!("{name}.batch_size={size}")]].concat());
         let whole = run(14);
         for size in [7, 8, 10, 5, 1] {
             let found = run(size);
-            assert!(
-                (found - whole).abs() < 2e-6,
-                "{name}, batches of {size}: {found}, all at once {whole}"
-            );
+            assert!((found - whole).abs() < 2e-6, "{name}, batches of {size}: {found}, all at once {whole}");
         }
     }
     // Batches of 8 and of 7 images contrast two times 7: the last of 14 images would be without another, and its loss 0.
@@ -214,12 +193,7 @@ impl Objective for Infinite {
         let total = ops::add(&ops::sum(&weight)?, &ops::sum(&far)?)?;
         Ok(Losses {
             phase: Phase::Instruct,
-            parts: vec![Part {
-                name: "far",
-                loss: far.tensor().clone(),
-                weight: 1.0,
-                terms: 1.0,
-            }],
+            parts: vec![Part { name: "far", loss: far.tensor().clone(), weight: 1.0, terms: 1.0 }],
             predictions: None,
             total,
         })
@@ -242,9 +216,5 @@ fn an_infinite_loss_stops_before_the_step_though_its_gradient_is_finite() {
     let text = format!("{:#}", stopped.expect_err("an infinite loss"));
     assert!(text.starts_with("step 3: far is inf, loss is inf: "), "{text}");
     let id = params.find("weight").expect("a parameter");
-    assert_eq!(
-        params.master(id).to_f64().expect("numbers"),
-        weights,
-        "as the second step left it"
-    );
+    assert_eq!(params.master(id).to_f64().expect("numbers"), weights, "as the second step left it");
 }

@@ -54,11 +54,7 @@ fn load(folder: &Path) -> (Model, Params) {
 
 fn losses(run: &Path) -> Vec<f64> {
     let log = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
-    let loss = |line: &str| {
-        serde_json::from_str::<Value>(line).expect("JSON")["loss"]
-            .as_f64()
-            .expect("a loss")
-    };
+    let loss = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["loss"].as_f64().expect("a loss");
     log.lines().map(loss).collect()
 }
 
@@ -70,73 +66,35 @@ fn frozen_parts_stay_and_the_rest_is_a_llava_with_its_adapter_beside_it() {
     let json = |name: &str| -> Value { serde_json::from_slice(&fs::read(run.join(name)).expect(name)).expect(name) };
     let config = json("config.json");
     assert_eq!(config["architectures"][0], "LlavaForConditionalGeneration");
-    assert_eq!(
-        (&config["image_token_index"], &config["text_config"]["vocab_size"]),
-        (&41.into(), &42.into())
-    );
-    assert_eq!(
-        json("adapter/adapter_config.json")["base_model_name_or_path"],
-        text(&root.path().join("decoder"))
-    );
-    assert!(
-        fs::read_to_string(run.join("README.md"))
-            .expect("a card")
-            .contains("library_name: transformers")
-    );
+    assert_eq!((&config["image_token_index"], &config["text_config"]["vocab_size"]), (&41.into(), &42.into()));
+    assert_eq!(json("adapter/adapter_config.json")["base_model_name_or_path"], text(&root.path().join("decoder")));
+    assert!(fs::read_to_string(run.join("README.md")).expect("a card").contains("library_name: transformers"));
 
-    let (trained, (_, vision), (_, decoder)) = (
-        load(&run).1,
-        load(&fixture("clip-quick-gelu")),
-        load(&fixture("llama2-full-heads")),
-    );
+    let (trained, (_, vision), (_, decoder)) =
+        (load(&run).1, load(&fixture("clip-quick-gelu")), load(&fixture("llama2-full-heads")));
     let value = |params: &Params, name: &str| params.master(params.find(name).expect(name)).to_f64().expect(name);
     let frozen = "vision_model.encoder.layers.0.mlp.fc1.weight";
     assert_eq!(value(&trained, frozen), value(&vision, frozen));
     let same = "model.layers.1.mlp.up_proj.weight";
-    assert_eq!(
-        value(&trained, &format!("language_model.{same}")),
-        value(&decoder, same)
-    );
+    assert_eq!(value(&trained, &format!("language_model.{same}")), value(&decoder, same));
     let adapted = "model.layers.0.self_attn.q_proj.weight";
-    assert_ne!(
-        value(&trained, &format!("language_model.{adapted}")),
-        value(&decoder, adapted)
-    );
+    assert_ne!(value(&trained, &format!("language_model.{adapted}")), value(&decoder, adapted));
     // The token for images is new: its row is the mean of the others.
-    let (new, old) = (
-        value(&trained, "language_model.model.embed_tokens.weight"),
-        value(&decoder, "model.embed_tokens.weight"),
-    );
+    let (new, old) =
+        (value(&trained, "language_model.model.embed_tokens.weight"), value(&decoder, "model.embed_tokens.weight"));
     assert_eq!(new[..old.len()], old[..]);
     let mean = (0..41).map(|row| old[row * 16]).sum::<f64>() / 41.0;
     assert!((new[old.len()] - mean).abs() < 1e-6);
 
     let image = root.path().join("0.png");
-    let asked = [
-        "generate",
-        "--model",
-        text(&run),
-        "--image",
-        text(&image),
-        "--prompt",
-        "what is it",
-        "--max-tokens",
-        "3",
-    ];
+    let asked =
+        ["generate", "--model", text(&run), "--image", text(&image), "--prompt", "what is it", "--max-tokens", "3"];
     let answer = lenslet(&asked, &root.path().join("cache"));
     assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
     let seen = lenslet(&["inspect", "--model", text(&run)], &root.path().join("cache"));
     let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
-    let line = |part: &str| {
-        seen.lines()
-            .find(|line| line.trim_start().starts_with(part))
-            .expect(part)
-            .to_string()
-    };
-    assert!(
-        line("vision_model").ends_with("frozen") && line("multi_modal_projector").ends_with("trained"),
-        "{seen}"
-    );
+    let line = |part: &str| seen.lines().find(|line| line.trim_start().starts_with(part)).expect(part).to_string();
+    assert!(line("vision_model").ends_with("frozen") && line("multi_modal_projector").ends_with("trained"), "{seen}");
 }
 
 #[test]
@@ -198,11 +156,7 @@ fn records_of_several_images_train_where_images_stand_within_the_text() {
     train(root.path(), "held", &[&settings[..], &splits].concat());
     let figures = fs::read(root.path().join("held/eval.json")).expect("figures");
     let figures: serde_json::Value = serde_json::from_slice(&figures).expect("JSON");
-    assert_eq!(
-        (&figures["items.answers"], &figures["items.unasked"]),
-        (&2.0.into(), &0.0.into()),
-        "{figures}"
-    );
+    assert_eq!((&figures["items.answers"], &figures["items.unasked"]), (&2.0.into(), &0.0.into()), "{figures}");
     let (recipe, out) = (root.path().join("recipe.toml"), root.path().join("out"));
     let mut arguments = vec!["train", "--recipe", text(&recipe), "--out", text(&out)];
     for setting in settings.iter().chain(&["phase2.independent_turns=true"]) {
@@ -210,10 +164,7 @@ fn records_of_several_images_train_where_images_stand_within_the_text() {
     }
     let refused = lenslet(&arguments, &root.path().join("cache"));
     let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(
-        errors.contains("two.jsonl:1: record `line 1`: image: 2 images; this run takes one"),
-        "{errors}"
-    );
+    assert!(errors.contains("two.jsonl:1: record `line 1`: image: 2 images; this run takes one"), "{errors}");
 }
 
 #[test]
@@ -233,57 +184,24 @@ fn what_does_not_go_together_is_said() {
     };
     let first = "phase2.rules=[{ match = \"vision_model.*\", freeze = true }";
     let shadowed = format!("{first}, {{ match = \"vision_model.encoder.*\" }}]");
-    let (frozen, no_layer) = (
-        format!("{first}, {{ match = \"language_model.*\", freeze = true }}]"),
-        "no layer of this part is called",
-    );
+    let (frozen, no_layer) =
+        (format!("{first}, {{ match = \"language_model.*\", freeze = true }}]"), "no layer of this part is called");
     for (setting, naming) in [
-        (
-            "pretrained.vision=owner/absent",
-            vec!["pretrained.vision", "hf download owner/absent"],
-        ),
-        (
-            "model.vision.hidden_size=32",
-            vec!["model.vision.hidden_size: 32 here, 16 in ", "leave out"],
-        ),
-        (
-            "model.decoder.rope_theta=7.0",
-            vec!["model.decoder.rope_theta: 7.0 here, "],
-        ),
-        (
-            "model.vision.image_size=13",
-            vec!["model.vision.patch_size", "does not divide"],
-        ),
-        (
-            "phase2.rules=[]",
-            vec!["phase2.cache_features: `vision_model.", "is trained", "freeze"],
-        ),
-        (
-            &shadowed,
-            vec!["phase2.rules.1.match: `vision_model.encoder.*` fits only what earlier rules take"],
-        ),
+        ("pretrained.vision=owner/absent", vec!["pretrained.vision", "hf download owner/absent"]),
+        ("model.vision.hidden_size=32", vec!["model.vision.hidden_size: 32 here, 16 in ", "leave out"]),
+        ("model.decoder.rope_theta=7.0", vec!["model.decoder.rope_theta: 7.0 here, "]),
+        ("model.vision.image_size=13", vec!["model.vision.patch_size", "does not divide"]),
+        ("phase2.rules=[]", vec!["phase2.cache_features: `vision_model.", "is trained", "freeze"]),
+        (&shadowed, vec!["phase2.rules.1.match: `vision_model.encoder.*` fits only what earlier rules take"]),
         (&frozen, vec!["model.lora.decoder: the rules freeze these adapters"]),
-        (
-            "phase2.rules=[{ match = \"*\", freeze = true }]",
-            vec!["phase2.rules: freeze every parameter"],
-        ),
-        (
-            "phase2.rules.0.match=*lora*x",
-            vec!["phase2.rules.0.match: `*lora*x` fits no parameter"],
-        ),
+        ("phase2.rules=[{ match = \"*\", freeze = true }]", vec!["phase2.rules: freeze every parameter"]),
+        ("phase2.rules.0.match=*lora*x", vec!["phase2.rules.0.match: `*lora*x` fits no parameter"]),
         ("phase2.rules.1.layer_decay=0.9", vec!["phase2.rules.1.layer_decay"]),
         (
             "model.lora.decoder.target_modules=[\"q_prj\"]",
-            vec![
-                "model.lora.decoder.target_modules: ",
-                no_layer,
-                "`q_prj`; there are q_proj",
-            ],
+            vec!["model.lora.decoder.target_modules: ", no_layer, "`q_prj`; there are q_proj"],
         ),
-        (
-            "model.lora.decoder.target_modules=[\"q_proj\", \"v_prj\"]",
-            vec![no_layer, "`v_prj`"],
-        ),
+        ("model.lora.decoder.target_modules=[\"q_proj\", \"v_prj\"]", vec![no_layer, "`v_prj`"]),
         (
             "model.lora.vision={ target_modules = [\"q_proj\", \"o_proj\"] }",
             vec!["model.lora.vision.target_modules", "`o_proj`", "out_proj"],
@@ -308,17 +226,9 @@ fn what_does_not_go_together_is_said() {
     }
     // Adapters that one PEFT folder cannot hold are named before they are trained.
     let whole = format!("pretrained={{ model = \"{}\" }}", text(&root.path().join("llava")));
-    train(
-        root.path(),
-        "llava",
-        &["phase2.steps=1", "model.lora={}", "phase2.rules=[]"],
-    );
-    let differ = [
-        "model.lora={ vision = { r = 4 }, decoder = { r = 2 } }",
-        "phase2.rules=[]",
-        "model.adapter={}",
-        &whole,
-    ];
+    train(root.path(), "llava", &["phase2.steps=1", "model.lora={}", "phase2.rules=[]"]);
+    let differ =
+        ["model.lora={ vision = { r = 4 }, decoder = { r = 2 } }", "phase2.rules=[]", "model.adapter={}", &whole];
     let errors = refused(&differ, true);
     assert!(errors.contains("model.lora: the parts' adapters differ"), "{errors}");
 }
@@ -331,24 +241,16 @@ fn images_of_another_size_have_their_positions_interpolated() {
     let positions = |folder: &Path| {
         let (model, params) = load(folder);
         let find = |name: &str| params.find(name).map(|id| params.master(id).to_f64().expect("numbers"));
-        (
-            model,
-            find("vision_model.embeddings.position_embedding.weight").expect("positions"),
-        )
+        (model, find("vision_model.embeddings.position_embedding.weight").expect("positions"))
     };
-    let (Model::Vlm(vlm), new) = positions(&run) else {
-        panic!("no vision-language model")
-    };
+    let (Model::Vlm(vlm), new) = positions(&run) else { panic!("no vision-language model") };
     let (_, old) = positions(&root.path().join("vision"));
     let (vision, dim) = (&vlm.config.vision, vlm.config.vision.hidden_size);
     assert_eq!((vision.image_size, new.len()), (24, vision.tokens() * dim));
     assert_eq!(model::ImageProcessor::open(&run).expect("a processor").size, 24);
     // The class token keeps its position; three patches a side become six, the corner by Keys' cubic at a quarter of a patch
     // beyond the first centre, the edge going on.
-    assert_eq!(
-        (new[..dim].to_vec(), old.len(), new.len()),
-        (old[..dim].to_vec(), 10 * dim, 37 * dim)
-    );
+    assert_eq!((new[..dim].to_vec(), old.len(), new.len()), (old[..dim].to_vec(), 10 * dim, 37 * dim));
     let (near, far) = (1.10546875, -0.10546875);
     for channel in 0..dim {
         let patch = |i: usize| old[(1 + i) * dim + channel];
@@ -357,40 +259,20 @@ fn images_of_another_size_have_their_positions_interpolated() {
     }
     // The resolved recipe says whose tokenizer it is, and is gone on with by itself.
     let resolved = fs::read_to_string(run.join("recipe.resolved.toml")).expect("a recipe");
-    assert!(
-        resolved.contains("kind = \"pretrained\"") && resolved.contains("image_size = 24"),
-        "{resolved}"
-    );
-    let output = lenslet(
-        &["train", "--resume", "latest", "--out", text(&run)],
-        &root.path().join("cache"),
-    );
+    assert!(resolved.contains("kind = \"pretrained\"") && resolved.contains("image_size = 24"), "{resolved}");
+    let output = lenslet(&["train", "--resume", "latest", "--out", text(&run)], &root.path().join("cache"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // A run of that size is a part like others.
     let back = format!("pretrained={{ model = \"{}\" }}", text(&run));
-    train(
-        root.path(),
-        "back",
-        &[
-            &back,
-            "model={ vision = { image_size = 12 } }",
-            "phase2.rules=[]",
-            "phase2.steps=1",
-        ],
-    );
-    let Model::Vlm(vlm) = load(&root.path().join("back")).0 else {
-        panic!("no vision-language model")
-    };
+    train(root.path(), "back", &[&back, "model={ vision = { image_size = 12 } }", "phase2.rules=[]", "phase2.steps=1"]);
+    let Model::Vlm(vlm) = load(&root.path().join("back")).0 else { panic!("no vision-language model") };
     assert_eq!(vlm.config.vision.image_size, 12);
 }
 
 /// The error of training that is refused before its first step.
 fn refused(root: &Path, arguments: &[&str]) -> String {
     let recipe = root.join("recipe.toml");
-    let output = lenslet(
-        &[&["train", "--recipe", text(&recipe)], arguments].concat(),
-        &root.join("cache"),
-    );
+    let output = lenslet(&[&["train", "--recipe", text(&recipe)], arguments].concat(), &root.join("cache"));
     assert_eq!(output.status.code(), Some(1), "{arguments:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -402,23 +284,13 @@ fn a_run_that_goes_on_reads_the_parts_it_was_begun_with() {
     train(root.path(), "whole", &[]);
     train(root.path(), "half", &["phase2.steps=2", "phase2.curve=constant"]);
     train(root.path(), "peace", &["phase2.curve=constant"]);
-    let resume = [
-        "--out",
-        text(&half),
-        "--resume",
-        "latest",
-        "--set",
-        "phase2.curve=constant",
-    ];
+    let resume = ["--out", text(&half), "--resume", "latest", "--set", "phase2.curve=constant"];
     // What the run's tokenizer was made from may change: the checkpoint's own is taken, and learns the same.
     let file = root.path().join("decoder/tokenizer.json");
     let tokenizer = fs::read_to_string(&file).expect("a tokenizer");
     fs::write(&file, tokenizer.replace("\"red\":9", "\"redder\":9")).expect("written");
     let recipe = root.path().join("recipe.toml");
-    let output = lenslet(
-        &[&["train", "--recipe", text(&recipe)], &resume[..]].concat(),
-        &root.path().join("cache"),
-    );
+    let output = lenslet(&[&["train", "--recipe", text(&recipe)], &resume[..]].concat(), &root.path().join("cache"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(losses(&half), losses(&root.path().join("peace")));
 
@@ -448,25 +320,13 @@ fn records_a_template_would_misread_are_named_before_the_first_step() {
     let human = |text: &str| json!({ "from": "human", "value": text });
     let gpt = |text: &str| json!({ "from": "gpt", "value": text });
     for (what, named) in [
-        (
-            json!([human("<image>\nwhat is it"), gpt("red </s> blue")]),
-            "answer: `</s>` in a text",
-        ),
-        (
-            json!([human("<image>\nwhat <s> is it"), gpt("red")]),
-            "question: `<s>` in a text",
-        ),
-        (
-            json!([human("<image>\nwhat is it"), gpt("red"), human("and"), gpt("<unk>")]),
-            "answer: `<unk>` in a text",
-        ),
+        (json!([human("<image>\nwhat is it"), gpt("red </s> blue")]), "answer: `</s>` in a text"),
+        (json!([human("<image>\nwhat <s> is it"), gpt("red")]), "question: `<s>` in a text"),
+        (json!([human("<image>\nwhat is it"), gpt("red"), human("and"), gpt("<unk>")]), "answer: `<unk>` in a text"),
     ] {
         said(3, what);
         let errors = refused(root.path(), &["--out", text(&out)]);
-        assert!(
-            errors.contains("data.json") && errors.contains("record `3`") && errors.contains(named),
-            "{errors}"
-        );
+        assert!(errors.contains("data.json") && errors.contains("record `3`") && errors.contains(named), "{errors}");
         assert!(!out.join("metrics.jsonl").exists(), "no step was taken");
         train(root.path(), "accepted", &["data.max_bad=0.5"]);
         fs::remove_dir_all(root.path().join("accepted")).expect("removed");

@@ -14,9 +14,7 @@ use std::process::Command;
 
 fn recipes() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
-    let files = fs::read_dir(folder)
-        .expect("recipes")
-        .map(|entry| entry.expect("a file").path());
+    let files = fs::read_dir(folder).expect("recipes").map(|entry| entry.expect("a file").path());
     let mut files: Vec<PathBuf> = files.collect();
     files.sort();
     files
@@ -28,18 +26,12 @@ fn text(path: &Path) -> &str {
 
 /// Trains two steps of a recipe in `root`, its parts and data there, and loads what comes out.
 fn train(root: &Path, name: &str, vision: &str, settings: &[&str]) -> Model {
-    let recipe = recipes()
-        .into_iter()
-        .find(|path| path.file_stem().is_some_and(|stem| stem == name));
+    let recipe = recipes().into_iter().find(|path| path.file_stem().is_some_and(|stem| stem == name));
     let out = root.join(name);
     let mut command = Command::new(env!("CARGO_BIN_EXE_lenslet"));
     command.args(["train", "--recipe", text(&recipe.expect(name)), "--out", text(&out)]);
     let phase = if name == "blip2-stage1" { "phase1" } else { "phase2" };
-    let short = [
-        format!("{phase}.steps=2"),
-        format!("{phase}.warmup=1"),
-        "run.dtype=f32".into(),
-    ];
+    let short = [format!("{phase}.steps=2"), format!("{phase}.warmup=1"), "run.dtype=f32".into()];
     for setting in short.iter().map(String::as_str).chain(settings.iter().copied()) {
         command.args(["--set", setting]);
     }
@@ -60,14 +52,8 @@ fn train(root: &Path, name: &str, vision: &str, settings: &[&str]) -> Model {
         command.env(variable, root.join(place));
     }
     let output = command.output().expect("the binary starts");
-    assert!(
-        output.status.success(),
-        "{name}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    hf::load(&out, &engine::Device::cpu(), engine::DType::F32, true)
-        .expect(name)
-        .0
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    hf::load(&out, &engine::Device::cpu(), engine::DType::F32, true).expect(name).0
 }
 
 #[test]
@@ -94,16 +80,12 @@ fn class(run: &Path) -> String {
 fn captions(root: &Path) {
     let mut shard = tar::Builder::new(fs::File::create(root.join("captions.tar")).expect("a file"));
     for i in 0..6 {
-        shard
-            .append_path_with_name(root.join(format!("{i}.png")), format!("{i}.png"))
-            .expect("an image");
+        shard.append_path_with_name(root.join(format!("{i}.png")), format!("{i}.png")).expect("an image");
         let caption = if i % 2 == 0 { "red is it" } else { "blue" };
         let mut header = tar::Header::new_gnu();
         header.set_size(caption.len() as u64);
         header.set_mode(0o644);
-        shard
-            .append_data(&mut header, format!("{i}.txt"), caption.as_bytes())
-            .expect("a caption");
+        shard.append_data(&mut header, format!("{i}.txt"), caption.as_bytes()).expect("a caption");
     }
     shard.finish().expect("a shard");
 }
@@ -123,10 +105,7 @@ fn every_recipe_is_read_and_called_as_its_file() {
     assert!(files.len() >= 15, "{files:?}");
     for file in files {
         let recipe = Recipe::load(&file, &[]).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(
-            Some(recipe.run.name.as_str()),
-            file.file_stem().and_then(|stem| stem.to_str())
-        );
+        assert_eq!(Some(recipe.run.name.as_str()), file.file_stem().and_then(|stem| stem.to_str()));
         let again = Recipe::parse(&recipe.to_toml(), &file, &[]).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(again, recipe, "{}", file.display());
     }
@@ -140,9 +119,7 @@ fn blip_2_in_two_stages() {
     let (first, second) = (root.join("blip2-stage1"), root.join("blip2-stage2"));
     let batch = ["phase1.batch_size=3", "phase1.accumulate=2"];
     let trained = train(root, "blip2-stage1", "blip2", &batch);
-    let Model::Vlm(trained) = trained else {
-        panic!("{trained:?}")
-    };
+    let Model::Vlm(trained) = trained else { panic!("{trained:?}") };
     assert!(trained.qformer.expect("a Q-Former").config().text);
 
     let batch = ["phase2.batch_size=3", "phase2.accumulate=2"];
@@ -150,20 +127,14 @@ fn blip_2_in_two_stages() {
     assert_eq!(class(&second), "Blip2ForConditionalGeneration");
     // It went on from the first stage's queries, by two steps of its warm-up.
     let queries = [&first, &second].map(|run| number(run, "query_tokens"));
-    assert!(
-        queries[0] != queries[1] && (queries[0] - queries[1]).abs() < 1e-3,
-        "{queries:?}"
-    );
+    assert!(queries[0] != queries[1] && (queries[0] - queries[1]).abs() < 1e-3, "{queries:?}");
 
     // A published first stage does as well.
     fs::remove_dir_all(&second).expect("a run");
     let published = format!("pretrained.qformer={}", text(&root.join("blip2")));
     train(root, "blip2-stage2", "blip2", &[&batch[..], &[&published]].concat());
     let queries = [&root.join("blip2"), &second].map(|run| number(run, "query_tokens"));
-    assert!(
-        queries[0] != queries[1] && (queries[0] - queries[1]).abs() < 1e-3,
-        "{queries:?}"
-    );
+    assert!(queries[0] != queries[1] && (queries[0] - queries[1]).abs() < 1e-3, "{queries:?}");
 }
 
 /// The first number of a tensor.
@@ -184,31 +155,19 @@ fn llava_in_two_stages() {
         train(root.path(), name, "vision", &batch);
         assert_eq!(class(&root.path().join(name)), "LlavaForConditionalGeneration");
     }
-    assert!(
-        root.path()
-            .join("llava-stage2-lora/adapter/adapter_model.safetensors")
-            .is_file()
-    );
+    assert!(root.path().join("llava-stage2-lora/adapter/adapter_model.safetensors").is_file());
 }
 
 #[test]
 fn a_q_former_between_frozen_parts() {
     let root = parts();
-    fs::copy(
-        root.path().join("data.json"),
-        root.path().join("llava_instruct_150k.json"),
-    )
-    .expect("a copy");
+    fs::copy(root.path().join("data.json"), root.path().join("llava_instruct_150k.json")).expect("a copy");
     let images = format!("data.images={}", text(root.path()));
     let batch = ["phase2.batch_size=3", "data.max_tokens=64", images.as_str()];
     train(root.path(), "qformer-lora", "vision", &[&SMALL[..], &batch].concat());
     // BLIP-2's class has no encoder with CLIP's norm in front.
     assert_eq!(class(&root.path().join("qformer-lora")), "none");
-    assert!(
-        root.path()
-            .join("qformer-lora/adapter/adapter_model.safetensors")
-            .is_file()
-    );
+    assert!(root.path().join("qformer-lora/adapter/adapter_model.safetensors").is_file());
 }
 
 #[test]

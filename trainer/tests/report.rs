@@ -81,10 +81,7 @@ fn a_run_ends_with_a_page_that_can_be_made_again() {
     }
     let remade = String::from_utf8(lenslet(&["report", "--run", out]).stdout).expect("UTF-8");
     assert!(remade.trim_end().ends_with("report.html"), "{remade}");
-    assert!(
-        fs::read_to_string(&page).expect("report.html") == made,
-        "made again it is the same"
-    );
+    assert!(fs::read_to_string(&page).expect("report.html") == made, "made again it is the same");
     look(&page);
 
     // What data say is shown and never run.

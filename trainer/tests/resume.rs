@@ -12,19 +12,13 @@ fn command(out: &Path, more: &[&str]) -> Command {
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recipes/tiny.toml");
     let mut command = Command::new(env!("CARGO_BIN_EXE_lenslet"));
     command.arg("train").arg("--recipe").arg(recipe).arg("--out").arg(out);
-    command
-        .args(["--resume", "latest"])
-        .args(more.iter().flat_map(|one| ["--set", one]));
+    command.args(["--resume", "latest"]).args(more.iter().flat_map(|one| ["--set", one]));
     command
 }
 
 fn start(out: &Path, more: &[&str]) -> Child {
     let mut command = command(out, more);
-    command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the binary starts")
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts")
 }
 
 fn finish(out: &Path, more: &[&str]) -> Output {
@@ -63,9 +57,7 @@ fn wait_for(run: &Path, number: usize) {
 }
 
 fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill")
-        .args(["-s", name, &child.id().to_string()])
-        .status();
+    let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
     assert!(sent.expect("kill").success());
 }
 
@@ -79,10 +71,7 @@ fn peace(more: &[&str]) -> (TempDir, PathBuf) {
 
 #[test]
 fn a_killed_run_ends_as_one_left_in_peace() {
-    for more in [
-        &[][..],
-        &["run.dtype=bf16", "phase1.stochastic_rounding=true", "run.threads=1"],
-    ] {
+    for more in [&[][..], &["run.dtype=bf16", "phase1.stochastic_rounding=true", "run.threads=1"]] {
         let (root, peace) = peace(more);
         let run = root.path().join("killed");
         // In the midst of either phase, just after a checkpoint, and once before there is any.
@@ -105,11 +94,7 @@ fn a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on() {
     let (root, peace) = peace(&[]);
     let run = root.path().join("stopped");
     for (name, number) in [("INT", 3), ("HUP", 12), ("TERM", 24)] {
-        let child = command(&run, &[])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary");
+        let child = command(&run, &[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary");
         wait_for(&run, number);
         signal(&child, name);
         let output = child.wait_with_output().expect("an end");
@@ -130,10 +115,7 @@ fn a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on() {
 }
 
 fn outcome_lines(run: &Path) -> usize {
-    fs::read_to_string(run.join("metrics.jsonl"))
-        .expect("metrics.jsonl")
-        .lines()
-        .count()
+    fs::read_to_string(run.join("metrics.jsonl")).expect("metrics.jsonl").lines().count()
 }
 
 /// As with `lenslet train … 2>&1 | head`: the reader of both outputs goes after the first lines.
@@ -142,11 +124,8 @@ fn a_run_whose_output_nobody_reads_goes_to_its_end() {
     let (_root, peace) = peace(&[]);
     let root = TempDir::new().expect("a folder");
     let run = root.path().join("unread");
-    let mut child = command(&run, &[])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
+    let mut child =
+        command(&run, &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
     drop((child.stdout.take(), child.stderr.take()));
     let status = child.wait().expect("an end");
     assert_eq!(status.code(), Some(0));
@@ -154,11 +133,7 @@ fn a_run_whose_output_nobody_reads_goes_to_its_end() {
     assert!(run.join("report.html").is_file());
 
     let run = run.to_str().expect("a path in UTF-8");
-    for verb in [
-        vec!["env"],
-        vec!["inspect", "--model", run],
-        vec!["eval", "--model", run],
-    ] {
+    for verb in [vec!["env"], vec!["inspect", "--model", run], vec!["eval", "--model", run]] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_lenslet"))
             .args(&verb)
             .stdout(Stdio::piped())
@@ -168,10 +143,7 @@ fn a_run_whose_output_nobody_reads_goes_to_its_end() {
         drop(child.stdout.take());
         let output = child.wait_with_output().expect("an end");
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            output.status.success() && !errors.contains("panicked"),
-            "{verb:?}: {errors}"
-        );
+        assert!(output.status.success() && !errors.contains("panicked"), "{verb:?}: {errors}");
     }
 }
 
@@ -206,19 +178,14 @@ fn damaged_checkpoints_are_passed_over_and_named() {
     child.kill().expect("SIGKILL");
     child.wait().expect("an end");
     let numbers = checkpoints(&run);
-    let [.., before, last] = numbers[..] else {
-        panic!("{numbers:?}")
-    };
+    let [.., before, last] = numbers[..] else { panic!("{numbers:?}") };
     let file = run.join(format!("checkpoint-{last}/optimizer.safetensors"));
     let mut bytes = fs::read(&file).expect("the state");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&file, bytes).expect("written");
     let output = finish(&run, &["checkpoints.keep=100"]);
-    let (said, warned) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    let (said, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(warned.contains(&format!("passed over: {}", file.display())), "{warned}");
     assert!(said.contains(&format!("checkpoint-{before}\n")), "{said}");
     assert!(outcome(&run) == outcome(&peace));
@@ -235,12 +202,7 @@ fn a_full_disk_leaves_the_last_checkpoint_whole() {
     let before = checkpoints(&run);
     // 100 blocks of 512 bytes are fewer than the optimiser's state takes.
     let limited = Command::new("sh")
-        .args([
-            "-c",
-            "trap '' XFSZ; ulimit -f 100; exec \"$@\"",
-            "sh",
-            env!("CARGO_BIN_EXE_lenslet"),
-        ])
+        .args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_lenslet")])
         .args(["train", "--resume", "latest", "--out"])
         .arg(&run)
         .output()
@@ -248,11 +210,7 @@ fn a_full_disk_leaves_the_last_checkpoint_whole() {
     let errors = String::from_utf8_lossy(&limited.stderr);
     assert_eq!(limited.status.code(), Some(1), "{errors}");
     let newest = before.last().expect("a checkpoint");
-    for part in [
-        "was not made",
-        "optimizer.safetensors",
-        &format!("checkpoint-{newest} is the last good"),
-    ] {
+    for part in ["was not made", "optimizer.safetensors", &format!("checkpoint-{newest} is the last good")] {
         assert!(errors.contains(part), "`{part}` is not in {errors}");
     }
     assert_eq!(checkpoints(&run), before);
@@ -264,24 +222,14 @@ fn a_full_disk_leaves_the_last_checkpoint_whole() {
 fn what_is_not_finite_stops_the_run_before_the_step() {
     let root = tempfile::tempdir().expect("a folder");
     let run = root.path().join("wild");
-    let output = command(&run, &["phase2.lr=1000", "phase2.clip=0"])
-        .output()
-        .expect("the binary starts");
+    let output = command(&run, &["phase2.lr=1000", "phase2.clip=0"]).output().expect("the binary starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
-    for part in [
-        "phase2 stopped",
-        "is the last good checkpoint: step ",
-        "is not finite",
-        "not taken",
-    ] {
+    for part in ["phase2 stopped", "is the last good checkpoint: step ", "is not finite", "not taken"] {
         assert!(errors.contains(part), "`{part}` is not in {errors}");
     }
     let text = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics.jsonl");
-    assert!(
-        !text.contains("null") && !text.contains("NaN"),
-        "steps that were taken are finite: {text}"
-    );
+    assert!(!text.contains("null") && !text.contains("NaN"), "steps that were taken are finite: {text}");
 }
 
 #[test]
@@ -289,10 +237,7 @@ fn a_run_is_gone_on_with_as_it_was_begun() {
     let (_root, peace) = peace(&[]);
     let refused = command(&peace, &["phase2.lr=0.5"]).output().expect("the binary starts");
     let errors = String::from_utf8_lossy(&refused.stderr);
-    assert!(
-        errors.contains("this run has `lr = 0.001`, the recipe given `lr = 0.5`"),
-        "{errors}"
-    );
+    assert!(errors.contains("this run has `lr = 0.001`, the recipe given `lr = 0.5`"), "{errors}");
     let before = outcome(&peace);
     finish(&peace, &["run.threads=1"]);
     assert!(outcome(&peace) == before, "a run that is over is only measured again");
@@ -301,12 +246,8 @@ fn a_run_is_gone_on_with_as_it_was_begun() {
 /// Held-out losses by the number of their step in phase 2, of a run of 20 steps of phase 1 before.
 fn held_out(run: &Path) -> Vec<(usize, f64)> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics.jsonl");
-    let lines = text
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    let measured = lines
-        .enumerate()
-        .filter_map(|(i, line)| Some((i + 1, line["eval_loss"].as_f64()?)));
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let measured = lines.enumerate().filter_map(|(i, line)| Some((i + 1, line["eval_loss"].as_f64()?)));
     measured.collect()
 }
 
@@ -325,16 +266,9 @@ fn a_phase_that_gets_no_better_ends_with_its_best_weights_killed_or_not() {
     ];
     let (root, peace) = peace(&more);
     let losses = held_out(&peace);
-    let (best, _) = losses
-        .iter()
-        .copied()
-        .min_by(|a, b| a.1.total_cmp(&b.1))
-        .expect("measured");
+    let (best, _) = losses.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)).expect("measured");
     let (last, _) = *losses.last().expect("measured");
-    assert!(
-        last < 320 && last == best + 6,
-        "two more measurements after the best: {losses:?}"
-    );
+    assert!(last < 320 && last == best + 6, "two more measurements after the best: {losses:?}");
     let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).expect("a model");
     let kept = weights(&peace.join(format!("checkpoint-{best}")));
     assert!(weights(&peace) == kept, "the best checkpoint's weights are the run's");
@@ -354,12 +288,7 @@ fn a_phase_that_gets_no_better_ends_with_its_best_weights_killed_or_not() {
 #[test]
 fn measuring_what_is_not_there_is_refused_beforehand() {
     let root = tempfile::tempdir().expect("a folder");
-    let refused = command(&root.path().join("run"), &["phase1.patience=3"])
-        .output()
-        .expect("the binary starts");
+    let refused = command(&root.path().join("run"), &["phase1.patience=3"]).output().expect("the binary starts");
     let errors = String::from_utf8_lossy(&refused.stderr);
-    assert!(
-        errors.contains("phase1.patience: counts measurements: set `eval_every`, too"),
-        "{errors}"
-    );
+    assert!(errors.contains("phase1.patience: counts measurements: set `eval_every`, too"), "{errors}");
 }

@@ -36,9 +36,7 @@ impl Options {
     fn read() -> Options {
         let args: Vec<String> = std::env::args().skip(1).collect();
         let value = |name: &str| {
-            let pair = args
-                .chunks_exact(2)
-                .find(|pair| pair[0].strip_prefix("--") == Some(name));
+            let pair = args.chunks_exact(2).find(|pair| pair[0].strip_prefix("--") == Some(name));
             pair.map(|pair| pair[1].as_str())
         };
         let number = |name: &str, default| value(name).map_or(default, |text| text.parse().expect("a number"));
@@ -70,9 +68,7 @@ impl Session<'_> {
         let positions: Vec<i32> = (first..first + ids.len() as i32).collect();
         let positions = Tensor::from_slice(device, &positions, shape)?;
         let x = self.decoder.embed(&g, &Tensor::from_slice(device, ids, shape)?)?;
-        let states = self
-            .decoder
-            .step(&g, &x, &positions, &Attend::causal(), &mut self.cache)?;
+        let states = self.decoder.step(&g, &x, &positions, &Attend::causal(), &mut self.cache)?;
         let last = ops::slice(&states, ids.len() - 1, 1)?;
         let logits = self.decoder.logits(&g, &last)?;
         Ok(match logits.dtype() {

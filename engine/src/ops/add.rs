@@ -21,9 +21,6 @@ impl Op for Add {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, context: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![
-            context.needs[0].then(|| dy.clone()),
-            context.needs[1].then_some(dy),
-        ])
+        Ok(vec![context.needs[0].then(|| dy.clone()), context.needs[1].then_some(dy)])
     }
 }

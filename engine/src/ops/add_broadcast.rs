@@ -9,10 +9,7 @@ use kernels::reduce::sum_axis;
 /// `x + b`, where `b`'s shape is the tail of `x`'s: x (batch, tokens, dim), b (tokens, dim) or (dim).
 pub fn add_broadcast(x: &Var, b: &Var) -> Result<Var> {
     if !x.shape().ends_with(&b.shape()) {
-        return mismatch(
-            "add_broadcast",
-            format!("{} is not the tail of {}", b.shape(), x.shape()),
-        );
+        return mismatch("add_broadcast", format!("{} is not the tail of {}", b.shape(), x.shape()));
     }
     let mut out = x.tensor().like()?;
     elementwise::add_broadcast(x.tensor().view(), b.tensor().view(), &mut out.view_mut()?)?;

@@ -32,21 +32,15 @@ impl Attend {
 
     /// Each token sees itself and those before (aligned at the end when there are more keys than queries).
     pub fn causal() -> Attend {
-        Attend {
-            mask: Mask::Causal,
-            ..Attend::default()
-        }
+        Attend { mask: Mask::Causal, ..Attend::default() }
     }
 
     fn problem(&self, q: &Tensor, k: &Tensor) -> Result<kernel::Attention<'_>> {
         let ([batch, q_len, q_heads, head_dim], [k_batch, kv_stride, kv_heads, k_dim]) =
             (&q.shape()[..], &k.shape()[..])
         else {
-            let message = format!(
-                "queries {} and keys {}, expected (batch, tokens, heads, head_dim)",
-                q.shape(),
-                k.shape()
-            );
+            let message =
+                format!("queries {} and keys {}, expected (batch, tokens, heads, head_dim)", q.shape(), k.shape());
             return mismatch("attention", message);
         };
         if batch != k_batch || head_dim != k_dim || *kv_heads == 0 || q_heads % kv_heads != 0 {
@@ -83,12 +77,7 @@ pub fn attention(q: &Var, k: &Var, v: &Var, attend: Attend) -> Result<Var> {
     let (out, lse) = forward(q.tensor(), k.tensor(), v.tensor(), &attend)?;
     let saved = [q, k, v].map(|x| x.tensor().clone());
     let y = out.clone();
-    Ok(record(&[q, k, v], y, || Attention {
-        qkv: saved,
-        out,
-        lse,
-        attend,
-    }))
+    Ok(record(&[q, k, v], y, || Attention { qkv: saved, out, lse, attend }))
 }
 
 fn forward(q: &Tensor, k: &Tensor, v: &Tensor, attend: &Attend) -> Result<(Tensor, Tensor)> {
@@ -96,14 +85,7 @@ fn forward(q: &Tensor, k: &Tensor, v: &Tensor, attend: &Attend) -> Result<(Tenso
     let mut out = q.like()?;
     let lse_shape = [problem.batch, problem.q_heads, problem.q_len];
     let mut lse = Tensor::empty(q.device(), q.dtype().accumulator(), lse_shape)?;
-    kernel::attention(
-        &problem,
-        q.view(),
-        k.view(),
-        v.view(),
-        &mut out.view_mut()?,
-        &mut lse.view_mut()?,
-    )?;
+    kernel::attention(&problem, q.view(), k.view(), v.view(), &mut out.view_mut()?, &mut lse.view_mut()?)?;
     Ok((out, lse))
 }
 
@@ -113,13 +95,7 @@ pub fn attention_weights(q: &Var, k: &Var, attend: Attend) -> Result<Var> {
     let problem = attend.problem(q.tensor(), k.tensor())?;
     let shape = [problem.batch, problem.q_heads, problem.q_len, problem.k_len];
     let mut weights = Tensor::empty(q.tensor().device(), lse.dtype(), shape)?;
-    kernel::attention_weights(
-        &problem,
-        q.tensor().view(),
-        k.tensor().view(),
-        lse.view(),
-        &mut weights.view_mut()?,
-    )?;
+    kernel::attention_weights(&problem, q.tensor().view(), k.tensor().view(), lse.view(), &mut weights.view_mut()?)?;
     Ok(record(&[q, k], weights, || NoDerivative("attention_weights")))
 }
 
@@ -136,12 +112,7 @@ impl Op for Attention {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, context: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
-        let Attention {
-            qkv: [q, k, v],
-            out,
-            lse,
-            attend,
-        } = *self;
+        let Attention { qkv: [q, k, v], out, lse, attend } = *self;
         let (mut dq, mut dk, mut dv) = (q.like()?, k.like()?, v.like()?);
         kernel::attention_backward(
             &attend.problem(&q, &k)?,
@@ -156,10 +127,6 @@ impl Op for Attention {
             &mut dv.view_mut()?,
         )?;
         let needs = &context.needs;
-        Ok(vec![
-            needs[0].then_some(dq),
-            needs[1].then_some(dk),
-            needs[2].then_some(dv),
-        ])
+        Ok(vec![needs[0].then_some(dq), needs[1].then_some(dk), needs[2].then_some(dv)])
     }
 }

@@ -40,13 +40,7 @@ pub(super) fn problem(op: &'static str, image: &Var, text: &Var) -> Result<kerne
         [n, dim] => (n, 1, dim),
         [n, groups, dim] => (n, groups, dim),
         _ => {
-            return mismatch(
-                op,
-                format!(
-                    "image features {}, expected (n, dim) or (n, queries, dim)",
-                    image.shape()
-                ),
-            );
+            return mismatch(op, format!("image features {}, expected (n, dim) or (n, queries, dim)", image.shape()));
         }
     };
     expect_shape(op, "text features", text.shape(), [n, dim])?;
@@ -80,10 +74,6 @@ impl Op for ClipLoss {
             &mut dtext.view_mut()?,
             &mut dlog_scale.view_mut()?,
         )?;
-        Ok(vec![
-            scaled(Some(dimage), &dy)?,
-            scaled(Some(dtext), &dy)?,
-            scaled(Some(dlog_scale), &dy)?,
-        ])
+        Ok(vec![scaled(Some(dimage), &dy)?, scaled(Some(dtext), &dy)?, scaled(Some(dlog_scale), &dy)?])
     }
 }

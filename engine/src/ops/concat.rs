@@ -8,10 +8,7 @@ use crate::{Shape, Tensor};
 pub fn concat(parts: &[&Var]) -> Result<Var> {
     let shapes: Vec<Shape> = parts.iter().map(|p| p.shape()).collect();
     let Some(&[batch, _, dim]) = shapes.first().map(|s| &s[..]) else {
-        return mismatch(
-            "concat",
-            format!("{shapes:?}, expected tensors of shape (batch, tokens, dim)"),
-        );
+        return mismatch("concat", format!("{shapes:?}, expected tensors of shape (batch, tokens, dim)"));
     };
     if shapes.iter().any(|s| s.len() != 3 || s[0] != batch || s[2] != dim) {
         return mismatch("concat", format!("{shapes:?} differ in batch or dim"));

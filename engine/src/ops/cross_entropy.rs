@@ -21,28 +21,17 @@ pub struct CrossEntropy {
 pub fn linear_cross_entropy(x: &Var, w: &Var, targets: &Tensor) -> Result<CrossEntropy> {
     let (rows, dim) = (x.shape().rows(), x.shape().last());
     let [vocab, inner] = w.shape()[..] else {
-        return mismatch(
-            "linear_cross_entropy",
-            format!("the weight has shape {}, expected (vocab, dim)", w.shape()),
-        );
+        return mismatch("linear_cross_entropy", format!("the weight has shape {}, expected (vocab, dim)", w.shape()));
     };
     expect_shape("linear_cross_entropy", "the weight", w.shape(), [vocab, dim])?;
     debug_assert_eq!(inner, dim);
-    let problem = kernel::CrossEntropy {
-        rows,
-        dim,
-        vocab,
-        ignore_index: -100,
-    };
+    let problem = kernel::CrossEntropy { rows, dim, vocab, ignore_index: -100 };
     let (device, accumulator) = (x.tensor().device(), x.dtype().accumulator());
     let mut loss = Tensor::empty(device, accumulator, [1])?;
     let mut losses = Tensor::empty(device, accumulator, [rows])?;
     let mut predictions = Tensor::empty(device, DType::I32, [rows])?;
     let mut dx = x.needs_gradient().then(|| x.tensor().like()).transpose()?;
-    let mut dw = w
-        .needs_gradient()
-        .then(|| Tensor::empty(device, accumulator, w.shape()))
-        .transpose()?;
+    let mut dw = w.needs_gradient().then(|| Tensor::empty(device, accumulator, w.shape())).transpose()?;
     kernel::linear_cross_entropy(
         &problem,
         x.tensor().view(),
@@ -56,11 +45,7 @@ pub fn linear_cross_entropy(x: &Var, w: &Var, targets: &Tensor) -> Result<CrossE
     )?;
     let w_tensor = w.tensor().clone();
     let loss = record(&[x, w], loss, || LinearCrossEntropy { w: w_tensor, dx, dw });
-    Ok(CrossEntropy {
-        loss,
-        losses,
-        predictions,
-    })
+    Ok(CrossEntropy { loss, losses, predictions })
 }
 
 /// The gradients were computed with the loss; backward only scales them.

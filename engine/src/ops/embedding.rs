@@ -13,10 +13,7 @@ use kernels::embedding as kernel;
 pub fn embedding(table: &Var, ids: &Tensor) -> Result<Var> {
     let out = table.tensor().select(ids)?;
     let (ids, table_tensor) = (ids.clone(), table.tensor().clone());
-    Ok(record(&[table], out, || Embedding {
-        ids,
-        table: table_tensor,
-    }))
+    Ok(record(&[table], out, || Embedding { ids, table: table_tensor }))
 }
 
 struct Embedding {
@@ -33,14 +30,7 @@ impl Op for Embedding {
         let Embedding { ids, table } = *self;
         let (vocab, dim) = (table.shape()[0], table.shape()[1..].iter().product());
         let dtable = context.gradient(0, &table, |dtable, add| {
-            Ok(kernel::embedding_backward(
-                ids.view(),
-                dy.view(),
-                dtable,
-                vocab,
-                dim,
-                add,
-            )?)
+            Ok(kernel::embedding_backward(ids.view(), dy.view(), dtable, vocab, dim, add)?)
         })?;
         Ok(vec![dtable])
     }

@@ -10,13 +10,7 @@ pub fn l2_normalize(x: &Var, eps: f64) -> Result<Var> {
     let mut y = x.tensor().like()?;
     let mut inverse = Tensor::empty(x.tensor().device(), x.dtype().accumulator(), [x.shape().rows()])?;
     let dim = x.shape().last();
-    norm::l2_normalize(
-        x.tensor().view(),
-        &mut y.view_mut()?,
-        &mut inverse.view_mut()?,
-        dim,
-        eps,
-    )?;
+    norm::l2_normalize(x.tensor().view(), &mut y.view_mut()?, &mut inverse.view_mut()?, dim, eps)?;
     let saved = y.clone();
     Ok(record(&[x], y, || L2Normalize { y: saved, inverse }))
 }

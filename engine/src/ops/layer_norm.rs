@@ -14,22 +14,9 @@ pub fn layer_norm(x: &Var, w: &Var, b: &Var, eps: f64) -> Result<Var> {
     let statistics = || Tensor::empty(x.tensor().device(), x.dtype().accumulator(), [x.shape().rows()]);
     let (mut mean, mut rstd) = (statistics()?, statistics()?);
     let (xv, wv, bv) = (x.tensor().view(), w.tensor().view(), b.tensor().view());
-    norm::layer_norm(
-        xv,
-        wv,
-        bv,
-        &mut y.view_mut()?,
-        &mut mean.view_mut()?,
-        &mut rstd.view_mut()?,
-        eps,
-    )?;
+    norm::layer_norm(xv, wv, bv, &mut y.view_mut()?, &mut mean.view_mut()?, &mut rstd.view_mut()?, eps)?;
     let (x_value, w_value) = (x.tensor().clone(), w.tensor().clone());
-    Ok(record(&[x, w, b], y, || LayerNorm {
-        x: x_value,
-        w: w_value,
-        mean,
-        rstd,
-    }))
+    Ok(record(&[x, w, b], y, || LayerNorm { x: x_value, w: w_value, mean, rstd }))
 }
 
 struct LayerNorm {
@@ -59,10 +46,6 @@ impl Op for LayerNorm {
             &mut db.view_mut()?,
         )?;
         let needs = &context.needs;
-        Ok(vec![
-            needs[0].then_some(dx),
-            needs[1].then_some(dw),
-            needs[2].then_some(db),
-        ])
+        Ok(vec![needs[0].then_some(dx), needs[1].then_some(dw), needs[2].then_some(db)])
     }
 }

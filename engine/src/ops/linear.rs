@@ -34,19 +34,12 @@ struct Linear {
 fn checked(x: &Var, w: &Var, b: Option<&Var>, residual: Option<&Var>) -> Result<Gemm> {
     let (rows, dim) = (x.shape().rows(), x.shape().last());
     let [out, inner] = w.shape()[..] else {
-        return mismatch(
-            "linear",
-            format!("the weight has shape {}, expected (out, in)", w.shape()),
-        );
+        return mismatch("linear", format!("the weight has shape {}, expected (out, in)", w.shape()));
     };
     if inner != dim {
         return mismatch(
             "linear",
-            format!(
-                "input {} and weight {} differ in their last dimension",
-                x.shape(),
-                w.shape()
-            ),
+            format!("input {} and weight {} differ in their last dimension", x.shape(), w.shape()),
         );
     }
     if let Some(b) = b {
@@ -62,10 +55,7 @@ fn forward(x: &Var, w: &Var, b: Option<&Var>, act: Option<Activation>, residual:
     let product = checked(x, w, b, residual)?;
     let shape = x.shape().with_last(product.n);
     let mut y = Tensor::empty(x.tensor().device(), x.dtype(), shape)?;
-    let tracked = [Some(x), Some(w), b, residual]
-        .into_iter()
-        .flatten()
-        .any(Var::needs_gradient);
+    let tracked = [Some(x), Some(w), b, residual].into_iter().flatten().any(Var::needs_gradient);
     let mut pre = match act {
         Some(_) if tracked => Some(y.like()?),
         _ => None,
@@ -77,22 +67,11 @@ fn forward(x: &Var, w: &Var, b: Option<&Var>, act: Option<Activation>, residual:
         residual: residual.map(|r| r.tensor().view()),
         ..Epilogue::default()
     };
-    gemm(
-        product,
-        x.tensor().view(),
-        w.tensor().view(),
-        &mut y.view_mut()?,
-        epilogue,
-    )?;
+    gemm(product, x.tensor().view(), w.tensor().view(), &mut y.view_mut()?, epilogue)?;
     let none = Var::constant(x.tensor().clone());
     let inputs = [x, w, b.unwrap_or(&none), residual.unwrap_or(&none)];
     let (x, w) = (x.tensor().clone(), w.tensor().clone());
-    Ok(record(&inputs, y, || Linear {
-        x,
-        w,
-        activation: act.zip(pre),
-        product,
-    }))
+    Ok(record(&inputs, y, || Linear { x, w, activation: act.zip(pre), product }))
 }
 
 impl Op for Linear {
@@ -101,18 +80,7 @@ impl Op for Linear {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, context: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
-        let Linear {
-            x,
-            w,
-            activation,
-            product:
-                Gemm {
-                    m: rows,
-                    n: out,
-                    k: dim,
-                    ..
-                },
-        } = *self;
+        let Linear { x, w, activation, product: Gemm { m: rows, n: out, k: dim, .. } } = *self;
         let residual = context.needs[3].then(|| dy.clone());
         let dpre = match activation {
             Some((activation, pre)) => {
@@ -123,19 +91,14 @@ impl Op for Linear {
             None => dy,
         };
         let product = |shape, b: &Tensor, c: &mut ViewMut<'_>, accumulate| {
-            let epilogue = Epilogue {
-                accumulate,
-                ..Epilogue::default()
-            };
+            let epilogue = Epilogue { accumulate, ..Epilogue::default() };
             Ok(gemm(shape, dpre.view(), b.view(), c, epilogue)?)
         };
         let mut dx = context.needs[0].then(|| x.like()).transpose()?;
         if let Some(dx) = &mut dx {
             product(Gemm::new(Layout::Nn, rows, dim, out), &w, &mut dx.view_mut()?, false)?;
         }
-        let dw = context.gradient(1, &w, |dw, add| {
-            product(Gemm::new(Layout::Tn, out, dim, rows), &x, dw, add)
-        })?;
+        let dw = context.gradient(1, &w, |dw, add| product(Gemm::new(Layout::Tn, out, dim, rows), &x, dw, add))?;
         let db = context.needs[2]
             .then(|| {
                 let mut db = Tensor::empty(x.device(), x.dtype().accumulator(), [out])?;

@@ -28,11 +28,7 @@ impl Op for Recompute {
         let tape = Tape::new();
         let graph = Graph::replay(params, Some(tape.clone()), self.seed, self.drawn);
         let leaf = |(input, needed): (&Var, &bool)| {
-            if *needed {
-                tape.leaf(input.tensor().clone())
-            } else {
-                input.clone()
-            }
+            if *needed { tape.leaf(input.tensor().clone()) } else { input.clone() }
         };
         let inputs: Vec<Var> = self.inputs.iter().zip(&context.needs).map(leaf).collect();
         let y = (self.run)(&graph, &inputs)?;

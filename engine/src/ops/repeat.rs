@@ -9,14 +9,7 @@ use kernels::reduce;
 pub fn repeat(x: &Var, batch: usize) -> Result<Var> {
     let shape = Shape::new(&[&[batch], &x.shape()[..]].concat());
     let mut out = Tensor::empty(x.tensor().device(), x.dtype(), shape)?;
-    reduce::broadcast_axis(
-        x.tensor().view(),
-        &mut out.view_mut()?,
-        1,
-        batch,
-        x.shape().elements(),
-        1.0,
-    )?;
+    reduce::broadcast_axis(x.tensor().view(), &mut out.view_mut()?, 1, batch, x.shape().elements(), 1.0)?;
     let shape = x.shape();
     Ok(record(&[x], out, || Repeat { shape, batch }))
 }
@@ -33,14 +26,7 @@ impl Op for Repeat {
 
     fn backward(self: Box<Self>, dy: Tensor, _: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
         let mut dx = Tensor::empty(dy.device(), dy.dtype().accumulator(), self.shape)?;
-        reduce::sum_axis(
-            dy.view(),
-            &mut dx.view_mut()?,
-            1,
-            self.batch,
-            self.shape.elements(),
-            1.0,
-        )?;
+        reduce::sum_axis(dy.view(), &mut dx.view_mut()?, 1, self.batch, self.shape.elements(), 1.0)?;
         Ok(vec![Some(dx)])
     }
 }

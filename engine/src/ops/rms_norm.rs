@@ -10,19 +10,9 @@ pub fn rms_norm(x: &Var, w: &Var, eps: f64) -> Result<Var> {
     expect_shape("rms_norm", "the weight", w.shape(), [x.shape().last()])?;
     let mut y = x.tensor().like()?;
     let mut rstd = Tensor::empty(x.tensor().device(), x.dtype().accumulator(), [x.shape().rows()])?;
-    norm::rms_norm(
-        x.tensor().view(),
-        w.tensor().view(),
-        &mut y.view_mut()?,
-        &mut rstd.view_mut()?,
-        eps,
-    )?;
+    norm::rms_norm(x.tensor().view(), w.tensor().view(), &mut y.view_mut()?, &mut rstd.view_mut()?, eps)?;
     let (x_value, w_value) = (x.tensor().clone(), w.tensor().clone());
-    Ok(record(&[x, w], y, || RmsNorm {
-        x: x_value,
-        w: w_value,
-        rstd,
-    }))
+    Ok(record(&[x, w], y, || RmsNorm { x: x_value, w: w_value, rstd }))
 }
 
 struct RmsNorm {

@@ -9,19 +9,11 @@ use kernels::rotary as kernel;
 /// x (batch, tokens, heads, head_dim), positions (batch, tokens) I32, inv_freq (head_dim/2) in the accumulator's type.
 pub fn rotary(x: &Var, positions: &Tensor, inv_freq: &Tensor) -> Result<Var> {
     let [batch, tokens, heads, head_dim] = x.shape()[..] else {
-        return mismatch(
-            "rotary",
-            format!("{}, expected (batch, tokens, heads, head_dim)", x.shape()),
-        );
+        return mismatch("rotary", format!("{}, expected (batch, tokens, heads, head_dim)", x.shape()));
     };
     expect_shape("rotary", "positions", positions.shape(), [batch, tokens])?;
     expect_shape("rotary", "inv_freq", inv_freq.shape(), [head_dim / 2])?;
-    let op = Rotary {
-        positions: positions.clone(),
-        inv_freq: inv_freq.clone(),
-        heads,
-        head_dim,
-    };
+    let op = Rotary { positions: positions.clone(), inv_freq: inv_freq.clone(), heads, head_dim };
     let y = op.turn(x.tensor(), false)?;
     Ok(record(&[x], y, || op))
 }
@@ -37,15 +29,7 @@ impl Rotary {
     fn turn(&self, x: &Tensor, inverse: bool) -> Result<Tensor> {
         let mut y = x.like()?;
         let (positions, inv_freq) = (self.positions.view(), self.inv_freq.view());
-        kernel::rotary(
-            x.view(),
-            positions,
-            inv_freq,
-            &mut y.view_mut()?,
-            self.heads,
-            self.head_dim,
-            inverse,
-        )?;
+        kernel::rotary(x.view(), positions, inv_freq, &mut y.view_mut()?, self.heads, self.head_dim, inverse)?;
         Ok(y)
     }
 }

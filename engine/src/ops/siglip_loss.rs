@@ -15,14 +15,7 @@ pub fn siglip_loss(image: &Var, text: &Var, log_scale: &Var, bias: &Var) -> Resu
     let mut loss = Tensor::empty(text.tensor().device(), accumulator, [1])?;
     let (scale_value, bias_value) = (log_scale.tensor().cast(accumulator)?, bias.tensor().cast(accumulator)?);
     let (iv, tv) = (image.tensor().view(), text.tensor().view());
-    kernel::siglip_loss(
-        &problem,
-        iv,
-        tv,
-        scale_value.view(),
-        bias_value.view(),
-        &mut loss.view_mut()?,
-    )?;
+    kernel::siglip_loss(&problem, iv, tv, scale_value.view(), bias_value.view(), &mut loss.view_mut()?)?;
     let (image_value, text_value) = (image.tensor().clone(), text.tensor().clone());
     Ok(record(&[image, text, log_scale, bias], loss, || SiglipLoss {
         problem,
@@ -60,9 +53,6 @@ impl Op for SiglipLoss {
             &mut dlog_scale.view_mut()?,
             &mut dbias.view_mut()?,
         )?;
-        [dimage, dtext, dlog_scale, dbias]
-            .into_iter()
-            .map(|g| scaled(Some(g), &dy))
-            .collect()
+        [dimage, dtext, dlog_scale, dbias].into_iter().map(|g| scaled(Some(g), &dy)).collect()
     }
 }

@@ -11,10 +11,7 @@ pub fn silu_mul(gate: &Var, up: &Var) -> Result<Var> {
     let mut y = gate.tensor().like()?;
     activation::silu_mul(gate.tensor().view(), up.tensor().view(), &mut y.view_mut()?)?;
     let (gate_value, up_value) = (gate.tensor().clone(), up.tensor().clone());
-    Ok(record(&[gate, up], y, || SiluMul {
-        gate: gate_value,
-        up: up_value,
-    }))
+    Ok(record(&[gate, up], y, || SiluMul { gate: gate_value, up: up_value }))
 }
 
 struct SiluMul {

@@ -10,21 +10,10 @@ pub fn slice(x: &Var, start: usize, count: usize) -> Result<Var> {
         return mismatch("slice", format!("{}, expected (batch, tokens, dim)", x.shape()));
     };
     if start + count > tokens {
-        return mismatch(
-            "slice",
-            format!("tokens {start}..{} of shape {}", start + count, x.shape()),
-        );
+        return mismatch("slice", format!("tokens {start}..{} of shape {}", start + count, x.shape()));
     }
     let mut out = Tensor::empty(x.tensor().device(), x.dtype(), [batch, count, dim])?;
-    out.write(
-        x.tensor(),
-        start * dim,
-        0,
-        batch,
-        count * dim,
-        tokens * dim,
-        count * dim,
-    )?;
+    out.write(x.tensor(), start * dim, 0, batch, count * dim, tokens * dim, count * dim)?;
     let shape = x.shape();
     Ok(record(&[x], out, || Slice { shape, start }))
 }
@@ -42,15 +31,7 @@ impl Op for Slice {
     fn backward(self: Box<Self>, dy: Tensor, _: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
         let (dim, block) = (self.shape[2], dy.shape()[1] * dy.shape()[2]);
         let mut dx = Tensor::zeros(dy.device(), dy.dtype(), self.shape)?;
-        dx.write(
-            &dy,
-            0,
-            self.start * dim,
-            self.shape[0],
-            block,
-            block,
-            self.shape[1] * dim,
-        )?;
+        dx.write(&dy, 0, self.start * dim, self.shape[0], block, block, self.shape[1] * dim)?;
         Ok(vec![Some(dx)])
     }
 }

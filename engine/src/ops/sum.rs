@@ -33,21 +33,9 @@ fn along(x: &Var, axis: usize, factor: impl Fn(usize) -> f64) -> Result<Var> {
 
 fn forward(x: &Var, split: (usize, usize, usize), shape: Shape, dtype: crate::DType, factor: f64) -> Result<Var> {
     let mut out = Tensor::empty(x.tensor().device(), dtype, shape)?;
-    reduce::sum_axis(
-        x.tensor().view(),
-        &mut out.view_mut()?,
-        split.0,
-        split.1,
-        split.2,
-        factor,
-    )?;
+    reduce::sum_axis(x.tensor().view(), &mut out.view_mut()?, split.0, split.1, split.2, factor)?;
     let (shape, dtype) = (x.shape(), x.dtype());
-    Ok(record(&[x], out, || Sum {
-        shape,
-        dtype,
-        split,
-        factor,
-    }))
+    Ok(record(&[x], out, || Sum { shape, dtype, split, factor }))
 }
 
 struct Sum {

@@ -24,10 +24,7 @@ impl Array {
     /// Zeros.
     pub fn zeros(shape: impl Into<Shape>) -> Array {
         let shape = shape.into();
-        Array {
-            shape,
-            data: vec![0.0; shape.elements()],
-        }
+        Array { shape, data: vec![0.0; shape.elements()] }
     }
 
     /// Roughly normal values from a seed (the sum of twelve uniforms), times `scale`.
@@ -35,10 +32,7 @@ impl Array {
         let shape = shape.into();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let normal = |_| scale * ((0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0);
-        Array {
-            shape,
-            data: (0..shape.elements()).map(normal).collect(),
-        }
+        Array { shape, data: (0..shape.elements()).map(normal).collect() }
     }
 
     /// On a device, rounded to `dtype`.
@@ -49,10 +43,7 @@ impl Array {
     /// What is left after rounding to `dtype`.
     pub fn rounded(&self, dtype: DType) -> Result<Array> {
         let data = self.tensor(&Device::cpu(), dtype)?.to_f64()?;
-        Ok(Array {
-            shape: self.shape,
-            data,
-        })
+        Ok(Array { shape: self.shape, data })
     }
 
     /// The largest magnitude.
@@ -68,18 +59,12 @@ impl Array {
 
     /// An array of the same shape, element by element.
     pub(super) fn map(&self, f: impl Fn(f64) -> f64) -> Array {
-        Array {
-            shape: self.shape,
-            data: self.data.iter().map(|x| f(*x)).collect(),
-        }
+        Array { shape: self.shape, data: self.data.iter().map(|x| f(*x)).collect() }
     }
 
     /// Two arrays of one shape, element by element.
     pub(super) fn zip(&self, other: &Array, f: impl Fn(f64, f64) -> f64) -> Array {
         let data = self.data.iter().zip(&other.data).map(|(x, y)| f(*x, *y)).collect();
-        Array {
-            shape: self.shape,
-            data,
-        }
+        Array { shape: self.shape, data }
     }
 }

@@ -15,11 +15,7 @@ fn evaluate(
     let differentiable = case.gradients.is_some();
     let input = |input: &Array| {
         let tensor = input.tensor(device, dtype)?;
-        Ok(if differentiable {
-            tape.leaf(tensor)
-        } else {
-            Var::constant(tensor)
-        })
+        Ok(if differentiable { tape.leaf(tensor) } else { Var::constant(tensor) })
     };
     let inputs = inputs.iter().map(input).collect::<Result<Vec<_>>>()?;
     let y = (case.run)(device, &inputs)?;
@@ -49,10 +45,7 @@ pub fn finite_differences(case: &Case) -> Vec<String> {
     let gradients = gradients(&case.inputs, &direction);
     if gradients.len() != case.inputs.len() {
         let (found, expected) = (gradients.len(), case.inputs.len());
-        return vec![format!(
-            "{}: the oracle has {found} gradients of {expected} inputs",
-            case.name
-        )];
+        return vec![format!("{}: the oracle has {found} gradients of {expected} inputs", case.name)];
     }
     let project = |inputs: &[Array]| -> f64 {
         let y = (case.result)(inputs).data;
@@ -88,11 +81,7 @@ pub fn finite_differences(case: &Case) -> Vec<String> {
 /// # Errors
 /// Those of the op.
 pub fn follows_oracle(case: &Case, device: &Device, dtype: DType) -> Result<Vec<String>> {
-    let rounded = case
-        .inputs
-        .iter()
-        .map(|a| a.rounded(dtype))
-        .collect::<Result<Vec<_>>>()?;
+    let rounded = case.inputs.iter().map(|a| a.rounded(dtype)).collect::<Result<Vec<_>>>()?;
     let expected = (case.result)(&rounded);
     let direction = direction(expected.shape).rounded(dtype)?;
     let (y, gradients) = evaluate(case, &rounded, device, dtype, &direction)?;
@@ -104,10 +93,7 @@ pub fn follows_oracle(case: &Case, device: &Device, dtype: DType) -> Result<Vec<
     let mut wrong = Vec::new();
     let what = format!("{} {dtype} result", case.name);
     compare(&mut wrong, &what, &y, &expected, expected.largest(), tolerance);
-    let exact = case
-        .gradients
-        .as_ref()
-        .map_or(Vec::new(), |exact| exact(&rounded, &direction));
+    let exact = case.gradients.as_ref().map_or(Vec::new(), |exact| exact(&rounded, &direction));
     let largest = exact.iter().map(Array::largest).fold(0.0, f64::max);
     for (i, (found, exact)) in gradients.iter().zip(&exact).enumerate() {
         // Where all cancels, as for scores of a single key, what rounding leaves has the size of what cancelled.
@@ -129,9 +115,7 @@ fn compare(wrong: &mut Vec<String>, what: &str, found: &Array, exact: &Array, sc
     }
     let scale = scale.max(1e-3);
     let errors = found.data.iter().zip(&exact.data).map(|(f, e)| (f - e).abs());
-    let (place, worst) = errors
-        .enumerate()
-        .fold((0, 0.0), |m, (i, e)| if e > m.1 || e.is_nan() { (i, e) } else { m });
+    let (place, worst) = errors.enumerate().fold((0, 0.0), |m, (i, e)| if e > m.1 || e.is_nan() { (i, e) } else { m });
     if worst.is_nan() || worst > tolerance * scale {
         let (f, e) = (found.data[place], exact.data[place]);
         wrong.push(format!(

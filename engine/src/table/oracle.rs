@@ -55,15 +55,9 @@ pub(super) fn matmul_backward(a: &Array, b: &Array, transposed: bool, dy: &Array
 /// x (rows, in) by w (out, in) transposed, plus b (out).
 pub(super) fn linear(x: &Array, w: &Array, b: Option<&Array>) -> Array {
     let ([outs, ins], rows) = ([w.shape[0], w.shape.last()], x.shape.rows());
-    let mut y = product(
-        [rows, outs, ins],
-        |r, i| x.data[r * ins + i],
-        |i, o| w.data[o * ins + i],
-    );
+    let mut y = product([rows, outs, ins], |r, i| x.data[r * ins + i], |i, o| w.data[o * ins + i]);
     if let Some(b) = b {
-        y.iter_mut()
-            .enumerate()
-            .for_each(|(place, y)| *y += b.data[place % outs]);
+        y.iter_mut().enumerate().for_each(|(place, y)| *y += b.data[place % outs]);
     }
     Array::new(x.shape.with_last(outs), y)
 }
@@ -193,10 +187,7 @@ pub(super) fn l2_normalize_backward(x: &Array, dy: &Array) -> Vec<Array> {
     let one = |r: usize| {
         let (y, dy, length) = (y.row(r), dy.row(r), length(x.row(r)));
         let product: f64 = y.iter().zip(dy).map(|(y, d)| y * d).sum();
-        y.iter()
-            .zip(dy)
-            .map(move |(y, d)| (d - y * product) / length)
-            .collect::<Vec<_>>()
+        y.iter().zip(dy).map(move |(y, d)| (d - y * product) / length).collect::<Vec<_>>()
     };
     vec![Array::new(x.shape, (0..x.shape.rows()).flat_map(one).collect())]
 }

@@ -21,12 +21,7 @@ const LOSS: (f64, f64) = (2e-5, 2e-2);
 /// Of normalised rows: less than a warp of a GPU takes, several warps with whole vectors, more than a block takes at a time.
 const WIDTHS: [usize; 3] = [37, 264, 4099];
 
-const ACTIVATIONS: [Activation; 4] = [
-    Activation::Gelu,
-    Activation::GeluTanh,
-    Activation::QuickGelu,
-    Activation::Silu,
-];
+const ACTIVATIONS: [Activation; 4] = [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Silu];
 
 /// A case from its parts.
 fn case(
@@ -49,11 +44,7 @@ fn case(
 
 /// Normal arrays of these shapes, each from its own seed.
 fn normal<const N: usize>(shapes: [&[usize]; N]) -> Vec<Array> {
-    shapes
-        .iter()
-        .enumerate()
-        .map(|(i, s)| Array::random(*s, 1.0, i as u64 + 1))
-        .collect()
+    shapes.iter().enumerate().map(|(i, s)| Array::random(*s, 1.0, i as u64 + 1)).collect()
 }
 
 /// Rows of unit length.
@@ -72,11 +63,7 @@ pub fn rows() -> Vec<Row> {
         row("linear", &["gemm", "activation", "reduce"], linear()),
         row("matmul", &["gemm"], matmul()),
         row("attention", &["attention"], attention()),
-        row(
-            "layer_norm",
-            &["norm"],
-            WIDTHS.into_iter().flat_map(layer_norm).collect(),
-        ),
+        row("layer_norm", &["norm"], WIDTHS.into_iter().flat_map(layer_norm).collect()),
         row("rms_norm", &["norm"], WIDTHS.into_iter().flat_map(rms_norm).collect()),
         row("l2_normalize", &["norm"], l2_normalize()),
         row("rotary", &["rotary"], rotary()),
@@ -144,11 +131,7 @@ fn linear() -> Vec<Case> {
         case(
             format!("linear/{act:?}"),
             // Small weights keep GELU's argument where the oracle's series for erf converges quickly.
-            vec![
-                Array::random([5, 13], 1.0, 1),
-                Array::random([6, 13], 0.3, 2),
-                Array::random([6], 0.3, 3),
-            ],
+            vec![Array::random([5, 13], 1.0, 1), Array::random([6, 13], 0.3, 2), Array::random([6], 0.3, 3)],
             LOSS,
             move |_, v| ops::linear_act(&v[0], &v[1], Some(&v[2]), act),
             move |a| oracle::linear(&a[0], &a[1], Some(&a[2])).map(|x| oracle::activation(x, act)),
@@ -233,10 +216,7 @@ fn attention_weights() -> Case {
 }
 
 fn masked(mask: Mask) -> Sight {
-    Sight {
-        mask,
-        ..Sight::default()
-    }
+    Sight { mask, ..Sight::default() }
 }
 
 fn attention() -> Vec<Case> {
@@ -255,19 +235,12 @@ fn attention() -> Vec<Case> {
         attend(
             "lengths, one empty",
             cross,
-            Sight {
-                q_lens: Some(vec![3, 2]),
-                k_lens: Some(vec![5, 0]),
-                ..masked(Mask::Full)
-            },
+            Sight { q_lens: Some(vec![3, 2]), k_lens: Some(vec![5, 0]), ..masked(Mask::Full) },
         ),
         attend(
             "segments",
             square,
-            Sight {
-                segments: Some(vec![0, 0, 1, 1, 2, 2, 0, 1, 1, 2, -1, -1]),
-                ..masked(Mask::Causal)
-            },
+            Sight { segments: Some(vec![0, 0, 1, 1, 2, 2, 0, 1, 1, 2, -1, -1]), ..masked(Mask::Causal) },
         ),
     ]);
     cases
@@ -281,19 +254,9 @@ fn attention_over_tiles() -> Vec<Case> {
     let odd: [&[usize]; 3] = [&[2, 70, 2, 37], &[2, 130, 1, 37], &[2, 130, 1, 37]];
     // The last two tokens are padding, and see nothing.
     let documents = (0..150).map(|i| [1, 2, 4, 3, -1][i / 37]).collect();
-    let lengths = Sight {
-        q_lens: Some(vec![70, 66]),
-        k_lens: Some(vec![129, 0]),
-        ..masked(Mask::Full)
-    };
-    let segments = Sight {
-        segments: Some(documents),
-        ..masked(Mask::Causal)
-    };
-    let dropout = Sight {
-        dropout: (0.3, 7),
-        ..masked(Mask::Causal)
-    };
+    let lengths = Sight { q_lens: Some(vec![70, 66]), k_lens: Some(vec![129, 0]), ..masked(Mask::Full) };
+    let segments = Sight { segments: Some(documents), ..masked(Mask::Causal) };
+    let dropout = Sight { dropout: (0.3, 7), ..masked(Mask::Causal) };
     vec![
         attend("several tiles", more_keys, masked(Mask::Causal)),
         attend("prefix over tiles", square, masked(Mask::PrefixCausal(70))),
@@ -384,12 +347,7 @@ fn embedding() -> Vec<Case> {
             normal([table]),
             PRODUCT,
             move |device, v| ops::embedding(&v[0], &ints(device, &run, &[run.len()])?),
-            move |a| {
-                Array::new(
-                    &[&[result.len()], &entry[..]].concat()[..],
-                    oracle::gather(&a[0], &result),
-                )
-            },
+            move |a| Array::new(&[&[result.len()], &entry[..]].concat()[..], oracle::gather(&a[0], &result)),
             move |a, dy| oracle::gather_backward(&a[0], &ids, dy),
         )
     };
@@ -474,15 +432,7 @@ mod tests {
         let q = tape.leaf(Tensor::zeros(&Device::cpu(), DType::F32, [1, 2, 1, 4])?);
         let weights = ops::attention_weights(&q, &q, Attend::full())?;
         let error = tape.gradients(&ops::sum(&weights)?).err().expect("an error");
-        assert!(
-            matches!(
-                error,
-                Error::NoDerivative {
-                    op: "attention_weights"
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, Error::NoDerivative { op: "attention_weights" }), "{error}");
         Ok(())
     }
 }

@@ -117,9 +117,7 @@ fn write<T: Element, V: Lanes<T::Acc>>(y: &mut [T], v: V) {
 }
 
 pub(crate) fn activate<T: Element>(x: &[T], y: &mut [T], act: Activation) {
-    (x.par_chunks(CHUNK), y.par_chunks_mut(CHUNK))
-        .into_par_iter()
-        .for_each(|(x, y)| activate_chunk(x, y, act));
+    (x.par_chunks(CHUNK), y.par_chunks_mut(CHUNK)).into_par_iter().for_each(|(x, y)| activate_chunk(x, y, act));
 }
 
 pub(crate) fn activate_backward<T: Element>(x: &[T], dy: &[T], dx: &mut [T], act: Activation) {

@@ -15,20 +15,12 @@ pub(crate) fn name(act: Activation) -> &'static str {
 }
 
 fn specialise(act: Activation, t: DType, w: usize) -> Module {
-    Module::new("activation")
-        .define("ACTIVATION", name(act))
-        .stored_as("TYPE_T", t)
-        .define("WIDTH", w)
+    Module::new("activation").define("ACTIVATION", name(act)).stored_as("TYPE_T", t).define("WIDTH", w)
 }
 
 pub(crate) fn modules() -> Vec<(Module, usize)> {
-    let wide = [
-        Activation::Gelu,
-        Activation::GeluTanh,
-        Activation::QuickGelu,
-        Activation::Silu,
-    ]
-    .map(|act| (specialise(act, DType::BF16, 8), 256));
+    let wide = [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Silu]
+        .map(|act| (specialise(act, DType::BF16, 8), 256));
     let others = [(DType::F32, 4), (DType::BF16, 1)].map(|(t, w)| (specialise(Activation::Gelu, t, w), 256));
     [wide.as_slice(), &others].concat()
 }

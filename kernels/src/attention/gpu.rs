@@ -135,13 +135,7 @@ pub(crate) fn forward(p: &Attention, q: View, k: View, v: View, out: &mut ViewMu
     let own = args![q, k, v, &*out, &*lse];
     let tiles = Tiles::new("attention", "attention", p, q.dtype(), &own[..4])?;
     let grid = tiles.grid(p.q_len, p.q_heads, p.batch, 1, 2);
-    launch(
-        q.device(),
-        &tiles.module(),
-        "attention_forward",
-        grid,
-        &with_options(own, p),
-    )
+    launch(q.device(), &tiles.module(), "attention_forward", grid, &with_options(own, p))
 }
 
 pub(crate) fn weights(p: &Attention, q: View, k: View, lse: View, weights: &mut ViewMut) -> Result<()> {
@@ -151,13 +145,7 @@ pub(crate) fn weights(p: &Attention, q: View, k: View, lse: View, weights: &mut 
         return Ok(());
     }
     let grid = tiles.grid(p.q_len, p.q_heads, p.batch, 1, 1);
-    launch(
-        q.device(),
-        &tiles.module(),
-        "attention_weights",
-        grid,
-        &with_options(own, p),
-    )
+    launch(q.device(), &tiles.module(), "attention_weights", grid, &with_options(own, p))
 }
 
 pub(crate) fn backward(
@@ -168,14 +156,7 @@ pub(crate) fn backward(
     dv: &mut ViewMut,
 ) -> Result<()> {
     const OP: &str = "attention_backward";
-    let Saved {
-        q,
-        k,
-        v,
-        out,
-        lse,
-        dout,
-    } = saved;
+    let Saved { q, k, v, out, lse, dout } = saved;
     let heads = args![q, k, v, dout, &*dq, &*dk, &*dv];
     let tiles = Tiles::new(OP, OP, p, q.dtype(), heads)?;
     let (device, module) = (q.device(), tiles.module());
@@ -189,13 +170,7 @@ pub(crate) fn backward(
     launch(device, &module, "attention_backward_keys", grid, &with_options(own, p))?;
     let own = args![q, k, v, dout, lse, &delta, &*dq];
     let grid = tiles.grid(p.q_len, p.q_heads, p.batch, 2, 2);
-    launch(
-        device,
-        &module,
-        "attention_backward_queries",
-        grid,
-        &with_options(own, p),
-    )
+    launch(device, &module, "attention_backward_queries", grid, &with_options(own, p))
 }
 
 /// Specialisations that launches may choose, each with the threads of a block: the widths of common models and those that
@@ -211,23 +186,11 @@ pub(crate) fn modules() -> Vec<(Module, usize)> {
             for head_dim in [64, WIDEST] {
                 let plain = Tiles::plain(family, dtype, head_dim, true);
                 all.extend([
-                    Tiles {
-                        aligned: false,
-                        ..plain
-                    },
-                    Tiles {
-                        segments: true,
-                        ..plain
-                    },
+                    Tiles { aligned: false, ..plain },
+                    Tiles { segments: true, ..plain },
                     Tiles { dropout: true, ..plain },
                     Tiles { window: true, ..plain },
-                    Tiles {
-                        aligned: false,
-                        window: true,
-                        segments: true,
-                        dropout: true,
-                        ..plain
-                    },
+                    Tiles { aligned: false, window: true, segments: true, dropout: true, ..plain },
                 ]);
             }
         }

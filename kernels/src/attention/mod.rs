@@ -95,30 +95,17 @@ impl Attention<'_> {
         };
         ensure(self.head_dim > 0, &|| "heads have no width".to_owned())?;
         let shared = self.kv_heads > 0 && self.q_heads > 0 && self.q_heads.is_multiple_of(self.kv_heads);
-        ensure(shared, &|| {
-            format!(
-                "{} query heads do not share {} key heads evenly",
-                self.q_heads, self.kv_heads
-            )
-        })?;
+        ensure(shared, &|| format!("{} query heads do not share {} key heads evenly", self.q_heads, self.kv_heads))?;
         ensure(self.kv_stride >= self.k_len, &|| {
             format!("{} keys do not fit a cache of {} tokens", self.k_len, self.kv_stride)
         })?;
-        ensure((0.0..1.0).contains(&self.dropout), &|| {
-            format!("dropout {} is not in 0..1", self.dropout)
-        })?;
+        ensure((0.0..1.0).contains(&self.dropout), &|| format!("dropout {} is not in 0..1", self.dropout))?;
         let square = !matches!(self.mask, Mask::PrefixCausal(_)) || self.q_len == self.k_len;
         ensure(square, &|| {
-            format!(
-                "a prefix-causal mask needs as many queries ({}) as keys ({})",
-                self.q_len, self.k_len
-            )
+            format!("a prefix-causal mask needs as many queries ({}) as keys ({})", self.q_len, self.k_len)
         })?;
         ensure(self.segments.is_none() || self.q_len <= self.k_len, &|| {
-            format!(
-                "segments leave {} queries without a place among {} keys",
-                self.q_len, self.k_len
-            )
+            format!("segments leave {} queries without a place among {} keys", self.q_len, self.k_len)
         })?;
         Ok(())
     }

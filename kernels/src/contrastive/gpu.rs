@@ -104,15 +104,8 @@ impl<'a> Scores<'a> {
             let mut dimage = dimage.part(chunk.start * groups * dim, rows * dim);
             let shape = Gemm::new(Layout::Nn, rows, dim, n);
             gemm(shape, gradient, self.text, &mut dimage, Epilogue::default())?;
-            let epilogue = Epilogue {
-                accumulate: chunk.start > 0,
-                ..Epilogue::default()
-            };
-            let mut dtext = if wide {
-                sum.part(0, n * dim)
-            } else {
-                dtext.part(0, n * dim)
-            };
+            let epilogue = Epilogue { accumulate: chunk.start > 0, ..Epilogue::default() };
+            let mut dtext = if wide { sum.part(0, n * dim) } else { dtext.part(0, n * dim) };
             let shape = Gemm::new(Layout::Tn, n, dim, rows);
             gemm(shape, gradient, self.rows(&chunk), &mut dtext, epilogue)?;
         }

@@ -19,14 +19,7 @@ pub(crate) fn copy_blocks(blocks: &Blocks, src: View, dst: &mut ViewMut, accumul
     if accumulate {
         crate::gpu::refuse_f64("copy_blocks", src.dtype())?;
     }
-    let Blocks {
-        outer,
-        block,
-        src_stride,
-        src_offset,
-        dst_stride,
-        dst_offset,
-    } = *blocks;
+    let Blocks { outer, block, src_stride, src_offset, dst_stride, dst_offset } = *blocks;
     // What is only moved is moved as a type of the same size, which spares modules.
     let t = match src.dtype() {
         DType::I32 => DType::F32,
@@ -37,9 +30,7 @@ pub(crate) fn copy_blocks(blocks: &Blocks, src: View, dst: &mut ViewMut, accumul
     let w = width(t.size(), &lengths, args![src, &*dst]);
     let len = outer * block;
     let [block, src_stride, src_offset, dst_stride, dst_offset] = lengths.map(|length| length as i64);
-    let args = args![
-        src, &*dst, len as i64, block, src_stride, src_offset, dst_stride, dst_offset
-    ];
+    let args = args![src, &*dst, len as i64, block, src_stride, src_offset, dst_stride, dst_offset];
     let kernel = if accumulate { "add_blocks" } else { "copy_blocks" };
     launch(src.device(), &specialise(t, w), kernel, Grid::over(len, w), args)
 }

@@ -82,19 +82,14 @@ fn check(blocks: &Blocks, src: &View, dst: &ViewMut, accumulate: bool) -> Result
     ] {
         let end = blocks.end(stride, offset).unwrap_or(usize::MAX);
         if end > len {
-            return Err(Error::Length {
-                op: "copy_blocks",
-                what,
-                found: len,
-                expected: end,
-            });
+            return Err(Error::Length { op: "copy_blocks", what, found: len, expected: end });
         }
     }
     if blocks.outer > 1 && blocks.dst_stride < blocks.block {
         let Blocks { block, dst_stride, .. } = blocks;
-        return Err(call.refuse(format!(
-            "blocks of {block} elements overlap in the destination, whose stride is {dst_stride}"
-        )));
+        return Err(
+            call.refuse(format!("blocks of {block} elements overlap in the destination, whose stride is {dst_stride}"))
+        );
     }
     Ok(())
 }

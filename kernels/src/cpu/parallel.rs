@@ -120,10 +120,8 @@ fn fold_from<P: Parts, R: Send>(
     }
     let half = chunks / 2;
     let (head, tail) = parts.cut(half);
-    let (head, tail) = rayon::join(
-        || fold_from(first, half, head, f, join),
-        || fold_from(first + half, chunks - half, tail, f, join),
-    );
+    let (head, tail) =
+        rayon::join(|| fold_from(first, half, head, f, join), || fold_from(first + half, chunks - half, tail, f, join));
     join(head, tail)
 }
 

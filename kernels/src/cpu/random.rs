@@ -14,10 +14,7 @@ pub(crate) fn uniform(seed: u64, index: u64) -> f32 {
 pub(crate) fn bits(key: u64, index: u64) -> u32 {
     let high = (index >> 32) as u32;
     let x = finalise(index as u32 ^ key as u32);
-    finalise(
-        x.wrapping_add((key >> 32) as u32)
-            .wrapping_add(high.wrapping_mul(0x9e37_79b9)),
-    )
+    finalise(x.wrapping_add((key >> 32) as u32).wrapping_add(high.wrapping_mul(0x9e37_79b9)))
 }
 
 /// One step of `SplitMix64` (Steele, Lea and Flood 2014).
@@ -64,10 +61,7 @@ mod tests {
         for (seed, first) in [(1, 0), (2, 0), (0, 1), (0, 1 << 32), (1 << 32, 0)] {
             let product: f64 = draw(0, 0).zip(draw(seed, first)).map(|(a, b)| a * b).sum();
             let correlation = product * 12.0 / n as f64;
-            assert!(
-                correlation.abs() < 4.0 / (n as f64).sqrt(),
-                "seed {seed} from {first}: {correlation}"
-            );
+            assert!(correlation.abs() < 4.0 / (n as f64).sqrt(), "seed {seed} from {first}: {correlation}");
         }
     }
 }

@@ -38,11 +38,7 @@ impl<A: bytemuck::Pod> Scratch<A> {
         if lines.len() < needed {
             lines = vec![Line([0; 8]); needed];
         }
-        Scratch {
-            lines,
-            len,
-            element: PhantomData,
-        }
+        Scratch { lines, len, element: PhantomData }
     }
 }
 

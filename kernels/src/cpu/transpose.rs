@@ -51,10 +51,7 @@ fn turned_8<V: Copy>(mut lines: [V; SIZE]) -> [V; SIZE] {
         let mut fours = [_mm256_setzero_ps(); 8];
         for i in (0..8).step_by(4) {
             let (ab_low, ab_high) = (_mm256_unpacklo_ps(r[i], r[i + 1]), _mm256_unpackhi_ps(r[i], r[i + 1]));
-            let (cd_low, cd_high) = (
-                _mm256_unpacklo_ps(r[i + 2], r[i + 3]),
-                _mm256_unpackhi_ps(r[i + 2], r[i + 3]),
-            );
+            let (cd_low, cd_high) = (_mm256_unpacklo_ps(r[i + 2], r[i + 3]), _mm256_unpackhi_ps(r[i + 2], r[i + 3]));
             fours[i] = _mm256_shuffle_ps::<0b01_00_01_00>(ab_low, cd_low);
             fours[i + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(ab_low, cd_low);
             fours[i + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high);

@@ -9,9 +9,7 @@ fn specialise(t: DType, w: usize) -> Module {
 
 pub(crate) fn modules() -> Vec<(Module, usize)> {
     use DType::{BF16, F32};
-    [(F32, 4), (BF16, 8), (BF16, 1)]
-        .map(|(t, w)| (specialise(t, w), 256))
-        .to_vec()
+    [(F32, 4), (BF16, 8), (BF16, 1)].map(|(t, w)| (specialise(t, w), 256)).to_vec()
 }
 
 pub(crate) fn dropout(x: View, y: &mut ViewMut, p: f64, seed: u64) -> Result<()> {

@@ -21,9 +21,7 @@ pub(crate) fn mul<T: Element>(x: &[T], y: &[T], out: &mut [T]) {
 pub(crate) fn scale<T: Element, U: Element<Acc = T::Acc>>(x: &[T], out: &mut [U], factor: f64) {
     let factor = T::Acc::of(factor);
     let parts = ((x, CHUNK), (out, CHUNK));
-    for_chunks(x.len().div_ceil(CHUNK), parts, |_, (x, out)| {
-        scale_chunk(x, out, factor)
-    });
+    for_chunks(x.len().div_ceil(CHUNK), parts, |_, (x, out)| scale_chunk(x, out, factor));
 }
 
 pub(crate) fn axpy<T: Element, U: Element<Acc = T::Acc>>(x: &[T], y: &mut [U], factor: f64) {

@@ -10,22 +10,12 @@ fn vectors(t: DType, u: DType, len: usize, pointers: &[Arg]) -> (Module, usize) 
 }
 
 fn specialise(t: DType, u: DType, w: usize) -> Module {
-    Module::new("elementwise")
-        .stored_as("TYPE_T", t)
-        .stored_as("TYPE_U", u)
-        .define("WIDTH", w)
+    Module::new("elementwise").stored_as("TYPE_T", t).stored_as("TYPE_U", u).define("WIDTH", w)
 }
 
 pub(crate) fn modules() -> Vec<(Module, usize)> {
     use DType::{BF16, F32, F64};
-    let chosen = [
-        (F32, F32, 4),
-        (BF16, BF16, 8),
-        (F32, BF16, 4),
-        (BF16, F32, 4),
-        (F64, F32, 2),
-        (BF16, BF16, 1),
-    ];
+    let chosen = [(F32, F32, 4), (BF16, BF16, 8), (F32, BF16, 4), (BF16, F32, 4), (F64, F32, 2), (BF16, BF16, 1)];
     chosen.map(|(t, u, w)| (specialise(t, u, w), 256)).to_vec()
 }
 
@@ -34,13 +24,7 @@ pub(crate) fn pointwise(kernel: &'static str, x: View, y: View, out: &mut ViewMu
     let (len, dtype) = (x.len(), x.dtype());
     crate::gpu::refuse_f64(kernel, dtype)?;
     let (module, w) = vectors(dtype, dtype, len, args![x, y, &*out]);
-    launch(
-        x.device(),
-        &module,
-        kernel,
-        Grid::over(len, w),
-        args![x, y, &*out, len as i64],
-    )
+    launch(x.device(), &module, kernel, Grid::over(len, w), args![x, y, &*out, len as i64])
 }
 
 /// `out = factor · scalar · x`.
@@ -93,11 +77,5 @@ pub(crate) fn clamp(x: &mut ViewMut, least: f64, most: f64) -> Result<()> {
 pub(crate) fn fill(out: &mut ViewMut, value: f64) -> Result<()> {
     let len = out.len();
     let (module, w) = vectors(out.dtype(), out.dtype(), len, args![&*out]);
-    launch(
-        out.device(),
-        &module,
-        "fill",
-        Grid::over(len, w),
-        args![&*out, len as i64, value as f32],
-    )
+    launch(out.device(), &module, "fill", Grid::over(len, w), args![&*out, len as i64, value as f32])
 }

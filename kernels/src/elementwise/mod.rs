@@ -201,12 +201,7 @@ pub fn fill(out: &mut ViewMut, value: f64) -> Result<()> {
 
 fn float(op: &'static str, what: &'static str, found: DType) -> Result<()> {
     match found {
-        DType::I32 | DType::U8 => Err(Error::Type {
-            op,
-            what,
-            found,
-            expected: "f64, f32, bf16 or f16",
-        }),
+        DType::I32 | DType::U8 => Err(Error::Type { op, what, found, expected: "f64, f32, bf16 or f16" }),
         _ => Ok(()),
     }
 }

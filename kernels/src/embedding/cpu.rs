@@ -18,15 +18,11 @@ pub(crate) fn embedding<T: Stored>(table: &[T], ids: &[i32], out: &mut [T], dim:
         return;
     }
     let per = chunk_rows(dim);
-    for_chunks(
-        ids.len().div_ceil(per),
-        ((ids, per), (out, per * dim)),
-        |_, (ids, out)| {
-            for (&id, out) in ids.iter().zip(out.chunks_exact_mut(dim)) {
-                out.copy_from_slice(&table[id as usize * dim..][..dim]);
-            }
-        },
-    );
+    for_chunks(ids.len().div_ceil(per), ((ids, per), (out, per * dim)), |_, (ids, out)| {
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(dim)) {
+            out.copy_from_slice(&table[id as usize * dim..][..dim]);
+        }
+    });
 }
 
 /// `dtable[ids[i]] += dout[i]`, from zero unless `accumulate`. Tasks own blocks of columns and go through the ids in order: the work is even
@@ -42,12 +38,7 @@ pub(crate) fn embedding_backward<T: Element>(
         fill_slice(dtable, T::Acc::zero());
     }
     let columns = if dout.len() <= CHUNK { dim } else { COLUMNS };
-    let table = Table {
-        data: dtable.as_mut_ptr(),
-        len: dtable.len(),
-        dim,
-        life: PhantomData,
-    };
+    let table = Table { data: dtable.as_mut_ptr(), len: dtable.len(), dim, life: PhantomData };
     for_chunks(dim.div_ceil(columns.max(1)), (), |block, ()| {
         let columns = block * columns..dim.min((block + 1) * columns);
         // SAFETY: each task has a block of columns of its own, and `dtable` is borrowed for as long as they run.
@@ -85,10 +76,7 @@ impl<'a, A> Block<'a, A> {
     #[inline(always)]
     fn row(&mut self, row: usize) -> &mut [A] {
         let start = row * self.table.dim;
-        assert!(
-            start + self.table.dim <= self.table.len,
-            "row {row} is outside the table"
-        );
+        assert!(start + self.table.dim <= self.table.len, "row {row} is outside the table");
         // SAFETY: the columns lie within the row, the row within the table; `new`'s caller vouches for the exclusive access.
         unsafe { std::slice::from_raw_parts_mut(self.table.data.add(start + self.columns.start), self.columns.len()) }
     }

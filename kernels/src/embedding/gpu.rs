@@ -13,19 +13,13 @@ fn specialise(t: DType, w: usize) -> Module {
 
 pub(crate) fn modules() -> Vec<(Module, usize)> {
     use DType::{BF16, F32};
-    [(F32, 4), (BF16, 8), (BF16, 1)]
-        .map(|(t, w)| (specialise(t, w), THREADS))
-        .to_vec()
+    [(F32, 4), (BF16, 8), (BF16, 1)].map(|(t, w)| (specialise(t, w), THREADS)).to_vec()
 }
 
 pub(crate) fn embedding(table: View, ids: View, out: &mut ViewMut, vocab: usize, dim: usize) -> Result<()> {
     crate::gpu::refuse_f64("embedding", table.dtype())?;
     // Integers are moved as floats, which spares a module.
-    let t = if table.dtype() == DType::I32 {
-        DType::F32
-    } else {
-        table.dtype()
-    };
+    let t = if table.dtype() == DType::I32 { DType::F32 } else { table.dtype() };
     let len = out.len();
     let w = width(t.size(), &[dim], args![table, &*out]);
     let args = args![table, ids, &*out, len as i64, vocab as i64, dim as i64];
@@ -58,15 +52,6 @@ pub(crate) fn embedding_backward(
     launch(device, &module, "count_ranges", per_range, args)?;
     let args = args![ids, counts.view(), &starts.view_mut(), &places.view_mut(), n, vocab_arg];
     launch(device, &module, "list_ranges", per_range, args)?;
-    let args = args![
-        ids,
-        dout,
-        counts.view(),
-        starts.view(),
-        places.view(),
-        dtable,
-        dim,
-        i32::from(accumulate)
-    ];
+    let args = args![ids, dout, counts.view(), starts.view(), places.view(), dtable, dim, i32::from(accumulate)];
     launch(device, &module, "sum_rows", Grid::new(vocab, THREADS), args)
 }

@@ -57,10 +57,7 @@ fn check_ids(call: &Call, ids: &View, vocab: usize) -> Result<()> {
         return Ok(());
     }
     let ids = ids.slice::<i32>();
-    match ids
-        .iter()
-        .position(|&id| usize::try_from(id).map_or(true, |id| id >= vocab))
-    {
+    match ids.iter().position(|&id| usize::try_from(id).map_or(true, |id| id >= vocab)) {
         Some(place) => Err(call.refuse(format!("id {} at place {place} is outside 0..{vocab}", ids[place]))),
         None => Ok(()),
     }

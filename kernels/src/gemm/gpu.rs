@@ -32,21 +32,11 @@ struct Pipeline {
 
 impl Tile {
     const fn tensor_cores(m: usize, n: usize, warps: [usize; 2], stages: usize) -> Tile {
-        Tile {
-            m,
-            n,
-            threads: 32 * warps[0] * warps[1],
-            tensor_cores: Some(Pipeline { warps, stages }),
-        }
+        Tile { m, n, threads: 32 * warps[0] * warps[1], tensor_cores: Some(Pipeline { warps, stages }) }
     }
 
     const fn simt(side: usize) -> Tile {
-        Tile {
-            m: side,
-            n: side,
-            threads: 256,
-            tensor_cores: None,
-        }
+        Tile { m: side, n: side, threads: 256, tensor_cores: None }
     }
 
     /// Tiles of all products.
@@ -97,11 +87,7 @@ impl Plan {
         };
         let splits = (multiprocessors / tile.count(shape).max(1)).clamp(1, most_splits);
         let k_per_split = shape.k.div_ceil(splits).max(1).next_multiple_of(SPLIT_GRAIN);
-        Plan {
-            tile,
-            k_per_split,
-            splits: shape.k.div_ceil(k_per_split).max(1),
-        }
+        Plan { tile, k_per_split, splits: shape.k.div_ceil(k_per_split).max(1) }
     }
 }
 
@@ -115,13 +101,7 @@ pub(crate) fn gemm(shape: Gemm, a: View, b: View, c: &mut ViewMut, epilogue: Epi
     let gpu = a.device().gpu();
     let exact = a.dtype() == DType::F32 && !gpu.is_some_and(Gpu::allows_tf32);
     let plan = Plan::new(shape, exact, gpu.map_or(1, Gpu::multiprocessors));
-    let Epilogue {
-        bias,
-        pre,
-        residual,
-        activation,
-        ..
-    } = &epilogue;
+    let Epilogue { bias, pre, residual, activation, .. } = &epilogue;
     let outputs: &[Arg] = args![&*c, bias.as_ref(), pre.as_ref(), residual.as_ref()];
     let types = Types {
         t: a.dtype(),
@@ -137,14 +117,10 @@ pub(crate) fn gemm(shape: Gemm, a: View, b: View, c: &mut ViewMut, epilogue: Epi
         1 => None,
         splits => Some(a.device().allocate(splits * size * DType::F32.size())?),
     };
-    let partials = workspace
-        .as_mut()
-        .map(|buffer| ViewMut::new(buffer, DType::F32, 0, plan.splits * size));
+    let partials = workspace.as_mut().map(|buffer| ViewMut::new(buffer, DType::F32, 0, plan.splits * size));
     let (family, module) = product_module(plan.tile, layout, load_width, types);
-    let grid = Grid {
-        shared: plan.tile.shared(),
-        ..Grid::new(plan.tile.count(shape) * plan.splits, plan.tile.threads)
-    };
+    let grid =
+        Grid { shared: plan.tile.shared(), ..Grid::new(plan.tile.count(shape) * plan.splits, plan.tile.threads) };
     let sizes: &[Arg] = args![m32, n32, k32, plan.k_per_split.min(i32::MAX as usize) as i32, batch32];
     let arguments = [args![a, b], outputs, args![partials.as_ref()], finish, sizes].concat();
     launch(a.device(), &module, family, grid, &arguments)?;
@@ -179,11 +155,7 @@ fn store_width(n: usize, t: DType, c: DType, outputs: &[Arg]) -> usize {
     let sizes = std::iter::once(c.size()).chain(std::iter::repeat(t.size()));
     let mut starts = outputs.iter().zip(sizes);
     let aligned = starts.all(|(arg, size)| arg.bits.is_multiple_of((STORE_WIDTH * size) as u64));
-    if aligned && n.is_multiple_of(STORE_WIDTH) {
-        STORE_WIDTH
-    } else {
-        1
-    }
+    if aligned && n.is_multiple_of(STORE_WIDTH) { STORE_WIDTH } else { 1 }
 }
 
 /// What all files of the family are specialised by.
@@ -208,11 +180,7 @@ impl Types {
 
 /// The kernel that computes a tile, which bears its family's name, and its module.
 fn product_module(tile: Tile, layout: Layout, load_width: usize, types: Types) -> (&'static str, Module) {
-    let family = if tile.tensor_cores.is_some() {
-        "gemm"
-    } else {
-        "gemm_simt"
-    };
+    let family = if tile.tensor_cores.is_some() { "gemm" } else { "gemm_simt" };
     let module = types
         .module(family)
         .define("A_K_MAJOR", u8::from(layout != Layout::Tn))
@@ -234,34 +202,20 @@ fn product_module(tile: Tile, layout: Layout, load_width: usize, types: Types) -
 pub(crate) fn modules() -> Vec<(Module, usize)> {
     let mut found = Vec::new();
     for store_width in [STORE_WIDTH, 1] {
-        for (layout, activation) in [
-            (Layout::Nn, None),
-            (Layout::Nt, Some(Activation::Gelu)),
-            (Layout::Tn, None),
-        ] {
+        for (layout, activation) in [(Layout::Nn, None), (Layout::Nt, Some(Activation::Gelu)), (Layout::Tn, None)] {
             // Weight gradients are f32.
             let c_of = |t| if layout == Layout::Tn { DType::F32 } else { t };
             let tensor_cores = TENSOR_CORE_TILES.iter().map(|tile| (tile, DType::BF16));
             let f32 = TENSOR_CORE_TILES.iter().chain(&SIMT_TILES[..2]);
             let f32 = f32.map(|tile| (tile, DType::F32));
             for (tile, t) in tensor_cores.chain(f32) {
-                let types = Types {
-                    t,
-                    c: c_of(t),
-                    activation,
-                    store_width,
-                };
+                let types = Types { t, c: c_of(t), activation, store_width };
                 let load_width = if store_width == 1 { 1 } else { 16 / t.size() };
                 found.push((product_module(*tile, layout, load_width, types).1, tile.threads));
             }
         }
         for t in [DType::BF16, DType::F32] {
-            let types = Types {
-                t,
-                c: DType::F32,
-                activation: None,
-                store_width,
-            };
+            let types = Types { t, c: DType::F32, activation: None, store_width };
             found.push((types.module("gemm_partials"), Grid::over(1, 1).threads));
         }
     }
@@ -284,10 +238,7 @@ mod tests {
                     for multiprocessors in [1, 46, 132] {
                         let plan = Plan::new(shape, exact, multiprocessors);
                         assert!(plan.splits * plan.k_per_split >= k, "{shape:?} {plan:?}");
-                        assert!(
-                            plan.splits == 1 || (plan.splits - 1) * plan.k_per_split < k,
-                            "{shape:?} {plan:?}"
-                        );
+                        assert!(plan.splits == 1 || (plan.splits - 1) * plan.k_per_split < k, "{shape:?} {plan:?}");
                         assert!(plan.tile.count(shape) * plan.splits <= multiprocessors || plan.splits == 1);
                     }
                 }

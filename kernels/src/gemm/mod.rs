@@ -39,13 +39,7 @@ pub struct Gemm {
 impl Gemm {
     /// One product.
     pub fn new(layout: Layout, m: usize, n: usize, k: usize) -> Gemm {
-        Gemm {
-            layout,
-            m,
-            n,
-            k,
-            batch: 1,
-        }
+        Gemm { layout, m, n, k, batch: 1 }
     }
 }
 

@@ -95,10 +95,7 @@ impl Cache {
     }
 
     fn with(folder: Option<PathBuf>) -> Cache {
-        Cache {
-            folder,
-            temporary: Mutex::default(),
-        }
+        Cache { folder, temporary: Mutex::default() }
     }
 
     /// Where entries are kept from one run to the next, if anywhere.
@@ -129,10 +126,7 @@ impl Cache {
         let workshop = self.workshop()?;
         let made = make_in(workshop.path(), extension, make)?;
         if !valid(&made) {
-            return Err(cannot(
-                &made,
-                "what the compiler made is not valid; its version may not fit this machine",
-            ));
+            return Err(cannot(&made, "what the compiler made is not valid; its version may not fit this machine"));
         }
         let kept = self.keep(&made, key);
         for path in spoilt.iter().filter(|&path| Some(path) != kept.as_ref()) {
@@ -149,10 +143,7 @@ impl Cache {
     fn places(&self, key: &Key) -> Vec<PathBuf> {
         let kept = self.folder.iter().map(|folder| folder.join(&key.0));
         let temporary = self.temporary();
-        let others = temporary
-            .iter()
-            .filter(|(of, _)| of == key)
-            .map(|(_, folder)| folder.path().to_owned());
+        let others = temporary.iter().filter(|(of, _)| of == key).map(|(_, folder)| folder.path().to_owned());
         kept.chain(others).collect()
     }
 
@@ -241,11 +232,7 @@ fn folder(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let path = |name| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     named(&environment)
         .map(PathBuf::from)
-        .or_else(|| {
-            path("XDG_CACHE_HOME")
-                .filter(|p| p.is_absolute())
-                .map(|p| p.join("lenslet"))
-        })
+        .or_else(|| path("XDG_CACHE_HOME").filter(|p| p.is_absolute()).map(|p| p.join("lenslet")))
         .or_else(|| path("HOME").map(|p| p.join(".cache").join("lenslet")))
 }
 
@@ -258,9 +245,7 @@ fn find(folder: &Path, extension: &str, valid: impl Fn(&Path) -> bool, spoilt: &
             continue;
         }
         // Of the entry itself: a link is none.
-        let own = entry
-            .metadata()
-            .is_ok_and(|about| about.is_file() && private(&about).is_ok());
+        let own = entry.metadata().is_ok_and(|about| about.is_file() && private(&about).is_ok());
         let whole = || checksum(&path).is_ok_and(|sum| path.file_stem() == Some(OsStr::new(&sum)));
         if own && whole() && valid(&path) {
             return Some(path);
@@ -280,10 +265,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn cannot(path: &Path, reason: impl std::fmt::Display) -> Error {
-    Error::Cache {
-        path: path.display().to_string(),
-        reason: reason.to_string(),
-    }
+    Error::Cache { path: path.display().to_string(), reason: reason.to_string() }
 }
 
 #[cfg(test)]
@@ -345,12 +327,8 @@ mod tests {
 
     #[test]
     fn a_spoilt_entry_is_made_again() {
-        let spoil: [fn(&mut Vec<u8>); 4] = [
-            |bytes| bytes.truncate(2),
-            |bytes| bytes.clear(),
-            |bytes| bytes[1] ^= 4,
-            |bytes| bytes.push(0),
-        ];
+        let spoil: [fn(&mut Vec<u8>); 4] =
+            [|bytes| bytes.truncate(2), |bytes| bytes.clear(), |bytes| bytes[1] ^= 4, |bytes| bytes.push(0)];
         for spoil in spoil {
             let (_folder, cache) = new();
             let (path, _) = ask(&cache, &key("a"), b"code");
@@ -399,11 +377,7 @@ mod tests {
         for cache in [Cache::at(file.path()), Cache::with(None)] {
             let (path, made) = ask(&cache, &key("a"), b"code");
             assert_eq!(made, 1);
-            assert_eq!(
-                ask(&cache, &key("a"), b"code"),
-                (path.clone(), 0),
-                "found where it was made"
-            );
+            assert_eq!(ask(&cache, &key("a"), b"code"), (path.clone(), 0), "found where it was made");
             drop(cache);
             assert!(!path.exists(), "temporary");
         }
@@ -428,10 +402,7 @@ mod tests {
             assert_eq!(checksum(&path).unwrap(), path.file_stem().unwrap().to_str().unwrap());
         }
         let left = fs::read_dir(folder).unwrap();
-        assert!(
-            left.flatten()
-                .all(|e| !e.file_name().to_string_lossy().starts_with(UNFINISHED))
-        );
+        assert!(left.flatten().all(|e| !e.file_name().to_string_lossy().starts_with(UNFINISHED)));
     }
 
     #[test]
@@ -447,9 +418,7 @@ mod tests {
         let name = "gpu::cache::tests::two_processes_share_a_folder";
         let start = || {
             let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-            command
-                .args([name, "--exact"])
-                .env(environment, cache.folder().unwrap());
+            command.args([name, "--exact"]).env(environment, cache.folder().unwrap());
             command.stdout(std::process::Stdio::null()).spawn().unwrap()
         };
         for mut process in [start(), start()] {
@@ -486,11 +455,9 @@ mod tests {
         let (_folder, cache) = new();
         ask(&cache, &key("a"), b"code");
         let place = |name: &str| cache.folder().unwrap().join(name);
-        for (name, age) in [
-            ("unfinished-old", ABANDONED * 2),
-            ("unfinished-new", Duration::ZERO),
-            ("theirs", ABANDONED * 2),
-        ] {
+        for (name, age) in
+            [("unfinished-old", ABANDONED * 2), ("unfinished-new", Duration::ZERO), ("theirs", ABANDONED * 2)]
+        {
             create(&place(name)).unwrap();
             let then = std::time::SystemTime::now() - age;
             fs::File::open(place(name)).unwrap().set_modified(then).unwrap();
@@ -510,10 +477,7 @@ mod tests {
         assert_eq!(of(&[("LENSLET_CACHE", ""), xdg, home]), Some("/b/lenslet".into()));
         assert_eq!(of(&[]), None);
         if cfg!(unix) {
-            assert_eq!(
-                of(&[("XDG_CACHE_HOME", "relative"), home]),
-                Some("/c/.cache/lenslet".into())
-            );
+            assert_eq!(of(&[("XDG_CACHE_HOME", "relative"), home]), Some("/c/.cache/lenslet".into()));
         }
     }
 }

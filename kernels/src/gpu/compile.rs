@@ -21,11 +21,7 @@ impl Module {
     /// # Errors
     /// [`Error::Kernel`] with the compiler's messages.
     pub fn compile(&self, nvrtc: &Nvrtc, architecture: &str) -> Result<Compiled> {
-        self.with_source(|source| {
-            nvrtc
-                .compile(source, architecture)
-                .map_err(|error| self.failed(error.to_string()))
-        })
+        self.with_source(|source| nvrtc.compile(source, architecture).map_err(|error| self.failed(error.to_string())))
     }
 
     /// Compiles, or finds in the cache what was compiled before and the driver accepts.
@@ -49,24 +45,12 @@ impl Module {
 
     fn with_source<R>(&self, then: impl FnOnce(&Source) -> Result<R>) -> Result<R> {
         let texts = self.sources()?;
-        let files: Vec<(&str, &str)> = texts
-            .iter()
-            .map(|(name, text)| (name.as_str(), text.as_ref()))
-            .collect();
+        let files: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (name.as_str(), text.as_ref())).collect();
         let ((name, text), headers) = files.split_first().expect("a module has a source");
-        then(&Source {
-            name,
-            text,
-            headers,
-            options: self.options().collect(),
-        })
+        then(&Source { name, text, headers, options: self.options().collect() })
     }
 
     fn failed(&self, message: String) -> Error {
-        Error::Kernel {
-            kernel: "",
-            module: self.to_string(),
-            message,
-        }
+        Error::Kernel { kernel: "", module: self.to_string(), message }
     }
 }

@@ -31,16 +31,11 @@ fn architecture((major, minor): (u32, u32)) -> String {
 impl Cuda {
     pub(super) fn open(ordinal: usize) -> Result<Cuda> {
         let context = Context::open(ordinal)?;
-        let unavailable = |reason| Error::NoDevice {
-            name: format!("cuda:{ordinal}"),
-            reason,
-        };
+        let unavailable = |reason| Error::NoDevice { name: format!("cuda:{ordinal}"), reason };
         let properties = context.properties();
         if properties.architecture < (8, 0) {
             let (major, minor) = properties.architecture;
-            return Err(unavailable(format!(
-                "it is sm_{major}{minor}, the kernels need sm_80 or newer"
-            )));
+            return Err(unavailable(format!("it is sm_{major}{minor}, the kernels need sm_80 or newer")));
         }
         let nvrtc = Nvrtc::find(Some(properties.driver.0)).map_err(|error| unavailable(error.to_string()))?;
         Ok(Cuda {
@@ -133,12 +128,7 @@ impl Cuda {
         let mut nodes = Vec::with_capacity(commands.len());
         for command in commands {
             match command {
-                Command::Launch {
-                    module,
-                    kernel,
-                    grid,
-                    args,
-                } => nodes.push(self.node(module, kernel, *grid, args)?),
+                Command::Launch { module, kernel, grid, args } => nodes.push(self.node(module, kernel, *grid, args)?),
                 Command::Upload { data, .. } if data.is_empty() => {}
                 Command::Upload { .. } => nodes.extend(copies.next()),
             }

@@ -83,10 +83,7 @@ impl Context {
     /// [`Error::NoDevice`] without a driver or such a GPU; [`Error::Driver`] if the driver fails.
     pub fn open(ordinal: usize) -> Result<Context> {
         let name = format!("cuda:{ordinal}");
-        let missing = |reason: String| Error::NoDevice {
-            name: format!("cuda:{ordinal}"),
-            reason,
-        };
+        let missing = |reason: String| Error::NoDevice { name: format!("cuda:{ordinal}"), reason };
         let found = cuda::driver();
         let driver = match &found {
             Driver::Missing { .. } => {
@@ -117,9 +114,7 @@ impl Context {
         let (mut free, mut all) = (0, 0);
         let functions = self.0.enter()?;
         // SAFETY: both pointers are valid for one size.
-        self.0.check("cuMemGetInfo", unsafe {
-            (functions.cuMemGetInfo_v2)(&mut free, &mut all)
-        })?;
+        self.0.check("cuMemGetInfo", unsafe { (functions.cuMemGetInfo_v2)(&mut free, &mut all) })?;
         Ok((free, all))
     }
 
@@ -131,9 +126,7 @@ impl Context {
         let mut address = 0;
         let functions = self.0.enter()?;
         // SAFETY: the pointer is valid for one address.
-        self.0.check("cuMemAlloc", unsafe {
-            (functions.cuMemAlloc_v2)(&mut address, bytes.max(1))
-        })?;
+        self.0.check("cuMemAlloc", unsafe { (functions.cuMemAlloc_v2)(&mut address, bytes.max(1)) })?;
         Ok(address)
     }
 
@@ -228,9 +221,7 @@ impl Context {
     pub fn synchronize(&self) -> Result<()> {
         let functions = self.0.enter()?;
         // SAFETY: the stream lives as long as this context.
-        self.0.check("cuStreamSynchronize", unsafe {
-            (functions.cuStreamSynchronize)(self.0.stream)
-        })
+        self.0.check("cuStreamSynchronize", unsafe { (functions.cuStreamSynchronize)(self.0.stream) })
     }
 
     /// Loads machine code as NVRTC makes it.
@@ -241,10 +232,7 @@ impl Context {
         if !is_whole(cubin) {
             return Err(Error::Value {
                 op: "load",
-                message: format!(
-                    "{} bytes that are no machine code for a GPU, or not all of it",
-                    cubin.len()
-                ),
+                message: format!("{} bytes that are no machine code for a GPU, or not all of it", cubin.len()),
             });
         }
         let mut module = std::ptr::null_mut();
@@ -252,11 +240,7 @@ impl Context {
         // SAFETY: the file is as long as its own tables say, and the driver keeps nothing of it but copies.
         let code = unsafe { (functions.cuModuleLoadData)(&mut module, cubin.as_ptr().cast()) };
         self.0.check("cuModuleLoadData", code)?;
-        Ok(LoadedModule {
-            context: self.clone(),
-            module,
-            functions: Mutex::default(),
-        })
+        Ok(LoadedModule { context: self.clone(), module, functions: Mutex::default() })
     }
 
     /// The kernel of that name, looked up once.
@@ -326,19 +310,7 @@ impl Context {
         let (params, extra) = (params.as_mut_ptr(), std::ptr::null_mut());
         // SAFETY: the caller's promise; the parameters' values are copied during the call.
         let code = unsafe {
-            (functions.cuLaunchKernel)(
-                function.0,
-                gx,
-                gy,
-                gz,
-                bx,
-                by,
-                bz,
-                shared as u32,
-                self.0.stream,
-                params,
-                extra,
-            )
+            (functions.cuLaunchKernel)(function.0, gx, gy, gz, bx, by, bz, shared as u32, self.0.stream, params, extra)
         };
         self.0.check("cuLaunchKernel", code)
     }
@@ -355,9 +327,7 @@ impl Inner {
             let mut value = 0;
             // SAFETY: the pointer is valid for one int, and the device was handed out just now.
             let code = unsafe { (functions.cuDeviceGetAttribute)(&mut value, what, device) };
-            functions
-                .check(&name, "cuDeviceGetAttribute", code)
-                .map(|()| value.unsigned_abs())
+            functions.check(&name, "cuDeviceGetAttribute", code).map(|()| value.unsigned_abs())
         };
         let properties = Properties {
             architecture: (
@@ -372,14 +342,7 @@ impl Inner {
         // SAFETY: as above; `Drop` releases what is retained here.
         let code = unsafe { (functions.cuDevicePrimaryCtxRetain)(&mut context, device) };
         functions.check(&name, "cuDevicePrimaryCtxRetain", code)?;
-        let mut inner = Inner {
-            functions,
-            name,
-            device,
-            context,
-            stream: std::ptr::null_mut(),
-            properties,
-        };
+        let mut inner = Inner { functions, name, device, context, stream: std::ptr::null_mut(), properties };
         inner.stream = inner.new_stream()?;
         Ok(inner)
     }
@@ -389,18 +352,14 @@ impl Inner {
         let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
         let functions = self.enter()?;
         // SAFETY: the pointer is valid for one handle.
-        self.check("cuStreamCreate", unsafe {
-            (functions.cuStreamCreate)(&mut stream, flags)
-        })?;
+        self.check("cuStreamCreate", unsafe { (functions.cuStreamCreate)(&mut stream, flags) })?;
         Ok(stream)
     }
 
     /// The driver's functions, with the context made the calling thread's own: any thread may call any time.
     fn enter(&self) -> Result<&Functions> {
         // SAFETY: the context is retained as long as this lives.
-        self.check("cuCtxSetCurrent", unsafe {
-            (self.functions.cuCtxSetCurrent)(self.context)
-        })?;
+        self.check("cuCtxSetCurrent", unsafe { (self.functions.cuCtxSetCurrent)(self.context) })?;
         Ok(&self.functions)
     }
 
@@ -478,10 +437,7 @@ mod tests {
     fn a_gpu_that_is_not_there_is_an_error_that_says_what_is() {
         let error = Context::open(1000).unwrap_err();
         let text = error.to_string();
-        assert!(
-            matches!(error, Error::NoDevice { .. }) && text.contains("cuda:1000"),
-            "{text}"
-        );
+        assert!(matches!(error, Error::NoDevice { .. }) && text.contains("cuda:1000"), "{text}");
         assert!(text.contains(&cuda::driver().to_string()), "{text}");
     }
 
@@ -511,9 +467,6 @@ mod tests {
         };
         assert!(is_out_of_memory(&error(OUT_OF_MEMORY)) && !is_out_of_memory(&error("CUDA_ERROR_INVALID_VALUE")));
         let said = error(OUT_OF_MEMORY).to_string();
-        assert_eq!(
-            said,
-            "cuda:0: cuMemAlloc failed with CUDA_ERROR_OUT_OF_MEMORY (out of memory)"
-        );
+        assert_eq!(said, "cuda:0: cuMemAlloc failed with CUDA_ERROR_OUT_OF_MEMORY (out of memory)");
     }
 }

@@ -52,11 +52,7 @@ const OPTIONS: &[&str] = &[
 
 /// Makes a kernel call `sanitizer.cpp` at every access. Vectors that the compiler makes on its own would hide whose access
 /// it is.
-const CHECKED: &[&str] = &[
-    "-fsanitize=thread,alignment",
-    "-fno-tree-vectorize",
-    "-fno-tree-slp-vectorize",
-];
+const CHECKED: &[&str] = &["-fsanitize=thread,alignment", "-fno-tree-vectorize", "-fno-tree-slp-vectorize"];
 
 /// As above, for clang: it leaves out a read that a write to the same place follows, and such memory may never have been
 /// written.
@@ -88,12 +84,7 @@ impl Emulator {
     pub(super) fn new(settings: Emulation) -> Result<Emulator> {
         let compiler = Compiler::find()?;
         let core = Core::get(&compiler)?;
-        Ok(Emulator {
-            settings,
-            compiler,
-            core,
-            modules: Mutex::default(),
-        })
+        Ok(Emulator { settings, compiler, core, modules: Mutex::default() })
     }
 
     pub(super) fn allocate(&self, bytes: usize) -> Option<u64> {
@@ -139,10 +130,7 @@ impl Emulator {
         }
         let file = module.file();
         let texts = module.sources()?;
-        let mut sources: Vec<(&str, &str)> = texts
-            .iter()
-            .map(|(name, text)| (name.as_str(), text.as_ref()))
-            .collect();
+        let mut sources: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (name.as_str(), text.as_ref())).collect();
         sources.push(CORE[0]);
         let mut options: Vec<String> = module.options().collect();
         if self.settings.check {
@@ -157,11 +145,7 @@ impl Emulator {
     }
 
     pub(super) fn launch(&self, module: &Module, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
-        let failed = |message| Error::Kernel {
-            kernel,
-            module: module.to_string(),
-            message,
-        };
+        let failed = |message| Error::Kernel { kernel, module: module.to_string(), message };
         let library = self.module(module)?;
         let symbol = format!("kernel_{kernel}");
         // SAFETY: symbols of this name are `emu::Kernel` values, whose layout `Entry` repeats.
@@ -171,22 +155,15 @@ impl Emulator {
         check_signature(unsafe { &*entry }, args).map_err(failed)?;
         let most = (self.core.most_shared)();
         if grid.shared > most {
-            return Err(failed(format!(
-                "{} bytes of shared memory, at most {most}",
-                grid.shared
-            )));
+            return Err(failed(format!("{} bytes of shared memory, at most {most}", grid.shared)));
         }
-        self.run(entry, grid, args)
-            .map_err(|message| failed(format!("{message} (seed {})", self.settings.seed)))
+        self.run(entry, grid, args).map_err(|message| failed(format!("{message} (seed {})", self.settings.seed)))
     }
 
     /// Runs all blocks, shared out between the threads of the pool. The first error in the grid's order is told.
     fn run(&self, entry: *const Entry, grid: Grid, args: &[Arg]) -> std::result::Result<(), String> {
         let values: Vec<*const u64> = args.iter().map(|arg| &raw const arg.bits).collect();
-        let pointed = args
-            .iter()
-            .zip(0..)
-            .filter_map(|(arg, argument)| Some((arg.range?, argument)));
+        let pointed = args.iter().zip(0..).filter_map(|(arg, argument)| Some((arg.range?, argument)));
         let ranges: Vec<Range> = pointed
             .filter(|(range, _)| range.bytes > 0)
             .map(|(range, argument)| Range {
@@ -219,10 +196,7 @@ impl Emulator {
             unsafe { (self.core.check_launch)(&launch) };
             return (0..blocks).try_for_each(run_block);
         }
-        (0..blocks)
-            .into_par_iter()
-            .with_min_len(blocks / 256)
-            .try_for_each(run_block)
+        (0..blocks).into_par_iter().with_min_len(blocks / 256).try_for_each(run_block)
     }
 }
 
@@ -235,11 +209,7 @@ fn check_signature(entry: &Entry, args: &[Arg]) -> std::result::Result<(), Strin
         return Ok(());
     }
     let text = |letters: &[u8]| String::from_utf8_lossy(letters).into_owned();
-    Err(format!(
-        "declares the arguments {}, launched with {}",
-        text(declared),
-        text(&given)
-    ))
+    Err(format!("declares the arguments {}, launched with {}", text(declared), text(&given)))
 }
 
 /// `emu::Kernel`.
@@ -303,11 +273,7 @@ impl Core {
     fn open(compiler: &Compiler) -> Result<Core> {
         use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
         let path = {
-            let inputs: Vec<&str> = CORE
-                .iter()
-                .map(|(name, _)| *name)
-                .filter(|name| name.ends_with(".cpp"))
-                .collect();
+            let inputs: Vec<&str> = CORE.iter().map(|(name, _)| *name).filter(|name| name.ends_with(".cpp")).collect();
             compiler.build(CORE, &inputs.join(" "), &[])?
         };
         let bad = |error: libloading::Error| no_device(format!("{}: {error}", path.display()));
@@ -378,11 +344,7 @@ impl Compiler {
                 names.join(", ")
             ))
         })?;
-        Ok(Compiler {
-            program,
-            version,
-            cache: Cache::open()?,
-        })
+        Ok(Compiler { program, version, cache: Cache::open()? })
     }
 
     /// Builds the files `inputs` (split at spaces) among `sources` into a library and returns its path.
@@ -436,8 +398,5 @@ fn fast_options() -> Option<String> {
 }
 
 fn no_device(reason: String) -> Error {
-    Error::NoDevice {
-        name: "emulated".to_owned(),
-        reason,
-    }
+    Error::NoDevice { name: "emulated".to_owned(), reason }
 }

@@ -57,11 +57,7 @@ impl Gpu {
     }
 
     fn new(runner: Runner) -> Gpu {
-        Gpu {
-            runner,
-            queue: Mutex::default(),
-            tf32: AtomicBool::new(false),
-        }
+        Gpu { runner, queue: Mutex::default(), tf32: AtomicBool::new(false) }
     }
 
     pub(crate) fn allow_tf32(&self, allowed: bool) {
@@ -87,11 +83,7 @@ impl Gpu {
     /// Hands out all that waits.
     fn flush(&self, queue: &mut Queue) -> Result<()> {
         let (commands, freed) = queue.take();
-        let done = if commands.is_empty() {
-            Ok(())
-        } else {
-            self.runner.run(commands)
-        };
+        let done = if commands.is_empty() { Ok(()) } else { self.runner.run(commands) };
         for (address, bytes) in freed {
             self.runner.free(address, bytes);
         }
@@ -175,12 +167,7 @@ impl Gpu {
             return self.runner.launch(module, kernel, grid, args);
         }
         let (module, args) = (module.clone(), args.to_vec());
-        let command = Command::Launch {
-            module,
-            kernel,
-            grid,
-            args,
-        };
+        let command = Command::Launch { module, kernel, grid, args };
         self.push(&mut queue, command)
     }
 }
@@ -249,12 +236,7 @@ impl Runner {
             return cuda.run(&commands);
         }
         commands.into_iter().try_for_each(|command| match command {
-            Command::Launch {
-                module,
-                kernel,
-                grid,
-                args,
-            } => self.launch(&module, kernel, grid, &args),
+            Command::Launch { module, kernel, grid, args } => self.launch(&module, kernel, grid, &args),
             Command::Upload { to, data } => self.upload(to, &data),
         })
     }
@@ -277,16 +259,9 @@ pub(crate) fn launch(device: &Device, module: &Module, kernel: &'static str, gri
     if grid.blocks.contains(&0) {
         return Ok(());
     }
-    let failed = |message| Error::Kernel {
-        kernel,
-        module: module.to_string(),
-        message,
-    };
+    let failed = |message| Error::Kernel { kernel, module: module.to_string(), message };
     if grid.blocks.iter().zip(MOST_BLOCKS).any(|(&blocks, most)| blocks > most) {
-        let message = format!(
-            "{:?} blocks, CUDA takes {MOST_BLOCKS:?}: a smaller batch needs fewer",
-            grid.blocks
-        );
+        let message = format!("{:?} blocks, CUDA takes {MOST_BLOCKS:?}: a smaller batch needs fewer", grid.blocks);
         return Err(failed(message));
     }
     let gpu = device.gpu().ok_or_else(|| {

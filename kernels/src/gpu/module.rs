@@ -20,21 +20,13 @@ pub struct Module {
 impl Module {
     /// The source `<family>.cu` of the list.
     pub(crate) fn new(family: &'static str) -> Module {
-        Module {
-            family,
-            text: None,
-            defines: Vec::new(),
-        }
+        Module { family, text: None, defines: Vec::new() }
     }
 
     /// A kernel of one's own: `text` as a source named `name`, without its ending. It starts with `#include "prelude.cuh"`,
     /// keeps the rules stated there, and is run by [`launch_own`](super::launch_own).
     pub fn from_source(name: &'static str, text: impl Into<String>) -> Module {
-        Module {
-            family: name,
-            text: Some(text.into()),
-            defines: Vec::new(),
-        }
+        Module { family: name, text: Some(text.into()), defines: Vec::new() }
     }
 
     /// Defines a macro.
@@ -156,11 +148,7 @@ pub struct Grid {
 impl Grid {
     /// `blocks` blocks of `threads` threads.
     pub fn new(blocks: usize, threads: usize) -> Grid {
-        Grid {
-            blocks: [blocks, 1, 1],
-            threads,
-            shared: 0,
-        }
+        Grid { blocks: [blocks, 1, 1], threads, shared: 0 }
     }
 
     /// Enough threads of 256 for loops over `elements` that take `each` at a time, and no more than keep a large GPU busy.
@@ -224,11 +212,7 @@ impl Arg {
     fn pointer(range: Range) -> Arg {
         // An empty view may lie anywhere; a null pointer shows where it is read all the same.
         let address = if range.bytes == 0 { 0 } else { range.address };
-        Arg {
-            bits: address,
-            letter: b'p',
-            range: Some(Range { address, ..range }),
-        }
+        Arg { bits: address, letter: b'p', range: Some(Range { address, ..range }) }
     }
 }
 
@@ -256,11 +240,7 @@ where
     Arg: From<&'a T>,
 {
     fn from(view: Option<&'a T>) -> Arg {
-        let nothing = Range {
-            address: 0,
-            bytes: 0,
-            writable: false,
-        };
+        let nothing = Range { address: 0, bytes: 0, writable: false };
         view.map_or(Arg::pointer(nothing), Arg::from)
     }
 }

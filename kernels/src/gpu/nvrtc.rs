@@ -106,18 +106,13 @@ impl Source<'_> {
     pub fn all_options(&self, architecture: &str) -> Vec<String> {
         let ours = ["--std=c++17", "--ptxas-options=-v"].map(String::from);
         let target = format!("--gpu-architecture={architecture}");
-        std::iter::once(target)
-            .chain(ours)
-            .chain(self.options.iter().cloned())
-            .collect()
+        std::iter::once(target).chain(ours).chain(self.options.iter().cloned()).collect()
     }
 
     /// Where a [`Cache`](super::cache::Cache) keeps this source compiled by the compiler of that
     /// [identity](Nvrtc::identity).
     pub fn key(&self, compiler: &str, architecture: &str) -> Key {
-        let files: Vec<_> = std::iter::once((self.name, self.text))
-            .chain(self.headers.iter().copied())
-            .collect();
+        let files: Vec<_> = std::iter::once((self.name, self.text)).chain(self.headers.iter().copied()).collect();
         Key::new(compiler, architecture, &self.all_options(architecture), &files)
     }
 }
@@ -151,13 +146,7 @@ impl Nvrtc {
         if code != 0 || version.0 < OLDEST {
             return Err(format!("it is NVRTC {major}.{minor}, expected {OLDEST} or newer"));
         }
-        Ok(Nvrtc {
-            functions,
-            version,
-            path: search::loaded_path(path),
-            _library: library,
-            _builtins: builtins,
-        })
+        Ok(Nvrtc { functions, version, path: search::loaded_path(path), _library: library, _builtins: builtins })
     }
 
     /// Major and minor.
@@ -193,9 +182,7 @@ impl Nvrtc {
         let texts = Texts::new(source, architecture)
             .map_err(|error| failed((format!("a text or an option holds a zero byte: {error}"), String::new())))?;
         let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        Unit::new(self, &texts)
-            .and_then(|unit| unit.compile(&texts.options))
-            .map_err(failed)
+        Unit::new(self, &texts).and_then(|unit| unit.compile(&texts.options)).map_err(failed)
     }
 
     /// The name NVRTC gives to a result.
@@ -214,10 +201,7 @@ impl Nvrtc {
 
 impl std::fmt::Debug for Nvrtc {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Nvrtc")
-            .field("version", &self.version)
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("Nvrtc").field("version", &self.version).field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -240,21 +224,9 @@ impl Texts {
         Ok(Texts {
             name: CString::new(source.name)?,
             text: CString::new(source.text)?,
-            header_names: source
-                .headers
-                .iter()
-                .map(|h| CString::new(h.0))
-                .collect::<Result<_, _>>()?,
-            header_texts: source
-                .headers
-                .iter()
-                .map(|h| CString::new(h.1))
-                .collect::<Result<_, _>>()?,
-            options: source
-                .all_options(architecture)
-                .into_iter()
-                .map(CString::new)
-                .collect::<Result<_, _>>()?,
+            header_names: source.headers.iter().map(|h| CString::new(h.0)).collect::<Result<_, _>>()?,
+            header_texts: source.headers.iter().map(|h| CString::new(h.1)).collect::<Result<_, _>>()?,
+            options: source.all_options(architecture).into_iter().map(CString::new).collect::<Result<_, _>>()?,
         })
     }
 }

@@ -105,11 +105,7 @@ impl Report {
                 found
             }
             None => {
-                self.functions.push(Resources {
-                    name: name.to_owned(),
-                    kernel,
-                    ..Resources::default()
-                });
+                self.functions.push(Resources { name: name.to_owned(), kernel, ..Resources::default() });
                 self.functions.len() - 1
             }
         }
@@ -139,9 +135,7 @@ impl Resources {
             ));
         }
         let threads = u64::from(limits.threads).next_multiple_of(LANES.into());
-        let taken = u64::from(self.registers)
-            .next_multiple_of(GRAIN.into())
-            .saturating_mul(threads);
+        let taken = u64::from(self.registers).next_multiple_of(GRAIN.into()).saturating_mul(threads);
         if taken > REGISTERS.into() {
             let registers = self.registers;
             found.push(format!(
@@ -166,10 +160,7 @@ fn warning(line: &str) -> Option<Warning> {
     }
     let code = between(line, "(C", ")").filter(|code| code.len() == 4 && code.bytes().all(|b| b.is_ascii_digit()));
     let spelt = line.to_ascii_lowercase().contains("warning");
-    (spelt || code.is_some()).then(|| Warning {
-        code: code.map(|code| format!("C{code}")),
-        text: line.to_owned(),
-    })
+    (spelt || code.is_some()).then(|| Warning { code: code.map(|code| format!("C{code}")), text: line.to_owned() })
 }
 
 fn between<'a>(line: &'a str, before: &str, after: &str) -> Option<&'a str> {
@@ -244,12 +235,7 @@ ptxas info    : Compile time = 4.278 ms
     fn each_function_gets_its_own_numbers() {
         let report = Report::parse(AMPERE);
         let names: Vec<_> = report.functions.iter().map(|f| (f.name.as_str(), f.kernel)).collect();
-        let expected = [
-            ("_Z4tmplILi3EEvPf", true),
-            ("stack", true),
-            ("_Z6helperf", false),
-            ("spill", true),
-        ];
+        let expected = [("_Z4tmplILi3EEvPf", true), ("stack", true), ("_Z6helperf", false), ("spill", true)];
         assert_eq!(names, expected);
         let stack = report.kernel("stack").unwrap();
         assert_eq!((stack.registers, stack.shared, stack.stack), (24, 512, 0));

@@ -5,16 +5,8 @@ use super::module::{Arg, Grid, Module};
 /// Work in the order it was asked for.
 #[derive(Debug)]
 pub(super) enum Command {
-    Launch {
-        module: Module,
-        kernel: &'static str,
-        grid: Grid,
-        args: Vec<Arg>,
-    },
-    Upload {
-        to: u64,
-        data: Vec<u8>,
-    },
+    Launch { module: Module, kernel: &'static str, grid: Grid, args: Vec<Arg> },
+    Upload { to: u64, data: Vec<u8> },
 }
 
 /// Most commands that wait: a loop that never reads anything back keeps no more.

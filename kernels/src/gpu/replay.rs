@@ -45,11 +45,7 @@ impl Course {
 
 impl Replay {
     pub(super) fn new(context: Context) -> Replay {
-        Replay {
-            context,
-            courses: Vec::new(),
-            staging: None,
-        }
+        Replay { context, courses: Vec::new(), staging: None }
     }
 
     /// Brings data to the GPU at once, after all earlier work; the nodes that copy each part to its place. The host waits.
@@ -75,11 +71,8 @@ impl Replay {
         if self.staging.as_ref().is_none_or(|staging| staging.bytes < bytes) {
             // The old goes first: there may be no room for both.
             self.staging = None;
-            self.staging = Some(Staging {
-                address: self.context.allocate(bytes)?,
-                bytes,
-                context: self.context.clone(),
-            });
+            self.staging =
+                Some(Staging { address: self.context.allocate(bytes)?, bytes, context: self.context.clone() });
         }
         Ok(self.staging.as_ref().map_or(0, |staging| staging.address))
     }

@@ -106,11 +106,7 @@ impl Space {
     /// Where the scores of a slice of a chunk go, and then their gradient.
     pub(crate) fn of_slice(&mut self, chunk: &Range<usize>, slice: &Range<usize>) -> (ViewMut<'_>, Arg) {
         let (start, len) = ((slice.start - chunk.start) * self.unit, slice.len() * self.unit);
-        let first = if matches!(self.gradient, Gradient::InPlace) {
-            start
-        } else {
-            0
-        };
+        let first = if matches!(self.gradient, Gradient::InPlace) { start } else { 0 };
         let scores = ViewMut::new(&mut self.scores, DType::F32, first, len);
         let gradient = match &mut self.gradient {
             Gradient::Absent => Arg::from(None::<&View>),
@@ -143,12 +139,7 @@ mod tests {
     #[test]
     fn workspace_stays_within_its_bytes() {
         for dtype in [DType::F32, DType::BF16] {
-            for (units, rows, width) in [
-                (4096, 1, 128_256),
-                (1 << 20, 1, 32000),
-                (65536, 1, 65536),
-                (4096, 32, 4096),
-            ] {
+            for (units, rows, width) in [(4096, 1, 128_256), (1 << 20, 1, 32000), (65536, 1, 65536), (4096, 32, 4096)] {
                 for gradient in [false, true] {
                     let device = Device::trace();
                     let space = Space::new(&device, dtype, units, rows, width, gradient).unwrap();
@@ -161,13 +152,7 @@ mod tests {
 
     #[test]
     fn slices_cover_every_unit_once() {
-        for (units, rows, width) in [
-            (0, 1, 10),
-            (1, 1, 1),
-            (5, 40, 7),
-            (2050, 1, 50_257),
-            (300, 2000, 1 << 20),
-        ] {
+        for (units, rows, width) in [(0, 1, 10), (1, 1, 1), (5, 40, 7), (2050, 1, 50_257), (300, 2000, 1 << 20)] {
             let space = Space::new(&Device::trace(), DType::BF16, units, rows, width, true).unwrap();
             let all = space.chunks(units).flat_map(|chunk| space.slices(&chunk).flatten());
             assert!(all.eq(0..units));

@@ -53,13 +53,7 @@ pub(crate) fn linear_cross_entropy<T: Element>(
         gathered: Scratch::new(if active.len() < p.rows { rows * p.dim } else { 0 }),
     };
     for (index, rows) in active.chunks(rows).enumerate() {
-        let chunk = Chunk {
-            p,
-            rows,
-            count: active.len(),
-            first: index == 0,
-            targets,
-        };
+        let chunk = Chunk { p, rows, count: active.len(), first: index == 0, targets };
         chunk.run(x, w, &mut space, out);
     }
     let total: f64 = out.losses.iter().map(|loss| loss.f64()).sum();
@@ -84,10 +78,7 @@ fn active_rows(p: &CrossEntropy, targets: &[i32]) -> Result<Vec<usize>> {
         if target < 0 || target as usize >= p.vocab {
             return Err(Error::Value {
                 op: "linear_cross_entropy",
-                message: format!(
-                    "target {target} of row {row} is outside the vocabulary of {} ids",
-                    p.vocab
-                ),
+                message: format!("target {target} of row {row} is outside the vocabulary of {} ids", p.vocab),
             });
         }
         active.push(row);
@@ -148,12 +139,7 @@ impl Chunk<'_> {
         let x = gather(x, p.dim, self.rows, &mut space.gathered);
         product(Layout::Nt, m, p.vocab, p.dim, one, x, w, logits, false);
         let wanted = out.dx.is_some() || out.dw.is_some();
-        self.score(
-            logits,
-            space.dlogits.as_deref_mut().map(|all| &mut all[..m * p.vocab]),
-            wanted,
-            out,
-        );
+        self.score(logits, space.dlogits.as_deref_mut().map(|all| &mut all[..m * p.vocab]), wanted, out);
         let dlogits = narrowed(logits, &space.dlogits);
         if let Some(dw) = out.dw.as_deref_mut() {
             product(Layout::Tn, p.vocab, p.dim, m, one, dlogits, x, dw, !self.first);
@@ -173,29 +159,20 @@ impl Chunk<'_> {
     fn score<T: Element>(&self, logits: &mut [T::Acc], dlogits: Option<&mut [T]>, wanted: bool, out: &mut Outputs<T>) {
         let (vocab, step) = (self.p.vocab, chunk_rows(self.p.vocab));
         let mut results = vec![(T::Acc::zero(), 0); self.rows.len()];
-        let parts = (
-            (self.rows, step),
-            (logits, step * vocab),
-            (dlogits, step * vocab),
-            (&mut results[..], step),
-        );
-        for_chunks(
-            self.rows.len().div_ceil(step),
-            parts,
-            |_, (rows, logits, mut dlogits, results)| {
-                for (i, &row) in rows.iter().enumerate() {
-                    let (z, target) = (&mut logits[i * vocab..][..vocab], self.targets[row] as usize);
-                    let s = statistics(z);
-                    results[i] = (s.excess(z[target]), s.argmax as i32);
-                    if wanted {
-                        self.derive(&s, z, target);
-                    }
-                    if let (true, Some(dlogits)) = (wanted, dlogits.as_deref_mut()) {
-                        scale_chunk(z, &mut dlogits[i * vocab..][..vocab], T::Acc::one());
-                    }
+        let parts = ((self.rows, step), (logits, step * vocab), (dlogits, step * vocab), (&mut results[..], step));
+        for_chunks(self.rows.len().div_ceil(step), parts, |_, (rows, logits, mut dlogits, results)| {
+            for (i, &row) in rows.iter().enumerate() {
+                let (z, target) = (&mut logits[i * vocab..][..vocab], self.targets[row] as usize);
+                let s = statistics(z);
+                results[i] = (s.excess(z[target]), s.argmax as i32);
+                if wanted {
+                    self.derive(&s, z, target);
                 }
-            },
-        );
+                if let (true, Some(dlogits)) = (wanted, dlogits.as_deref_mut()) {
+                    scale_chunk(z, &mut dlogits[i * vocab..][..vocab], T::Acc::one());
+                }
+            }
+        });
         for (&row, (loss, prediction)) in self.rows.iter().zip(results) {
             (out.losses[row], out.predictions[row]) = (loss, prediction);
         }

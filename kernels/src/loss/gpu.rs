@@ -44,25 +44,14 @@ pub(crate) fn linear_cross_entropy(
     launch(device, &module, "count_rows", all_rows, args)?;
 
     let (count, with_gradient) = (count.read(), dx.is_some() || dw.is_some());
-    let inputs = Inputs {
-        p,
-        x,
-        w,
-        targets,
-        count,
-    };
+    let inputs = Inputs { p, x, w, targets, count };
     let mut space = Space::new(device, dtype, p.rows, 1, p.vocab, with_gradient)?;
     for chunk in space.chunks(p.rows) {
         for slice in space.slices(&chunk) {
             let (logits, dlogits) = space.of_slice(&chunk, &slice);
             inputs.score(&module, slice, logits, dlogits, losses, predictions)?;
         }
-        inputs.gradients(
-            chunk.clone(),
-            space.gradient(&chunk),
-            dx.as_deref_mut(),
-            dw.as_deref_mut(),
-        )?;
+        inputs.gradients(chunk.clone(), space.gradient(&chunk), dx.as_deref_mut(), dw.as_deref_mut())?;
     }
     if let Some(dw) = dw.filter(|_| p.rows == 0) {
         elementwise::fill(dw, 0.0)?;
@@ -106,13 +95,7 @@ impl Inputs<'_> {
             vocab as i32,
             self.p.ignore_index,
         ];
-        launch(
-            x.device(),
-            module,
-            "cross_entropy",
-            Grid::new(len, threads(vocab)),
-            args,
-        )
+        launch(x.device(), module, "cross_entropy", Grid::new(len, threads(vocab)), args)
     }
 
     /// `dx = dz·w` for some rows, and their part of `dw = dzᵀ·x`.
@@ -137,10 +120,7 @@ impl Inputs<'_> {
                 None => spare.part(0, len),
             };
             self.keep_counted(&rows, &mut kept)?;
-            let epilogue = Epilogue {
-                accumulate: rows.start > 0,
-                ..Epilogue::default()
-            };
+            let epilogue = Epilogue { accumulate: rows.start > 0, ..Epilogue::default() };
             let shape = Gemm::new(Layout::Tn, vocab, dim, rows.len());
             gemm(shape, dlogits, kept.read(), dw, epilogue)?;
         }

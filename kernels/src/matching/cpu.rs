@@ -34,14 +34,9 @@ pub(crate) fn draw_pairs<T: Element>(
 
 /// One of `0..n` other than `own` that has a score, by chances ∝ exp(score); `own` where there is none.
 fn draw(n: usize, own: usize, uniform: f64, score: impl Fn(usize) -> Option<f64>) -> usize {
-    let candidates: Vec<(usize, f64)> = (0..n)
-        .filter(|&other| other != own)
-        .filter_map(|other| Some((other, score(other)?)))
-        .collect();
-    let largest = candidates
-        .iter()
-        .map(|(_, score)| *score)
-        .fold(f64::NEG_INFINITY, f64::max);
+    let candidates: Vec<(usize, f64)> =
+        (0..n).filter(|&other| other != own).filter_map(|other| Some((other, score(other)?))).collect();
+    let largest = candidates.iter().map(|(_, score)| *score).fold(f64::NEG_INFINITY, f64::max);
     let weight = |score: f64| (score - largest).exp();
     let mut left = uniform * candidates.iter().map(|(_, score)| weight(*score)).sum::<f64>();
     for (other, score) in &candidates {

@@ -21,9 +21,7 @@ fn specialise(t: DType, w: usize) -> Module {
 
 pub(crate) fn modules() -> Vec<(Module, usize)> {
     use DType::{BF16, F32};
-    [(F32, 4), (F32, 1), (BF16, 8), (BF16, 1)]
-        .map(|(t, w)| (specialise(t, w), THREADS))
-        .to_vec()
+    [(F32, 4), (F32, 1), (BF16, 8), (BF16, 1)].map(|(t, w)| (specialise(t, w), THREADS)).to_vec()
 }
 
 /// The module for rows of `dim` elements at the addresses `rows`, and a block's threads.

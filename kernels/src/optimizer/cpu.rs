@@ -29,17 +29,15 @@ pub(crate) fn adamw<A: Element<Acc = A> + Real>(
         let (weights, grads) = (&mut weights[range.clone()], &grads[range.clone()]);
         let (m, v) = (&mut m[range.clone()], &mut v[range.clone()]);
         let parts = ((weights, CHUNK), (grads, CHUNK), (m, CHUNK), (v, CHUNK), (low, CHUNK));
-        for_chunks(
-            range.len().div_ceil(CHUNK),
-            parts,
-            |chunk, (weights, grads, m, v, low)| match (low, p.stochastic) {
+        for_chunks(range.len().div_ceil(CHUNK), parts, |chunk, (weights, grads, m, v, low)| {
+            match (low, p.stochastic) {
                 (Some(low), Some(seed)) => {
                     adamw_chunk(step, weights, grads, m, v, None);
                     round_at_random(weights, low, seed, (range.start + chunk * CHUNK) as u64);
                 }
                 (low, _) => adamw_chunk(step, weights, grads, m, v, low),
-            },
-        );
+            }
+        });
     }
 }
 

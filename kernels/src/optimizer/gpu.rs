@@ -16,9 +16,7 @@ fn specialise(t: DType, w: usize) -> Module {
 
 pub(crate) fn modules() -> Vec<(Module, usize)> {
     use DType::{BF16, F32};
-    [(F32, 4), (F32, 1), (BF16, 8), (BF16, 1)]
-        .map(|(t, w)| (specialise(t, w), THREADS))
-        .to_vec()
+    [(F32, 4), (F32, 1), (BF16, 8), (BF16, 1)].map(|(t, w)| (specialise(t, w), THREADS)).to_vec()
 }
 
 /// A `Segment` of optimizer.cu.
@@ -35,12 +33,7 @@ struct Row {
 /// The rows of a step's table, and the number of blocks that step them in vectors of `w`.
 fn table(p: &AdamW, segments: &[Segment], w: usize) -> (Vec<Row>, usize) {
     let (mut rows, mut blocks) = (Vec::with_capacity(segments.len()), 0);
-    for Segment {
-        range,
-        lr,
-        weight_decay,
-    } in segments.iter().filter(|segment| !segment.range.is_empty())
-    {
+    for Segment { range, lr, weight_decay } in segments.iter().filter(|segment| !segment.range.is_empty()) {
         rows.push(Row {
             first_block: blocks as i64,
             start: range.start as i64,

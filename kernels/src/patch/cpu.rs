@@ -9,9 +9,7 @@ use std::ops::Range;
 /// Line `y` of the window at patch (`row`, `column`): the image's line, the pixels of it, and where they start in the
 /// window. None beyond the image.
 fn line(p: &Patches, row: usize, column: usize, y: usize) -> Option<(usize, Range<usize>, usize)> {
-    let image_line = (row * p.patch + y)
-        .checked_sub(p.margin)
-        .filter(|line| *line < p.height)?;
+    let image_line = (row * p.patch + y).checked_sub(p.margin).filter(|line| *line < p.height)?;
     let (left, right) = (column * p.patch, (column * p.patch + p.patch + p.margin).min(p.width));
     let start = left.saturating_sub(p.margin);
     Some((image_line, start..right, start + p.margin - left))

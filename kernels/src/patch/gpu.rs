@@ -10,9 +10,7 @@ fn specialise(t: DType, w: usize) -> Module {
 
 pub(crate) fn modules() -> Vec<(Module, usize)> {
     use DType::{BF16, F32};
-    [(F32, 4), (BF16, 8), (BF16, 1)]
-        .map(|(t, w)| (specialise(t, w), 256))
-        .to_vec()
+    [(F32, 4), (BF16, 8), (BF16, 1)].map(|(t, w)| (specialise(t, w), 256)).to_vec()
 }
 
 /// Runs a kernel from `from` to the `len` elements of `to`.

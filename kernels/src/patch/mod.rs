@@ -36,19 +36,9 @@ impl Patches {
         if self.patch == 0 {
             return Err(call.refuse("patches need a side of at least one pixel".to_owned()));
         }
-        let Patches {
-            batch,
-            channels,
-            height,
-            width,
-            patch,
-            ..
-        } = *self;
+        let Patches { batch, channels, height, width, patch, .. } = *self;
         let windows = batch * (height / patch) * (width / patch);
-        Ok((
-            batch * channels * height * width,
-            windows * channels * self.window() * self.window(),
-        ))
+        Ok((batch * channels * height * width, windows * channels * self.window() * self.window()))
     }
 }
 

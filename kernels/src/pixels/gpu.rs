@@ -10,9 +10,7 @@ fn specialise(t: DType, w: usize) -> Module {
 
 pub(crate) fn modules() -> Vec<(Module, usize)> {
     use DType::{BF16, F32};
-    [(F32, 4), (BF16, 8), (BF16, 1)]
-        .map(|(t, w)| (specialise(t, w), 256))
-        .to_vec()
+    [(F32, 4), (BF16, 8), (BF16, 1)].map(|(t, w)| (specialise(t, w), 256)).to_vec()
 }
 
 pub(crate) fn normalise(p: &Normalise, bytes: View, out: &mut ViewMut) -> Result<()> {
@@ -22,23 +20,6 @@ pub(crate) fn normalise(p: &Normalise, bytes: View, out: &mut ViewMut) -> Result
     let pixels = out.len() / 3;
     let [r, g, b] = p.mean;
     let [r_deviation, g_deviation, b_deviation] = p.deviation;
-    let args = args![
-        bytes,
-        &*out,
-        pixels as i64,
-        p.area as i64,
-        r,
-        g,
-        b,
-        r_deviation,
-        g_deviation,
-        b_deviation
-    ];
-    launch(
-        out.device(),
-        &specialise(t, w),
-        "normalise",
-        Grid::over(pixels, w),
-        args,
-    )
+    let args = args![bytes, &*out, pixels as i64, p.area as i64, r, g, b, r_deviation, g_deviation, b_deviation];
+    launch(out.device(), &specialise(t, w), "normalise", Grid::over(pixels, w), args)
 }

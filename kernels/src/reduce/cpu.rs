@@ -92,13 +92,7 @@ fn sum_rows<T: Element, U: Element<Acc = T::Acc>>(
     }
     for start in (0..width).step_by(COLUMNS) {
         let end = width.min(start + COLUMNS);
-        sum_columns(
-            x.get(start..).unwrap_or(&[]),
-            stride,
-            rows,
-            factor,
-            &mut out[start..end],
-        );
+        sum_columns(x.get(start..).unwrap_or(&[]), stride, rows, factor, &mut out[start..end]);
     }
 }
 
@@ -143,28 +137,22 @@ pub(crate) fn broadcast_axis<T: Element, U: Element<Acc = T::Acc>>(
 ) {
     let factor = T::Acc::of(factor);
     let per = chunk_rows(inner);
-    for_chunks(
-        (outer * axis).div_ceil(per),
-        ((out, per * inner),),
-        |chunk, (mut out,)| {
-            let mut row = chunk * per;
-            while !out.is_empty() {
-                let o = row / axis;
-                let run = ((o + 1) * axis - row).min(out.len() / inner);
-                let here = out.split_off_mut(..run * inner).expect("a run ends within the chunk");
-                repeat(&x[o * inner..][..inner], here, factor);
-                row += run;
-            }
-        },
-    );
+    for_chunks((outer * axis).div_ceil(per), ((out, per * inner),), |chunk, (mut out,)| {
+        let mut row = chunk * per;
+        while !out.is_empty() {
+            let o = row / axis;
+            let run = ((o + 1) * axis - row).min(out.len() / inner);
+            let here = out.split_off_mut(..run * inner).expect("a run ends within the chunk");
+            repeat(&x[o * inner..][..inner], here, factor);
+            row += run;
+        }
+    });
 }
 
 /// Every row of `out` is `factor · x`.
 fn repeat<T: Element, U: Element<Acc = T::Acc>>(x: &[T], out: &mut [U], factor: T::Acc) {
     match x {
         [x] => out.fill(U::narrow(x.widen() * factor)),
-        _ => out
-            .chunks_exact_mut(x.len())
-            .for_each(|out| scale_chunk(x, out, factor)),
+        _ => out.chunks_exact_mut(x.len()).for_each(|out| scale_chunk(x, out, factor)),
     }
 }

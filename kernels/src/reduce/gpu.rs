@@ -13,10 +13,7 @@ const ROWS: usize = 16;
 const NEIGHBOURS: usize = 32;
 
 fn specialise(t: DType, u: DType, w: usize) -> Module {
-    Module::new("reduce")
-        .stored_as("TYPE_T", t)
-        .stored_as("TYPE_U", u)
-        .define("WIDTH", w)
+    Module::new("reduce").stored_as("TYPE_T", t).stored_as("TYPE_U", u).define("WIDTH", w)
 }
 
 pub(crate) fn modules() -> Vec<(Module, usize)> {
@@ -64,15 +61,7 @@ impl Plan {
         let blocks = (outer * vectors).div_ceil(THREADS / team).max(1);
         let parts = (BLOCKS / blocks).min(axis / (team * ROWS)).max(1);
         let part_rows = axis.div_ceil(parts);
-        Plan {
-            w,
-            flat,
-            axis,
-            inner,
-            team,
-            parts: axis.div_ceil(part_rows.max(1)).max(1),
-            part_rows,
-        }
+        Plan { w, flat, axis, inner, team, parts: axis.div_ceil(part_rows.max(1)).max(1), part_rows }
     }
 
     fn launch(&self, x: View, out: &ViewMut, outer: usize, factor: f32) -> Result<()> {
@@ -91,13 +80,7 @@ impl Plan {
             factor
         ];
         let grid = Grid::new(outputs.div_ceil(THREADS / self.team), THREADS);
-        launch(
-            x.device(),
-            &specialise(x.dtype(), out.dtype(), w),
-            "sum_axis",
-            grid,
-            args,
-        )
+        launch(x.device(), &specialise(x.dtype(), out.dtype(), w), "sum_axis", grid, args)
     }
 }
 
@@ -129,11 +112,5 @@ pub(crate) fn broadcast_axis(x: View, out: &mut ViewMut, [_, axis, inner]: [usiz
     };
     let len = out.len();
     let args = args![x, &*out, len as i64, axis as i64, inner as i64, factor as f32];
-    launch(
-        x.device(),
-        &specialise(t, u, w),
-        "broadcast_axis",
-        Grid::over(len, w),
-        args,
-    )
+    launch(x.device(), &specialise(t, u, w), "broadcast_axis", Grid::over(len, w), args)
 }

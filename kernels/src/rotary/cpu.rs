@@ -25,16 +25,13 @@ pub(crate) fn rotary<T: Element>(
     let token = heads * 2 * half;
     let tokens = (TASK / token).max(1);
     let tasks = x.par_chunks(tokens * token).zip(y.par_chunks_mut(tokens * token));
-    tasks
-        .zip(positions.par_chunks(tokens))
-        .enumerate()
-        .for_each(|(task, ((x, y), positions))| {
-            for (i, position) in positions.iter().enumerate() {
-                let angles = table.angles(task * tokens + i, *position);
-                let range = i * token..(i + 1) * token;
-                rotate(&x[range.clone()], &mut y[range], angles);
-            }
-        });
+    tasks.zip(positions.par_chunks(tokens)).enumerate().for_each(|(task, ((x, y), positions))| {
+        for (i, position) in positions.iter().enumerate() {
+            let angles = table.angles(task * tokens + i, *position);
+            let range = i * token..(i + 1) * token;
+            rotate(&x[range.clone()], &mut y[range], angles);
+        }
+    });
 }
 
 /// Cosines and sines: a row for each position where positions are dense, as in batches of sequences, else for each token.
@@ -49,9 +46,7 @@ struct Table<A> {
 impl<A: Real> Table<A> {
     /// A table for at least one token.
     fn new(positions: &[i32], inv_freq: &[A], inverse: bool) -> Table<A> {
-        let (least, most) = positions
-            .iter()
-            .fold((i32::MAX, i32::MIN), |(a, b), &p| (a.min(p), b.max(p)));
+        let (least, most) = positions.iter().fold((i32::MAX, i32::MIN), |(a, b), &p| (a.min(p), b.max(p)));
         let dense = most as i64 - (least as i64) < positions.len() as i64;
         let half = inv_freq.len();
         let mut rows = Vec::with_capacity(2 * half * positions.len());
@@ -64,11 +59,7 @@ impl<A: Real> Table<A> {
             true => (least..=most).for_each(&mut row),
             false => positions.iter().copied().for_each(&mut row),
         }
-        Table {
-            rows,
-            half,
-            first: dense.then_some(least),
-        }
+        Table { rows, half, first: dense.then_some(least) }
     }
 
     fn angles(&self, token: usize, position: i32) -> &[A] {

@@ -14,9 +14,7 @@ pub(crate) fn random(len: usize, seed: u64) -> Vec<f64> {
         state ^= state << 17;
         (state >> 11) as f64 / (1u64 << 53) as f64 - 0.5
     };
-    (0..len)
-        .map(|_| (0..4).map(|_| uniform()).sum::<f64>() * 3f64.sqrt())
-        .collect()
+    (0..len).map(|_| (0..4).map(|_| uniform()).sum::<f64>() * 3f64.sqrt()).collect()
 }
 
 /// Rounds through `T` and back.
@@ -99,32 +97,13 @@ where
         seed: SEED,
     };
     let [qb, kb, vb, db] = [q, k, v, dout].map(values::<T>);
-    let (qv, kv, vv, dv) = (
-        view::<T>(&qb, q_size),
-        view::<T>(&kb, kv_size),
-        view::<T>(&vb, kv_size),
-        view::<T>(&db, q_size),
-    );
+    let (qv, kv, vv, dv) =
+        (view::<T>(&qb, q_size), view::<T>(&kb, kv_size), view::<T>(&vb, kv_size), view::<T>(&db, q_size));
     let (mut out, mut lse) = (poison::<T>(q_size), poison::<T::Acc>(rows));
-    attention(
-        &p,
-        qv,
-        kv,
-        vv,
-        &mut view_mut::<T>(&mut out, q_size),
-        &mut view_mut::<T::Acc>(&mut lse, rows),
-    )
-    .unwrap();
+    attention(&p, qv, kv, vv, &mut view_mut::<T>(&mut out, q_size), &mut view_mut::<T::Acc>(&mut lse, rows)).unwrap();
     let mut weights = poison::<T::Acc>(rows * c.k_len);
     let (out_view, lse_view) = (view::<T>(&out, q_size), view::<T::Acc>(&lse, rows));
-    attention_weights(
-        &p,
-        qv,
-        kv,
-        lse_view,
-        &mut view_mut::<T::Acc>(&mut weights, rows * c.k_len),
-    )
-    .unwrap();
+    attention_weights(&p, qv, kv, lse_view, &mut view_mut::<T::Acc>(&mut weights, rows * c.k_len)).unwrap();
     let mut gradients = [poison::<T>(q_size), poison::<T>(kv_size), poison::<T>(kv_size)];
     if c.kv_stride == c.k_len {
         let [dq, dk, dv_sum] = &mut gradients;

@@ -37,15 +37,8 @@ fn dropout_factors(c: &Case) -> Vec<f64> {
     if c.dropout == 0.0 {
         return vec![1.0; c.rows() * c.k_len];
     }
-    let probe = Case {
-        dim: c.k_len,
-        kv_heads: 1,
-        mask: Mask::Full,
-        q_lens: None,
-        k_lens: None,
-        segments: None,
-        ..c.clone()
-    };
+    let probe =
+        Case { dim: c.k_len, kv_heads: 1, mask: Mask::Full, q_lens: None, k_lens: None, segments: None, ..c.clone() };
     let identity = |_| (0..c.k_len * c.k_len).map(|i| if i / c.k_len == i % c.k_len { 1.0 } else { 0.0 });
     let v: Vec<f64> = (0..c.batch).flat_map(identity).collect();
     let zeros = vec![0.0; probe.q_size()];
@@ -79,10 +72,7 @@ fn inputs(c: &Case) -> [Vec<f64>; 4] {
 fn check_exact(c: &Case) {
     let [q, k, v, dout] = inputs(c);
     let keep = dropout_factors(c);
-    for (results, tolerance) in [
-        (run::<f64>(c, &q, &k, &v, &dout), 1e-12),
-        (run::<f32>(c, &q, &k, &v, &dout), 1e-5),
-    ] {
+    for (results, tolerance) in [(run::<f64>(c, &q, &k, &v, &dout), 1e-12), (run::<f32>(c, &q, &k, &v, &dout), 1e-5)] {
         let expected = forward(c, &q, &k, &v, &keep);
         close("out", c, &results.out, &expected.out, tolerance);
         close("lse", c, &results.lse, &expected.lse, tolerance);
@@ -105,14 +95,8 @@ fn check_bf16(c: &Case) {
     let out = |[q, k, v, _]: &[Vec<f64>; 4]| forward(c, q, k, v, &keep).out;
     let gradients = |[q, k, v, dout]: &[Vec<f64>; 4]| backward(c, q, k, v, &keep, dout);
     let within = |what, found: &[f64], expected: &[f64], rounded: &[f64], factor: f64| {
-        let (found, allowed) = (
-            distance(found, expected),
-            factor * distance(&round::<bf16>(rounded), expected),
-        );
-        assert!(
-            found <= allowed,
-            "bf16 {what} off by {found:e}, allowed {allowed:e}: {c:?}"
-        );
+        let (found, allowed) = (distance(found, expected), factor * distance(&round::<bf16>(rounded), expected));
+        assert!(found <= allowed, "bf16 {what} off by {found:e}, allowed {allowed:e}: {c:?}");
     };
     within("out", &results.out, &out(&exact), &out(&rounded), 2.0);
     let (expected, rounded) = (gradients(&exact), gradients(&rounded));
@@ -130,13 +114,9 @@ const HEADS: [(usize, usize); 3] = [(2, 2), (4, 2), (3, 1)];
 
 /// Every length with every width and mask; the head arrangements take turns.
 fn grid() -> impl Iterator<Item = Case> {
-    let shapes = LENGTHS
-        .iter()
-        .flat_map(|lengths| DIMS.iter().map(move |dim| (*lengths, *dim)));
+    let shapes = LENGTHS.iter().flat_map(|lengths| DIMS.iter().map(move |dim| (*lengths, *dim)));
     let masked = shapes.flat_map(|(lengths, dim)| [Mask::Full, Mask::Causal].map(|mask| (lengths, dim, mask)));
-    masked
-        .enumerate()
-        .map(|(i, (lengths, dim, mask))| Case::new(lengths, HEADS[i / 2 % 3], dim, mask))
+    masked.enumerate().map(|(i, (lengths, dim, mask))| Case::new(lengths, HEADS[i / 2 % 3], dim, mask))
 }
 
 /// Lengths, segments, prefixes, caches and dropout.
@@ -147,65 +127,24 @@ fn options() -> Vec<Case> {
         Some((0..2).flat_map(one).collect())
     };
     vec![
-        Case {
-            q_lens: Some(vec![0, 17]),
-            ..base((33, 40), Mask::Full)
-        },
-        Case {
-            k_lens: Some(vec![21, 0]),
-            ..base((33, 40), Mask::Causal)
-        },
-        Case {
-            q_lens: Some(vec![33, 5]),
-            k_lens: Some(vec![0, 39]),
-            ..base((33, 40), Mask::Full)
-        },
+        Case { q_lens: Some(vec![0, 17]), ..base((33, 40), Mask::Full) },
+        Case { k_lens: Some(vec![21, 0]), ..base((33, 40), Mask::Causal) },
+        Case { q_lens: Some(vec![33, 5]), k_lens: Some(vec![0, 39]), ..base((33, 40), Mask::Full) },
         base((50, 50), Mask::Window(1)),
         base((50, 50), Mask::Window(17)),
         base((33, 50), Mask::Window(70)),
         base((90, 40), Mask::Window(20)),
         base((50, 50), Mask::PrefixCausal(0)),
         base((50, 50), Mask::PrefixCausal(19)),
-        Case {
-            k_lens: Some(vec![50, 30]),
-            ..base((50, 50), Mask::PrefixCausal(36))
-        },
-        Case {
-            segments: segments(45),
-            ..base((45, 45), Mask::Causal)
-        },
-        Case {
-            segments: segments(45),
-            ..base((45, 45), Mask::Full)
-        },
-        Case {
-            segments: segments(45),
-            k_lens: Some(vec![44, 20]),
-            ..base((12, 45), Mask::Causal)
-        },
-        Case {
-            segments: segments(64),
-            ..base((64, 64), Mask::PrefixCausal(10))
-        },
-        Case {
-            kv_stride: 70,
-            k_lens: Some(vec![33, 8]),
-            ..base((3, 41), Mask::Causal)
-        },
-        Case {
-            kv_stride: 70,
-            ..base((1, 41), Mask::Full)
-        },
-        Case {
-            dropout: 0.3,
-            ..base((37, 45), Mask::Causal)
-        },
-        Case {
-            dropout: 0.5,
-            segments: segments(40),
-            q_lens: Some(vec![40, 9]),
-            ..base((40, 40), Mask::Full)
-        },
+        Case { k_lens: Some(vec![50, 30]), ..base((50, 50), Mask::PrefixCausal(36)) },
+        Case { segments: segments(45), ..base((45, 45), Mask::Causal) },
+        Case { segments: segments(45), ..base((45, 45), Mask::Full) },
+        Case { segments: segments(45), k_lens: Some(vec![44, 20]), ..base((12, 45), Mask::Causal) },
+        Case { segments: segments(64), ..base((64, 64), Mask::PrefixCausal(10)) },
+        Case { kv_stride: 70, k_lens: Some(vec![33, 8]), ..base((3, 41), Mask::Causal) },
+        Case { kv_stride: 70, ..base((1, 41), Mask::Full) },
+        Case { dropout: 0.3, ..base((37, 45), Mask::Causal) },
+        Case { dropout: 0.5, segments: segments(40), q_lens: Some(vec![40, 9]), ..base((40, 40), Mask::Full) },
         base((70, 30), Mask::Causal),
     ]
 }
@@ -227,10 +166,7 @@ fn lengths_segments_prefixes_caches_and_dropout_are_heeded() {
 
 #[test]
 fn long_sequences_are_cut_into_blocks() {
-    let case = Case {
-        batch: 1,
-        ..Case::new((70, 9000), (1, 1), 16, Mask::Causal)
-    };
+    let case = Case { batch: 1, ..Case::new((70, 9000), (1, 1), 16, Mask::Causal) };
     check_exact(&case);
 }
 
@@ -248,15 +184,8 @@ fn every_instruction_set_agrees() {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let _guard = ISA.lock().unwrap();
-    let grouped = Case {
-        batch: 5,
-        dropout: 0.1,
-        ..Case::new((61, 61), (6, 2), 24, Mask::Causal)
-    };
-    let decoding = Case {
-        batch: 3,
-        ..Case::new((1, 700), (6, 2), 64, Mask::Causal)
-    };
+    let grouped = Case { batch: 5, dropout: 0.1, ..Case::new((61, 61), (6, 2), 24, Mask::Causal) };
+    let decoding = Case { batch: 3, ..Case::new((1, 700), (6, 2), 64, Mask::Causal) };
     for case in [grouped, decoding, Case::new((257, 257), (2, 2), 64, Mask::Full)] {
         let [q, k, v, dout] = inputs(&case);
         let run_with = |threads: usize| {
@@ -275,10 +204,7 @@ fn the_number_of_threads_changes_no_bit() {
 
 #[test]
 fn dropout_keeps_the_stated_share() {
-    let case = Case {
-        dropout: 0.3,
-        ..Case::new((40, 50), (3, 1), 8, Mask::Full)
-    };
+    let case = Case { dropout: 0.3, ..Case::new((40, 50), (3, 1), 8, Mask::Full) };
     let factors = dropout_factors(&case);
     let kept = factors.iter().filter(|&&f| f != 0.0).count() as f64 / factors.len() as f64;
     // Twelve thousand draws: a standard deviation is 0.0042.
@@ -298,12 +224,7 @@ fn the_reference_gradients_are_those_of_the_reference_output() {
         let keep = dropout_factors(&case);
         let gradients = backward(&case, &q, &k, &v, &keep, &dout);
         let loss = |x: &[Vec<f64>; 3]| -> f64 {
-            forward(&case, &x[0], &x[1], &x[2], &keep)
-                .out
-                .iter()
-                .zip(&dout)
-                .map(|(o, d)| o * d)
-                .sum()
+            forward(&case, &x[0], &x[1], &x[2], &keep).out.iter().zip(&dout).map(|(o, d)| o * d).sum()
         };
         let x = [q, k, v];
         for which in 0..3 {
@@ -311,18 +232,12 @@ fn the_reference_gradients_are_those_of_the_reference_output() {
             let direction = random(x[which].len(), 9);
             let moved = |step: f64| {
                 let mut moved = x.clone();
-                moved[which]
-                    .iter_mut()
-                    .zip(&direction)
-                    .for_each(|(x, d)| *x += step * d);
+                moved[which].iter_mut().zip(&direction).for_each(|(x, d)| *x += step * d);
                 loss(&moved)
             };
             let difference = (moved(1e-5) - moved(-1e-5)) / 2e-5;
             let slope: f64 = gradients[which].iter().zip(&direction).map(|(g, d)| g * d).sum();
-            assert!(
-                (difference - slope).abs() < 1e-6 * slope.abs().max(1.0),
-                "{which}: {difference} {slope} {case:?}"
-            );
+            assert!((difference - slope).abs() < 1e-6 * slope.abs().max(1.0), "{which}: {difference} {slope} {case:?}");
         }
     }
 }
@@ -350,32 +265,17 @@ fn impossible_calls_are_refused() {
     let mut call = |p: Attention| {
         let (mut lse, size) = (buffer(&[0f32; 48]), zeros.len());
         let (mut out, mut lse) = (view_mut::<f32>(&mut y, size), view_mut::<f32>(&mut lse, 48));
-        attention(
-            &p,
-            view::<f32>(&x, size),
-            view::<f32>(&x, size),
-            view::<f32>(&x, size),
-            &mut out,
-            &mut lse,
-        )
+        attention(&p, view::<f32>(&x, size), view::<f32>(&x, size), view::<f32>(&x, size), &mut out, &mut lse)
     };
     call(fine).unwrap();
     let lens = Some(View::new(&lens, DType::I32, 0, 2));
     let heads = Attention { kv_heads: 3, ..fine };
     let long = Attention { k_lens: lens, ..fine };
-    for refused in [
-        heads,
-        long,
-        Attention { dropout: 1.0, ..fine },
-        Attention { kv_stride: 5, ..fine },
-    ] {
+    for refused in [heads, long, Attention { dropout: 1.0, ..fine }, Attention { kv_stride: 5, ..fine }] {
         let error = call(refused).unwrap_err();
         assert!(matches!(error, Error::Value { .. }), "{error}");
     }
     let message = call(long).unwrap_err().to_string();
     assert!(message.contains("k_lens[1] is 7"), "{message}");
-    assert!(matches!(
-        call(Attention { q_len: 5, ..fine }),
-        Err(Error::Length { what: "q", .. })
-    ));
+    assert!(matches!(call(Attention { q_len: 5, ..fine }), Err(Error::Length { what: "q", .. })));
 }

@@ -86,11 +86,7 @@ impl Case {
     /// Calls `f(row, q offset, [(key, kv offset, score)])` for each batch, head and query; keys are those seen.
     fn each_row(&self, q: &[f64], k: &[f64], mut f: impl FnMut(usize, usize, &[(usize, usize, f64)])) {
         for row in 0..self.rows() {
-            let (b, h, i) = (
-                row / self.q_len / self.q_heads,
-                row / self.q_len % self.q_heads,
-                row % self.q_len,
-            );
+            let (b, h, i) = (row / self.q_len / self.q_heads, row / self.q_len % self.q_heads, row % self.q_len);
             let at = self.q_at(b, h, i);
             let keys = (0..self.k_len).filter(|&j| self.sees(b, i, j));
             let scores: Vec<_> = keys
@@ -143,10 +139,7 @@ pub(crate) fn backward(c: &Case, q: &[f64], k: &[f64], v: &[f64], keep: &[f64], 
     c.each_row(q, k, |row, at, scores| {
         let (p, keep) = (&weights[row * c.k_len..], &keep[row * c.k_len..]);
         let dout = &dout[at..][..c.dim];
-        let dp: Vec<f64> = scores
-            .iter()
-            .map(|&(j, key, _)| keep[j] * dot(dout, &v[key..][..c.dim]))
-            .collect();
+        let dp: Vec<f64> = scores.iter().map(|&(j, key, _)| keep[j] * dot(dout, &v[key..][..c.dim])).collect();
         let mean: f64 = scores.iter().zip(&dp).map(|(s, dp)| p[s.0] * dp).sum();
         for (&(j, key, _), dp) in scores.iter().zip(&dp) {
             let ds = c.scale() * p[j] * (dp - mean);

@@ -91,10 +91,7 @@ fn decode(dtype: DType, b: &[u8]) -> f64 {
 
 /// `values` as `dtype` stores them.
 pub(crate) fn rounded(dtype: DType, values: &[f64]) -> Vec<f64> {
-    values
-        .iter()
-        .map(|&v| decode(dtype, &encode(dtype, v)[..dtype.size()]))
-        .collect()
+    values.iter().map(|&v| decode(dtype, &encode(dtype, v)[..dtype.size()])).collect()
 }
 
 /// The spacing of `dtype`'s numbers between 1 and 2: rounding is off by at most half of it, relatively.
@@ -150,9 +147,6 @@ pub(crate) fn same_for_any_threads(what: &str, f: impl Fn() -> Vec<u8> + Sync) {
     };
     let one = run(1);
     for threads in [2, 3] {
-        assert!(
-            one == run(threads),
-            "{what}: {threads} threads give other bits than one"
-        );
+        assert!(one == run(threads), "{what}: {threads} threads give other bits than one");
     }
 }

@@ -37,12 +37,7 @@ fn x_values(len: usize) -> Vec<f32> {
 impl Run {
     fn new(device: &Device, len: usize) -> Result<Run> {
         let buffer = || device.allocate(4 * (len + 2 * AROUND));
-        let mut run = Run {
-            len,
-            x: buffer()?,
-            out: buffer()?,
-            fresh: buffer()?,
-        };
+        let mut run = Run { len, x: buffer()?, out: buffer()?, fresh: buffer()? };
         let around = vec![0.0f32; len + 2 * AROUND];
         for buffer in [&mut run.x, &mut run.out] {
             ViewMut::new(buffer, DType::F32, 0, around.len()).upload(&around)?;
@@ -53,10 +48,7 @@ impl Run {
 
     fn launch(&mut self, device: &Device, module: &Module, kernel: &'static str, blocks: usize) -> Result<Vec<f32>> {
         let len = self.len;
-        let grid = Grid {
-            shared: 4096,
-            ..Grid::new(blocks, 128)
-        };
+        let grid = Grid { shared: 4096, ..Grid::new(blocks, 128) };
         let args = [
             Arg::from(View::new(&self.x, DType::F32, AROUND, len)),
             Arg::from(&ViewMut::new(&mut self.out, DType::F32, AROUND, len)),
@@ -79,9 +71,7 @@ fn run(device: &Device, module: &Module, kernel: &'static str) -> Result<Vec<f32
 
 /// The names of a source's kernels.
 fn kernels(source: &'static str) -> impl Iterator<Item = &'static str> {
-    source
-        .lines()
-        .filter_map(|line| line.strip_prefix("EXPORT_KERNEL(")?.strip_suffix(')'))
+    source.lines().filter_map(|line| line.strip_prefix("EXPORT_KERNEL(")?.strip_suffix(')'))
 }
 
 struct Planted {
@@ -93,17 +83,10 @@ struct Planted {
 
 /// The mistakes of a source, in the order of its kernels: one each.
 fn planted(source: &'static str) -> Vec<Planted> {
-    let bugs = source
-        .lines()
-        .zip(1..)
-        .filter_map(|(line, number)| Some((line.split_once("// BUG: ")?.1, number)));
+    let bugs = source.lines().zip(1..).filter_map(|(line, number)| Some((line.split_once("// BUG: ")?.1, number)));
     let found: Vec<Planted> = kernels(source)
         .zip(bugs)
-        .map(|(kernel, (says, line))| Planted {
-            kernel,
-            line,
-            says: says.split('|').collect(),
-        })
+        .map(|(kernel, (says, line))| Planted { kernel, line, says: says.split('|').collect() })
         .collect();
     assert_eq!(found.len(), kernels(source).count());
     assert_eq!(found.len(), source.matches("// BUG: ").count());
@@ -129,21 +112,10 @@ fn expect_found(name: &'static str, source: &'static str, check: bool, seeds: st
                 named && bug.says.iter().any(|says| report.contains(says)) && report.contains(&format!("seed {seed}"));
             missed += u32::from(!good);
             let mark = if good { "  " } else { "!!" };
-            writeln!(
-                table,
-                "{mark} {} (line {}), seed {seed}:\n     {report}",
-                bug.kernel, bug.line
-            )
-            .unwrap();
+            writeln!(table, "{mark} {} (line {}), seed {seed}:\n     {report}", bug.kernel, bug.line).unwrap();
         }
     }
-    assert_eq!(
-        missed,
-        0,
-        "of {} mistakes, {} seeds each:\n{table}",
-        bugs.len(),
-        devices.len()
-    );
+    assert_eq!(missed, 0, "of {} mistakes, {} seeds each:\n{table}", bugs.len(), devices.len());
 }
 
 #[test]
@@ -232,15 +204,11 @@ fn speed() {
             let mut best = f64::INFINITY;
             for _ in 0..6 {
                 let start = Instant::now();
-                run.launch(&device, &module, kernel, 64)
-                    .unwrap_or_else(|error| panic!("{error}"));
+                run.launch(&device, &module, kernel, 64).unwrap_or_else(|error| panic!("{error}"));
                 best = best.min(start.elapsed().as_secs_f64() * 1e3);
             }
             best
         });
-        eprintln!(
-            "{kernel}: {plain:.2} ms, checked {checked:.2} ms: {:.1} times",
-            checked / plain
-        );
+        eprintln!("{kernel}: {plain:.2} ms, checked {checked:.2} ms: {:.1} times", checked / plain);
     }
 }

@@ -14,21 +14,11 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     let ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
     options.assert_all_used()?;
     if indent.is_some_and(|indent| indent > 64) {
-        return Err(Error::new(
-            ErrorKind::InvalidOperation,
-            "tojson: indent is more than 64",
-        ));
+        return Err(Error::new(ErrorKind::InvalidOperation, "tojson: indent is more than 64"));
     }
     let item = if indent.is_some() { "," } else { ", " };
     let (item, key) = separators.unwrap_or((item.into(), ": ".into()));
-    let style = Python {
-        item,
-        key,
-        indent,
-        ascii,
-        depth: 0,
-        filled: false,
-    };
+    let style = Python { item, key, indent, ascii, depth: 0, filled: false };
     let mut out = Serializer::with_formatter(Vec::new(), style);
     let written = if sorted {
         // This map keeps its keys in order.

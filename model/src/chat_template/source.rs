@@ -62,10 +62,7 @@ pub(crate) struct Found {
 pub(crate) fn find(folder: &Path, tokenizer: &Tokenizer) -> Result<Found> {
     let fields = |name: &str| Fields::open_if_there(&hf::file(folder, name)?);
     let words = folder_of(folder)?;
-    let (config, tokens) = (
-        fields("config.json")?,
-        Fields::open_if_there(&words.join("tokenizer_config.json"))?,
-    );
+    let (config, tokens) = (fields("config.json")?, Fields::open_if_there(&words.join("tokenizer_config.json"))?);
     let (processor, images) = (fields("processor_config.json")?, fields("preprocessor_config.json")?);
     let image_token = image_token(&config, &tokens, &processor, tokenizer)?;
     let is_llava = config.optional::<String>("model_type")?.as_deref() == Some("llava");
@@ -75,12 +72,7 @@ pub(crate) fn find(folder: &Path, tokenizer: &Tokenizer) -> Result<Found> {
         (None, _) => None,
     };
     let processor = !processor.is_empty() || images.has("processor_class") || tokens.has("processor_class");
-    Ok(Found {
-        template,
-        image_token,
-        processor,
-        images: processor || is_llava,
-    })
+    Ok(Found { template, image_token, processor, images: processor || is_llava })
 }
 
 impl Template {
@@ -108,11 +100,7 @@ fn source(folder: &Path, processor: &Fields, tokens: &Fields) -> Result<Option<(
     }
     const JSON: &str = "chat_template.json";
     let json = Fields::open_if_there(&folder.join(JSON))?;
-    for (fields, name) in [
-        (&json, JSON),
-        (processor, "processor_config.json"),
-        (tokens, "tokenizer_config.json"),
-    ] {
+    for (fields, name) in [(&json, JSON), (processor, "processor_config.json"), (tokens, "tokenizer_config.json")] {
         if let Some(source) = field(fields)? {
             return Ok(Some((source, name)));
         }
@@ -138,10 +126,7 @@ fn field(fields: &Fields) -> Result<Option<String>> {
             Some(source) => Ok(Some(source.to_string())),
             None => fields.bad(FIELD, "a table without a text `default`"),
         },
-        Some(_) => fields.bad(
-            FIELD,
-            "expected a text, or a list of {\"name\": text, \"template\": text}",
-        ),
+        Some(_) => fields.bad(FIELD, "expected a text, or a list of {\"name\": text, \"template\": text}"),
     }
 }
 

@@ -74,12 +74,7 @@ impl QFormerConfig {
         positive("qformer.max_position_embeddings", self.max_position_embeddings)?;
         positive("qformer.projection", self.projection)?;
         let heads = self.num_attention_heads;
-        divides(
-            "qformer.num_attention_heads",
-            heads,
-            self.hidden_size,
-            "qformer.hidden_size",
-        )?;
+        divides("qformer.num_attention_heads", heads, self.hidden_size, "qformer.hidden_size")?;
         if self.positions_in_keys {
             divides("qformer.positions_in_keys", 4, image_width, "vision.hidden_size")?;
         }
@@ -142,10 +137,7 @@ impl AdapterConfig {
             return config("adapter.hidden_size", "must be at least 1");
         }
         if self.positions && self.class_token {
-            return config(
-                "adapter.positions",
-                "the class token has no place: set one of the two to false",
-            );
+            return config("adapter.positions", "the class token has no place: set one of the two to false");
         }
         if self.positions && self.kind != AdapterKind::Qformer {
             divides("adapter.positions", 4, decoder_width, "decoder.hidden_size")?;

@@ -71,18 +71,10 @@ impl RopeScaling {
     fn validate(self) -> Result<()> {
         match self {
             RopeScaling::Linear { factor } => above_zero("decoder.rope_scaling.factor", factor),
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            } => {
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
                 above_zero("decoder.rope_scaling.factor", factor)?;
                 above_zero("decoder.rope_scaling.low_freq_factor", low_freq_factor)?;
-                above_zero(
-                    "decoder.rope_scaling.high_freq_factor",
-                    high_freq_factor - low_freq_factor,
-                )?;
+                above_zero("decoder.rope_scaling.high_freq_factor", high_freq_factor - low_freq_factor)?;
                 let field = "decoder.rope_scaling.original_max_position_embeddings";
                 positive(field, original_max_position_embeddings)
             }
@@ -169,8 +161,7 @@ impl Default for DecoderConfig {
 impl DecoderConfig {
     /// Width of a head.
     pub fn head_size(&self) -> usize {
-        self.head_dim
-            .unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
@@ -182,20 +173,10 @@ impl DecoderConfig {
         positive("decoder.num_attention_heads", heads)?;
         positive("decoder.head_dim", self.head_dim.unwrap_or(1))?;
         if self.head_dim.is_none() {
-            divides(
-                "decoder.num_attention_heads",
-                heads,
-                self.hidden_size,
-                "decoder.hidden_size",
-            )?;
+            divides("decoder.num_attention_heads", heads, self.hidden_size, "decoder.hidden_size")?;
         }
         let groups = self.num_key_value_heads;
-        divides(
-            "decoder.num_key_value_heads",
-            groups,
-            heads,
-            "decoder.num_attention_heads",
-        )?;
+        divides("decoder.num_key_value_heads", groups, heads, "decoder.num_attention_heads")?;
         let head = self.head_size();
         if head == 0 || head % 2 == 1 {
             return config(
@@ -207,10 +188,7 @@ impl DecoderConfig {
         self.rope_scaling.map_or(Ok(()), RopeScaling::validate)?;
         positive("decoder.sliding_window", self.sliding_window.unwrap_or(1))?;
         if self.sliding_window.is_some() && self.image_attention == ImageAttention::Full {
-            return config(
-                "decoder.image_attention",
-                "must be `causal` where a sliding window is used",
-            );
+            return config("decoder.image_attention", "must be `causal` where a sliding window is used");
         }
         above_zero("decoder.rms_norm_eps", self.rms_norm_eps)?;
         above_zero("decoder.embedding_multiplier", self.embedding_multiplier)?;

@@ -106,22 +106,14 @@ impl DualConfig {
             positive(field, value)?;
         }
         blocks("text.num_hidden_layers", text.num_hidden_layers)?;
-        divides(
-            "text.num_attention_heads",
-            text.num_attention_heads,
-            text.hidden_size,
-            "text.hidden_size",
-        )?;
+        divides("text.num_attention_heads", text.num_attention_heads, text.hidden_size, "text.hidden_size")?;
         above_zero("text.layer_norm_eps", text.layer_norm_eps)?;
         match self.kind {
             DualKind::Clip if !self.vision.class_token => {
                 config("vision.class_token", "must be true: CLIP pools images there")
             }
             DualKind::Siglip if self.projection_dim != self.vision.hidden_size => {
-                let message = format!(
-                    "{}, but images come {} wide",
-                    self.projection_dim, self.vision.hidden_size
-                );
+                let message = format!("{}, but images come {} wide", self.projection_dim, self.vision.hidden_size);
                 config("projection_dim", message)
             }
             _ => Ok(()),

@@ -43,8 +43,7 @@ impl LoraConfig {
     /// Whether the layer called `name` gets an adapter.
     pub fn targets(&self, name: &str) -> bool {
         let matches = |target: &String| {
-            name.strip_suffix(target.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            name.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         };
         self.target_modules.iter().any(matches)
     }
@@ -98,8 +97,6 @@ impl LoraConfigs {
 
     pub(super) fn validate(&self) -> Result<()> {
         let parts = LoraConfigs::PARTS.into_iter();
-        parts
-            .filter_map(|part| Some((part, self.part(part)?)))
-            .try_for_each(|(part, lora)| lora.validate(part))
+        parts.filter_map(|part| Some((part, self.part(part)?))).try_for_each(|(part, lora)| lora.validate(part))
     }
 }

@@ -83,10 +83,9 @@ impl VlmConfig {
             Some(id) if id as usize >= vocab => {
                 config("image_token", format!("{id} is not below vocab_size ({vocab})"))
             }
-            Some(_) if decoder.image_attention == ImageAttention::Full => config(
-                "decoder.image_attention",
-                "must be `causal` where images stand within the text (`image_token`)",
-            ),
+            Some(_) if decoder.image_attention == ImageAttention::Full => {
+                config("decoder.image_attention", "must be `causal` where images stand within the text (`image_token`)")
+            }
             Some(_) if decoder.image_positions == ImagePositions::Shared => config(
                 "decoder.image_positions",
                 "must be `sequential` where images stand within the text (`image_token`)",

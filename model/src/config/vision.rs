@@ -144,17 +144,9 @@ impl VisionConfig {
 
     pub(crate) fn validate(&self) -> Result<()> {
         if !(1..=MAX_SIDE).contains(&self.image_size) {
-            return config(
-                "vision.image_size",
-                format!("{} is not in 1..={MAX_SIDE}", self.image_size),
-            );
+            return config("vision.image_size", format!("{} is not in 1..={MAX_SIDE}", self.image_size));
         }
-        divides(
-            "vision.patch_size",
-            self.patch_size,
-            self.image_size,
-            "vision.image_size",
-        )?;
+        divides("vision.patch_size", self.patch_size, self.image_size, "vision.image_size")?;
         if self.patch_margin > self.image_size {
             return config("vision.patch_margin", "is wider than the image");
         }
@@ -165,25 +157,12 @@ impl VisionConfig {
         blocks("vision.num_hidden_layers", self.num_hidden_layers)?;
         positive("vision.intermediate_size", self.intermediate_size)?;
         let heads = self.num_attention_heads;
-        divides(
-            "vision.num_attention_heads",
-            heads,
-            self.hidden_size,
-            "vision.hidden_size",
-        )?;
+        divides("vision.num_attention_heads", heads, self.hidden_size, "vision.hidden_size")?;
         if self.positions == PositionKind::Sinusoidal {
-            divides(
-                "vision.hidden_size",
-                4,
-                self.hidden_size,
-                "the size, as sinusoidal positions need",
-            )?;
+            divides("vision.hidden_size", 4, self.hidden_size, "the size, as sinusoidal positions need")?;
         }
         let blocks = self.num_hidden_layers as i64;
-        if let Some(layer) = self
-            .feature_layer
-            .filter(|layer| !(-1 - blocks..=blocks).contains(layer))
-        {
+        if let Some(layer) = self.feature_layer.filter(|layer| !(-1 - blocks..=blocks).contains(layer)) {
             let message = format!("{layer} is not in {}..={blocks}, as {blocks} blocks allow", -1 - blocks);
             return config("vision.feature_layer", message);
         }

@@ -25,13 +25,7 @@ struct Hypothesis {
 
 impl<'r> BeamSearch<'r> {
     pub(super) fn new(number: usize, request: &'r Request, tokenizer: Option<&'r Tokenizer>) -> BeamSearch<'r> {
-        BeamSearch {
-            number,
-            request,
-            tokenizer,
-            running: vec![Hypothesis::default()],
-            ended: Vec::new(),
-        }
+        BeamSearch { number, request, tokenizer, running: vec![Hypothesis::default()], ended: Vec::new() }
     }
 
     /// Each running answer continued, given its logits; none when the search is over.
@@ -65,10 +59,7 @@ impl<'r> BeamSearch<'r> {
         for (parent, (hypothesis, logits)) in self.running.iter().zip(logits).enumerate() {
             let seen = self.request.prompt.ids.iter().chain(&hypothesis.ids).copied();
             let scores = settings.sampler.penalised(&log_softmax(logits), seen);
-            let next = |token: usize| Next {
-                parent,
-                token: token as u32,
-            };
+            let next = |token: usize| Next { parent, token: token as u32 };
             let scored = scores.iter().enumerate();
             all.extend(scored.map(|(token, score)| (hypothesis.score + score, next(token))));
         }
@@ -134,11 +125,7 @@ impl<'r> BeamSearch<'r> {
         }
         let mut transcript = Transcript::new(self.tokenizer, &self.request.settings.stop_strings);
         for (i, &token) in ids.iter().enumerate() {
-            let piece = Piece {
-                request: self.number,
-                token: Some(token),
-                text: transcript.push(token)?,
-            };
+            let piece = Piece { request: self.number, token: Some(token), text: transcript.push(token)? };
             if listener(piece).is_break() {
                 finish = Finish::Listener;
                 ids.truncate(i + 1);
@@ -148,17 +135,9 @@ impl<'r> BeamSearch<'r> {
         let rest = transcript.finish()?.to_string();
         if !rest.is_empty() {
             // The answer has ended already: there is nothing left to stop.
-            let _ = listener(Piece {
-                request: self.number,
-                token: None,
-                text: &rest,
-            });
+            let _ = listener(Piece { request: self.number, token: None, text: &rest });
         }
-        Ok(Answer {
-            ids,
-            text: transcript.into_text(),
-            finish,
-        })
+        Ok(Answer { ids, text: transcript.into_text(), finish })
     }
 }
 

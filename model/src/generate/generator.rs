@@ -59,29 +59,17 @@ pub struct Kept {
 impl<'m> Generator<'m> {
     /// Of a language model.
     pub fn of_decoder(decoder: &'m Decoder, params: &'m Params) -> Generator<'m> {
-        Generator {
-            params,
-            decoder,
-            vlm: None,
-            tokenizer: None,
-            visual: None,
-        }
+        Generator { params, decoder, vlm: None, tokenizer: None, visual: None }
     }
 
     /// Of a vision-language model, which has seen no image yet.
     pub fn of_vlm(vlm: &'m Vlm, params: &'m Params) -> Generator<'m> {
-        Generator {
-            vlm: Some(vlm),
-            ..Generator::of_decoder(&vlm.decoder, params)
-        }
+        Generator { vlm: Some(vlm), ..Generator::of_decoder(&vlm.decoder, params) }
     }
 
     /// With a tokenizer, for answers as text and stop strings.
     pub fn with_tokenizer(self, tokenizer: &'m Tokenizer) -> Generator<'m> {
-        Generator {
-            tokenizer: Some(tokenizer),
-            ..self
-        }
+        Generator { tokenizer: Some(tokenizer), ..self }
     }
 
     /// Looks at images, pixels (images, 3, size, size); returns the numbers by which prompts refer to them.
@@ -90,10 +78,7 @@ impl<'m> Generator<'m> {
     /// When the model is text only, or the pixels do not fit its encoder.
     pub fn see(&mut self, pixels: &Tensor) -> Result<Range<usize>> {
         let Some(vlm) = self.vlm else {
-            return input(
-                "image",
-                "given to a language model, which sees none; expected a vision-language model",
-            );
+            return input("image", "given to a language model, which sees none; expected a vision-language model");
         };
         let g = Graph::inference(self.params);
         let new = vlm.visual_tokens(&g, &g.input(pixels.clone()))?;
@@ -182,10 +167,7 @@ impl<'m> Generator<'m> {
         let Request { prompt, settings } = request;
         settings.validate()?;
         if self.tokenizer.is_none() && !settings.stop_strings.is_empty() {
-            return input(
-                "stop",
-                "stop strings are compared with text: the generator needs its tokenizer",
-            );
+            return input("stop", "stop strings are compared with text: the generator needs its tokenizer");
         }
         let expanded = Expanded::new(self, prompt)?;
         expanded.fits(self, settings.max_new)?;

@@ -58,20 +58,14 @@ pub struct Beams {
 
 impl Default for Beams {
     fn default() -> Beams {
-        Beams {
-            num_beams: 1,
-            length_penalty: 1.0,
-        }
+        Beams { num_beams: 1, length_penalty: 1.0 }
     }
 }
 
 impl Generation {
     fn validate(&self) -> Result<()> {
         self.sampler.validate()?;
-        let Beams {
-            num_beams,
-            length_penalty,
-        } = self.beams;
+        let Beams { num_beams, length_penalty } = self.beams;
         if num_beams == 0 {
             return input("num_beams", "0, expected at least 1");
         }
@@ -86,10 +80,7 @@ impl Generation {
             return input("length_penalty", format!("{length_penalty}, expected a finite number"));
         }
         if self.stop_strings.iter().any(String::is_empty) {
-            return input(
-                "stop",
-                "a stop string is empty: it would end every answer before its start",
-            );
+            return input("stop", "a stop string is empty: it would end every answer before its start");
         }
         Ok(())
     }
@@ -195,10 +186,7 @@ impl Vlm {
         }
         let mut generator = Generator::of_vlm(self, params);
         generator.see(pixels)?;
-        let request = Request {
-            prompt: Prompt::about(prompt, 0),
-            settings: settings.clone(),
-        };
+        let request = Request { prompt: Prompt::about(prompt, 0), settings: settings.clone() };
         let listener: Listener<'_> = &mut |piece| piece.token.map_or(ControlFlow::Continue(()), &mut on_token);
         let answers = generator.run(&[request], listener)?;
         Ok(answers.into_iter().flat_map(|answer| answer.ids).collect())
@@ -222,11 +210,7 @@ impl Vlm {
         if let Some((image, _)) = prompts.iter().find(|(image, _)| *image >= images) {
             return input("prompt", format!("is about image {image} of {images}"));
         }
-        let settings = Generation {
-            max_new,
-            stop: stop.to_vec(),
-            ..Generation::default()
-        };
+        let settings = Generation { max_new, stop: stop.to_vec(), ..Generation::default() };
         let mut answers = Vec::with_capacity(prompts.len());
         for batch in prompts.chunks(generator::BATCH) {
             let (generator, places) = self.seeing(params, pixels, batch)?;

@@ -17,18 +17,12 @@ pub struct Prompt {
 impl Prompt {
     /// Text alone.
     pub fn text(ids: &[u32]) -> Prompt {
-        Prompt {
-            ids: ids.to_vec(),
-            images: Vec::new(),
-        }
+        Prompt { ids: ids.to_vec(), images: Vec::new() }
     }
 
     /// Text about one image.
     pub fn about(ids: &[u32], image: usize) -> Prompt {
-        Prompt {
-            images: vec![image],
-            ..Prompt::text(ids)
-        }
+        Prompt { images: vec![image], ..Prompt::text(ids) }
     }
 }
 
@@ -68,17 +62,12 @@ impl<'p> Expanded<'p> {
         }
         let Some(image_token) = generator.image_token() else {
             let tokens = ids.iter().copied().map(Token::word).collect();
-            return Ok(Expanded {
-                leading: images,
-                tokens,
-            });
+            return Ok(Expanded { leading: images, tokens });
         };
         let places = ids.iter().filter(|&&id| id == image_token).count();
         if places != images.len() {
-            let message = format!(
-                "{places} image tokens (id {image_token}) for {} images, expected one per image",
-                images.len()
-            );
+            let message =
+                format!("{places} image tokens (id {image_token}) for {} images, expected one per image", images.len());
             return input("prompt", message);
         }
         let (mut tokens, mut next) = (Vec::new(), images.iter());

@@ -45,21 +45,13 @@ impl<'g> Rows<'g> {
         prompt: &Expanded<'_>,
         room: usize,
     ) -> Result<Rows<'g>> {
-        let Kept {
-            mut tokens, mut cache, ..
-        } = kept;
+        let Kept { mut tokens, mut cache, .. } = kept;
         let slots = prompt.leading.len() * generator.slots();
         let shared = shared_prefix(&tokens, &prompt.tokens);
         tokens.truncate(shared);
         cache.truncate(slots + shared);
         cache.grow(slots + prompt.tokens.len() + room)?;
-        let mut rows = Rows {
-            generator,
-            slots,
-            cache,
-            fed: vec![tokens],
-            logits: Vec::new(),
-        };
+        let mut rows = Rows { generator, slots, cache, fed: vec![tokens], logits: Vec::new() };
         rows.feed(&[&prompt.tokens[shared..]])?;
         Ok(rows)
     }
@@ -67,11 +59,7 @@ impl<'g> Rows<'g> {
     /// What a later prompt may share with the first row.
     pub(super) fn into_kept(mut self, leading: &[usize]) -> Result<Kept> {
         self.rearrange(&[0])?;
-        Ok(Kept {
-            leading: leading.to_vec(),
-            tokens: self.fed.swap_remove(0),
-            cache: self.cache,
-        })
+        Ok(Kept { leading: leading.to_vec(), tokens: self.fed.swap_remove(0), cache: self.cache })
     }
 
     /// Goes on with these rows; one may be there several times.
@@ -100,10 +88,7 @@ impl<'g> Rows<'g> {
             grid.extend_from_slice(row);
             grid.resize((r + 1) * tokens, filler);
         }
-        let attend = Attend {
-            segments: self.segments(new, tokens)?,
-            ..Attend::causal()
-        };
+        let attend = Attend { segments: self.segments(new, tokens)?, ..Attend::causal() };
         let size = [new.len(), tokens];
         let g = Graph::inference(generator.params());
         let x = generator.embedded(&g, &grid, tokens)?;

@@ -38,11 +38,7 @@ impl<'r> Single<'r> {
             return self.end(Finish::Token(token), listener);
         }
         self.ids.push(token);
-        let wanted = listener(Piece {
-            request: self.number,
-            token: Some(token),
-            text: self.transcript.push(token)?,
-        });
+        let wanted = listener(Piece { request: self.number, token: Some(token), text: self.transcript.push(token)? });
         if wanted.is_break() {
             return self.end(Finish::Listener, listener);
         }
@@ -60,20 +56,12 @@ impl<'r> Single<'r> {
         };
         if !rest.is_empty() {
             // The answer has ended already: there is nothing left to stop.
-            let _ = listener(Piece {
-                request: self.number,
-                token: None,
-                text: &rest,
-            });
+            let _ = listener(Piece { request: self.number, token: None, text: &rest });
         }
         Ok(None)
     }
 
     pub(super) fn finish(self) -> Answer {
-        Answer {
-            ids: self.ids,
-            text: self.transcript.into_text(),
-            finish: self.finish,
-        }
+        Answer { ids: self.ids, text: self.transcript.into_text(), finish: self.finish }
     }
 }

@@ -16,13 +16,7 @@ pub(super) struct Transcript<'r> {
 
 impl<'r> Transcript<'r> {
     pub(super) fn new(tokenizer: Option<&'r Tokenizer>, stops: &'r [String]) -> Transcript<'r> {
-        Transcript {
-            stream: tokenizer.map(Tokenizer::stream),
-            stops,
-            text: String::new(),
-            shown: 0,
-            stopped: false,
-        }
+        Transcript { stream: tokenizer.map(Tokenizer::stream), stops, text: String::new(), shown: 0, stopped: false }
     }
 
     /// The text that is sure after one more token: what may be the start of a stop string is held back.
@@ -32,11 +26,7 @@ impl<'r> Transcript<'r> {
             None => return Ok(""),
         };
         self.extend(&new);
-        let sure = if self.stopped {
-            self.text.len()
-        } else {
-            self.text.len() - self.held()
-        };
+        let sure = if self.stopped { self.text.len() } else { self.text.len() - self.held() };
         Ok(self.show(sure))
     }
 
@@ -65,10 +55,7 @@ impl<'r> Transcript<'r> {
     fn extend(&mut self, new: &str) {
         self.text.push_str(new);
         // What was shown is part of no stop string.
-        let starts = self
-            .stops
-            .iter()
-            .filter_map(|stop| self.text[self.shown..].find(stop.as_str()));
+        let starts = self.stops.iter().filter_map(|stop| self.text[self.shown..].find(stop.as_str()));
         if let Some(start) = starts.min() {
             self.text.truncate(self.shown + start);
             self.stopped = true;
@@ -78,9 +65,7 @@ impl<'r> Transcript<'r> {
     /// Bytes at the text's end with which a stop string starts.
     fn held(&self) -> usize {
         let shared = |stop: &String| {
-            (1..stop.len())
-                .rev()
-                .find(|&n| stop.is_char_boundary(n) && self.text.ends_with(&stop[..n]))
+            (1..stop.len()).rev().find(|&n| stop.is_char_boundary(n) && self.text.ends_with(&stop[..n]))
         };
         self.stops.iter().filter_map(shared).max().unwrap_or(0)
     }

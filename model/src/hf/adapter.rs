@@ -21,11 +21,7 @@ pub enum Base<'n> {
 impl Base<'_> {
     /// The path of the module that we call `layer` within the reference's model.
     fn module(self, layer: &str) -> Option<String> {
-        match (
-            self,
-            layer.strip_prefix("language_model.model."),
-            layer.strip_prefix("vision_model."),
-        ) {
+        match (self, layer.strip_prefix("language_model.model."), layer.strip_prefix("vision_model.")) {
             (Base::Decoder(_), Some(rest), _) => Some(format!("model.{rest}")),
             (Base::Decoder(_), ..) => None,
             (Base::Whole(_), Some(rest), _) => Some(format!("model.language_model.{rest}")),
@@ -49,10 +45,7 @@ pub fn save_adapter(folder: &Path, vlm: &Vlm, params: &Params, base: Base<'_>) -
             continue;
         };
         let Some(module) = base.module(layer) else { continue };
-        entries.push(Entry::new(
-            format!("base_model.model.{module}.lora_{matrix}"),
-            params.master(id),
-        ));
+        entries.push(Entry::new(format!("base_model.model.{module}.lora_{matrix}"), params.master(id)));
         if matrix.starts_with('A') {
             modules.push(module);
         }
@@ -90,10 +83,7 @@ pub fn check_adapter<'c>(lora: &'c LoraConfigs, base: Base<'_>) -> Result<&'c Lo
     let Some(first) = parts.next() else {
         return config("lora", "has no adapters for such a folder");
     };
-    let alike = |other: &LoraConfig| LoraConfig {
-        target_modules: first.target_modules.clone(),
-        ..other.clone()
-    };
+    let alike = |other: &LoraConfig| LoraConfig { target_modules: first.target_modules.clone(), ..other.clone() };
     match parts.all(|other| alike(other) == *first) {
         true => Ok(first),
         false => config(

@@ -46,9 +46,7 @@ pub(super) fn read(fields: Fields, kind: &str) -> Result<(DecoderConfig, usize)>
     let bias = kind != "qwen2" && fields.or("attention_bias", false)?;
     let (rope_theta, rope_scaling) = rope(&fields)?;
     let (sliding_window, full_attention_layers) = window(&fields, kind)?;
-    check_layer_types(&fields, layers, |i| {
-        sliding_window.is_some() && i >= full_attention_layers
-    })?;
+    check_layer_types(&fields, layers, |i| sliding_window.is_some() && i >= full_attention_layers)?;
     fields.only("attention_dropout", 0.0)?;
     let config = DecoderConfig {
         hidden_size: fields.or("hidden_size", 4096)?,
@@ -86,22 +84,14 @@ fn rope(fields: &Fields) -> Result<(f64, Option<RopeScaling>)> {
     let old = fields.table("rope_scaling")?;
     let theta = new.or("rope_theta", fields.or("rope_theta", 10_000.0)?)?;
     if !old.is_empty() && !new.is_empty() {
-        return fields.bad(
-            "rope_parameters",
-            "and `rope_scaling` are both there, and only one can count; keep one",
-        );
+        return fields.bad("rope_parameters", "and `rope_scaling` are both there, and only one can count; keep one");
     }
     let table = if old.is_empty() { new } else { old };
     let kind = table.optional::<String>("type")?;
-    let kind = table
-        .optional::<String>("rope_type")?
-        .or(kind)
-        .unwrap_or("default".into());
+    let kind = table.optional::<String>("rope_type")?.or(kind).unwrap_or("default".into());
     let scaling = match kind.as_str() {
         "default" => None,
-        "linear" => Some(RopeScaling::Linear {
-            factor: table.need("factor")?,
-        }),
+        "linear" => Some(RopeScaling::Linear { factor: table.need("factor")? }),
         "llama3" => Some(RopeScaling::Llama3 {
             factor: table.need("factor")?,
             low_freq_factor: table.need("low_freq_factor")?,
@@ -109,10 +99,7 @@ fn rope(fields: &Fields) -> Result<(f64, Option<RopeScaling>)> {
             original_max_position_embeddings: table.need("original_max_position_embeddings")?,
         }),
         other => {
-            return table.bad(
-                "rope_type",
-                format!("`{other}` is not supported; default, linear and llama3 are"),
-            );
+            return table.bad("rope_type", format!("`{other}` is not supported; default, linear and llama3 are"));
         }
     };
     table.finish()?;
@@ -142,11 +129,7 @@ fn check_layer_types(fields: &Fields, layers: usize, slides: impl Fn(usize) -> b
         return Ok(());
     };
     let expected = |i: usize| {
-        if slides(i) {
-            "sliding_attention"
-        } else {
-            "full_attention"
-        }
+        if slides(i) { "sliding_attention" } else { "full_attention" }
     };
     match types.len() == layers && (0..layers).all(|i| types[i] == expected(i)) {
         true => Ok(()),
@@ -192,9 +175,7 @@ pub(super) fn write(config: &DecoderConfig, vocab_size: usize) -> Result<Map<Str
         "use_cache": true,
     }));
     match kind {
-        "llama" => map.extend(table(
-            json!({ "attention_bias": config.qkv_bias, "mlp_bias": config.mlp_bias }),
-        )),
+        "llama" => map.extend(table(json!({ "attention_bias": config.qkv_bias, "mlp_bias": config.mlp_bias }))),
         "mistral" => map.extend(table(json!({ "sliding_window": config.sliding_window }))),
         _ => map.extend(table(json!({
             "use_sliding_window": config.sliding_window.is_some(),

@@ -127,10 +127,7 @@ pub(super) fn table(value: Value) -> Map<String, Value> {
 
 /// The error of a configuration that the reference's architectures do not have.
 pub(super) fn only_ours<T>(field: &str, message: &str) -> Result<T> {
-    config(
-        field,
-        format!("{message}: the model cannot be written as a Hugging Face architecture"),
-    )
+    config(field, format!("{message}: the model cannot be written as a Hugging Face architecture"))
 }
 
 /// The fields of one table of a configuration.
@@ -159,20 +156,12 @@ impl Fields {
     }
 
     fn new(path: &Path, prefix: String, map: Map<String, Value>) -> Fields {
-        Fields {
-            path: path.to_path_buf(),
-            prefix,
-            map,
-            used: RefCell::default(),
-        }
+        Fields { path: path.to_path_buf(), prefix, map, used: RefCell::default() }
     }
 
     /// An error about a field.
     pub(crate) fn bad<T>(&self, name: &str, message: impl std::fmt::Display) -> Result<T> {
-        Err(Error::File {
-            path: self.path.clone(),
-            message: format!("field `{}{name}`: {message}", self.prefix),
-        })
+        Err(Error::File { path: self.path.clone(), message: format!("field `{}{name}`: {message}", self.prefix) })
     }
 
     /// A field, if it is there and not null.

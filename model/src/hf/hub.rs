@@ -17,19 +17,11 @@ pub fn resolve(name: &str) -> Result<PathBuf> {
 
 /// `$HF_HUB_CACHE`, `$HF_HOME/hub`, or the default under the home folder.
 fn cache() -> PathBuf {
-    let path = |variable: &str| {
-        std::env::var_os(variable)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let path = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || path("HOME").unwrap_or_default();
     let hub = || {
         path("HF_HOME")
-            .unwrap_or_else(|| {
-                path("XDG_CACHE_HOME")
-                    .unwrap_or_else(|| home().join(".cache"))
-                    .join("huggingface")
-            })
+            .unwrap_or_else(|| path("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache")).join("huggingface"))
             .join("hub")
     };
     path("HF_HUB_CACHE").unwrap_or_else(hub)
@@ -40,12 +32,7 @@ fn resolve_in(name: &str, cache: &Path) -> Result<PathBuf> {
     if folder.is_dir() {
         return Ok(folder.to_path_buf());
     }
-    let bad = |message: String| {
-        Err(Error::File {
-            path: folder.to_path_buf(),
-            message,
-        })
-    };
+    let bad = |message: String| Err(Error::File { path: folder.to_path_buf(), message });
     let (model, revision) = name.split_once('@').unwrap_or((name, "main"));
     let plain = |part: &str| {
         !part.is_empty()
@@ -65,11 +52,7 @@ fn resolve_in(name: &str, cache: &Path) -> Result<PathBuf> {
     if plain(&commit) && snapshot.is_dir() {
         return Ok(snapshot);
     }
-    let option = if revision == "main" {
-        String::new()
-    } else {
-        format!(" --revision {revision}")
-    };
+    let option = if revision == "main" { String::new() } else { format!(" --revision {revision}") };
     bad(format!(
         "is no folder and not in the cache {}; download it with\n  hf download {model}{option}",
         cache.display()

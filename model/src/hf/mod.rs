@@ -58,10 +58,7 @@ pub fn load(folder: &Path, device: &Device, dtype: DType, frozen: bool) -> Resul
     let mut builder = ParamBuilder::new();
     let (model, layout) = build(&mut builder, fields, &checkpoint)?;
     let source = |name: &str| layout.source(name);
-    let group = GroupSpec {
-        frozen,
-        ..GroupSpec::default()
-    };
+    let group = GroupSpec { frozen, ..GroupSpec::default() };
     let plan = checkpoint.plan(builder.specs(), source, |_| true)?;
     let comes = |name: &str| source(name) != Source::Initial;
     let mut params = builder.build_around(device, dtype, 0, (vec![group], |_| 0), comes)?;
@@ -80,11 +77,7 @@ fn build(builder: &mut ParamBuilder, fields: Fields, checkpoint: &Checkpoint) ->
             (Model::Decoder(Box::new(model)), Layout::Same)
         }
         "clip" | "siglip" => {
-            let family = if kind == "clip" {
-                DualKind::Clip
-            } else {
-                DualKind::Siglip
-            };
+            let family = if kind == "clip" { DualKind::Clip } else { DualKind::Siglip };
             let config = towers::dual(fields, family)?;
             config.validate()?;
             (Model::Dual(Box::new(DualEncoder::new(builder, &config)?)), Layout::Dual)

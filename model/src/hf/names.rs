@@ -73,9 +73,7 @@ fn llava(name: &str) -> Source {
         return Source::named([name, rest]);
     }
     // Newer versions have no `vision_model` around the image encoder.
-    let tower = name
-        .strip_prefix("vision_model.")
-        .map(|rest| format!("vision_tower.{rest}"));
+    let tower = name.strip_prefix("vision_model.").map(|rest| format!("vision_tower.{rest}"));
     let name = match &tower {
         Some(_) => format!("vision_tower.{name}"),
         None => name.to_string(),
@@ -114,13 +112,8 @@ fn bert(name: &str) -> Source {
         None if name.starts_with("embeddings.") => name.to_string(),
         None => return Source::Initial,
     };
-    let old = inside
-        .replace("LayerNorm.weight", "LayerNorm.gamma")
-        .replace("LayerNorm.bias", "LayerNorm.beta");
-    let names = [inside, old]
-        .into_iter()
-        .flat_map(|name| [format!("bert.{name}"), name])
-        .collect();
+    let old = inside.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
+    let names = [inside, old].into_iter().flat_map(|name| [format!("bert.{name}"), name]).collect();
     match name.ends_with("word_embeddings.weight") {
         true => Source::Grown(names),
         false => Source::Tensor(names),
@@ -131,8 +124,6 @@ fn bert(name: &str) -> Source {
 /// `bias`.
 fn split<'n>(name: &'n str, path: &'n str) -> Option<(&'n str, usize, &'n str)> {
     let (layer, kind) = name.strip_prefix(path)?.strip_prefix('.')?.split_once('.')?;
-    let part = ["q_proj", "k_proj", "v_proj"]
-        .iter()
-        .position(|known| *known == layer)?;
+    let part = ["q_proj", "k_proj", "v_proj"].iter().position(|known| *known == layer)?;
     Some((path, part, kind))
 }

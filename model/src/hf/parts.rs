@@ -36,10 +36,7 @@ pub fn vlm_config(folder: &Path) -> Result<VlmConfig> {
         own::TYPE => own::read(fields),
         other => fields.bad(
             "model_type",
-            format!(
-                "`{other}` is no vision-language model; expected llava, blip-2 or {}",
-                own::TYPE
-            ),
+            format!("`{other}` is no vision-language model; expected llava, blip-2 or {}", own::TYPE),
         ),
     }
 }
@@ -51,11 +48,7 @@ pub fn vlm_config(folder: &Path) -> Result<VlmConfig> {
 pub fn vision_config(folder: &Path) -> Result<VisionConfig> {
     let fields = open(folder)?;
     let kind: String = fields.need("model_type")?;
-    let family = if kind.starts_with("siglip") {
-        DualKind::Siglip
-    } else {
-        DualKind::Clip
-    };
+    let family = if kind.starts_with("siglip") { DualKind::Siglip } else { DualKind::Clip };
     let tower = match kind.as_str() {
         "clip" | "siglip" => fields.table("vision_config")?,
         "clip_vision_model" | "siglip_vision_model" => fields,
@@ -63,10 +56,7 @@ pub fn vision_config(folder: &Path) -> Result<VisionConfig> {
         "llava" | own::TYPE => return Ok(vlm_config(folder)?.vision),
         other => {
             let known = "clip, siglip, their _vision_model, llava and blip-2 have one";
-            return fields.bad(
-                "model_type",
-                format!("`{other}` has no image encoder that is known; {known}"),
-            );
+            return fields.bad("model_type", format!("`{other}` has no image encoder that is known; {known}"));
         }
     };
     let head = family == DualKind::Siglip && tower.or("vision_use_head", true)?;
@@ -154,16 +144,11 @@ pub fn assemble(
 ) -> Result<(Vlm, Params)> {
     let mut builder = ParamBuilder::new();
     let vlm = Vlm::new(&mut builder, config)?;
-    let sources: Vec<_> = parts
-        .iter()
-        .map(|(part, folder)| Origin::open(*part, folder, &config.vision))
-        .collect::<Result<_>>()?;
+    let sources: Vec<_> =
+        parts.iter().map(|(part, folder)| Origin::open(*part, folder, &config.vision)).collect::<Result<_>>()?;
     let comes = |name: &str| sources.iter().any(|origin| origin.source(name) != Source::Initial);
     let entries = builder.specs().to_vec();
-    let plans: Vec<Plan<'_>> = sources
-        .iter()
-        .map(|origin| origin.plan(&entries))
-        .collect::<Result<_>>()?;
+    let plans: Vec<Plan<'_>> = sources.iter().map(|origin| origin.plan(&entries)).collect::<Result<_>>()?;
     let (groups, place) = groups(&entries, rules, weight_decay, muon);
     let mut params = builder.build_around(device, dtype, seed, (groups, place), comes)?;
     for plan in plans {
@@ -212,8 +197,7 @@ impl Origin {
     }
 
     fn plan(&self, entries: &[ParamSpec]) -> Result<Plan<'_>> {
-        self.checkpoint
-            .plan(entries, |name| self.source(name), |name| self.holds(name))
+        self.checkpoint.plan(entries, |name| self.source(name), |name| self.holds(name))
     }
 
     /// Where a parameter of the whole model lies in the folder.

@@ -33,14 +33,7 @@ const WITHOUT_EFFECT: [&str; 15] = [
     "bias",
 ];
 /// Settings that are supported only while they are false.
-const OFF: [&str; 6] = [
-    "ensure_weight_tying",
-    "fan_in_fan_out",
-    "lora_bias",
-    "use_bdlora",
-    "use_dora",
-    "use_qalora",
-];
+const OFF: [&str; 6] = ["ensure_weight_tying", "fan_in_fan_out", "lora_bias", "use_bdlora", "use_dora", "use_qalora"];
 /// Ways to start an adapter that change the base's weights, which then are not those of the base.
 const CHANGES_BASE: [&str; 4] = ["corda", "loftq", "olora", "pissa"];
 
@@ -55,15 +48,9 @@ fn base(folder: &Path) -> Result<Option<PathBuf>> {
     const FIELD: &str = "base_model_name_or_path";
     let fields = Fields::open(&folder.join(CONFIG))?;
     let name: String = fields.need(FIELD)?;
-    let revision = fields
-        .optional::<String>("revision")?
-        .map_or(String::new(), |revision| format!("@{revision}"));
+    let revision = fields.optional::<String>("revision")?.map_or(String::new(), |revision| format!("@{revision}"));
     let beside = Some(folder.join(&name)).filter(|beside| !Path::new(&name).is_dir() && beside.is_dir());
-    let hub_name = if Path::new(&name).is_dir() {
-        name.clone()
-    } else {
-        name.clone() + &revision
-    };
+    let hub_name = if Path::new(&name).is_dir() { name.clone() } else { name.clone() + &revision };
     let found = match beside {
         Some(beside) => Ok(beside),
         None => hub::resolve(&hub_name),
@@ -149,10 +136,7 @@ enum Modules {
 impl Modules {
     fn read(fields: &Fields, field: &str) -> Result<Option<Modules>> {
         #[derive(Deserialize)]
-        #[serde(
-            untagged,
-            expecting = "expected a list of layers, a regular expression or \"all-linear\""
-        )]
+        #[serde(untagged, expecting = "expected a list of layers, a regular expression or \"all-linear\"")]
         enum Said {
             List(Vec<String>),
             Text(String),
@@ -168,9 +152,7 @@ impl Modules {
     fn name(&self, layer: &str) -> bool {
         match self {
             Modules::List(list) => list.iter().any(|name| {
-                layer
-                    .strip_suffix(name.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+                layer.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             }),
             Modules::Pattern(regex) => regex.is_match(layer).unwrap_or(false),
             Modules::AllLinear => layer != "lm_head",
@@ -181,24 +163,14 @@ impl Modules {
 fn regex(fields: &Fields, field: &str, pattern: &str) -> Result<Regex> {
     match Regex::new(pattern) {
         Ok(regex) => Ok(regex),
-        Err(error) => fields.bad(
-            field,
-            format!("`{pattern}` is not a regular expression that is supported: {error}"),
-        ),
+        Err(error) => fields.bad(field, format!("`{pattern}` is not a regular expression that is supported: {error}")),
     }
 }
 
 /// Ranks or numerators of the scale by patterns of layers' names.
 fn patterns<T: serde::de::DeserializeOwned>(fields: &Fields, field: &str) -> Result<Vec<(Regex, T)>> {
     let said = fields.table(field)?;
-    said.names()
-        .map(|name| {
-            Ok((
-                regex(fields, field, &format!("^(?:.*\\.)?(?:{name})$"))?,
-                said.need(name)?,
-            ))
-        })
-        .collect()
+    said.names().map(|name| Ok((regex(fields, field, &format!("^(?:.*\\.)?(?:{name})$"))?, said.need(name)?))).collect()
 }
 
 /// What an adapter's settings say of a layer.

@@ -136,9 +136,6 @@ fn stack<'p>(name: String, shape: Shape, params: &'p Params, lora: LoraConfigs, 
         name,
         dtype,
         shape,
-        parts: Box::new(move |out| {
-            ids.iter()
-                .try_for_each(|&id| out(&merged(&lora, params, id)?.cast(dtype)?))
-        }),
+        parts: Box::new(move |out| ids.iter().try_for_each(|&id| out(&merged(&lora, params, id)?.cast(dtype)?))),
     }
 }

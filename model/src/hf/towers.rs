@@ -15,12 +15,7 @@ pub(super) fn dual(fields: Fields, kind: DualKind) -> Result<DualConfig> {
     };
     fields.ignore(&["logit_scale_init_value", "tie_word_embeddings"]);
     fields.finish()?;
-    Ok(DualConfig {
-        kind,
-        vision,
-        text,
-        projection_dim,
-    })
+    Ok(DualConfig { kind, vision, text, projection_dim })
 }
 
 /// An image tower; `head`: with SigLIP's pooling head, where it has one.
@@ -41,12 +36,7 @@ pub(super) fn vision(fields: Fields, kind: DualKind, head: bool) -> Result<Visio
         patch_bias: !clip,
         pre_layernorm: clip,
         layer_norm_eps: fields.or("layer_norm_eps", if clip { 1e-5 } else { 1e-6 })?,
-        ..sizes(
-            &fields,
-            [768, 3072, 12, 12],
-            if clip { 32 } else { 16 },
-            activation(kind),
-        )?
+        ..sizes(&fields, [768, 3072, 12, 12], if clip { 32 } else { 16 }, activation(kind))?
     };
     fields.finish()?;
     Ok(config)
@@ -159,15 +149,7 @@ pub(super) fn write_vision(config: &VisionConfig, kind: DualKind, projection_dim
         ],
     )?;
     let mut map = write_sizes(config)?;
-    map.insert(
-        "model_type".into(),
-        if clip {
-            "clip_vision_model"
-        } else {
-            "siglip_vision_model"
-        }
-        .into(),
-    );
+    map.insert("model_type".into(), if clip { "clip_vision_model" } else { "siglip_vision_model" }.into());
     if clip {
         map.insert("projection_dim".into(), projection_dim.into());
     }
@@ -180,13 +162,8 @@ fn tower_is(family: &str, switches: [(&str, bool, bool); 3]) -> Result<()> {
     let Some((first, _, expected)) = differing.next() else {
         return Ok(());
     };
-    let others: String = differing
-        .map(|(name, _, expected)| format!(", {name} {expected}"))
-        .collect();
-    only_ours(
-        &format!("vision.{first}"),
-        &format!("must be {expected}{others} for {family}"),
-    )
+    let others: String = differing.map(|(name, _, expected)| format!(", {name} {expected}")).collect();
+    only_ours(&format!("vision.{first}"), &format!("must be {expected}{others} for {family}"))
 }
 
 /// The reference's configuration of BLIP-2's image encoder.

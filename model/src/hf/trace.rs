@@ -92,12 +92,10 @@ fn vlm(g: &Graph<'_>, model: &Vlm, inputs: &Inputs, trace: &mut Trace) -> Result
     let visual = model.adapt(g, &features)?;
     trace.push(("image_hidden_states".into(), visual.clone()));
     let Some(texts) = &inputs.texts else { return Ok(()) };
-    let rows = texts.ids.chunks(texts.tokens.max(1)).map(|row| {
-        vec![Turn {
-            ids: row.iter().map(|&id| id as u32).collect(),
-            learn: vec![false; row.len()],
-        }]
-    });
+    let rows = texts
+        .ids
+        .chunks(texts.tokens.max(1))
+        .map(|row| vec![Turn { ids: row.iter().map(|&id| id as u32).collect(), learn: vec![false; row.len()] }]);
     let mut batch = TextBatch::pack(&rows.collect::<Vec<_>>(), 0, 1)?;
     batch.images = (0..visual.shape()[0] as i32).collect();
     let joined = model.joined(g, &visual, &batch)?;

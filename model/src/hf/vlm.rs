@@ -32,10 +32,7 @@ pub(super) fn llava(fields: Fields) -> Result<VlmConfig> {
             );
         }
         _ => {
-            return fields.bad(
-                "vision_feature_select_strategy",
-                format!("`{strategy}`, expected default or full"),
-            );
+            return fields.bad("vision_feature_select_strategy", format!("`{strategy}`, expected default or full"));
         }
     };
     let (decoder, vocab_size) = language_model(&fields, "llama")?;
@@ -58,10 +55,7 @@ pub(super) fn llava(fields: Fields) -> Result<VlmConfig> {
     };
     config.validate()?;
     let slots = config.image_tokens();
-    if let Some(said) = fields
-        .optional::<usize>("image_seq_length")?
-        .filter(|&said| said != slots)
-    {
+    if let Some(said) = fields.optional::<usize>("image_seq_length")?.filter(|&said| said != slots) {
         // The reference's default, 576, is written to files it is wrong for.
         if said != 576 {
             return fields.bad("image_seq_length", format!("{said}, but an image has {slots} features"));
@@ -92,19 +86,14 @@ pub(super) fn blip2_parts(fields: &Fields, retrieval: bool) -> Result<(VisionCon
     if text != retrieval {
         return table.bad(
             "use_qformer_text_input",
-            format!(
-                "{text}, but the model {} texts",
-                ["has no heads for", "compares"][usize::from(retrieval)]
-            ),
+            format!("{text}, but the model {} texts", ["has no heads for", "compares"][usize::from(retrieval)]),
         );
     }
     table.only("position_embedding_type", "absolute".to_string())?;
     let width = table.or("encoder_hidden_size", 1408)?;
     if width != vision.hidden_size {
-        return table.bad(
-            "encoder_hidden_size",
-            format!("{width}, but the images' tokens are {} wide", vision.hidden_size),
-        );
+        return table
+            .bad("encoder_hidden_size", format!("{width}, but the images' tokens are {} wide", vision.hidden_size));
     }
     let vocab_size = table.or("vocab_size", 30_522)?;
     let qformer = QFormerConfig {
@@ -175,10 +164,7 @@ fn language_model(fields: &Fields, default: &str) -> Result<(crate::config::Deco
     let kind: String = table.or("model_type", default.into())?;
     if !decoder::TYPES.contains(&kind.as_str()) {
         let known = decoder::TYPES.join(", ");
-        return table.bad(
-            "model_type",
-            format!("language model `{kind}` is not supported; {known} are"),
-        );
+        return table.bad("model_type", format!("language model `{kind}` is not supported; {known} are"));
     }
     decoder::read(table, &kind)
 }
@@ -208,10 +194,7 @@ pub(super) fn write(config: &VlmConfig) -> Result<Map<String, Value>> {
         AdapterKind::Qformer => write_blip2(config)?,
         AdapterKind::Both => return only_ours("adapter.kind", "is `mlp` in LLaVA and `qformer` in BLIP-2, never both"),
     };
-    map.insert(
-        "text_config".into(),
-        decoder::write(&config.decoder, config.vocab_size)?.into(),
-    );
+    map.insert("text_config".into(), decoder::write(&config.decoder, config.vocab_size)?.into());
     map.insert("tie_word_embeddings".into(), config.decoder.tie_word_embeddings.into());
     map.insert("image_token_index".into(), image_token.into());
     Ok(map)
@@ -220,23 +203,12 @@ pub(super) fn write(config: &VlmConfig) -> Result<Map<String, Value>> {
 fn write_llava(config: &VlmConfig) -> Result<Map<String, Value>> {
     let (adapter, vision) = (&config.adapter, &config.vision);
     let Some(layer) = vision.feature_layer else {
-        return only_ours(
-            "vision.feature_layer",
-            "is missing, but LLaVA takes features in front of the last norm",
-        );
+        return only_ours("vision.feature_layer", "is missing, but LLaVA takes features in front of the last norm");
     };
-    if adapter.linear
-        || adapter
-            .hidden_size
-            .is_some_and(|width| width != config.decoder.hidden_size)
-    {
+    if adapter.linear || adapter.hidden_size.is_some_and(|width| width != config.decoder.hidden_size) {
         return only_ours("adapter.linear", "and `adapter.hidden_size` are not in LLaVA");
     }
-    let kind = if vision.class_token {
-        DualKind::Clip
-    } else {
-        DualKind::Siglip
-    };
+    let kind = if vision.class_token { DualKind::Clip } else { DualKind::Siglip };
     let mut tower = towers::write_vision(vision, kind, config.decoder.hidden_size)?;
     if kind == DualKind::Siglip {
         tower.insert("vision_use_head".into(), false.into());
@@ -259,16 +231,10 @@ fn write_blip2(config: &VlmConfig) -> Result<Map<String, Value>> {
         return only_ours("qformer", "is missing");
     };
     if qformer.text || qformer.norm_first || qformer.positions_in_keys {
-        return only_ours(
-            "qformer.text",
-            "`norm_first` and `positions_in_keys` are false in a whole BLIP-2",
-        );
+        return only_ours("qformer.text", "`norm_first` and `positions_in_keys` are false in a whole BLIP-2");
     }
     if !config.adapter.linear || !config.adapter.bias || config.vision.feature_layer.is_some() {
-        return only_ours(
-            "adapter.linear",
-            "with a bias, and features behind the last norm, are BLIP-2's",
-        );
+        return only_ours("adapter.linear", "with a bias, and features behind the last norm, are BLIP-2's");
     }
     Ok(table(json!({
         "architectures": ["Blip2ForConditionalGeneration"],
@@ -302,10 +268,7 @@ fn write_qformer(qformer: &QFormerConfig, image_dim: usize) -> Map<String, Value
 pub(super) fn write_retrieval(vit: &VisionConfig, qformer: &QFormer) -> Result<Map<String, Value>> {
     let (config, vocab_size) = (qformer.config(), qformer.vocab_size());
     if !config.text || config.norm_first || config.positions_in_keys || vit.feature_layer.is_some() {
-        return only_ours(
-            "qformer.text",
-            "without `norm_first` and `positions_in_keys` is BLIP-2's first stage",
-        );
+        return only_ours("qformer.text", "without `norm_first` and `positions_in_keys` is BLIP-2's first stage");
     }
     let mut table_of = write_qformer(config, vit.hidden_size);
     table_of.insert("vocab_size".into(), vocab_size.into());

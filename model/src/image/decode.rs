@@ -66,14 +66,9 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage> {
     let pixels = u64::from(width) * u64::from(height);
     let need = need(&decoder, bytes, orientation);
     if width > MAX_SIDE || height > MAX_SIDE || pixels > MAX_PIXELS || need > MAX_DECODED {
-        let most = format!(
-            "at most {MAX_SIDE} a side, {MAX_PIXELS} in all, and {} MiB to decode them",
-            MAX_DECODED >> 20
-        );
-        return input(
-            WHAT,
-            format!("{width} x {height} pixels are too many: {most}; make it smaller"),
-        );
+        let most =
+            format!("at most {MAX_SIDE} a side, {MAX_PIXELS} in all, and {} MiB to decode them", MAX_DECODED >> 20);
+        return input(WHAT, format!("{width} x {height} pixels are too many: {most}; make it smaller"));
     }
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
@@ -89,16 +84,8 @@ fn need(decoder: &impl ImageDecoder, bytes: &[u8], orientation: Orientation) -> 
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     let (own, colour) = (decoder.total_bytes(), decoder.color_type());
-    let turned = if orientation == Orientation::NoTransforms {
-        0
-    } else {
-        own
-    };
-    let rgba = if colour.has_alpha() && colour != ColorType::Rgba8 {
-        4 * pixels
-    } else {
-        0
-    };
+    let turned = if orientation == Orientation::NoTransforms { 0 } else { own };
+    let rgba = if colour.has_alpha() && colour != ColorType::Rgba8 { 4 * pixels } else { 0 };
     let rgb = if colour == ColorType::Rgb8 { 0 } else { 3 * pixels };
     // A progressive JPEG (its frame starts with FFC2) keeps all coefficients, of two bytes each.
     let progressive = bytes.starts_with(b"\xff\xd8") && bytes.windows(2).any(|marker| marker == b"\xff\xc2");
@@ -125,10 +112,7 @@ fn orientation(bytes: &[u8], decoder: &mut impl ImageDecoder) -> Orientation {
 const WHAT: &str = "image";
 
 fn damaged<T>(result: ImageResult<T>) -> Result<T> {
-    result.map_err(|error| Error::Input {
-        what: WHAT,
-        message: error.to_string(),
-    })
+    result.map_err(|error| Error::Input { what: WHAT, message: error.to_string() })
 }
 
 /// `colour · alpha + white · (1 − alpha)`, rounded to nearest.

@@ -50,24 +50,13 @@ pub enum Resize {
 impl Steps {
     /// The steps of [`Fit::Squash`].
     pub(super) fn squash(size: usize) -> Steps {
-        let resize = Some(Resize::To {
-            height: size,
-            width: size,
-        });
-        Steps {
-            pad: None,
-            resize,
-            crop: None,
-        }
+        let resize = Some(Resize::To { height: size, width: size });
+        Steps { pad: None, resize, crop: None }
     }
 
     /// The steps of [`Fit::Crop`].
     pub(super) fn crop(size: usize) -> Steps {
-        Steps {
-            pad: None,
-            resize: Some(Resize::ShortestEdge(size)),
-            crop: Some([size, size]),
-        }
+        Steps { pad: None, resize: Some(Resize::ShortestEdge(size)), crop: Some([size, size]) }
     }
 
     /// The height and width of every result; None where they hang on the image.
@@ -130,12 +119,7 @@ fn middle(all: u32, kept: u32) -> (Range<u32>, u32) {
 fn squared(image: &RgbImage, background: Rgb<u8>) -> Canvas<'_> {
     let (width, height) = image.dimensions();
     let side = width.max(height);
-    Canvas {
-        image,
-        size: [side; 2],
-        at: [width, height].map(|length| (side - length) / 2),
-        background,
-    }
+    Canvas { image, size: [side; 2], at: [width, height].map(|length| (side - length) / 2), background }
 }
 
 /// [`Fit::Pad`]: the image as large as it fits in the middle of a square.
@@ -146,11 +130,6 @@ pub(super) fn padded(image: &RgbImage, size: u32, background: Rgb<u8>, filter: R
     let [w, h] = scaled;
     let whole = Canvas::of(image).resized(scaled, filter, [0..w, 0..h]);
     let mut square = RgbImage::from_pixel(size, size, background);
-    imageops::replace(
-        &mut square,
-        &whole,
-        i64::from((size - w) / 2),
-        i64::from((size - h) / 2),
-    );
+    imageops::replace(&mut square, &whole, i64::from((size - w) / 2), i64::from((size - h) / 2));
     square
 }

@@ -74,10 +74,7 @@ impl ImageProcessor {
             Fit::Steps(steps) => Fit::Steps(Steps {
                 resize: steps.resize.map(|resize| match resize {
                     Resize::ShortestEdge(side) => Resize::ShortestEdge(scaled(side)),
-                    Resize::To { height, width } => Resize::To {
-                        height: scaled(height),
-                        width: scaled(width),
-                    },
+                    Resize::To { height, width } => Resize::To { height: scaled(height), width: scaled(width) },
                 }),
                 crop: steps.crop.map(|sides| sides.map(scaled)),
                 ..steps

@@ -16,10 +16,7 @@ const NEWER: (&str, &str) = ("processor_config.json", "image_processor");
 /// Lenslet's own field, which `transformers` passes over: the image is resized first and padded then.
 const PAD_LAST: &str = "pad_after_resize";
 /// CLIP's mean and deviation of colours.
-const CLIP: [[f64; 3]; 2] = [
-    [0.481_454_66, 0.457_827_5, 0.408_210_73],
-    [0.268_629_54, 0.261_302_58, 0.275_777_11],
-];
+const CLIP: [[f64; 3]; 2] = [[0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_58, 0.275_777_11]];
 /// ImageNet's, as some models round them.
 const HALF: [[f64; 3]; 2] = [[0.5; 3], [0.5; 3]];
 /// Fields that change no pixel here: images are RGB once decoded, and every class has one implementation.
@@ -40,13 +37,8 @@ const WITHOUT_EFFECT: [&str; 14] = [
     "use_fast",
 ];
 /// Fields that change none while they are false.
-const OFF: [&str; 5] = [
-    "crop_to_patches",
-    "do_flip_channel_order",
-    "do_image_splitting",
-    "rescale_offset",
-    "use_square_size",
-];
+const OFF: [&str; 5] =
+    ["crop_to_patches", "do_flip_channel_order", "do_image_splitting", "rescale_offset", "use_square_size"];
 
 /// The classes of `transformers` that are known; their `Fast` and `Pil` twins, and the feature extractors that they replaced,
 /// are read, too, and computed as these.
@@ -65,13 +57,8 @@ pub enum ProcessorType {
 }
 
 impl ProcessorType {
-    const ALL: [ProcessorType; 5] = [
-        ProcessorType::Clip,
-        ProcessorType::Siglip,
-        ProcessorType::Blip,
-        ProcessorType::Vit,
-        ProcessorType::Llava,
-    ];
+    const ALL: [ProcessorType; 5] =
+        [ProcessorType::Clip, ProcessorType::Siglip, ProcessorType::Blip, ProcessorType::Vit, ProcessorType::Llava];
 
     fn name(self) -> &'static str {
         match self {
@@ -100,10 +87,7 @@ impl ProcessorType {
             return fields.bad(FIELD, format!("is missing; it is one of {}", known()));
         };
         let class = name.replace("FeatureExtractor", "ImageProcessor");
-        let class = ["Fast", "Pil"]
-            .iter()
-            .find_map(|twin| class.strip_suffix(twin))
-            .unwrap_or(&class);
+        let class = ["Fast", "Pil"].iter().find_map(|twin| class.strip_suffix(twin)).unwrap_or(&class);
         match ProcessorType::ALL.into_iter().find(|known| known.name() == class) {
             Some(known) => Ok(known),
             None => fields.bad(FIELD, format!("`{name}` is not supported; {} are", known())),
@@ -146,10 +130,7 @@ enum Size {
 
 impl Size {
     fn square(side: usize) -> Size {
-        Size::Both {
-            height: side,
-            width: side,
-        }
+        Size::Both { height: side, width: side }
     }
 
     /// The size in a field. A table's every key counts: a limit of the longer side makes other pixels.
@@ -189,27 +170,18 @@ impl ImageProcessor {
     /// square and of one size; each names the file and the field.
     pub fn open(folder: &Path) -> Result<ImageProcessor> {
         let newer = Fields::open_if_there(&hf::file(folder, NEWER.0)?)?.table(NEWER.1)?;
-        let fields = if newer.is_empty() {
-            Fields::open(&hf::file(folder, FILE)?)?
-        } else {
-            newer
-        };
+        let fields = if newer.is_empty() { Fields::open(&hf::file(folder, FILE)?)? } else { newer };
         let class = ProcessorType::read(&fields)?;
         let [mean, std] = class.colours();
         let (mean, std) = (colour(&fields, "image_mean", mean)?, colour(&fields, "image_std", std)?);
         let steps = steps(&fields, class, mean)?;
         let pad_last: bool = fields.or(PAD_LAST, false)?;
         let Some([height, width]) = steps.size() else {
-            return fields.bad(
-                "size",
-                "leaves images of several sizes; `do_center_crop` makes them one",
-            );
+            return fields.bad("size", "leaves images of several sizes; `do_center_crop` makes them one");
         };
         if height != width {
-            return fields.bad(
-                "size",
-                format!("images of {width}×{height} pixels are not supported, only square ones"),
-            );
+            return fields
+                .bad("size", format!("images of {width}×{height} pixels are not supported, only square ones"));
         }
         let fit = match steps {
             Steps { pad: Some(_), .. } if pad_last => Fit::Pad,
@@ -220,10 +192,7 @@ impl ImageProcessor {
         let rescale: f64 = fields.or("rescale_factor", 1.0 / 255.0)?;
         let normalize = fields.or("do_normalize", true)?;
         if steps.pad.is_some() && !normalize {
-            return fields.bad(
-                "do_normalize",
-                "false beside `do_pad` is not supported: the mean is the background",
-            );
+            return fields.bad("do_normalize", "false beside `do_pad` is not supported: the mean is the background");
         }
         let processor = ImageProcessor {
             size: height,
@@ -259,10 +228,7 @@ impl ImageProcessor {
             Fit::Squash => Steps::squash(self.size),
             Fit::Crop => Steps::crop(self.size),
             Fit::Steps(steps) => steps,
-            Fit::Pad => Steps {
-                pad: Some([0; 3]),
-                ..Steps::squash(self.size)
-            },
+            Fit::Pad => Steps { pad: Some([0; 3]), ..Steps::squash(self.size) },
         };
         let class = self.image_processor_type.unwrap_or(ProcessorType::of(&steps));
         let mut file = json!({
@@ -337,10 +303,7 @@ fn size(fields: &Fields, class: ProcessorType) -> Result<Resize> {
             within(fields, "size", [side, side])?;
             Ok(Resize::ShortestEdge(side))
         }
-        Size::Shortest(_) => fields.bad(
-            "size",
-            format!("{} takes {{\"height\": n, \"width\": n}}", class.name()),
-        ),
+        Size::Shortest(_) => fields.bad("size", format!("{} takes {{\"height\": n, \"width\": n}}", class.name())),
         Size::Number(side) => both(fields, side, side),
         Size::Both { height, width } => both(fields, height, width),
     }
@@ -383,12 +346,7 @@ fn colour(fields: &Fields, field: &str, default: [f64; 3]) -> Result<[f64; 3]> {
 }
 
 /// Pillow's numbers of the filters.
-const FILTERS: [Resample; 4] = [
-    Resample::Nearest,
-    Resample::Lanczos,
-    Resample::Bilinear,
-    Resample::Bicubic,
-];
+const FILTERS: [Resample; 4] = [Resample::Nearest, Resample::Lanczos, Resample::Bilinear, Resample::Bicubic];
 
 fn code(filter: Resample) -> usize {
     FILTERS.iter().position(|known| *known == filter).unwrap_or_default()

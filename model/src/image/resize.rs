@@ -76,19 +76,14 @@ fn windows(from: u32, to: u32, filter: Resample, some: Range<u32>) -> Vec<Window
         let end = ((centre + support + 0.5) as usize).min(from_pixels);
         // Pillow multiplies by the reciprocal.
         let inverse = 1.0 / stretch;
-        let raw: Vec<f64> = (first..end)
-            .map(|x| filter.weight((x as f64 - centre + 0.5) * inverse))
-            .collect();
+        let raw: Vec<f64> = (first..end).map(|x| filter.weight((x as f64 - centre + 0.5) * inverse)).collect();
         let sum: f64 = raw.iter().sum();
         let fixed = |w: &f64| {
             let w = if sum != 0.0 { w / sum } else { *w };
             // Halves away from zero: the cast truncates.
             (w * f64::from(1u32 << PRECISION_BITS) + 0.5f64.copysign(w)) as i32
         };
-        Window {
-            first,
-            weights: raw.iter().map(fixed).collect(),
-        }
+        Window { first, weights: raw.iter().map(fixed).collect() }
     };
     some.map(window).collect()
 }
@@ -97,10 +92,8 @@ fn windows(from: u32, to: u32, filter: Resample, some: Range<u32>) -> Vec<Window
 fn nearest(from: u32, to: u32, some: Range<u32>) -> Vec<Window> {
     let step = f64::from(from) / f64::from(to);
     let places = std::iter::successors(Some(step * 0.5), |place| Some(place + step));
-    let window = |place: f64| Window {
-        first: (place as usize).min(from as usize - 1),
-        weights: vec![1 << PRECISION_BITS],
-    };
+    let window =
+        |place: f64| Window { first: (place as usize).min(from as usize - 1), weights: vec![1 << PRECISION_BITS] };
     let some = some.start as usize..some.end as usize;
     places.skip(some.start).take(some.len()).map(window).collect()
 }
@@ -119,12 +112,7 @@ pub(super) struct Canvas<'i> {
 impl<'i> Canvas<'i> {
     /// The image itself.
     pub(super) fn of(image: &'i RgbImage) -> Canvas<'i> {
-        Canvas {
-            image,
-            size: image.dimensions().into(),
-            at: [0; 2],
-            background: Rgb([0; 3]),
-        }
+        Canvas { image, size: image.dimensions().into(), at: [0; 2], background: Rgb([0; 3]) }
     }
 
     fn pixel(&self, x: u32, y: u32) -> Rgb<u8> {
@@ -149,17 +137,13 @@ impl<'i> Canvas<'i> {
             RgbImage::from_fn(width, tall, |x, y| self.pixel(columns.start + x, source.start + y))
         } else {
             let windows = windows(self.size[0], size[0], filter, columns);
-            RgbImage::from_fn(width, tall, |x, y| {
-                mix(&windows[x as usize], |x| self.pixel(x, source.start + y))
-            })
+            RgbImage::from_fn(width, tall, |x, y| mix(&windows[x as usize], |x| self.pixel(x, source.start + y)))
         };
         if !mixed {
             return wide;
         }
         let windows = windows(self.size[1], size[1], filter, rows);
-        RgbImage::from_fn(width, height, |x, y| {
-            mix(&windows[y as usize], |y| *wide.get_pixel(x, y))
-        })
+        RgbImage::from_fn(width, height, |x, y| mix(&windows[y as usize], |y| *wide.get_pixel(x, y)))
     }
 }
 

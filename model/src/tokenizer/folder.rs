@@ -23,15 +23,7 @@ const CONFIG: &str = "tokenizer_config.json";
 /// Names of the special tokens, as older folders have them.
 const MAP: &str = "special_tokens_map.json";
 /// The parts that tokens play, as configurations name them.
-const PARTS: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
+const PARTS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// Tokens added to the older tokenizers' vocabularies, where the newer configuration does not list them.
 const OLD_ADDED: &str = "added_tokens.json";
@@ -75,12 +67,7 @@ fn added(inner: &tokenizers::Tokenizer) -> Value {
 
 /// The parts of the vocabularies that Lenslet makes.
 pub(super) fn own_parts() -> Names {
-    let own = [
-        ("pad_token", "<pad>"),
-        ("bos_token", "<bos>"),
-        ("eos_token", "<eos>"),
-        ("unk_token", "<unk>"),
-    ];
+    let own = [("pad_token", "<pad>"), ("bos_token", "<bos>"), ("eos_token", "<eos>"), ("unk_token", "<unk>")];
     own.map(|(part, token)| (part, token.to_string())).into()
 }
 
@@ -269,11 +256,7 @@ fn names(inner: &mut tokenizers::Tokenizer, folder: &Path, config: &Fields) -> R
         }
     }
     if config.is_empty() && map.is_empty() {
-        found.extend(
-            own_parts()
-                .into_iter()
-                .filter(|(_, token)| inner.token_to_id(token).is_some()),
-        );
+        found.extend(own_parts().into_iter().filter(|(_, token)| inner.token_to_id(token).is_some()));
     }
     Ok(found)
 }
@@ -282,20 +265,13 @@ fn names(inner: &mut tokenizers::Tokenizer, folder: &Path, config: &Fields) -> R
 /// the several versions of `transformers` write them. Each with its field.
 fn more_specials(fields: &Fields) -> Result<Vec<(String, String)>> {
     #[derive(Deserialize)]
-    #[serde(
-        untagged,
-        expecting = "expected a list of tokens, or a table from a name to its token"
-    )]
+    #[serde(untagged, expecting = "expected a list of tokens, or a table from a name to its token")]
     enum Tokens {
         List(Vec<Token>),
         Named(BTreeMap<String, Token>),
     }
     let mut found = Vec::new();
-    for field in [
-        "additional_special_tokens",
-        "extra_special_tokens",
-        "model_specific_special_tokens",
-    ] {
+    for field in ["additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"] {
         let tokens = match fields.optional(field)? {
             None => Vec::new(),
             Some(Tokens::List(tokens)) => tokens,
@@ -303,10 +279,7 @@ fn more_specials(fields: &Fields) -> Result<Vec<(String, String)>> {
         };
         found.extend(tokens.into_iter().map(|token| (field.to_string(), token.content())));
     }
-    for field in fields
-        .names()
-        .filter(|name| name.ends_with("_token") && !PARTS.contains(name))
-    {
+    for field in fields.names().filter(|name| name.ends_with("_token") && !PARTS.contains(name)) {
         if let Ok(Some(token)) = fields.optional::<Token>(field) {
             found.push((field.to_string(), token.content()));
         }
@@ -342,9 +315,7 @@ fn make_special(inner: &mut tokenizers::Tokenizer, fields: &Fields, part: &str, 
     if inner.get_added_vocabulary().get_vocab().contains_key(token) {
         return Ok(());
     }
-    inner
-        .add_special_tokens([AddedToken::from(token, true)])
-        .map_err(refused)?;
+    inner.add_special_tokens([AddedToken::from(token, true)]).map_err(refused)?;
     Ok(())
 }
 
@@ -370,16 +341,11 @@ fn split_as_configured(inner: &mut tokenizers::Tokenizer, config: &Fields, names
 fn llama(inner: &tokenizers::Tokenizer, config: &Fields, names: &Names) -> Result<TemplateProcessing> {
     let mut template = vec!["$A".to_string()];
     let mut tokens = Vec::new();
-    for (field, default, part) in [
-        ("add_bos_token", true, "bos_token"),
-        ("add_eos_token", false, "eos_token"),
-    ] {
+    for (field, default, part) in [("add_bos_token", true, "bos_token"), ("add_eos_token", false, "eos_token")] {
         if !config.or(field, default)? {
             continue;
         }
-        let token = names
-            .get(part)
-            .and_then(|token| Some((token.clone(), inner.token_to_id(token)?)));
+        let token = names.get(part).and_then(|token| Some((token.clone(), inner.token_to_id(token)?)));
         let Some(token) = token else {
             return config.bad(field, format!("true, but there is no `{part}`"));
         };

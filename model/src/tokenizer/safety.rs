@@ -59,9 +59,7 @@ fn one_text(part: &Value) -> std::result::Result<(), String> {
         let texts: Vec<&str> = texts.collect();
         if texts != ["A"] {
             let found = texts.join(", ");
-            return Err(format!(
-                "post_processor: single: expected one text `A`, found `{found}`"
-            ));
+            return Err(format!("post_processor: single: expected one text `A`, found `{found}`"));
         }
     }
     children(part).try_for_each(one_text)
@@ -132,11 +130,7 @@ impl Tokenizer {
         ];
         let mut known: Vec<u32> = (0..TOKENS.min(self.vocab_size as u32)).collect();
         for text in texts {
-            let ids = [
-                self.encode(text)?,
-                self.tokenize(text, true)?,
-                self.tokens(text, true)?.ids,
-            ];
+            let ids = [self.encode(text)?, self.tokenize(text, true)?, self.tokens(text, true)?.ids];
             self.unknown_words(text)?;
             for ids in ids {
                 self.decode(&ids)?;
@@ -145,10 +139,7 @@ impl Tokenizer {
             }
         }
         if let Some(id) = known.iter().find(|id| **id as usize >= self.vocab_size) {
-            return Err(refused(format!(
-                "gives the id {id}, the vocabulary has {}",
-                self.vocab_size
-            )));
+            return Err(refused(format!("gives the id {id}, the vocabulary has {}", self.vocab_size)));
         }
         for id in known.iter().take(TOKENS as usize).chain([&u32::MAX]) {
             self.decode_with_specials(&[*id])?;

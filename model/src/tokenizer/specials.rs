@@ -4,16 +4,7 @@ use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 
 /// The special tokens of Lenslet's own vocabularies, in the order of their ids in a new one.
-pub(super) const OWN: [&str; 8] = [
-    "<pad>",
-    "<bos>",
-    "<eos>",
-    "<unk>",
-    "<user>",
-    "<assistant>",
-    "<cls>",
-    "<dec>",
-];
+pub(super) const OWN: [&str; 8] = ["<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<assistant>", "<cls>", "<dec>"];
 
 /// Ids of the special tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,22 +58,14 @@ impl Specials {
         };
         let bos = named("bos_token");
         let pad = named("pad_token").unwrap_or(eos);
-        let both = |user, assistant| {
-            Some(Roles {
-                user: user?,
-                assistant: assistant?,
-            })
-        };
+        let both = |user, assistant| Some(Roles { user: user?, assistant: assistant? });
         Ok(Specials {
             pad,
             bos,
             eos,
             unk: named("unk_token"),
             roles: both(own("<user>"), own("<assistant>")),
-            starts: starts(
-                [own("<cls>"), named("cls_token"), bos, Some(pad)],
-                [own("<dec>"), bos, Some(eos)],
-            ),
+            starts: starts([own("<cls>"), named("cls_token"), bos, Some(pad)], [own("<dec>"), bos, Some(eos)]),
         })
     }
 }
@@ -109,33 +92,15 @@ mod tests {
 
     #[test]
     fn parts_fall_back_to_what_a_vocabulary_has() {
-        let bert = [
-            ("cls_token", "[CLS]"),
-            ("sep_token", "[SEP]"),
-            ("pad_token", "[PAD]"),
-            ("bos_token", "[DEC]"),
-        ];
+        let bert = [("cls_token", "[CLS]"), ("sep_token", "[SEP]"), ("pad_token", "[PAD]"), ("bos_token", "[DEC]")];
         let found = find(&bert, &["[PAD]", "[CLS]", "[SEP]", "[DEC]"]).unwrap();
-        assert_eq!(
-            (found.eos, found.pad, found.starts),
-            (2, 0, Some(Starts { cls: 1, dec: 3 }))
-        );
-        let llama = find(
-            &[("bos_token", "<s>"), ("eos_token", "</s>")],
-            &["<unk>", "<s>", "</s>"],
-        )
-        .unwrap();
-        assert_eq!(
-            (llama.pad, llama.unk, llama.starts),
-            (2, None, Some(Starts { cls: 1, dec: 2 }))
-        );
+        assert_eq!((found.eos, found.pad, found.starts), (2, 0, Some(Starts { cls: 1, dec: 3 })));
+        let llama = find(&[("bos_token", "<s>"), ("eos_token", "</s>")], &["<unk>", "<s>", "</s>"]).unwrap();
+        assert_eq!((llama.pad, llama.unk, llama.starts), (2, None, Some(Starts { cls: 1, dec: 2 })));
         let qwen = find(&[("pad_token", "<text>"), ("eos_token", "<end>")], &["<text>", "<end>"]).unwrap();
         assert_eq!((qwen.bos, qwen.starts), (None, Some(Starts { cls: 0, dec: 1 })));
-        let gpt2 = find(
-            &[("bos_token", "<end>"), ("eos_token", "<end>")],
-            &["<end>", "<user>", "<assistant>"],
-        )
-        .unwrap();
+        let gpt2 =
+            find(&[("bos_token", "<end>"), ("eos_token", "<end>")], &["<end>", "<user>", "<assistant>"]).unwrap();
         assert_eq!((gpt2.bos, gpt2.starts), (Some(0), None));
         assert_eq!(gpt2.roles, None, "ordinary words are nobody's role");
         assert!(find(&[], &["a"]).unwrap_err().to_string().contains("eos_token"));

@@ -55,12 +55,7 @@ impl DecodeStream<'_> {
 impl Tokenizer {
     /// Decodes ids one by one, without special tokens.
     pub fn stream(&self) -> DecodeStream<'_> {
-        DecodeStream {
-            tokenizer: self,
-            ids: Vec::new(),
-            said: 0,
-            text: String::new(),
-        }
+        DecodeStream { tokenizer: self, ids: Vec::new(), said: 0, text: String::new() }
     }
 }
 

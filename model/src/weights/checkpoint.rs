@@ -78,29 +78,17 @@ impl Checkpoint {
     pub fn file(path: &Path) -> Result<Checkpoint> {
         let file = TensorFile::open(path)?;
         let place = file.names().map(|name| (name.to_string(), 0)).collect();
-        Ok(Checkpoint {
-            path: path.to_path_buf(),
-            files: vec![file],
-            place,
-            overlay: None,
-        })
+        Ok(Checkpoint { path: path.to_path_buf(), files: vec![file], place, overlay: None })
     }
 
     fn shards(folder: &Path, index: PathBuf) -> Result<Checkpoint> {
         let Index { weight_map } = parse_json(&index, &read_up_to(&index, MAX_INDEX)?)?;
         let shards: BTreeSet<&String> = weight_map.values().collect();
-        if let Some(shard) = shards
-            .iter()
-            .find(|name| name.contains(['/', '\\']) || !name.ends_with(".safetensors"))
-        {
-            return Err(at(&index)(format!(
-                "shard `{shard}` is not the name of a safetensors file beside the index"
-            )));
+        if let Some(shard) = shards.iter().find(|name| name.contains(['/', '\\']) || !name.ends_with(".safetensors")) {
+            return Err(at(&index)(format!("shard `{shard}` is not the name of a safetensors file beside the index")));
         }
-        let files: Vec<TensorFile> = shards
-            .iter()
-            .map(|shard| TensorFile::open(&folder.join(shard)))
-            .collect::<Result<_>>()?;
+        let files: Vec<TensorFile> =
+            shards.iter().map(|shard| TensorFile::open(&folder.join(shard))).collect::<Result<_>>()?;
         let mut place = BTreeMap::new();
         for (number, (shard, file)) in shards.iter().zip(&files).enumerate() {
             for name in file.names() {
@@ -113,22 +101,14 @@ impl Checkpoint {
             }
         }
         match weight_map.iter().find(|(name, _)| !place.contains_key(*name)) {
-            None => Ok(Checkpoint {
-                path: index,
-                files,
-                place,
-                overlay: None,
-            }),
+            None => Ok(Checkpoint { path: index, files, place, overlay: None }),
             Some((name, shard)) => Err(at(&index)(format!("tensor `{name}` is not in {shard}"))),
         }
     }
 
     /// The same with a low-rank adapter on top.
     pub(crate) fn with_overlay(self, overlay: Overlay) -> Checkpoint {
-        Checkpoint {
-            overlay: Some(overlay),
-            ..self
-        }
+        Checkpoint { overlay: Some(overlay), ..self }
     }
 
     /// All names, sorted.
@@ -169,10 +149,7 @@ impl Checkpoint {
     ) -> Result<Plan<'_>> {
         let mut used = BTreeSet::new();
         let (mut loads, mut deltas) = (Vec::new(), Vec::new());
-        for ParamSpec {
-            name: parameter, shape, ..
-        } in entries
-        {
+        for ParamSpec { name: parameter, shape, .. } in entries {
             let (mut shape, mut grid) = (*shape, None);
             let (names, part, parts, grown) = match source(parameter) {
                 Source::Initial => continue,
@@ -189,36 +166,24 @@ impl Checkpoint {
                 deltas.extend(delta.map(|delta| (parameter.clone(), delta)));
                 used.extend(names.iter().filter(|name| overlay.touches(name)).cloned());
             }
-            let whole = |name: &&String| {
-                self.overlay
-                    .as_ref()
-                    .is_some_and(|overlay| overlay.whole(name).is_some())
-            };
+            let whole = |name: &&String| self.overlay.as_ref().is_some_and(|overlay| overlay.whole(name).is_some());
             let found = names.iter().find(|name| self.contains(name));
             used.extend(found.cloned());
             let Some(name) = names.iter().find(whole).or(found) else {
                 let needed = stacked(shape, parts);
-                return Err(self.bad(
-                    &names.join("` or `"),
-                    format!("is missing; the model needs one of shape {needed}"),
-                ));
+                return Err(
+                    self.bad(&names.join("` or `"), format!("is missing; the model needs one of shape {needed}"))
+                );
             };
             if let (true, Some(&rows)) = (grown, self.stored(name)?.shape.first()) {
                 shape = with_rows(shape, rows.min(shape[0]));
             }
-            loads.push(Load {
-                parameter: parameter.clone(),
-                stored: self.part(name, shape, part, parts)?,
-                grid,
-            });
+            loads.push(Load { parameter: parameter.clone(), stored: self.part(name, shape, part, parts)?, grid });
         }
         if let Some(overlay) = &self.overlay {
             let embedding = used.iter().find(|name| name.ends_with("embed_tokens.weight"));
             let embedding = embedding.map(|name| self.stored(name)).transpose()?;
-            overlay.check_unused(
-                |name| used.contains(name) || !belongs(name),
-                embedding.map(|stored| stored.bytes),
-            )?;
+            overlay.check_unused(|name| used.contains(name) || !belongs(name), embedding.map(|stored| stored.bytes))?;
         }
         for name in self.names().filter(|name| !used.contains(*name) && belongs(name)) {
             self.check_unused(name, &used)?;
@@ -235,10 +200,7 @@ impl Checkpoint {
             return Err(self.bad(name, format!("has shape {:?}, the model needs {needed}", found.shape)));
         }
         let bytes = found.bytes.len() / parts;
-        Ok(Stored {
-            bytes: &found.bytes[part * bytes..][..bytes],
-            ..found
-        })
+        Ok(Stored { bytes: &found.bytes[part * bytes..][..bytes], ..found })
     }
 
     /// Fails unless a tensor that no parameter comes from says nothing that the configuration does not say.
@@ -251,10 +213,8 @@ impl Checkpoint {
         if let (true, Some(embedding)) = (name.ends_with("lm_head.weight"), embedding) {
             return match self.stored(name)?.bytes == self.stored(embedding)?.bytes {
                 true => Ok(()),
-                false => Err(self.bad(
-                    name,
-                    format!("differs from `{embedding}`, but tie_word_embeddings says that they are one"),
-                )),
+                false => Err(self
+                    .bad(name, format!("differs from `{embedding}`, but tie_word_embeddings says that they are one"))),
             };
         }
         Err(self.bad(name, "is not a parameter of this model".into()))
@@ -262,40 +222,24 @@ impl Checkpoint {
 
     fn bad(&self, name: &str, message: String) -> Error {
         let file = self.place.get(name).map(|&file| self.files[file].path());
-        Error::Tensor {
-            path: file.unwrap_or(&self.path).to_path_buf(),
-            tensor: name.to_string(),
-            message,
-        }
+        Error::Tensor { path: file.unwrap_or(&self.path).to_path_buf(), tensor: name.to_string(), message }
     }
 }
 
 /// What a folder without the files that are read has in their place.
 fn other_weights(folder: &Path) -> Option<String> {
     let entries = std::fs::read_dir(folder).ok()?.flatten();
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
-    let named = |endings: &[&str]| {
-        names
-            .iter()
-            .find(|name| endings.iter().any(|ending| name.ends_with(ending)))
-    };
+    let named = |endings: &[&str]| names.iter().find(|name| endings.iter().any(|ending| name.ends_with(ending)));
     if let Some(shard) = named(&[".safetensors"]) {
-        return Some(format!(
-            "; {shard} is there, but not the file or the index that names it: download that, too"
-        ));
+        return Some(format!("; {shard} is there, but not the file or the index that names it: download that, too"));
     }
     if let Some(name) = named(&[".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"]) {
-        return Some(format!(
-            "; {name} is not read, for it may run code: convert it to safetensors"
-        ));
+        return Some(format!("; {name} is not read, for it may run code: convert it to safetensors"));
     }
     let other = named(&[".gguf", ".h5", ".msgpack", ".onnx", ".npz"])?;
-    Some(format!(
-        "; {other} is not read: convert it to safetensors, or download those"
-    ))
+    Some(format!("; {other} is not read: convert it to safetensors, or download those"))
 }
 
 /// Where the numbers of a model's parameters lie.
@@ -320,12 +264,7 @@ impl Plan<'_> {
     /// # Errors
     /// When `params` are others than those it was made for, or a device fails.
     pub fn load(self, params: &mut Params) -> Result<()> {
-        for Load {
-            parameter,
-            stored: found,
-            grid,
-        } in self.loads
-        {
+        for Load { parameter, stored: found, grid } in self.loads {
             let Some(id) = params.find(&parameter) else {
                 return input("parameters", format!("have no `{parameter}`"));
             };

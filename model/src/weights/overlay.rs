@@ -24,9 +24,7 @@ pub(crate) struct Overlay {
 
 impl std::fmt::Debug for Overlay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Overlay")
-            .field("file", &self.file)
-            .finish_non_exhaustive()
+        f.debug_struct("Overlay").field("file", &self.file).finish_non_exhaustive()
     }
 }
 
@@ -63,11 +61,7 @@ impl Overlay {
         let mut layers: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
         for stored in file.names() {
             let Some(name) = stored.strip_prefix(PREFIX) else {
-                return Err(bad(
-                    path,
-                    stored,
-                    format!("is not PEFT's, whose names start with {PREFIX}"),
-                ));
+                return Err(bad(path, stored, format!("is not PEFT's, whose names start with {PREFIX}")));
             };
             let name = [".default", ".base_layer", ".modules_to_save"]
                 .iter()
@@ -86,12 +80,7 @@ impl Overlay {
                 }
             };
         }
-        let overlay = Overlay {
-            file,
-            whole,
-            layers,
-            module,
-        };
+        let overlay = Overlay { file, whole, layers, module };
         overlay.layers.keys().try_for_each(|layer| overlay.check(layer))?;
         Ok(overlay)
     }
@@ -158,9 +147,7 @@ impl Overlay {
         let Some(layer) = layers().find(|layer| self.layers.contains_key(*layer)) else {
             // Only a layer's products with a matrix can have one; what is no layer of a block may be an embedding.
             let matrix = shape.to_vec().len() == 2
-                && names
-                    .iter()
-                    .any(|name| name.contains("layers.") || name.contains("layer."));
+                && names.iter().any(|name| name.contains("layers.") || name.contains("layer."));
             for layer in layers().filter(|_| matrix) {
                 if (self.module)(layer)?.is_some() {
                     return Err(self.bad(layer, "has no adapter in the file, but target_modules names it".into()));
@@ -173,18 +160,12 @@ impl Overlay {
         if shape.to_vec().len() != 2 || a.shape[1] != columns || b.shape[0] != rows * parts {
             return Err(self.bad(
                 layer,
-                format!(
-                    "lora_A has shape {:?} and lora_B {:?}, but the layer {shape}",
-                    a.shape, b.shape
-                ),
+                format!("lora_A has shape {:?} and lora_B {:?}, but the layer {shape}", a.shape, b.shape),
             ));
         }
         let bytes = b.bytes.len() / parts;
         let scale = (self.module)(layer)?.map_or(0.0, |(_, scale)| scale);
-        let b = Stored {
-            bytes: &b.bytes[part * bytes..][..bytes],
-            ..b
-        };
+        let b = Stored { bytes: &b.bytes[part * bytes..][..bytes], ..b };
         Ok(Some(Delta { a, b, rows, scale }))
     }
 
@@ -215,9 +196,5 @@ fn layer_of(name: &str) -> Option<&str> {
 }
 
 fn bad(path: &Path, tensor: &str, message: String) -> Error {
-    Error::Tensor {
-        path: path.to_path_buf(),
-        tensor: tensor.to_string(),
-        message,
-    }
+    Error::Tensor { path: path.to_path_buf(), tensor: tensor.to_string(), message }
 }

@@ -72,16 +72,11 @@ impl TensorFile {
     /// When it cannot be read; the header is too large, not JSON, or names a tensor twice; a tensor has an unknown
     /// type, too many dimensions or a size that does not fit its place; places overlap, leave holes or pass the end.
     pub fn open(path: &Path) -> Result<TensorFile> {
-        let bad = |message: String| Error::File {
-            path: path.to_path_buf(),
-            message,
-        };
+        let bad = |message: String| Error::File { path: path.to_path_buf(), message };
         let file = open_file(path).map_err(at(path))?;
         let length = file.metadata().map_err(at(path))?.len();
         if length < 8 {
-            return Err(bad(format!(
-                "{length} bytes are too few for a safetensors file: download it again"
-            )));
+            return Err(bad(format!("{length} bytes are too few for a safetensors file: download it again")));
         }
         // SAFETY: the map is read only, and its bytes are plain numbers, valid whatever they are. Another process that
         // shortens the file meanwhile ends this one by a signal, as documented; writers of ours rename whole files.
@@ -96,13 +91,7 @@ impl TensorFile {
         let data = size as usize + 8;
         let header: Header = serde_json::from_slice(&map[8..data]).map_err(|e| bad(format!("header: {e}")))?;
         let entries = checked(path, header.tensors, map.len() - data)?;
-        Ok(TensorFile {
-            path: path.to_path_buf(),
-            map,
-            data,
-            entries,
-            metadata: header.metadata,
-        })
+        Ok(TensorFile { path: path.to_path_buf(), map, data, entries, metadata: header.metadata })
     }
 
     /// Where it is.
@@ -130,11 +119,7 @@ impl TensorFile {
     /// # Errors
     /// When there is none of this name, or it is of a type that no model computes with.
     pub fn stored(&self, name: &str) -> Result<Stored<'_>> {
-        let bad = |message: String| Error::Tensor {
-            path: self.path.clone(),
-            tensor: name.to_string(),
-            message,
-        };
+        let bad = |message: String| Error::Tensor { path: self.path.clone(), tensor: name.to_string(), message };
         let entry = self.entries.get(name).ok_or_else(|| bad("is not in the file".into()))?;
         let unread = || bad(format!("is of type {}, expected F64, F32, BF16 or F16", entry.tag));
         Ok(Stored {
@@ -151,12 +136,7 @@ impl TensorFile {
     /// As [`TensorFile::stored`].
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
         let found = self.stored(name)?;
-        Ok(Tensor::from_bytes(
-            device,
-            found.dtype,
-            found.bytes,
-            Shape::new(found.shape),
-        )?)
+        Ok(Tensor::from_bytes(device, found.dtype, found.bytes, Shape::new(found.shape))?)
     }
 }
 
@@ -180,10 +160,7 @@ fn checked(path: &Path, tensors: Vec<(String, RawEntry)>, length: usize) -> Resu
         if expected != found {
             let message =
                 format!("tensors overlap or leave a hole: byte {expected} of the data is followed by {found}");
-            return Err(Error::File {
-                path: path.to_path_buf(),
-                message,
-            });
+            return Err(Error::File { path: path.to_path_buf(), message });
         }
     }
     Ok(entries)
@@ -201,9 +178,7 @@ impl RawEntry {
     fn check(self, length: usize) -> std::result::Result<Entry, String> {
         let [start, end] = self.data_offsets;
         if start > end || end > length as u64 {
-            return Err(format!(
-                "lies at bytes {start}..{end} of {length}: the file is cut short, download it again"
-            ));
+            return Err(format!("lies at bytes {start}..{end} of {length}: the file is cut short, download it again"));
         }
         if self.shape.len() > MAX_RANK {
             return Err(format!("{} dimensions, at most {MAX_RANK} are read", self.shape.len()));

@@ -58,11 +58,7 @@ pub fn write_shards(folder: &Path, entries: &[Entry<'_>], most: usize) -> Result
     for (number, shard) in shards.iter().enumerate() {
         let name = format!("model-{:05}-of-{:05}.safetensors", number + 1, shards.len());
         write_tensors(&folder.join(&name), shard, PYTORCH)?;
-        places.extend(
-            shard
-                .iter()
-                .map(|entry| (entry.name.clone(), Value::from(name.as_str()))),
-        );
+        places.extend(shard.iter().map(|entry| (entry.name.clone(), Value::from(name.as_str()))));
     }
     let total: usize = entries.iter().map(Entry::bytes).sum();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": places });

@@ -15,10 +15,7 @@ pub fn folder(name: &str) -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    let message = format!(
-        "{} is absent; set LENSLET_DATA to the folder that holds `{name}`",
-        folder.display()
-    );
+    let message = format!("{} is absent; set LENSLET_DATA to the folder that holds `{name}`", folder.display());
     assert!(std::env::var_os("CI").is_none(), "{message}");
     eprintln!("not run: {message}");
     None

@@ -41,10 +41,7 @@ pub fn tiny() -> VlmConfig {
             projection: 5,
             ..QFormerConfig::default()
         }),
-        adapter: AdapterConfig {
-            kind: AdapterKind::Both,
-            ..AdapterConfig::default()
-        },
+        adapter: AdapterConfig { kind: AdapterKind::Both, ..AdapterConfig::default() },
         decoder: DecoderConfig {
             hidden_size: 8,
             num_hidden_layers: 2,
@@ -89,18 +86,12 @@ pub fn pixels(params: &Params, images: usize, side: usize, seed: u64) -> Tensor 
 
 /// Turns of a row: (ids, how many of the last are learned).
 pub fn turn(ids: &[u32], learned: usize) -> Turn {
-    Turn {
-        ids: ids.to_vec(),
-        learn: (0..ids.len()).map(|i| i + learned >= ids.len()).collect(),
-    }
+    Turn { ids: ids.to_vec(), learn: (0..ids.len()).map(|i| i + learned >= ids.len()).collect() }
 }
 
 /// Two images, one with two independent turns.
 pub fn text() -> TextBatch {
-    let rows = [
-        vec![turn(&[4, 8, 9, 5, 10, 2], 3), turn(&[4, 9, 5, 2], 2)],
-        vec![turn(&[4, 10, 8, 5, 9, 2], 2)],
-    ];
+    let rows = [vec![turn(&[4, 8, 9, 5, 10, 2], 3), turn(&[4, 9, 5, 2], 2)], vec![turn(&[4, 10, 8, 5, 9, 2], 2)]];
     TextBatch::pack(&rows, 0, 4).unwrap()
 }
 
@@ -110,10 +101,7 @@ pub fn gradients(params: &Params, recompute: bool, loss: impl Fn(&Graph<'_>) -> 
     let g = Graph::training(params, 5).with_recomputation(recompute);
     let loss = loss(&g).unwrap();
     g.backward(&loss, optimizer.gradients()).unwrap();
-    (
-        loss.tensor().item().unwrap(),
-        optimizer.gradients().tensor().unwrap().to_f64().unwrap(),
-    )
+    (loss.tensor().item().unwrap(), optimizer.gradients().tensor().unwrap().to_f64().unwrap())
 }
 
 /// Compares gradients with central differences, some elements of each parameter. `loss` must be smooth there.

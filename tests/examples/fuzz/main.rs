@@ -72,11 +72,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<usize> {
     let known = || READERS.iter().map(|reader| reader.name).collect::<Vec<_>>().join(", ");
-    if let Some(name) = arguments
-        .readers
-        .iter()
-        .find(|name| !READERS.iter().any(|reader| reader.name == **name))
-    {
+    if let Some(name) = arguments.readers.iter().find(|name| !READERS.iter().any(|reader| reader.name == **name)) {
         return Err(format!("no reader `{name}`; there are {}", known()).into());
     }
     let chosen =
@@ -85,13 +81,7 @@ fn run(arguments: &Arguments) -> Result<usize> {
     for reader in READERS.iter().filter(chosen) {
         match (arguments.from, arguments.only) {
             (Some(first), _) => read(reader, arguments, first)?,
-            (_, Some(only)) => one(
-                reader,
-                &(reader.seeds)()?,
-                arguments.seed,
-                only,
-                &arguments.keep.join("only"),
-            )?,
+            (_, Some(only)) => one(reader, &(reader.seeds)()?, arguments.seed, only, &arguments.keep.join("only"))?,
             _ => faults += watch(reader, arguments)?,
         }
     }
@@ -104,11 +94,7 @@ fn one(reader: &Reader, seeds: &[Files], seed: u64, number: u64, folder: &Path) 
     rng.set_stream(number);
     let mut files = seeds[rng.random_range(0..seeds.len())].clone();
     for _ in 0..rng.random_range(1..3) {
-        let chosen = files
-            .keys()
-            .filter(|name| !name.starts_with('='))
-            .choose(&mut rng)
-            .cloned();
+        let chosen = files.keys().filter(|name| !name.starts_with('=')).choose(&mut rng).cloned();
         if let Some(name) = chosen {
             let changed = mutate::file(&mut rng, &name, &files[&name]);
             files.insert(name, changed);
@@ -128,21 +114,9 @@ fn one(reader: &Reader, seeds: &[Files], seed: u64, number: u64, folder: &Path) 
 fn read(reader: &Reader, arguments: &Arguments, first: u64) -> Result<()> {
     let seeds = (reader.seeds)()?;
     let limit = Some(own_memory()? + MEMORY);
-    setrlimit(
-        Resource::As,
-        Rlimit {
-            current: limit,
-            maximum: limit,
-        },
-    )?;
+    setrlimit(Resource::As, Rlimit { current: limit, maximum: limit })?;
     let nothing = Some(0);
-    setrlimit(
-        Resource::Core,
-        Rlimit {
-            current: nothing,
-            maximum: nothing,
-        },
-    )?;
+    setrlimit(Resource::Core, Rlimit { current: nothing, maximum: nothing })?;
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("{panic}");
         std::process::abort();
@@ -170,12 +144,7 @@ fn watch(reader: &Reader, arguments: &Arguments) -> Result<usize> {
     while next < arguments.tries && Instant::now() < until {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(reader.name)
-            .args([
-                "--from",
-                &next.to_string(),
-                "--tries",
-                &(arguments.tries - next).to_string(),
-            ])
+            .args(["--from", &next.to_string(), "--tries", &(arguments.tries - next).to_string()])
             .args(["--seed", &arguments.seed.to_string(), "--keep"])
             .arg(place.path())
             .stdin(Stdio::null())
@@ -211,10 +180,7 @@ fn follow(child: &mut Child, file: &Path, until: Instant) -> Result<(u64, Option
         if slow || Instant::now() > until {
             child.kill()?;
             child.wait()?;
-            return Ok((
-                number,
-                slow.then(|| format!("takes more than {} s", PATIENCE.as_secs())),
-            ));
+            return Ok((number, slow.then(|| format!("takes more than {} s", PATIENCE.as_secs()))));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -223,15 +189,9 @@ fn follow(child: &mut Child, file: &Path, until: Instant) -> Result<(u64, Option
 /// Keeps the folder of a fault, and says where.
 fn keep(reader: &Reader, arguments: &Arguments, place: &Path, number: u64, why: &str) -> Result<()> {
     let said = std::fs::read_to_string(place.join("said")).unwrap_or_default();
-    let kept = arguments
-        .keep
-        .join(format!("{}-{}-{number}", reader.name, arguments.seed));
+    let kept = arguments.keep.join(format!("{}-{}-{number}", reader.name, arguments.seed));
     std::fs::create_dir_all(&arguments.keep)?;
-    let copied = Command::new("cp")
-        .arg("-r")
-        .arg(place.join("try"))
-        .arg(&kept)
-        .status()?;
+    let copied = Command::new("cp").arg("-r").arg(place.join("try")).arg(&kept).status()?;
     let last: Vec<&str> = said.lines().rev().take(3).collect();
     println!(
         "{}: try {number}: {why}: {} (kept: {}, {copied}; again: {} --seed {} --only {number})",

@@ -56,9 +56,7 @@ fn raw(rng: &mut impl Rng, bytes: &[u8]) -> Vec<u8> {
             let again = bytes[from..until].repeat(rng.random_range(1..20));
             bytes.splice(from..from, again);
         }
-        _ => bytes[from..until]
-            .iter_mut()
-            .for_each(|byte| *byte ^= 1 << rng.random_range(0..8)),
+        _ => bytes[from..until].iter_mut().for_each(|byte| *byte ^= 1 << rng.random_range(0..8)),
     }
     bytes
 }
@@ -76,21 +74,7 @@ fn fields(rng: &mut impl Rng, mut bytes: Vec<u8>) -> Vec<u8> {
         1 => bytes.len() - size - rng.random_range(0..=near),
         _ => rng.random_range(0..=bytes.len() - size),
     };
-    let edges = [
-        0,
-        1,
-        2,
-        127,
-        128,
-        255,
-        256,
-        65535,
-        1 << 31,
-        (1 << 31) - 1,
-        u64::MAX,
-        1 << 40,
-        rng.random(),
-    ];
+    let edges = [0, 1, 2, 127, 128, 255, 256, 65535, 1 << 31, (1 << 31) - 1, u64::MAX, 1 << 40, rng.random()];
     let value = *edges.choose(rng).unwrap_or(&0);
     let written = match rng.random() {
         true => value.to_le_bytes()[..size].to_vec(),
@@ -106,10 +90,7 @@ fn tokens(rng: &mut impl Rng, bytes: &[u8]) -> Vec<u8> {
     let kind = |letter: char| (letter.is_alphanumeric(), letter.is_whitespace());
     let mut parts: Vec<String> = Vec::new();
     for letter in text.chars() {
-        match parts
-            .last_mut()
-            .filter(|part| kind(letter).0 && part.ends_with(char::is_alphanumeric))
-        {
+        match parts.last_mut().filter(|part| kind(letter).0 && part.ends_with(char::is_alphanumeric)) {
             Some(part) => part.push(letter),
             None => parts.push(letter.to_string()),
         }
@@ -124,12 +105,7 @@ fn tokens(rng: &mut impl Rng, bytes: &[u8]) -> Vec<u8> {
         1 => {
             let length = parts[at..until].iter().map(String::len).sum::<usize>().max(1);
             let times = (1 << rng.random_range(1..15)).min(1 + MAX_ADDED / length);
-            let again: Vec<String> = parts[at..until]
-                .iter()
-                .cloned()
-                .cycle()
-                .take((until - at) * times)
-                .collect();
+            let again: Vec<String> = parts[at..until].iter().cloned().cycle().take((until - at) * times).collect();
             parts.splice(at..at, again);
         }
         2 => {
@@ -201,20 +177,7 @@ fn rename(rng: &mut impl Rng, fields: &mut Map<String, Value>, key: &str, value:
 }
 
 fn number(rng: &mut impl Rng) -> Value {
-    let whole = [
-        0,
-        1,
-        -1,
-        2,
-        3,
-        7,
-        255,
-        65536,
-        i64::from(i32::MAX),
-        i64::MAX,
-        i64::MIN,
-        1 << 40,
-    ];
+    let whole = [0, 1, -1, 2, 3, 7, 255, 65536, i64::from(i32::MAX), i64::MAX, i64::MIN, 1 << 40];
     match rng.random_range(0..4) {
         0 => json!(rng.random::<f64>() * 10.0),
         1 => json!([1e308, -1e308, 1e-308, 0.5].choose(rng)),
@@ -245,9 +208,7 @@ fn pointers(value: &Value, at: String, all: &mut Vec<String>) {
 
 /// The header changed, its length set right.
 fn safetensors(rng: &mut impl Rng, bytes: &[u8]) -> Vec<u8> {
-    let length = bytes
-        .get(..8)
-        .and_then(|length| Some(u64::from_le_bytes(length.try_into().ok()?) as usize));
+    let length = bytes.get(..8).and_then(|length| Some(u64::from_le_bytes(length.try_into().ok()?) as usize));
     let Some(header) = length.and_then(|length| bytes.get(8..length.checked_add(8)?)) else {
         return raw(rng, bytes);
     };
@@ -269,15 +230,8 @@ fn tar(rng: &mut impl Rng, mut bytes: Vec<u8>) -> Vec<u8> {
     let header = &mut bytes[start..start + BLOCK];
     let (from, length) = *FIELDS.choose(rng).unwrap_or(&FIELDS[0]);
     let value = match from {
-        124 => format!(
-            "{:011o}",
-            [0, 1, 511, 513, 1 << 20, 0o77777777777u64].choose(rng).unwrap_or(&0)
-        ),
-        156 => "0123456xgLKS"
-            .chars()
-            .nth(rng.random_range(0..12))
-            .unwrap_or('0')
-            .to_string(),
+        124 => format!("{:011o}", [0, 1, 511, 513, 1 << 20, 0o77777777777u64].choose(rng).unwrap_or(&0)),
+        156 => "0123456xgLKS".chars().nth(rng.random_range(0..12)).unwrap_or('0').to_string(),
         _ => TEXTS.choose(rng).map_or(String::new(), |text| text.to_string()),
     };
     let field = &mut header[from..from + length];
@@ -326,13 +280,7 @@ fn png(rng: &mut impl Rng, bytes: &[u8]) -> Vec<u8> {
 /// CRC-32 as PNG has it (ISO 3309).
 fn crc(bytes: &[u8]) -> u32 {
     let step = |crc: u32| {
-        if crc & 1 == 1 {
-            0xedb8_8320 ^ (crc >> 1)
-        } else {
-            crc >> 1
-        }
+        if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 }
     };
-    !bytes
-        .iter()
-        .fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }

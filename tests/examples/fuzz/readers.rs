@@ -34,66 +34,18 @@ pub(crate) struct Reader {
 
 /// All of them.
 pub(crate) const READERS: [Reader; 12] = [
-    Reader {
-        name: "template",
-        seeds: templates,
-        read: template,
-    },
-    Reader {
-        name: "tokenizer",
-        seeds: tokenizers,
-        read: tokenizer,
-    },
-    Reader {
-        name: "model",
-        seeds: models,
-        read: load,
-    },
-    Reader {
-        name: "safetensors",
-        seeds: tensors,
-        read: tensor_file,
-    },
-    Reader {
-        name: "image",
-        seeds: images,
-        read: image_files,
-    },
-    Reader {
-        name: "records",
-        seeds: record_files,
-        read: records,
-    },
-    Reader {
-        name: "webdataset",
-        seeds: tars,
-        read: webdataset,
-    },
-    Reader {
-        name: "zip",
-        seeds: zips,
-        read: zip_archive,
-    },
-    Reader {
-        name: "parquet",
-        seeds: tables,
-        read: parquet,
-    },
-    Reader {
-        name: "recipe",
-        seeds: recipes,
-        read: recipe,
-    },
-    Reader {
-        name: "benchmark",
-        seeds: benchmarks,
-        read: benchmark,
-    },
-    Reader {
-        name: "run",
-        seeds: runs,
-        read: run,
-    },
+    Reader { name: "template", seeds: templates, read: template },
+    Reader { name: "tokenizer", seeds: tokenizers, read: tokenizer },
+    Reader { name: "model", seeds: models, read: load },
+    Reader { name: "safetensors", seeds: tensors, read: tensor_file },
+    Reader { name: "image", seeds: images, read: image_files },
+    Reader { name: "records", seeds: record_files, read: records },
+    Reader { name: "webdataset", seeds: tars, read: webdataset },
+    Reader { name: "zip", seeds: zips, read: zip_archive },
+    Reader { name: "parquet", seeds: tables, read: parquet },
+    Reader { name: "recipe", seeds: recipes, read: recipe },
+    Reader { name: "benchmark", seeds: benchmarks, read: benchmark },
+    Reader { name: "run", seeds: runs, read: run },
 ];
 
 fn fixtures() -> PathBuf {
@@ -141,11 +93,7 @@ fn template(folder: &Path) {
     let Ok(chat) = Chat::open(folder, tokenizer) else {
         return;
     };
-    let said = [
-        (Role::User, "What is it?"),
-        (Role::Assistant, "A red circle."),
-        (Role::User, "é"),
-    ];
+    let said = [(Role::User, "What is it?"), (Role::Assistant, "A red circle."), (Role::User, "é")];
     let messages = said.map(|(role, text)| Message::text(role, text));
     let _ = chat.prompt(tokenizer, &messages);
     let _ = chat.turn(tokenizer, &messages[..2]);
@@ -189,11 +137,7 @@ fn tokenizers() -> Result<Vec<Files>> {
         changed[part] = value;
         one("tokenizer.json", changed.to_string())
     };
-    Ok(changed
-        .into_iter()
-        .map(with)
-        .chain([one("tokenizer.json", whole.to_string())])
-        .collect())
+    Ok(changed.into_iter().map(with).chain([one("tokenizer.json", whole.to_string())]).collect())
 }
 
 fn tokenizer(folder: &Path) {
@@ -215,11 +159,7 @@ fn models() -> Result<Vec<Files>> {
     for case in lenslet_tests::cases() {
         let mut files = folder(&case)?;
         files.remove("expected.safetensors");
-        let weights: Vec<String> = files
-            .keys()
-            .filter(|name| name.ends_with(".safetensors"))
-            .cloned()
-            .collect();
+        let weights: Vec<String> = files.keys().filter(|name| name.ends_with(".safetensors")).cloned().collect();
         for name in weights {
             let bytes = files.remove(&name).unwrap_or_default();
             files.insert(format!("={name}"), bytes);
@@ -228,10 +168,7 @@ fn models() -> Result<Vec<Files>> {
             "do_center_crop": true, "crop_size": {"height": 12, "width": 12}, "resample": 3, "do_rescale": true,
             "rescale_factor": 0.0039, "do_normalize": true, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]});
         files.insert("preprocessor_config.json".into(), processor.to_string().into());
-        files.insert(
-            "generation_config.json".into(),
-            r#"{"eos_token_id": [2, 3], "num_beams": 2, "top_k": 5}"#.into(),
-        );
+        files.insert("generation_config.json".into(), r#"{"eos_token_id": [2, 3], "num_beams": 2, "top_k": 5}"#.into());
         all.push(files);
     }
     Ok(all)
@@ -247,10 +184,7 @@ fn load(folder: &Path) {
 fn tensors() -> Result<Vec<Files>> {
     let small = ["parity/llava", "parity/llama3-rope-bf16", "bert"];
     let file = |name: &&str| std::fs::read(fixtures().join(name).join("model.safetensors"));
-    small
-        .iter()
-        .map(|name| Ok(one("model.safetensors", file(name)?)))
-        .collect()
+    small.iter().map(|name| Ok(one("model.safetensors", file(name)?))).collect()
 }
 
 fn tensor_file(folder: &Path) {
@@ -321,11 +255,7 @@ fn records(folder: &Path) {
             Some("completion") => Format::Completion,
             _ => Format::Coco,
         };
-        let split = Select {
-            split: Some("train".into()),
-            field: "split".into(),
-            ..Select::default()
-        };
+        let split = Select { split: Some("train".into()), field: "split".into(), ..Select::default() };
         for select in [Select::default(), split] {
             let _ = format.open(&path, Some(folder), &select, &Ask::default());
         }
@@ -349,20 +279,13 @@ fn tars() -> Result<Vec<Files>> {
         member(&mut plain, &format!("./x/{i}.{ending}"), bytes)?;
         member(&mut plain, &format!("./x/{i}.txt"), b"a dog")?;
         member(&mut linked, &format!("{}/{i}.{ending}", "long".repeat(40)), bytes)?;
-        member(
-            &mut linked,
-            &format!("{}/{i}.json", "long".repeat(40)),
-            br#"{"caption": "a dog", "split": "train"}"#,
-        )?;
+        member(&mut linked, &format!("{}/{i}.json", "long".repeat(40)), br#"{"caption": "a dog", "split": "train"}"#)?;
     }
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::Symlink);
     header.set_size(0);
     linked.append_link(&mut header, "link.png", "other.png")?;
-    Ok(vec![
-        one("a.tar", plain.into_inner()?),
-        one("a.tar", linked.into_inner()?),
-    ])
+    Ok(vec![one("a.tar", plain.into_inner()?), one("a.tar", linked.into_inner()?)])
 }
 
 fn webdataset(folder: &Path) {
@@ -399,10 +322,7 @@ fn zip_archive(folder: &Path) {
 }
 
 fn tables() -> Result<Vec<Files>> {
-    Ok(vec![one(
-        "a.parquet",
-        std::fs::read(fixtures().join("captions.parquet"))?,
-    )])
+    Ok(vec![one("a.parquet", std::fs::read(fixtures().join("captions.parquet"))?)])
 }
 
 fn parquet(folder: &Path) {
@@ -427,58 +347,29 @@ fn benchmarks() -> Result<Vec<Files>> {
             "pope.json",
             r#"{"question_id": 1, "image": "a.jpg", "text": "Is there a dog in the image?", "label": "yes"}"#,
         ),
-        (
-            "vsr.jsonl",
-            r#"{"image": "a.jpg", "caption": "The dog is under it.", "label": 1, "relation": "under"}"#,
-        ),
-        (
-            "nlvr.json",
-            r#"{"sentence": "a", "label": "true", "identifier": "12-0", "directory": "2"}"#,
-        ),
-        (
-            "vqa.json",
-            r#"[{"image": "a.jpg", "question": "How many?", "answers": ["2", {"answer": "two"}]}]"#,
-        ),
-        (
-            "questions.json",
-            r#"{"questions": [{"question_id": 7, "image_id": 42, "question": "How many?"}]}"#,
-        ),
-        (
-            "annotations.json",
-            r#"{"annotations": [{"question_id": 7, "answers": [{"answer": "2"}]}]}"#,
-        ),
+        ("vsr.jsonl", r#"{"image": "a.jpg", "caption": "The dog is under it.", "label": 1, "relation": "under"}"#),
+        ("nlvr.json", r#"{"sentence": "a", "label": "true", "identifier": "12-0", "directory": "2"}"#),
+        ("vqa.json", r#"[{"image": "a.jpg", "question": "How many?", "answers": ["2", {"answer": "two"}]}]"#),
+        ("questions.json", r#"{"questions": [{"question_id": 7, "image_id": 42, "question": "How many?"}]}"#),
+        ("annotations.json", r#"{"annotations": [{"question_id": 7, "answers": [{"answer": "2"}]}]}"#),
         (
             "captions.json",
             r#"{"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 18, "name": "dog"}],
             "annotations": [{"image_id": 1, "caption": "a dog"}, {"image_id": 1, "category_id": 18}]}"#,
         ),
-        (
-            "lines.jsonl",
-            r#"{"file": "a.jpg", "captions": ["a dog"], "objects": [{"category": "dog"}]}"#,
-        ),
+        ("lines.jsonl", r#"{"file": "a.jpg", "captions": ["a dog"], "objects": [{"category": "dog"}]}"#),
     ];
     Ok(files.map(|(name, text)| one(name, text)).into())
 }
 
 fn benchmark(folder: &Path) {
-    let names = [
-        Name::Pope,
-        Name::Vsr,
-        Name::Nlvr,
-        Name::Vqa,
-        Name::Caption,
-        Name::Chair,
-        Name::Retrieval,
-        Name::Matching,
-    ];
+    let names =
+        [Name::Pope, Name::Vsr, Name::Nlvr, Name::Vqa, Name::Caption, Name::Chair, Name::Retrieval, Name::Matching];
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let data: Vec<PathBuf> = files.map(|entry| entry.path()).collect();
     let Ok(pictures) = Pictures::open(folder) else { return };
     for name in names {
-        let source = Source {
-            data: data.clone(),
-            ..Source::default()
-        };
+        let source = Source { data: data.clone(), ..Source::default() };
         let _ = tasks::open(name, &source, &pictures);
     }
 }

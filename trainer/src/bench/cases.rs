@@ -45,11 +45,7 @@ impl Case {
     pub(super) fn name(&self) -> String {
         let sizes: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
         let words = [self.kernel, &self.variant, &sizes.join("×")];
-        words
-            .into_iter()
-            .filter(|word| !word.is_empty())
-            .collect::<Vec<_>>()
-            .join(" ")
+        words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -80,18 +76,9 @@ pub(super) fn cases(grid: Grid) -> Vec<(&'static str, Make)> {
         }
     }
     let quarter = elements / 4;
-    add(
-        "elementwise",
-        Box::new(move |device, dtype| sum_of_two(device, dtype, quarter)),
-    );
-    add(
-        "activation",
-        Box::new(move |device, dtype| gelu(device, dtype, quarter)),
-    );
-    add(
-        "activation",
-        Box::new(move |device, dtype| gate(device, dtype, quarter)),
-    );
+    add("elementwise", Box::new(move |device, dtype| sum_of_two(device, dtype, quarter)));
+    add("activation", Box::new(move |device, dtype| gelu(device, dtype, quarter)));
+    add("activation", Box::new(move |device, dtype| gate(device, dtype, quarter)));
     for shape in shapes.classifiers {
         add("loss", Box::new(move |device, dtype| classify(device, dtype, shape)));
     }
@@ -124,14 +111,7 @@ fn output(device: &Device, dtype: DType, shape: impl Into<engine::Shape>) -> Res
 
 fn copy(device: &Device, dtype: DType, len: usize) -> Result<Case> {
     let (x, mut y) = (random(device, dtype, [len])?, output(device, dtype, [len])?);
-    let blocks = Blocks {
-        outer: 1,
-        block: len,
-        src_stride: 0,
-        src_offset: 0,
-        dst_stride: 0,
-        dst_offset: 0,
-    };
+    let blocks = Blocks { outer: 1, block: len, src_stride: 0, src_offset: 0, dst_stride: 0, dst_offset: 0 };
     Ok(Case {
         family: "copy",
         kernel: "copy",
@@ -187,29 +167,14 @@ fn attend(device: &Device, dtype: DType, (shape, mask): Heads, backward: bool) -
     };
     let q_shape = [batch, q_len, q_heads, head_dim];
     let kv_shape = [batch, k_len, kv_heads, head_dim];
-    let (q, k, v) = (
-        random(device, dtype, q_shape)?,
-        random(device, dtype, kv_shape)?,
-        random(device, dtype, kv_shape)?,
-    );
-    let (mut out, mut lse) = (
-        output(device, dtype, q_shape)?,
-        output(device, DType::F32, [batch, q_heads, q_len])?,
-    );
+    let (q, k, v) =
+        (random(device, dtype, q_shape)?, random(device, dtype, kv_shape)?, random(device, dtype, kv_shape)?);
+    let (mut out, mut lse) = (output(device, dtype, q_shape)?, output(device, DType::F32, [batch, q_heads, q_len])?);
     let half = if mask == Mask::Causal { 0.5 } else { 1.0 };
     let flops = 4.0 * half * (batch * q_heads * q_len) as f64 * (k_len * head_dim) as f64;
     let variant = format!("{mask:?}");
     if !backward {
-        let run = move || {
-            Ok(attention(
-                &p,
-                q.view(),
-                k.view(),
-                v.view(),
-                &mut out.view_mut()?,
-                &mut lse.view_mut()?,
-            )?)
-        };
+        let run = move || Ok(attention(&p, q.view(), k.view(), v.view(), &mut out.view_mut()?, &mut lse.view_mut()?)?);
         return Ok(Case {
             family: "attention",
             kernel: "attention",
@@ -219,20 +184,10 @@ fn attend(device: &Device, dtype: DType, (shape, mask): Heads, backward: bool) -
             run: Box::new(run),
         });
     }
-    attention(
-        &p,
-        q.view(),
-        k.view(),
-        v.view(),
-        &mut out.view_mut()?,
-        &mut lse.view_mut()?,
-    )?;
+    attention(&p, q.view(), k.view(), v.view(), &mut out.view_mut()?, &mut lse.view_mut()?)?;
     let dout = random(device, dtype, q_shape)?;
-    let (mut dq, mut dk, mut dv) = (
-        output(device, dtype, q.shape())?,
-        output(device, dtype, k.shape())?,
-        output(device, dtype, v.shape())?,
-    );
+    let (mut dq, mut dk, mut dv) =
+        (output(device, dtype, q.shape())?, output(device, dtype, k.shape())?, output(device, dtype, v.shape())?);
     let run = move || {
         let (q, k, v, out, lse) = (q.view(), k.view(), v.view(), out.view(), lse.view());
         let (dq, dk, dv) = (&mut dq.view_mut()?, &mut dk.view_mut()?, &mut dv.view_mut()?);
@@ -268,11 +223,7 @@ impl Norm {
 }
 
 fn norm(device: &Device, dtype: DType, which: Norm, rows: usize, dim: usize) -> Result<Case> {
-    let (x, w, b) = (
-        random(device, dtype, [rows, dim])?,
-        random(device, dtype, [dim])?,
-        random(device, dtype, [dim])?,
-    );
+    let (x, w, b) = (random(device, dtype, [rows, dim])?, random(device, dtype, [dim])?, random(device, dtype, [dim])?);
     let dy = random(device, dtype, [rows, dim])?;
     let (mut mean, mut rstd) = (output(device, DType::F32, [rows])?, output(device, DType::F32, [rows])?);
     let (mut y, mut dx) = (output(device, dtype, x.shape())?, output(device, dtype, x.shape())?);
@@ -294,15 +245,9 @@ fn norm(device: &Device, dtype: DType, which: Norm, rows: usize, dim: usize) -> 
     let run = move || {
         let (x, w, dy) = (x.view(), w.view(), dy.view());
         match which {
-            Norm::Layer => layer_norm(
-                x,
-                w,
-                b.view(),
-                &mut y.view_mut()?,
-                &mut mean.view_mut()?,
-                &mut rstd.view_mut()?,
-                1e-5,
-            )?,
+            Norm::Layer => {
+                layer_norm(x, w, b.view(), &mut y.view_mut()?, &mut mean.view_mut()?, &mut rstd.view_mut()?, 1e-5)?
+            }
             Norm::Rms => rms_norm(x, w, &mut y.view_mut()?, &mut rstd.view_mut()?, 1e-5)?,
             Norm::LayerBackward => {
                 let (dx, dw, db) = (&mut dx.view_mut()?, &mut dw.view_mut()?, &mut db.view_mut()?);
@@ -323,11 +268,7 @@ fn norm(device: &Device, dtype: DType, which: Norm, rows: usize, dim: usize) -> 
 }
 
 fn sum_of_two(device: &Device, dtype: DType, len: usize) -> Result<Case> {
-    let (x, y, mut out) = (
-        random(device, dtype, [len])?,
-        random(device, dtype, [len])?,
-        output(device, dtype, [len])?,
-    );
+    let (x, y, mut out) = (random(device, dtype, [len])?, random(device, dtype, [len])?, output(device, dtype, [len])?);
     Ok(Case {
         family: "elementwise",
         kernel: "add",
@@ -351,11 +292,7 @@ fn gelu(device: &Device, dtype: DType, len: usize) -> Result<Case> {
 }
 
 fn gate(device: &Device, dtype: DType, len: usize) -> Result<Case> {
-    let (x, up, mut y) = (
-        random(device, dtype, [len])?,
-        random(device, dtype, [len])?,
-        output(device, dtype, [len])?,
-    );
+    let (x, up, mut y) = (random(device, dtype, [len])?, random(device, dtype, [len])?, output(device, dtype, [len])?);
     Ok(Case {
         family: "activation",
         kernel: "silu_mul",
@@ -367,42 +304,18 @@ fn gate(device: &Device, dtype: DType, len: usize) -> Result<Case> {
 }
 
 fn classify(device: &Device, dtype: DType, [rows, dim, vocab]: [usize; 3]) -> Result<Case> {
-    let p = CrossEntropy {
-        rows,
-        dim,
-        vocab,
-        ignore_index: -100,
-    };
-    let (x, w) = (
-        random(device, dtype, [rows, dim])?,
-        random(device, dtype, [vocab, dim])?,
-    );
+    let p = CrossEntropy { rows, dim, vocab, ignore_index: -100 };
+    let (x, w) = (random(device, dtype, [rows, dim])?, random(device, dtype, [vocab, dim])?);
     let targets: Vec<i32> = (0..rows).map(|row| (row * 7919 % vocab) as i32).collect();
     let targets = Tensor::from_slice(device, &targets, [rows])?;
     let (mut loss, mut losses) = (output(device, DType::F32, [1])?, output(device, DType::F32, [rows])?);
     let mut predictions = Tensor::from_slice(device, &vec![0; rows], [rows])?;
-    let (mut dx, mut dw) = (
-        output(device, dtype, x.shape())?,
-        output(device, DType::F32, [vocab, dim])?,
-    );
+    let (mut dx, mut dw) = (output(device, dtype, x.shape())?, output(device, DType::F32, [vocab, dim])?);
     let run = move || {
-        let (loss, losses, predictions) = (
-            &mut loss.view_mut()?,
-            &mut losses.view_mut()?,
-            &mut predictions.view_mut()?,
-        );
+        let (loss, losses, predictions) =
+            (&mut loss.view_mut()?, &mut losses.view_mut()?, &mut predictions.view_mut()?);
         let (dx, dw) = (&mut dx.view_mut()?, &mut dw.view_mut()?);
-        Ok(linear_cross_entropy(
-            &p,
-            x.view(),
-            w.view(),
-            targets.view(),
-            loss,
-            losses,
-            predictions,
-            Some(dx),
-            Some(dw),
-        )?)
+        Ok(linear_cross_entropy(&p, x.view(), w.view(), targets.view(), loss, losses, predictions, Some(dx), Some(dw))?)
     };
     Ok(Case {
         family: "loss",
@@ -420,42 +333,21 @@ fn clip(device: &Device, dtype: DType, n: usize, dim: usize, backward: bool) -> 
     let scale = Tensor::full(device, DType::F32, [1], 0.0)?;
     let (mut loss, mut dscale) = (output(device, DType::F32, [1])?, output(device, DType::F32, [1])?);
     let (mut row_lse, mut col_lse) = (output(device, DType::F32, [n])?, output(device, DType::F32, [n])?);
-    let (mut dimage, mut dtext) = (
-        output(device, dtype, image.shape())?,
-        output(device, dtype, text.shape())?,
-    );
+    let (mut dimage, mut dtext) = (output(device, dtype, image.shape())?, output(device, dtype, text.shape())?);
     let run = move || {
-        let (loss, rows, columns) = (
-            &mut loss.view_mut()?,
-            &mut row_lse.view_mut()?,
-            &mut col_lse.view_mut()?,
-        );
+        let (loss, rows, columns) = (&mut loss.view_mut()?, &mut row_lse.view_mut()?, &mut col_lse.view_mut()?);
         clip_loss(&p, image.view(), text.view(), scale.view(), loss, rows, columns)?;
         if backward {
             let (rows, columns) = (row_lse.view(), col_lse.view());
             let (dimage, dtext, dscale) = (&mut dimage.view_mut()?, &mut dtext.view_mut()?, &mut dscale.view_mut()?);
-            clip_loss_backward(
-                &p,
-                image.view(),
-                text.view(),
-                scale.view(),
-                rows,
-                columns,
-                dimage,
-                dtext,
-                dscale,
-            )?;
+            clip_loss_backward(&p, image.view(), text.view(), scale.view(), rows, columns, dimage, dtext, dscale)?;
         }
         Ok(())
     };
     let products = if backward { 8.0 } else { 2.0 };
     Ok(Case {
         family: "contrastive",
-        kernel: if backward {
-            "clip_loss_and_backward"
-        } else {
-            "clip_loss"
-        },
+        kernel: if backward { "clip_loss_and_backward" } else { "clip_loss" },
         variant: String::new(),
         shape: vec![n, dim],
         work: Work::Flops(products * n as f64 * n as f64 * dim as f64),
@@ -464,26 +356,11 @@ fn clip(device: &Device, dtype: DType, n: usize, dim: usize, backward: bool) -> 
 }
 
 fn step(device: &Device, dtype: DType, len: usize) -> Result<Case> {
-    let p = AdamW {
-        beta1: 0.9,
-        beta2: 0.98,
-        eps: 1e-8,
-        step: 1,
-        stochastic: None,
-    };
-    let all = [Segment {
-        range: 0..len,
-        lr: 1e-3,
-        weight_decay: 0.1,
-    }];
+    let p = AdamW { beta1: 0.9, beta2: 0.98, eps: 1e-8, step: 1, stochastic: None };
+    let all = [Segment { range: 0..len, lr: 1e-3, weight_decay: 0.1 }];
     let (mut weights, grads) = (random(device, DType::F32, [len])?, random(device, DType::F32, [len])?);
-    let (mut m, mut v) = (
-        Tensor::zeros(device, DType::F32, [len])?,
-        Tensor::zeros(device, DType::F32, [len])?,
-    );
-    let mut low = (dtype == DType::BF16)
-        .then(|| output(device, dtype, [len]))
-        .transpose()?;
+    let (mut m, mut v) = (Tensor::zeros(device, DType::F32, [len])?, Tensor::zeros(device, DType::F32, [len])?);
+    let mut low = (dtype == DType::BF16).then(|| output(device, dtype, [len])).transpose()?;
     // Weights, m and v are read and written, gradients read, the bf16 copy written.
     let bytes = len * (7 * 4 + if low.is_some() { 2 } else { 0 });
     let run = move || {

@@ -87,16 +87,9 @@ pub fn run(
     out: &mut impl Write,
     mut save: impl FnMut(&[Line]) -> Result<()>,
 ) -> Result<Vec<Line>> {
-    let &Bench {
-        device,
-        grid,
-        families,
-        arithmetics,
-    } = bench;
+    let &Bench { device, grid, families, arithmetics } = bench;
     let all = cases(grid);
-    let unknown = families
-        .iter()
-        .find(|name| !all.iter().any(|(family, _)| family == name));
+    let unknown = families.iter().find(|name| !all.iter().any(|(family, _)| family == name));
     ensure!(
         unknown.is_none(),
         "`{}` has no bench; there are {}",
@@ -105,12 +98,7 @@ pub fn run(
     );
     let timed = |family: &str| arithmetics.iter().any(|arithmetic| arithmetic.is_for(family, device));
     let elsewhere = families.iter().find(|name| !timed(name));
-    ensure!(
-        elsewhere.is_none(),
-        "`{}` is not timed on {}",
-        elsewhere.map_or("", String::as_str),
-        device.kind().name()
-    );
+    ensure!(elsewhere.is_none(), "`{}` is not timed on {}", elsewhere.map_or("", String::as_str), device.kind().name());
     let mut lines: Vec<Line> = Vec::new();
     writeln!(
         out,
@@ -136,9 +124,7 @@ pub fn run(
 
 /// A copy and the ceiling of what computes are timed for every choice of families: the others are measured against them.
 fn is_ceiling(family: &str, device: &Device, arithmetic: Arithmetic, lines: &[Line]) -> bool {
-    let first = !lines
-        .iter()
-        .any(|line| line.family == family && line.dtype == arithmetic.name());
+    let first = !lines.iter().any(|line| line.family == family && line.dtype == arithmetic.name());
     first && (family == "copy" || family == compute_ceiling(device))
 }
 
@@ -172,9 +158,7 @@ fn measure(
     let held = device.memory().in_use;
     let mut sampler = Sampler::new(device, &mut case.run).with_context(failed)?;
     let workspace_bytes = device.memory().peak_in_use - held;
-    let found = reference
-        .as_mut()
-        .map_or(Ok(Vec::new()), |program| program.open(&about))?;
+    let found = reference.as_mut().map_or(Ok(Vec::new()), |program| program.open(&about))?;
     let timings = in_turn(1 + found.len(), |which| match (which, &mut reference) {
         (1.., Some(program)) => program.sample(&found[which - 1].name),
         _ => sampler.sample(),
@@ -187,9 +171,7 @@ fn measure(
         Work::Bytes(bytes) => ("GB/s", bytes / 1e9, "copy"),
     };
     let rate = work / ours.median;
-    let same = lines
-        .iter()
-        .filter(|line| line.family == reference && line.dtype == dtype);
+    let same = lines.iter().filter(|line| line.family == reference && line.dtype == dtype);
     let ceiling = same.map(|line| line.rate).reduce(f64::max);
     let references: Vec<Referred> = found.into_iter().zip(&timings[1..]).map(referred).collect();
     let best = references.iter().min_by(|a, b| a.seconds[0].total_cmp(&b.seconds[0]));
@@ -210,18 +192,12 @@ fn measure(
 }
 
 fn referred((found, timing): (reference::Found, &Timing)) -> Referred {
-    Referred {
-        name: found.name,
-        seconds: timing.quantiles(),
-        workspace_bytes: found.workspace_bytes,
-    }
+    Referred { name: found.name, seconds: timing.quantiles(), workspace_bytes: found.workspace_bytes }
 }
 
 fn text(line: &Line) -> String {
     let [median, p20, p80] = line.seconds.map(duration);
-    let percent = line
-        .percent
-        .map_or("ceiling".into(), |percent| format!("{percent:.0} %"));
+    let percent = line.percent.map_or("ceiling".into(), |percent| format!("{percent:.0} %"));
     let best = line.best_reference.iter().zip(line.speed_against_best);
     let against: String = best.map(|(name, ratio)| format!("{ratio:.2} × {name}")).collect();
     let (rate, unit, dtype, name) = (line.rate, line.unit, line.dtype, &line.name);
@@ -245,12 +221,7 @@ mod tests {
     use super::*;
 
     fn cpu_bench<'a>(device: &'a Device, families: &'a [String], arithmetics: &'a [Arithmetic]) -> Bench<'a> {
-        Bench {
-            device,
-            grid: Grid::Tiny,
-            families,
-            arithmetics,
-        }
+        Bench { device, grid: Grid::Tiny, families, arithmetics }
     }
 
     #[test]

@@ -63,9 +63,7 @@ impl Reference {
     }
 
     fn ask(&mut self, question: &Value) -> Result<Value> {
-        writeln!(self.input, "{question}")
-            .and_then(|()| self.input.flush())
-            .or_else(|error| self.ended(error))?;
+        writeln!(self.input, "{question}").and_then(|()| self.input.flush()).or_else(|error| self.ended(error))?;
         let mut line = String::new();
         if self.output.read_line(&mut line)? == 0 {
             self.ended(std::io::ErrorKind::UnexpectedEof.into())?;

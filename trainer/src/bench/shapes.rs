@@ -47,10 +47,7 @@ fn tiny() -> Shapes {
     Shapes {
         elements: 1 << 16,
         products: products(&[128], &[[130, 96, 64]]),
-        attentions: vec![
-            ([1, 96, 96, 2, 1, 64], Mask::Causal),
-            ([2, 33, 65, 2, 2, 72], Mask::Full),
-        ],
+        attentions: vec![([1, 96, 96, 2, 1, 64], Mask::Causal), ([2, 33, 65, 2, 2, 72], Mask::Full)],
         norms: vec![[64, 256]],
         classifiers: vec![[64, 64, 500]],
         pairs: vec![[64, 64]],
@@ -64,13 +61,7 @@ fn small() -> Shapes {
         products: products(
             &[1024, 256, 512],
             // A ViT's layers of 384, and those of the steps that are timed whole: up in S, down in M, up and down in L.
-            &[
-                [2304, 384, 384],
-                [2080, 512, 128],
-                [2320, 256, 1024],
-                [197, 3072, 768],
-                [160, 576, 1536],
-            ],
+            &[[2304, 384, 384], [2080, 512, 128], [2320, 256, 1024], [197, 3072, 768], [160, 576, 1536]],
         ),
         attentions: vec![
             ([32, 124, 124, 4, 4, 32], Mask::Causal),
@@ -89,12 +80,7 @@ fn full() -> Shapes {
         elements: 1 << 28,
         products: products(
             &[8192, 2048, 4096],
-            &[
-                [32 * 257, 3072, 1024],
-                [32 * 257, 1024, 1024],
-                [32 * 577, 1024, 4096],
-                [4096, 5632, 2048],
-            ],
+            &[[32 * 257, 3072, 1024], [32 * 257, 1024, 1024], [32 * 577, 1024, 4096], [4096, 5632, 2048]],
         ),
         attentions: vec![
             ([32, 257, 257, 16, 16, 64], Mask::Full),

@@ -106,11 +106,7 @@ fn model(vision: VisionConfig, qformer: QFormerConfig, decoder: DecoderConfig, v
     VlmConfig {
         vision,
         qformer: Some(qformer),
-        adapter: AdapterConfig {
-            kind: AdapterKind::Qformer,
-            linear: true,
-            ..AdapterConfig::default()
-        },
+        adapter: AdapterConfig { kind: AdapterKind::Qformer, linear: true, ..AdapterConfig::default() },
         decoder: DecoderConfig {
             image_attention: ImageAttention::Causal,
             image_positions: ImagePositions::Sequential,
@@ -172,9 +168,7 @@ pub fn run(size: Size, dtype: DType, device: &Device, steps: usize, profiled: bo
     let events = kernels::profile::end();
     let [median, p20, p80] = super::timing::quantiles(&samples);
     let report = Report {
-        size: size
-            .to_possible_value()
-            .map_or(String::new(), |value| value.get_name().into()),
+        size: size.to_possible_value().map_or(String::new(), |value| value.get_name().into()),
         dtype: dtype.name().into(),
         threads: rayon::current_num_threads(),
         parameters: stepper.params.count().0,
@@ -205,45 +199,24 @@ impl Stepper {
     fn new(size: Size, dtype: DType, device: &Device) -> Result<Stepper> {
         let (config, tokens, batch) = size.shape();
         let (vlm, params) = Vlm::build(&config, device, dtype, 0)?;
-        let settings = AdamW {
-            clip: None,
-            ..AdamW::default()
-        };
+        let settings = AdamW { clip: None, ..AdamW::default() };
         let optimizer = Optimizer::new(&params, settings)?;
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let side = config.vision.image_size;
-        let values: Vec<f32> = (0..batch * 3 * side * side)
-            .map(|_| rng.random_range(-1.0..1.0))
-            .collect();
+        let values: Vec<f32> = (0..batch * 3 * side * side).map(|_| rng.random_range(-1.0..1.0)).collect();
         let pixels = Tensor::from_slice(device, &values, [batch, 3, side, side])?.cast(dtype)?;
         let mut row = || {
-            let ids = (0..tokens)
-                .map(|_| rng.random_range(0..config.vocab_size as u32))
-                .collect();
-            vec![Turn {
-                ids,
-                learn: vec![true; tokens],
-            }]
+            let ids = (0..tokens).map(|_| rng.random_range(0..config.vocab_size as u32)).collect();
+            vec![Turn { ids, learn: vec![true; tokens] }]
         };
         let rows: Vec<_> = (0..batch).map(|_| row()).collect();
         let flops = Flops::of_training(&config).step(Phase::Instruct, batch, batch * tokens);
-        Ok(Stepper {
-            vlm,
-            params,
-            optimizer,
-            pixels,
-            text: TextBatch::pack(&rows, 0, 1)?,
-            flops,
-            loss: f64::NAN,
-        })
+        Ok(Stepper { vlm, params, optimizer, pixels, text: TextBatch::pack(&rows, 0, 1)?, flops, loss: f64::NAN })
     }
 
     fn step(&mut self) -> Result<()> {
         let graph = Graph::training(&self.params, 0);
-        let loss = self
-            .vlm
-            .loss(&graph, &graph.input(self.pixels.clone()), &self.text)?
-            .loss;
+        let loss = self.vlm.loss(&graph, &graph.input(self.pixels.clone()), &self.text)?.loss;
         graph.backward(&loss, self.optimizer.gradients())?;
         drop(graph);
         self.optimizer.step(&mut self.params, 1e-4)?;

@@ -28,12 +28,7 @@ pub(super) struct Timing {
 impl Timing {
     fn of(seconds: Vec<f64>) -> Timing {
         let [median, p20, p80] = quantiles(&seconds);
-        Timing {
-            median,
-            p20,
-            p80,
-            samples: seconds.len(),
-        }
+        Timing { median, p20, p80, samples: seconds.len() }
     }
 
     /// The median and the quantiles.
@@ -103,10 +98,7 @@ mod tests {
     #[test]
     fn quantiles_are_those_of_the_sorted_samples() {
         let timing = Timing::of((0..=10).rev().map(f64::from).collect());
-        assert_eq!(
-            (timing.median, timing.p20, timing.p80, timing.samples),
-            (5.0, 2.0, 8.0, 11)
-        );
+        assert_eq!((timing.median, timing.p20, timing.p80, timing.samples), (5.0, 2.0, 8.0, 11));
     }
 
     #[test]

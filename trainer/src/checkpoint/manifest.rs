@@ -36,8 +36,7 @@ pub(super) fn seal(folder: &Path) -> Result<()> {
     let mut files = BTreeMap::new();
     for (name, path) in files_in(folder)? {
         let file = File::open(&path).with_context(|| path.display().to_string())?;
-        file.sync_all()
-            .with_context(|| format!("{}: cannot be brought to the disk", path.display()))?;
+        file.sync_all().with_context(|| format!("{}: cannot be brought to the disk", path.display()))?;
         files.insert(name, fingerprint(file).with_context(|| path.display().to_string())?);
     }
     let json = serde_json::to_vec_pretty(&Manifest { files })?;
@@ -131,10 +130,7 @@ mod tests {
         bytes[500] ^= 1;
         fs::write(&file, &bytes).unwrap();
         let text = verify(folder.path()).unwrap_err().to_string();
-        assert!(
-            text.contains("state/b.bin: 1000 bytes") && text.contains("altered"),
-            "{text}"
-        );
+        assert!(text.contains("state/b.bin: 1000 bytes") && text.contains("altered"), "{text}");
         fs::remove_file(&file).unwrap();
         let text = verify(folder.path()).unwrap_err().to_string();
         assert!(text.ends_with("state/b.bin: missing"), "{text}");

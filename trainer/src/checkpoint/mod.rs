@@ -41,10 +41,7 @@ pub struct Checkpoint {
 impl Checkpoints {
     /// Those in the folder of a run, of which the newest `keep` are to stay.
     pub fn of(run: &Path, keep: usize) -> Checkpoints {
-        Checkpoints {
-            run: run.to_owned(),
-            keep: keep.max(1),
-        }
+        Checkpoints { run: run.to_owned(), keep: keep.max(1) }
     }
 
     /// Makes a checkpoint of what `write` puts into a folder, then removes old ones; `precious` stays in any case. One that
@@ -59,10 +56,7 @@ impl Checkpoints {
         write: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Checkpoint> {
         let path = self.path(number);
-        let made = Checkpoint {
-            path: path.clone(),
-            number,
-        };
+        let made = Checkpoint { path: path.clone(), number };
         if path.exists() {
             if manifest::verify(&path).is_ok() {
                 return Ok(made);
@@ -141,9 +135,7 @@ impl Checkpoints {
             self.remove(later)?;
         }
         let unfinished = numbered(&self.run, UNFINISHED)?;
-        unfinished
-            .into_iter()
-            .try_for_each(|number| clear(&self.unfinished(number)))
+        unfinished.into_iter().try_for_each(|number| clear(&self.unfinished(number)))
     }
 
     fn path(&self, number: usize) -> PathBuf {
@@ -214,9 +206,7 @@ fn numbered(folder: &Path, prefix: &str) -> Result<Vec<usize>> {
     for entry in fs::read_dir(folder).with_context(cannot)? {
         let entry = entry.with_context(cannot)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let number = name
-            .strip_prefix(prefix)
-            .and_then(|number| number.parse::<usize>().ok());
+        let number = name.strip_prefix(prefix).and_then(|number| number.parse::<usize>().ok());
         let ours =
             |number: &usize| name == format!("{prefix}{number}") && entry.file_type().is_ok_and(|kind| kind.is_dir());
         numbers.extend(number.filter(ours));
@@ -274,16 +264,10 @@ mod tests {
         fs::remove_file(run.path().join("checkpoint-2/manifest.json")).unwrap();
         let (found, damaged) = all.newest().unwrap();
         assert_eq!(found.map(|found| found.number), Some(1));
-        assert!(
-            damaged[0].contains("checkpoint-3/weights") && damaged[1].contains("manifest.json"),
-            "{damaged:?}"
-        );
+        assert!(damaged[0].contains("checkpoint-3/weights") && damaged[1].contains("manifest.json"), "{damaged:?}");
         assert!(format!("{:#}", all.at(3).unwrap_err()).contains("altered"));
         all.save(3, None, put("better")).unwrap();
-        assert_eq!(
-            fs::read_to_string(all.at(3).unwrap().path.join("weights")).unwrap(),
-            "better"
-        );
+        assert_eq!(fs::read_to_string(all.at(3).unwrap().path.join("weights")).unwrap(), "better");
     }
 
     #[test]
@@ -294,31 +278,16 @@ mod tests {
             all.save(number, None, put("good")).unwrap();
         }
         fs::create_dir(run.path().join("tmp-checkpoint-4")).unwrap();
-        let theirs = [
-            "checkpoint-+3",
-            "checkpoint-007",
-            "metrics.jsonl",
-            "tmp-checkpoint-5",
-            "tmp-notes",
-        ];
+        let theirs = ["checkpoint-+3", "checkpoint-007", "metrics.jsonl", "tmp-checkpoint-5", "tmp-notes"];
         for name in theirs {
             fs::write(run.path().join(name), "").unwrap();
         }
         fs::create_dir(run.path().join("checkpoint-0009")).unwrap();
         all.tidy(2).unwrap();
-        let left = [
-            &[
-                "checkpoint-+3",
-                "checkpoint-0009",
-                "checkpoint-007",
-                "checkpoint-1",
-                "checkpoint-2",
-            ],
-            &theirs[2..],
-        ];
+        let left =
+            [&["checkpoint-+3", "checkpoint-0009", "checkpoint-007", "checkpoint-1", "checkpoint-2"], &theirs[2..]];
         assert_eq!(names(run.path()), left.concat());
-        all.save(5, None, put("what is in the way of a name of ours goes"))
-            .unwrap();
+        all.save(5, None, put("what is in the way of a name of ours goes")).unwrap();
         assert!(!run.path().join("tmp-checkpoint-5").exists());
     }
 

@@ -62,14 +62,7 @@ impl Seal {
             let print = open_file(&path).and_then(fingerprint);
             let Fingerprint { bytes, sha256 } = print.with_context(|| path.display().to_string())?;
             let what = format!("{bytes} bytes");
-            Ok((
-                format!("{key}, {name}"),
-                Sealed {
-                    path: path.clone(),
-                    what,
-                    sha256,
-                },
-            ))
+            Ok((format!("{key}, {name}"), Sealed { path: path.clone(), what, sha256 }))
         });
         seal.0.extend(sealed.collect::<Result<Vec<_>>>()?);
         Ok(seal)
@@ -90,20 +83,13 @@ impl Seal {
     pub fn check(&self, folder: &Path, accept: bool) -> Result<()> {
         let path = folder.join(NAME);
         if !path.exists() {
-            say_aside!(
-                "{}: not there, so whether the data is as it was is not known",
-                path.display()
-            );
+            say_aside!("{}: not there, so whether the data is as it was is not known", path.display());
             return Ok(());
         }
         let text = read_file(&path, MAX_FILE).with_context(|| path.display().to_string())?;
         let then: Seal =
             serde_json::from_slice(&text).with_context(|| format!("{}: not as written", path.display()))?;
-        for key in then
-            .0
-            .keys()
-            .filter(|key| self.hashes_otherwise(key) && !self.0.contains_key(*key))
-        {
+        for key in then.0.keys().filter(|key| self.hashes_otherwise(key) && !self.0.contains_key(*key)) {
             say_aside!("{key}: not compared, as memory lets them be kept otherwise now");
         }
         let changes = then.changes(self);
@@ -123,19 +109,13 @@ impl Seal {
     /// What is otherwise now.
     fn changes(&self, now: &Seal) -> Vec<String> {
         let only = |here: &Seal, there: &Seal, when: &str, never: &str| -> Vec<String> {
-            let keys = here
-                .0
-                .iter()
-                .filter(|(key, _)| !there.0.contains_key(*key) && !there.hashes_otherwise(key));
+            let keys = here.0.iter().filter(|(key, _)| !there.0.contains_key(*key) && !there.hashes_otherwise(key));
             let line = |(key, Sealed { path, what, .. }): (&String, &Sealed)| {
                 format!("{key}: {}: {what} {when}, not read {never}", path.display())
             };
             keys.map(line).collect()
         };
-        let both = self
-            .0
-            .iter()
-            .filter_map(|(key, then)| Some((key, then, now.0.get(key)?)));
+        let both = self.0.iter().filter_map(|(key, then)| Some((key, then, now.0.get(key)?)));
         let both = both.filter(|(_, then, now)| then.sha256 != now.sha256);
         let both = both.map(|(key, then, now)| match now.what == then.what {
             true => format!("{key}: {}: {}, but not the same", now.path.display(), now.what),

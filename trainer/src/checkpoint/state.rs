@@ -49,15 +49,7 @@ pub struct Best {
 impl Place {
     /// The start of a phase.
     pub fn start(phase: Phase, metrics_bytes: u64) -> Place {
-        Place {
-            version: VERSION,
-            phase,
-            step: 0,
-            num_tokens: 0,
-            metrics_bytes,
-            best: None,
-            over: false,
-        }
+        Place { version: VERSION, phase, step: 0, num_tokens: 0, metrics_bytes, best: None, over: false }
     }
 
     /// Takes note of a held-out loss at checkpoint `number`; whether it is the best so far.
@@ -66,11 +58,7 @@ impl Place {
         match &mut self.best {
             Some(best) if !better => best.since += 1,
             best => {
-                *best = Some(Best {
-                    loss,
-                    checkpoint: number,
-                    since: 0,
-                });
+                *best = Some(Best { loss, checkpoint: number, since: 0 });
             }
         }
         better
@@ -122,12 +110,8 @@ pub fn write_numbers(
     optimizer: &Optimizer,
 ) -> Result<()> {
     let settled = settled(recipe, phase, params).map(|(name, id)| (name, params.master(id)));
-    let entries: Vec<Entry<'_>> = optimizer
-        .state(params)
-        .into_iter()
-        .chain(settled)
-        .map(|(name, tensor)| Entry::new(name, tensor))
-        .collect();
+    let entries: Vec<Entry<'_>> =
+        optimizer.state(params).into_iter().chain(settled).map(|(name, tensor)| Entry::new(name, tensor)).collect();
     Ok(write_tensors(&folder.join(NUMBERS), &entries, &[])?)
 }
 
@@ -145,10 +129,8 @@ pub fn read_numbers(
     let file = TensorFile::open(&folder.join(NUMBERS))?;
     let device = params.device().clone();
     let value = |name: &str| {
-        file.tensor(name, &device).map_err(|error| engine::Error::Param {
-            name: name.into(),
-            message: error.to_string(),
-        })
+        file.tensor(name, &device)
+            .map_err(|error| engine::Error::Param { name: name.into(), message: error.to_string() })
     };
     let settled: Vec<_> = settled(recipe, place.phase, params).collect();
     for (name, id) in settled {
@@ -184,10 +166,8 @@ fn settled<'p>(
     phase: Phase,
     params: &'p Params,
 ) -> impl Iterator<Item = (String, engine::ParamId)> + use<'p> {
-    let earlier: Vec<Training> = Phase::of(recipe)
-        .take_while(|&before| before != phase)
-        .filter_map(|before| before.training(recipe))
-        .collect();
+    let earlier: Vec<Training> =
+        Phase::of(recipe).take_while(|&before| before != phase).filter_map(|before| before.training(recipe)).collect();
     let frozen = |training: &Training, name: &str| {
         let rule = training.rules.iter().find(|rule| rule.fits(name));
         rule.is_some_and(|rule| rule.freeze)

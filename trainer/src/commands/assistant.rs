@@ -43,12 +43,7 @@ impl Assistant {
             }
         };
         let tokenizer = Tokenizer::open(&folder)?;
-        Ok(Assistant {
-            network,
-            params,
-            tokenizer,
-            folder,
-        })
+        Ok(Assistant { network, params, tokenizer, folder })
     }
 
     /// How the model is talked to.
@@ -113,10 +108,7 @@ impl Assistant {
                 repetition_penalty: args.repetition_penalty,
                 seed: args.seed,
             },
-            beams: Beams {
-                num_beams: args.num_beams,
-                length_penalty: args.length_penalty,
-            },
+            beams: Beams { num_beams: args.num_beams, length_penalty: args.length_penalty },
         })
     }
 }
@@ -125,15 +117,13 @@ impl Assistant {
 pub(super) fn say(generate: impl FnOnce(Listener<'_>) -> model::Result<Answer>) -> Result<Answer> {
     let mut out = std::io::stdout().lock();
     let mut failed = None;
-    let answer = generate(
-        &mut |piece| match write!(out, "{}", visible(piece.text)).and_then(|()| out.flush()) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        },
-    )?;
+    let answer = generate(&mut |piece| match write!(out, "{}", visible(piece.text)).and_then(|()| out.flush()) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
     match failed {
         None => writeln!(out)?,
         Some(error) => return Err(error).context("the answer could not be written"),

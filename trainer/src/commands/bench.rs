@@ -18,12 +18,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let python = args.reference.as_deref();
     let reference = python.map(|python| Reference::start(python, &args.compute.device));
     let reference = reference.transpose()?;
-    let bench = Bench {
-        device: &device,
-        grid: args.grid,
-        families: &args.families,
-        arithmetics: &Arithmetic::ALL,
-    };
+    let bench = Bench { device: &device, grid: args.grid, families: &args.families, arithmetics: &Arithmetic::ALL };
     let save = |lines: &[bench::Line]| match &args.json {
         Some(path) => write_whole(path, serde_json::to_string_pretty(lines)?.as_bytes()),
         None => Ok(()),
@@ -39,13 +34,7 @@ fn step(args: &StepArgs) -> Result<()> {
     args.profile.as_deref().map(new_file).transpose()?;
     let device = compute::open(&args.compute.device)?;
     let report = compute::with_threads(args.compute.threads, || {
-        step::run(
-            args.size,
-            args.dtype.into(),
-            &device,
-            args.steps,
-            args.profile.is_some(),
-        )
+        step::run(args.size, args.dtype.into(), &device, args.steps, args.profile.is_some())
     });
     let (report, events) = report?;
     let mut out = std::io::stdout();

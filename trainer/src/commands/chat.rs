@@ -128,9 +128,7 @@ impl<'a> Conversation<'a> {
 
     fn show(&mut self, file: &Path) -> Result<()> {
         let pixels = self.assistant.pixels(file)?;
-        self.assistant
-            .takes_images(self.images.len() + 1)
-            .context("/reset starts a new conversation")?;
+        self.assistant.takes_images(self.images.len() + 1).context("/reset starts a new conversation")?;
         let asked = self.messages.iter().any(|message| message.role == Role::User);
         if asked && self.assistant.has_images_in_front() {
             let note = "this model takes its image in front of the first question: it goes there, as in training";
@@ -139,10 +137,7 @@ impl<'a> Conversation<'a> {
         self.generator.see(&pixels)?;
         self.images.push(file.to_path_buf());
         self.waiting += 1;
-        eprintln!(
-            "{}",
-            dimmed(&format!("image {}: {}", self.images.len(), file.display()))
-        );
+        eprintln!("{}", dimmed(&format!("image {}: {}", self.images.len(), file.display())));
         Ok(())
     }
 
@@ -152,10 +147,7 @@ impl<'a> Conversation<'a> {
         self.assistant.hint(system.map(String::as_str).chain([question]))?;
         let mut content = vec![Part::Image; self.waiting];
         content.push(Part::Text(question.to_string()));
-        self.messages.push(Message {
-            role: Role::User,
-            content,
-        });
+        self.messages.push(Message { role: Role::User, content });
         match self.answer() {
             Ok(text) => {
                 self.messages.push(Message::text(Role::Assistant, text));

@@ -19,11 +19,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
     let (comparison, bad) = Comparison::read(&args.runs);
     bad.iter().for_each(|error| say_aside!("left out: {error:#}"));
     let count = comparison.len();
-    ensure!(
-        count >= 2,
-        "{count} of {} folders can be read; comparing takes two runs",
-        args.runs.len()
-    );
+    ensure!(count >= 2, "{count} of {} folders can be read; comparing takes two runs", args.runs.len());
     write_whole(out, comparison.page()?.as_bytes())?;
     say!("{}", comparison.text()?);
     say!("in {}: the same with curves and answers", out.display());

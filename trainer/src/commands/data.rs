@@ -29,11 +29,7 @@ pub(super) fn run(verb: &DataVerb) -> Result<()> {
 
 fn example(args: &ExampleArgs) -> Result<()> {
     let written = example::write(&args.folder, args.images as usize, args.seed)?;
-    let example::Written {
-        train,
-        heldout,
-        questions,
-    } = written;
+    let example::Written { train, heldout, questions } = written;
     say!("{train} pictures to train on and {heldout} held out, with {questions} questions:");
     for (file, about) in example::FILES {
         say!("  {:<24} {about}", file);
@@ -41,10 +37,7 @@ fn example(args: &ExampleArgs) -> Result<()> {
     let recipe = args.folder.join("recipe.toml");
     say!("next:");
     say!("  {}", Command::new("data check").flag("--recipe", &recipe));
-    say!(
-        "  {}",
-        Command::new("train").flag("--recipe", &recipe).plain("--dry-run")
-    );
+    say!("  {}", Command::new("train").flag("--recipe", &recipe).plain("--dry-run"));
     say!("  {}", Command::new("train").flag("--recipe", &recipe));
     Ok(())
 }
@@ -68,10 +61,7 @@ fn check(args: &CheckArgs) -> Result<()> {
         surveys.push(survey);
     }
     if let [train, heldout] = &surveys[..] {
-        say!(
-            "images of the second that are in the first, too: {}",
-            heldout.shared_images(train)
-        );
+        say!("images of the second that are in the first, too: {}", heldout.shared_images(train));
     }
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&surveys).context("--json")?;
@@ -80,10 +70,7 @@ fn check(args: &CheckArgs) -> Result<()> {
     for survey in &surveys {
         let (path, broken, share) = (survey.path.display(), survey.broken, 100.0 * max_bad);
         let all = survey.usable + broken;
-        ensure!(
-            !survey.is_bad(max_bad),
-            "{path}: {broken} of {all} records are broken, more than {share} %"
-        );
+        ensure!(!survey.is_bad(max_bad), "{path}: {broken} of {all} records are broken, more than {share} %");
     }
     Ok(())
 }
@@ -91,17 +78,10 @@ fn check(args: &CheckArgs) -> Result<()> {
 fn filter(args: &FilterArgs) -> Result<()> {
     let recipe = recipe(&args.data)?;
     let files = files(&args.data, recipe.as_ref())?;
-    let report = args
-        .report
-        .clone()
-        .unwrap_or_else(|| args.out.with_file_name("report.html"));
+    let report = args.report.clone().unwrap_or_else(|| args.out.with_file_name("report.html"));
     new_file(&args.out)?;
     new_file(&report)?;
-    ensure!(
-        args.out != report,
-        "{}: given for the records and for the page",
-        report.display()
-    );
+    ensure!(args.out != report, "{}: given for the records and for the page", report.display());
     let criteria = Criteria {
         min_words: args.min_words,
         max_words: args.max_words,
@@ -145,20 +125,12 @@ fn show(judged: &Judged, kept: Kept, args: &FilterArgs, files: &Files<'_>) {
     for line in judged.found.passed_over.lines() {
         say!("{line}");
     }
-    say!(
-        "kept {} of {} records; to train on them:\n",
-        kept.records,
-        judged.verdicts.len() + unread
-    );
+    say!("kept {} of {} records; to train on them:\n", kept.records, judged.verdicts.len() + unread);
     say!("[data]\nsource = \"{}\"\npath = {:?}", kept.format.name(), args.out);
     let images = files.images.unwrap_or(files.path);
     // Images of shards are named by their shard, those of a folder by their place in it.
     let shards = files.format == Format::Webdataset && images.is_dir();
-    let images = if shards {
-        images.join("*.tar")
-    } else {
-        images.to_owned()
-    };
+    let images = if shards { images.join("*.tar") } else { images.to_owned() };
     say!("images = {images:?}\n");
 }
 

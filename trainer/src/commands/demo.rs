@@ -19,7 +19,5 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
         recipe.limit_steps(most);
     }
     let out = args.out.unwrap_or_else(|| PathBuf::from("runs/demo"));
-    compute::with_threads(args.compute.threads, || {
-        pipeline::run(recipe, &device, &out, How::default())
-    })
+    compute::with_threads(args.compute.threads, || pipeline::run(recipe, &device, &out, How::default()))
 }

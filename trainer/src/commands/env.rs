@@ -23,29 +23,17 @@ fn lines(driver: &Driver) -> Vec<(String, String)> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut lines = vec![
         ("lenslet".into(), env!("CARGO_PKG_VERSION").into()),
-        (
-            "system".into(),
-            format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-        ),
+        ("system".into(), format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
         ("processor".into(), processor()),
         ("instructions".into(), instructions()),
-        (
-            "threads".into(),
-            format!("{} on {cores} cores", rayon::current_num_threads()),
-        ),
-        (
-            "memory".into(),
-            format!("{}, {} free", known(memory::total()), known(memory::available())),
-        ),
+        ("threads".into(), format!("{} on {cores} cores", rayon::current_num_threads())),
+        ("memory".into(), format!("{}, {} free", known(memory::total()), known(memory::available()))),
         ("CUDA".into(), driver.to_string()),
     ];
     if let Driver::Found { gpus, .. } = driver {
         for (index, gpu) in gpus.iter().enumerate() {
             let (major, minor) = gpu.architecture;
-            let about = format!(
-                "{}, sm_{major}{minor}, {} multiprocessors",
-                gpu.name, gpu.multiprocessors
-            );
+            let about = format!("{}, sm_{major}{minor}, {} multiprocessors", gpu.name, gpu.multiprocessors);
             lines.push((format!("cuda:{index}"), about));
         }
     }
@@ -85,9 +73,7 @@ fn devices(driver: &Driver) -> String {
 
 fn processor() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     model.map_or("unknown".into(), |(_, name)| name.trim().into())
 }
 
@@ -111,9 +97,7 @@ fn instructions() -> String {
 /// Where what is compiled is kept.
 fn cache() -> String {
     match Cache::open() {
-        Ok(cache) => cache
-            .folder()
-            .map_or("no folder; set LENSLET_CACHE".into(), |path| path.display().to_string()),
+        Ok(cache) => cache.folder().map_or("no folder; set LENSLET_CACHE".into(), |path| path.display().to_string()),
         Err(error) => error.to_string(),
     }
 }
@@ -124,10 +108,7 @@ mod tests {
     use kernels::cuda::Gpu;
 
     fn text(driver: Driver) -> String {
-        lines(&driver)
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\n"))
-            .collect()
+        lines(&driver).iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
     }
 
     #[test]
@@ -150,15 +131,8 @@ mod tests {
 
     #[test]
     fn gpus_are_listed_by_the_name_they_are_chosen_by() {
-        let gpu = Gpu {
-            name: "H100".into(),
-            architecture: (9, 0),
-            multiprocessors: 132,
-        };
-        let text = text(Driver::Found {
-            version: (12, 8),
-            gpus: vec![gpu],
-        });
+        let gpu = Gpu { name: "H100".into(), architecture: (9, 0), multiprocessors: 132 };
+        let text = text(Driver::Found { version: (12, 8), gpus: vec![gpu] });
         assert!(
             text.contains("CUDA: driver found, CUDA 12.8, 1 GPU\ncuda:0: H100, sm_90, 132 multiprocessors"),
             "{text}"

@@ -67,9 +67,7 @@ fn held_out(args: &EvalArgs, device: &Device) -> Result<()> {
 
 /// Names the first of the held-out records that cannot be used.
 fn name_bad(data: &Dataset) {
-    if let Dataset::Corpus {
-        heldout: Some(heldout), ..
-    } = data
+    if let Dataset::Corpus { heldout: Some(heldout), .. } = data
         && heldout.bad.count > 0
     {
         say_aside!("left out:\n{}", heldout.bad.list());
@@ -163,10 +161,7 @@ fn wanted(args: &EvalArgs) -> Result<Vec<Wanted>> {
         }
         let prompts = of(&prompts, name);
         if matches!(name, Name::Retrieval | Name::Matching) && !prompts.is_empty() {
-            bail!(
-                "--prompt {0}=…: {0} asks no question, it compares captions as they are",
-                name.text()
-            );
+            bail!("--prompt {0}=…: {0} asks no question, it compares captions as they are", name.text());
         }
         let common = images.get(&None).cloned().unwrap_or_default();
         let images = if own.is_empty() { common } else { own };
@@ -192,9 +187,7 @@ fn wanted(args: &EvalArgs) -> Result<Vec<Wanted>> {
 fn by_task(flag: &str, given: &[String], common: bool) -> Result<BTreeMap<Option<Name>, Vec<String>>> {
     let mut found = BTreeMap::<Option<Name>, Vec<String>>::new();
     for text in given {
-        let named = text
-            .split_once('=')
-            .and_then(|(task, value)| Some((Name::from_str(task, true).ok()?, value)));
+        let named = text.split_once('=').and_then(|(task, value)| Some((Name::from_str(task, true).ok()?, value)));
         let (task, value) = match named {
             Some((task, value)) => (Some(task), value),
             None if common && (!text.contains('=') || Path::new(text).exists()) => (None, text.as_str()),

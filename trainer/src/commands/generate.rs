@@ -39,10 +39,7 @@ fn answer(args: &GenerateArgs, device: &Device) -> Result<()> {
 
 /// The images, then the text just as it is.
 fn raw(args: &GenerateArgs, assistant: &Assistant, generator: &Generator<'_>) -> Result<Vec<u32>> {
-    let image_tokens = generator
-        .image_token()
-        .into_iter()
-        .flat_map(|id| vec![id; args.image.len()]);
+    let image_tokens = generator.image_token().into_iter().flat_map(|id| vec![id; args.image.len()]);
     let text = assistant.tokenizer.tokenize(&args.prompt, true)?;
     Ok(image_tokens.chain(text).collect())
 }
@@ -54,9 +51,7 @@ fn messages(args: &GenerateArgs) -> Result<Vec<Message>> {
         return Ok(system.chain([Message::text(Role::User, &args.prompt)]).collect());
     }
     let placed = place_images(&args.prompt, args.image.len()).map_err(|why| anyhow!("--prompt: {why}"))?;
-    let talk = Conversation {
-        system: args.system.clone(),
-        ..Conversation::about(Vec::new(), vec![(placed, String::new())])
-    };
+    let talk =
+        Conversation { system: args.system.clone(), ..Conversation::about(Vec::new(), vec![(placed, String::new())]) };
     Ok(question(&talk, 0, true))
 }

@@ -77,11 +77,7 @@ fn run_of(folder: &Path) -> Result<Option<Recipe>> {
 
 /// Whether a run left a parameter as it was: frozen in every phase, and without an adapter that is folded into it.
 fn is_frozen(recipe: &Recipe, name: &str) -> bool {
-    let froze = |phase: Phase| {
-        phase
-            .training(recipe)
-            .is_some_and(|training| freezes(&training.rules, name))
-    };
+    let froze = |phase: Phase| phase.training(recipe).is_some_and(|training| freezes(&training.rules, name));
     Phase::of(recipe).all(froze) && !lora::adapts(&recipe.model.lora, name)
 }
 
@@ -105,10 +101,8 @@ fn inputs(
         ids = match model {
             Model::Vlm(_) => {
                 let images = args.image.iter().map(|_| Part::Image);
-                let message = Message {
-                    role: Role::User,
-                    content: images.chain([Part::Text(prompt.clone())]).collect(),
-                };
+                let message =
+                    Message { role: Role::User, content: images.chain([Part::Text(prompt.clone())]).collect() };
                 Chat::open(folder, tokenizer)?.prompt(tokenizer, &[message])?
             }
             _ => tokenizer.tokenize(prompt, true)?,
@@ -127,20 +121,14 @@ fn expanded(ids: Vec<u32>, image: Option<u32>, slots: usize, images: usize) -> V
     if ids.iter().filter(|&&id| id == image).count() != images {
         return ids;
     }
-    let mut turn = Turn {
-        learn: vec![false; ids.len()],
-        ids,
-    };
+    let mut turn = Turn { learn: vec![false; ids.len()], ids };
     turn.expand(image, slots);
     turn.ids
 }
 
 fn pixels(files: &[PathBuf], folder: &Path, params: &Params) -> Result<Tensor> {
     let processor = ImageProcessor::open(folder)?;
-    let images = files
-        .iter()
-        .map(|file| open_image(file))
-        .collect::<model::Result<Vec<_>>>()?;
+    let images = files.iter().map(|file| open_image(file)).collect::<model::Result<Vec<_>>>()?;
     Ok(processor.batch(&images, params.device(), params.dtype())?)
 }
 
@@ -153,9 +141,7 @@ fn summary(name: &str, x: &Tensor) -> Result<String> {
     let largest = values.iter().fold(0.0, |most: f64, v| most.max(v.abs()));
     let shape = x.shape().to_string();
     let deviation = variance.sqrt();
-    Ok(format!(
-        "{name:44} {shape:20} mean {mean:9.4}  std {deviation:9.4}  max {largest:9.4}"
-    ))
+    Ok(format!("{name:44} {shape:20} mean {mean:9.4}  std {deviation:9.4}  max {largest:9.4}"))
 }
 
 /// Prints what a language model would say next.
@@ -172,9 +158,7 @@ fn next_tokens(trace: &Trace, tokenizer: Option<&Tokenizer>) -> Result<()> {
     order.sort_by(|&a, &b| last[b].total_cmp(&last[a]));
     show("next:")?;
     for &id in order.iter().take(SHOWN) {
-        let token = tokenizer
-            .and_then(|tokenizer| tokenizer.token(id as u32))
-            .unwrap_or_default();
+        let token = tokenizer.and_then(|tokenizer| tokenizer.token(id as u32)).unwrap_or_default();
         let share = 100.0 * (last[id] - most).exp() / sum;
         show(&format!("  {share:6.2} %  {id:6}  {token}"))?;
     }
@@ -183,10 +167,7 @@ fn next_tokens(trace: &Trace, tokenizer: Option<&Tokenizer>) -> Result<()> {
 
 /// Writes everything computed, and what it was computed from, for comparison with other implementations.
 fn write(out: &Path, trace: &Trace, inputs: &Inputs, params: &Params) -> Result<()> {
-    let mut entries: Vec<Entry<'_>> = trace
-        .iter()
-        .map(|(name, x)| Entry::new(name, x.tensor().clone()))
-        .collect();
+    let mut entries: Vec<Entry<'_>> = trace.iter().map(|(name, x)| Entry::new(name, x.tensor().clone())).collect();
     if let Some(pixels) = &inputs.pixels {
         entries.push(Entry::new("pixel_values", pixels.clone()));
     }

@@ -29,12 +29,7 @@ fn list() -> Result<()> {
     writeln!(out, "{:<20}{:<38}{:>7}  specialised to", "family", "source", "threads")?;
     for Specialisation { module, threads } in specialisations() {
         let source = module.path();
-        writeln!(
-            out,
-            "{:<20}{source:<38}{threads:>7}  {}",
-            module.family(),
-            module.specialised_to()
-        )?;
+        writeln!(out, "{:<20}{source:<38}{threads:>7}  {}", module.family(), module.specialised_to())?;
     }
     Ok(())
 }
@@ -50,11 +45,7 @@ fn check(architectures: &[String]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let (major, minor) = nvrtc.version();
     writeln!(out, "NVRTC {major}.{minor}, {}", nvrtc.path().display())?;
-    writeln!(
-        out,
-        "{:<9}{:>9}{:>8}{:>8}{:>7}  kernel",
-        "", "registers", "shared", "spills", "stack"
-    )?;
+    writeln!(out, "{:<9}{:>9}{:>8}{:>8}{:>7}  kernel", "", "registers", "shared", "spills", "stack")?;
     let (mut compiled, mut wrong) = (0, 0);
     for Specialisation { module, threads } in specialisations() {
         for architecture in architectures.iter().filter(|name| module.runs_on(name)) {
@@ -63,14 +54,9 @@ fn check(architectures: &[String]) -> Result<()> {
                 let spills = function.spill_stores + function.spill_loads;
                 let (registers, shared, stack, name) =
                     (function.registers, function.shared, function.stack, &function.name);
-                writeln!(
-                    out,
-                    "{architecture:<9}{registers:>9}{shared:>8}{spills:>8}{stack:>7}  {name} ({module})"
-                )?;
+                writeln!(out, "{architecture:<9}{registers:>9}{shared:>8}{spills:>8}{stack:>7}  {name} ({module})")?;
             }
-            let limits = Limits {
-                threads: threads as u32,
-            };
+            let limits = Limits { threads: threads as u32 };
             for violation in report.violations(&limits) {
                 writeln!(out, "{architecture}: {module}: {violation}")?;
                 wrong += 1;
@@ -142,18 +128,9 @@ fn test(args: &KernelsTestArgs) -> Result<()> {
             counts.skipped += 1;
         }
     }
-    let Counts {
-        passed,
-        failed,
-        skipped,
-    } = counts;
+    let Counts { passed, failed, skipped } = counts;
     writeln!(out, "{passed} passed, {failed} failed, {skipped} skipped")?;
-    ensure!(
-        failed == 0,
-        "{failed} cases differ on {}, seed {}",
-        args.device,
-        args.seed
-    );
+    ensure!(failed == 0, "{failed} cases differ on {}, seed {}", args.device, args.seed);
     Ok(())
 }
 
@@ -166,10 +143,7 @@ fn refuse_unknown(table: &[Row], names: &[String]) -> Result<()> {
         .collect();
     known.sort_unstable();
     known.dedup();
-    match names
-        .iter()
-        .find(|name| !known.iter().any(|known| of_family(name, known)))
-    {
+    match names.iter().find(|name| !known.iter().any(|known| of_family(name, known))) {
         Some(unknown) => bail!("`{unknown}` is tested by no op; known are {}", known.join(", ")),
         None => Ok(()),
     }
@@ -182,6 +156,5 @@ fn is_about(row: &Row, name: &str) -> bool {
 /// Whether `name` is the family, or one of several sources that it has, such as `gemm_simt` of `gemm`.
 fn of_family(name: &str, family: &str) -> bool {
     let source = |rest: &str| rest.starts_with('_') && specialisations().iter().any(|s| s.module.family() == name);
-    name.strip_prefix(family)
-        .is_some_and(|rest| rest.is_empty() || source(rest))
+    name.strip_prefix(family).is_some_and(|rest| rest.is_empty() || source(rest))
 }

@@ -43,24 +43,15 @@ pub fn run(cli: Cli) -> Result<()> {
 }
 
 /// The environment's variables that begin with `LENSLET_`, as the README's table has them.
-const VARIABLES: [&str; 6] = [
-    "LENSLET_CACHE",
-    "LENSLET_CUDA_SOURCES",
-    "LENSLET_CXX",
-    "LENSLET_DATA",
-    "LENSLET_ISA",
-    "LENSLET_NVRTC",
-];
+const VARIABLES: [&str; 6] =
+    ["LENSLET_CACHE", "LENSLET_CUDA_SOURCES", "LENSLET_CXX", "LENSLET_DATA", "LENSLET_ISA", "LENSLET_NVRTC"];
 
 /// One that is misspelt would change nothing, and nobody would know. A recipe's paths may name others.
 fn warn_of_unknown_variables() {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("LENSLET_") && !VARIABLES.contains(&&*name) {
-            say_aside!(
-                "warning: {name} is none of lenslet's variables: {}",
-                VARIABLES.join(", ")
-            );
+            say_aside!("warning: {name} is none of lenslet's variables: {}", VARIABLES.join(", "));
         }
     }
 }

@@ -24,9 +24,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         None => Begin::New,
         Some("latest") => Begin::Latest,
         Some(number) => Begin::At(
-            number
-                .parse()
-                .with_context(|| format!("--resume {number}: expected `latest` or a checkpoint's number"))?,
+            number.parse().with_context(|| format!("--resume {number}: expected `latest` or a checkpoint's number"))?,
         ),
     };
     let device = compute::open_for_training(&recipe.run.device, !args.no_graph)?;

@@ -169,11 +169,7 @@ impl Corpus {
         let records = found.records.len() + found.bad.count;
         let mut corpus = assemble(files, found, &index, images);
         if !keep {
-            corpus.images = Pictures::Named(Box::new(Named {
-                names,
-                source,
-                processor: processor.clone(),
-            }));
+            corpus.images = Pictures::Named(Box::new(Named { names, source, processor: processor.clone() }));
         }
         corpus.bad.check(records, files.max_bad)?;
         let name = files.path.display();
@@ -198,11 +194,7 @@ impl Corpus {
         self.lost = lost;
         self.bad.check(records, self.max_bad)?;
         let lines = self.lost.lines().join("\n");
-        ensure!(
-            !self.samples.is_empty(),
-            "{}: not one record is left to train on\n{lines}",
-            self.path.display()
-        );
+        ensure!(!self.samples.is_empty(), "{}: not one record is left to train on\n{lines}", self.path.display());
         Ok(())
     }
 
@@ -272,16 +264,7 @@ impl Corpus {
     /// What is hashed of the records, how many they are, and the hash: everything they say, and which images they show.
     pub fn hash_records(&self) -> (&'static str, String, String) {
         let mut hash = Sha256::new();
-        for Sample {
-            id,
-            images,
-            system,
-            turns,
-            captions,
-            class,
-            ..
-        } in &self.samples
-        {
+        for Sample { id, images, system, turns, captions, class, .. } in &self.samples {
             hash.update(format!("{:?}", (id, images, system, turns, captions, class)));
         }
         ("records", format!("{} records", self.samples.len()), hex(hash))
@@ -309,10 +292,7 @@ impl Corpus {
             say_aside!("left out: {bad}");
         }
         late.bad.add(bad);
-        let all = BadRecords {
-            count: late.bad.count + self.bad.count,
-            ..late.bad.clone()
-        };
+        let all = BadRecords { count: late.bad.count + self.bad.count, ..late.bad.clone() };
         all.check(self.samples.len() + self.bad.count, self.max_bad)
     }
 
@@ -384,13 +364,7 @@ fn refuse_several(found: &mut Found, file: &Path) {
 }
 
 fn bad_image(file: &Path, line: usize, id: &str, message: String) -> BadRecord {
-    BadRecord {
-        file: file.to_owned(),
-        line,
-        id: Some(id.to_owned()),
-        field: "image".into(),
-        message,
-    }
+    BadRecord { file: file.to_owned(), line, id: Some(id.to_owned()), field: "image".into(), message }
 }
 
 /// Joins records with their images; a record with one that failed is a bad one. `decoded` is empty where none are yet.

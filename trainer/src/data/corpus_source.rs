@@ -21,12 +21,7 @@ pub struct CorpusSource {
 impl CorpusSource {
     /// In the order that `seed` gives; `group`: conversations in batches of so many that are of similar length.
     pub fn new(corpus: Corpus, seed: u64, group: Option<usize>) -> CorpusSource {
-        CorpusSource {
-            order: Order::new(corpus.samples.len(), seed),
-            corpus,
-            seed,
-            group,
-        }
+        CorpusSource { order: Order::new(corpus.samples.len(), seed), corpus, seed, group }
     }
 
     /// As [`Corpus::screen`].
@@ -79,17 +74,10 @@ impl Source for CorpusSource {
 
     fn conversation(&self, index: u64, _: f64) -> Result<Conversation> {
         let place = match self.group {
-            Some(batch) => self
-                .order
-                .grouped(index, batch, |sample| self.corpus.samples[sample].length()),
+            Some(batch) => self.order.grouped(index, batch, |sample| self.corpus.samples[sample].length()),
             None => self.order.at(index),
         };
         let Shown { sample, images, turns } = self.show(place)?;
-        Ok(Conversation {
-            images,
-            places: sample.images.clone(),
-            system: sample.system.clone(),
-            turns,
-        })
+        Ok(Conversation { images, places: sample.images.clone(), system: sample.system.clone(), turns })
     }
 }

@@ -73,12 +73,7 @@ impl Features {
     pub fn tensor(&self, params: &Params, bytes: &[u8]) -> Result<Tensor> {
         let [tokens, dim] = self.shape;
         let batch = bytes.len() / (tokens * dim * self.dtype.size());
-        Ok(Tensor::from_bytes(
-            params.device(),
-            self.dtype,
-            bytes,
-            [batch, tokens, dim],
-        )?)
+        Ok(Tensor::from_bytes(params.device(), self.dtype, bytes, [batch, tokens, dim])?)
     }
 }
 
@@ -89,9 +84,7 @@ fn seen(prepare: &Prepare, corpus: &Corpus, place: usize) -> RgbImage {
 
 fn folder() -> Result<PathBuf> {
     let cache = Cache::open()?;
-    let folder = cache
-        .folder()
-        .context("there is no folder for caches; set LENSLET_CACHE")?;
+    let folder = cache.folder().context("there is no folder for caches; set LENSLET_CACHE")?;
     let folder = folder.join("features");
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     Ok(folder)
@@ -117,15 +110,8 @@ fn encode(vlm: &Vlm, params: &Params, prepare: &Prepare, corpus: &Corpus, path: 
     let config = &vlm.config.vision;
     let shape = Shape::from([corpus.images.len(), config.tokens(), config.hidden_size]);
     let size = memory::size((shape.elements() * params.dtype().size()) as u64);
-    say!(
-        "features    {} images, {size} in {}",
-        corpus.images.len(),
-        path.display()
-    );
-    let failed = |error: anyhow::Error| model::Error::Input {
-        what: "features",
-        message: format!("{error:#}"),
-    };
+    say!("features    {} images, {size} in {}", corpus.images.len(), path.display());
+    let failed = |error: anyhow::Error| model::Error::Input { what: "features", message: format!("{error:#}") };
     let entry = Entry {
         name: NAME.into(),
         dtype: params.dtype(),
@@ -133,10 +119,7 @@ fn encode(vlm: &Vlm, params: &Params, prepare: &Prepare, corpus: &Corpus, path: 
         parts: Box::new(|out| {
             for start in (0..corpus.images.len()).step_by(BATCH) {
                 let places = start..corpus.images.len().min(start + BATCH);
-                let images: Vec<RgbImage> = places
-                    .into_par_iter()
-                    .map(|place| seen(prepare, corpus, place))
-                    .collect();
+                let images: Vec<RgbImage> = places.into_par_iter().map(|place| seen(prepare, corpus, place)).collect();
                 let graph = Graph::inference(params);
                 let pixels = prepare.pixels(&images).and_then(|bytes| prepare.tensor(params, &bytes));
                 let pixels = graph.input(pixels.map_err(failed)?);

@@ -69,10 +69,7 @@ pub(crate) fn entries(folder: &Path, passed: &mut PassedOver) -> Result<Vec<Entr
         };
         match std::fs::metadata(&path) {
             _ if name.starts_with('.') => passed.add("files whose names begin with a dot", path.display().to_string()),
-            Ok(about) => entries.push(Entry {
-                folder: about.is_dir(),
-                name: name.into(),
-            }),
+            Ok(about) => entries.push(Entry { folder: about.is_dir(), name: name.into() }),
             Err(_) => passed.add("links that lead nowhere", path.display().to_string()),
         }
     }
@@ -102,11 +99,7 @@ fn descend(
 ) -> Result<bool> {
     let folder = root.join(inner);
     let about = || format!("{}: cannot be read", folder.display());
-    ensure!(
-        above.len() < MAX_DEPTH,
-        "{}: more than {MAX_DEPTH} folders deep",
-        folder.display()
-    );
+    ensure!(above.len() < MAX_DEPTH, "{}: more than {MAX_DEPTH} folders deep", folder.display());
     let real = folder.canonicalize().with_context(about)?;
     if above.iter().any(|above| above.starts_with(&real)) {
         passed.add("links to a folder they are in", folder.display().to_string());

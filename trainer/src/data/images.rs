@@ -52,10 +52,7 @@ impl ImageSource {
     pub fn open(path: &Path) -> Result<ImageSource> {
         #[cfg(feature = "parquet")]
         if path.extension().is_some_and(|ending| ending == "parquet") {
-            return Ok(ImageSource::of_tables(
-                path,
-                Tables::open(path, &mut PassedOver::default())?,
-            ));
+            return Ok(ImageSource::of_tables(path, Tables::open(path, &mut PassedOver::default())?));
         }
         let about = || format!("{}: cannot be read", path.display());
         let store = if is_pattern(path) && !path.is_dir() {
@@ -66,27 +63,18 @@ impl ImageSource {
         } else {
             Store::Zip(Zip::open(path)?)
         };
-        Ok(ImageSource {
-            path: path.to_owned(),
-            store,
-        })
+        Ok(ImageSource { path: path.to_owned(), store })
     }
 
     /// Tar archives that are open already.
     pub fn of_shards(path: &Path, shards: Shards) -> ImageSource {
-        ImageSource {
-            path: path.to_owned(),
-            store: Store::Shards(shards),
-        }
+        ImageSource { path: path.to_owned(), store: Store::Shards(shards) }
     }
 
     /// Parquet files that are open already.
     #[cfg(feature = "parquet")]
     pub(super) fn of_tables(path: &Path, tables: Tables) -> ImageSource {
-        ImageSource {
-            path: path.to_owned(),
-            store: Store::Tables(tables),
-        }
+        ImageSource { path: path.to_owned(), store: Store::Tables(tables) }
     }
 
     /// The decoded image called `name`, `(height, width)` as in the file.
@@ -144,11 +132,7 @@ impl ImageSource {
         };
         let inside = inside.and_then(|name| normal(&name));
         let about = || match absolute {
-            true => format!(
-                "`{}` is not a name within the image folder {}",
-                name.escape_debug(),
-                self.path.display()
-            ),
+            true => format!("`{}` is not a name within the image folder {}", name.escape_debug(), self.path.display()),
             false => format!("`{}` is not a name within the image folder", name.escape_debug()),
         };
         inside.with_context(about)
@@ -241,10 +225,7 @@ impl Zip {
                 known.and_modify(|number| *number = None).or_insert(number);
             }
         }
-        Ok(Zip {
-            archive: Mutex::new(archive),
-            numbers,
-        })
+        Ok(Zip { archive: Mutex::new(archive), numbers })
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>> {
@@ -296,9 +277,7 @@ fn ends(mut file: impl Read + Seek, at: u64, size: u64) -> Result<Vec<u8>> {
 fn within(path: &str, roots: &[PathBuf]) -> Option<String> {
     let path = Path::new(path);
     let real = path.canonicalize().unwrap_or_default();
-    let mut left = roots
-        .iter()
-        .flat_map(|root| [path.strip_prefix(root), real.strip_prefix(root)]);
+    let mut left = roots.iter().flat_map(|root| [path.strip_prefix(root), real.strip_prefix(root)]);
     left.find_map(|left| Some(left.ok()?.to_str()?.to_string()))
 }
 

@@ -4,11 +4,8 @@ use std::io::{Cursor, Write};
 use std::sync::LazyLock;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
-static PICTURE: LazyLock<RgbImage> = LazyLock::new(|| {
-    RgbImage::from_fn(23, 17, |x, y| {
-        image::Rgb([(x * 11) as u8, (y * 15) as u8, (x * y) as u8])
-    })
-});
+static PICTURE: LazyLock<RgbImage> =
+    LazyLock::new(|| RgbImage::from_fn(23, 17, |x, y| image::Rgb([(x * 11) as u8, (y * 15) as u8, (x * y) as u8])));
 /// The picture as a PNG and a JPEG.
 static FILES: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     [image::ImageFormat::Png, image::ImageFormat::Jpeg].map(|format| {
@@ -25,11 +22,7 @@ fn message(result: Result<RgbImage>) -> String {
 fn zip_with(path: &Path, entries: &[(&str, &[u8])]) {
     let mut zip = ZipWriter::new(File::create(path).unwrap());
     for (name, bytes) in entries {
-        zip.start_file(
-            *name,
-            SimpleFileOptions::default().compression_method(CompressionMethod::Stored),
-        )
-        .unwrap();
+        zip.start_file(*name, SimpleFileOptions::default().compression_method(CompressionMethod::Stored)).unwrap();
         zip.write_all(bytes).unwrap();
     }
     zip.finish().unwrap();
@@ -92,10 +85,7 @@ fn compressed_entries_are_refused_with_what_to_do() {
     (bytes[8], bytes[central + 10]) = (8, 8);
     std::fs::write(&path, bytes).unwrap();
     let text = message(ImageSource::open(&path).unwrap().load("a.png"));
-    assert!(
-        text.contains("a.png: compressed (Deflate") && text.contains("zip -0"),
-        "{text}"
-    );
+    assert!(text.contains("a.png: compressed (Deflate") && text.contains("zip -0"), "{text}");
 }
 
 fn tar_with(path: &Path, entries: &[(&str, &[u8])]) {
@@ -125,20 +115,13 @@ fn images_of_a_tar_are_read_where_they_lie() {
     let other = folder.path().join("b.tar");
     tar_with(
         &other,
-        &[
-            ("sub/a.png", &FILES[0]),
-            ("only.png", &FILES[0]),
-            ("two.png", &FILES[0]),
-            ("./two.png", &FILES[1]),
-        ],
+        &[("sub/a.png", &FILES[0]), ("only.png", &FILES[0]), ("two.png", &FILES[0]), ("./two.png", &FILES[1])],
     );
     let both = ImageSource::open(&folder.path().join("{a,b}.tar")).unwrap();
     assert_eq!(both.load("only.png").unwrap(), *PICTURE);
-    for (name, expected) in [
-        ("sub/a.png", "a.tar and in "),
-        ("b.tar/two.png", "2 members of this name"),
-        ("no.png", "b.tar"),
-    ] {
+    for (name, expected) in
+        [("sub/a.png", "a.tar and in "), ("b.tar/two.png", "2 members of this name"), ("no.png", "b.tar")]
+    {
         let text = message(both.load(name));
         assert!(text.contains(expected) || text.contains("1 other shards"), "{text}");
         assert!(!both.has(name), "{name}");
@@ -198,12 +181,7 @@ fn names_are_read_as_people_write_them() {
     let archive = folder.path().join("images.zip");
     zip_with(
         &archive,
-        &[
-            ("sub\\a.png", &FILES[0]),
-            ("./b.png", &FILES[0]),
-            ("c.png", &FILES[0]),
-            ("./c.png", &FILES[1]),
-        ],
+        &[("sub\\a.png", &FILES[0]), ("./b.png", &FILES[0]), ("c.png", &FILES[0]), ("./c.png", &FILES[1])],
     );
     let absolute = |folder: &Path| folder.join("sub/a.png").display().to_string();
     for (path, names) in [
@@ -222,19 +200,13 @@ fn names_are_read_as_people_write_them() {
     assert!(message(zip.load("c.png")).contains("c.png: two entries of this name"));
     // As Python and other tools write it when a file is added again.
     let archive = folder.path().join("twice.zip");
-    zip_with(
-        &archive,
-        &[("d.png", &FILES[0]), ("e.png", &FILES[0]), ("f.png", &FILES[1])],
-    );
+    zip_with(&archive, &[("d.png", &FILES[0]), ("e.png", &FILES[0]), ("f.png", &FILES[1])]);
     let bytes = std::fs::read(&archive).unwrap();
     std::fs::write(&archive, replaced(&bytes, b"f.png", b"d.png")).unwrap();
     let zip = ImageSource::open(&archive).unwrap();
     assert!(message(zip.load("d.png")).contains("d.png: two entries of this name"));
     assert_eq!(zip.load("e.png").unwrap(), *PICTURE);
-    assert_eq!(
-        ImageSource::open(&inner).unwrap().relative(&absolute(&link)).unwrap(),
-        "sub/a.png"
-    );
+    assert_eq!(ImageSource::open(&inner).unwrap().relative(&absolute(&link)).unwrap(), "sub/a.png");
 }
 
 proptest! {

@@ -36,12 +36,7 @@ pub struct Place {
 impl Order {
     /// Over `count` samples.
     pub fn new(count: usize, seed: u64) -> Order {
-        Order {
-            seed,
-            count,
-            passes: Memo::default(),
-            windows: Memo::default(),
-        }
+        Order { seed, count, passes: Memo::default(), windows: Memo::default() }
     }
 
     /// What is at place `index`; none where there are no samples. A permutation is made once per pass.
@@ -144,10 +139,6 @@ mod tests {
         let first: Vec<usize> = (0..128).step_by(8).map(|i| length(grouped(i).sample)).collect();
         assert!(first.windows(2).any(|pair| pair[0] < pair[1]));
         let again = Order::new(128, 1);
-        assert!(
-            (0..500)
-                .rev()
-                .all(|i| again.grouped(i, 8, length) == order.grouped(i, 8, length))
-        );
+        assert!((0..500).rev().all(|i| again.grouped(i, 8, length) == order.grouped(i, 8, length)));
     }
 }

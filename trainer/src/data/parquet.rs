@@ -116,9 +116,7 @@ impl Tables {
         let mut parts = name.rsplitn(3, '/');
         let mut number = || parts.next().and_then(|part| part.parse::<usize>().ok());
         let place = number().zip(number());
-        let table = parts
-            .next()
-            .and_then(|file| self.0.iter().find(|table| table.name == file));
+        let table = parts.next().and_then(|file| self.0.iter().find(|table| table.name == file));
         let ((image, row), table) = place.zip(table).with_context(|| format!("{name}: no such image"))?;
         guarded(|| table.image(row, image)).with_context(|| name.to_string())
     }
@@ -129,10 +127,7 @@ impl Table {
         let about = || path.display().to_string();
         let length = std::fs::metadata(&path).with_context(about)?.len();
         let name = path.file_name().and_then(|name| name.to_str()).map(String::from);
-        let file = Whole {
-            path: path.clone(),
-            length,
-        };
+        let file = Whole { path: path.clone(), length };
         let reader = guarded(|| SerializedFileReader::new(file));
         let reader = reader.with_context(|| format!("{}: not a Parquet file", about()))?;
         let metadata = reader.metadata();
@@ -173,21 +168,15 @@ impl Table {
     /// The columns to read as texts: all but the images' bytes.
     fn texts(&self) -> Result<Type> {
         let root = self.reader.metadata().file_metadata().schema();
-        let fields = root
-            .get_fields()
-            .iter()
-            .filter_map(|field| match IMAGES.contains(&field.name()) {
-                true => without_bytes(field),
-                false => Some(field.clone()),
-            });
+        let fields = root.get_fields().iter().filter_map(|field| match IMAGES.contains(&field.name()) {
+            true => without_bytes(field),
+            false => Some(field.clone()),
+        });
         let fields: Vec<TypePtr> = fields.collect();
         let name = self.path.display();
         ensure!(!fields.is_empty(), "{name}: nothing but images");
         let has = |fields: &[TypePtr]| fields.iter().any(|field| field.name() == "images");
-        ensure!(
-            !has(root.get_fields()) || has(&fields),
-            "{name}: images: expected structs with `bytes` and `path`"
-        );
+        ensure!(!has(root.get_fields()) || has(&fields), "{name}: images: expected structs with `bytes` and `path`");
         Ok(Type::group_type_builder(root.name()).with_fields(fields).build()?)
     }
 
@@ -206,10 +195,7 @@ impl Table {
         let (records, ..) = column.read_records(1, Some(&mut levels), Some(&mut repeated), &mut values)?;
         ensure!(records == 1, "no such row");
         let here = most == 0 || levels.get(image).is_some_and(|level| *level == most);
-        ensure!(
-            here,
-            "has no bytes: only the path of a file that is not in the data set"
-        );
+        ensure!(here, "has no bytes: only the path of a file that is not in the data set");
         let before = levels.iter().take(image).filter(|level| **level == most).count();
         Ok(values.get(before).context("no bytes")?.data().to_vec())
     }
@@ -262,9 +248,7 @@ fn without_bytes(field: &TypePtr) -> Option<TypePtr> {
 /// A row as JSON; columns that have no counterpart there are left out.
 fn object(row: Row) -> Map<String, Value> {
     let columns = row.into_columns().into_iter();
-    columns
-        .filter_map(|(name, field)| Some((name, value(field)?)))
-        .collect()
+    columns.filter_map(|(name, field)| Some((name, value(field)?))).collect()
 }
 
 fn value(field: Field) -> Option<Value> {
@@ -307,10 +291,7 @@ impl ChunkReader for Whole {
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
         let inside = start.checked_add(length as u64).is_some_and(|end| end <= self.length);
         if !inside {
-            let message = format!(
-                "{length} bytes at {start} are beyond the file's {}: truncated",
-                self.length
-            );
+            let message = format!("{length} bytes at {start} are beyond the file's {}: truncated", self.length);
             return Err(ParquetError::General(message));
         }
         let mut bytes = vec![0; length];

@@ -71,16 +71,10 @@ fn rows_have_their_images_in_every_group() {
     let (found, source, _folder) = open(&FILE).unwrap();
     assert_eq!((found.records.len(), found.text_only, found.bad.count), (4, 2, 0));
     let last = &found.records[2];
-    assert_eq!(
-        (last.id.as_str(), last.content.images[0].as_str()),
-        ("t.parquet/3", "t.parquet/3/0")
-    );
+    assert_eq!((last.id.as_str(), last.content.images[0].as_str()), ("t.parquet/3", "t.parquet/3/0"));
     assert_eq!(last.content.turns[0].answer, "text 20");
     for (row, shade) in [(0, 10), (3, 20)] {
-        assert_eq!(
-            source.load(&format!("t.parquet/{row}/0")).unwrap().get_pixel(0, 0).0,
-            [shade; 3]
-        );
+        assert_eq!(source.load(&format!("t.parquet/{row}/0")).unwrap().get_pixel(0, 0).0, [shade; 3]);
     }
     for (name, expected) in [
         ("t.parquet/1/0", "only the path of a file"),
@@ -90,10 +84,7 @@ fn rows_have_their_images_in_every_group() {
         ("u.parquet/0/0", "no such image"),
     ] {
         let message = format!("{:#}", source.load(name).unwrap_err());
-        assert!(
-            message.contains(name) && (message.contains(expected) || name == "t.parquet/0/1"),
-            "{message}"
-        );
+        assert!(message.contains(name) && (message.contains(expected) || name == "t.parquet/0/1"), "{message}");
     }
 }
 
@@ -111,20 +102,14 @@ fn a_row_may_have_several_images_and_turns() {
     );
     let (found, source, _folder) = open(&bytes).unwrap();
     assert_eq!(found.bad.count, 0, "{}", found.bad.list());
-    let [two, one] = &found.records[..] else {
-        panic!("{found:?}")
-    };
+    let [two, one] = &found.records[..] else { panic!("{found:?}") };
     assert_eq!(two.content.images, ["t.parquet/0/0", "t.parquet/0/1"]);
     assert_eq!(
-        (
-            two.content.turns[0].question.as_str(),
-            one.content.turns[0].answer.as_str()
-        ),
+        (two.content.turns[0].question.as_str(), one.content.turns[0].answer.as_str()),
         ("<image> or <image>?", "two")
     );
-    let shades: Vec<u8> = ["0/0", "0/1", "1/0"]
-        .map(|name| source.load(&format!("t.parquet/{name}")).unwrap()[(0, 0)].0[0])
-        .to_vec();
+    let shades: Vec<u8> =
+        ["0/0", "0/1", "1/0"].map(|name| source.load(&format!("t.parquet/{name}")).unwrap()[(0, 0)].0[0]).to_vec();
     assert_eq!(shades, [1, 2, 3]);
 }
 
@@ -169,10 +154,7 @@ fn texts_beyond_all_bounds_are_refused() {
     let bytes = file(ONE, &[columns]);
     assert!(bytes.len() < 2 << 20, "{} bytes", bytes.len());
     let message = format!("{:#}", open(&bytes).map(|_| ()).unwrap_err());
-    assert!(
-        message.contains("t.parquet: row 511: the texts up to here take more than"),
-        "{message}"
-    );
+    assert!(message.contains("t.parquet: row 511: the texts up to here take more than"), "{message}");
 }
 
 /// Opens and reads everything there is.

@@ -13,10 +13,8 @@ use rayon::prelude::*;
 const KEPT_PART: u64 = 4;
 
 /// What is hashed of images in memory, and of those that are decoded when needed.
-pub(crate) const IMAGE_HASHES: [&str; 2] = [
-    "images by their pixels",
-    "images by the names, sizes, starts and ends of their files",
-];
+pub(crate) const IMAGE_HASHES: [&str; 2] =
+    ["images by their pixels", "images by the names, sizes, starts and ends of their files"];
 
 /// Images by place, each `(side, side)`, 8 bits a channel.
 #[derive(Debug)]
@@ -91,9 +89,7 @@ pub(super) fn decode(
     names: &[String],
 ) -> Vec<Result<RgbImage, String>> {
     let decoded = names.par_iter().map(|name| square(source, processor, name));
-    decoded
-        .map(|image| image.map_err(|error| format!("{error:#}")))
-        .collect()
+    decoded.map(|image| image.map_err(|error| format!("{error:#}"))).collect()
 }
 
 /// Whether `count` images of `side` are to be kept: as `wanted`, or where they take a small part of the free memory.

@@ -159,10 +159,7 @@ impl Prepare {
             laid.push(self.turn(system, part)?);
             shown.extend(images.clone());
         }
-        Ok(Laid {
-            turns: laid,
-            images: shown,
-        })
+        Ok(Laid { turns: laid, images: shown })
     }
 
     /// What becomes of a conversation about so many images.
@@ -206,11 +203,7 @@ impl Prepare {
             turn.ids.truncate(most);
             turn.learn.truncate(most);
             let (token, slots) = self.image.unwrap_or_default();
-            let found = turn
-                .ids
-                .iter()
-                .filter(|id| self.image.is_some() && **id == token)
-                .count();
+            let found = turn.ids.iter().filter(|id| self.image.is_some() && **id == token).count();
             ensure!(
                 self.image.is_none() || found == each * slots,
                 "data.max_tokens: {most} cuts through the images of a conversation: it has {each}, of {slots} slots each"
@@ -240,11 +233,7 @@ impl Prepare {
         let mut laid = self.lay(system, turns, 0..images as i32, layout.independent)?;
         let whole = laid.len();
         self.cut(&mut laid)?;
-        let mut shown: Vec<String> = laid
-            .turns
-            .iter()
-            .map(|turn| self.turn_shown(turn))
-            .collect::<Result<_>>()?;
+        let mut shown: Vec<String> = laid.turns.iter().map(|turn| self.turn_shown(turn)).collect::<Result<_>>()?;
         if laid.len() < whole {
             let (length, most) = (laid.len(), self.max_tokens.unwrap_or_default());
             shown.push(format!("({length} of {whole} tokens: cut at data.max_tokens = {most})"));
@@ -293,10 +282,7 @@ pub fn question(talk: &Conversation, turn: usize, independent: bool) -> Vec<Mess
 /// A conversation with an image at each mark, or in front of the first question where there is no mark.
 fn messages(system: Option<&str>, exchanges: &[(String, String)]) -> Vec<Message> {
     let marked = exchanges.iter().any(|(question, _)| question.contains(MARK));
-    let mut messages: Vec<Message> = system
-        .map(|text| Message::text(Role::System, text))
-        .into_iter()
-        .collect();
+    let mut messages: Vec<Message> = system.map(|text| Message::text(Role::System, text)).into_iter().collect();
     for (i, (question, answer)) in exchanges.iter().enumerate() {
         messages.push(asked(question, i == 0 && !marked));
         messages.push(Message::text(Role::Assistant, answer));
@@ -315,10 +301,7 @@ fn asked(question: &str, front: bool) -> Message {
             content.push(Part::Text(text.into()));
         }
     }
-    Message {
-        role: Role::User,
-        content,
-    }
+    Message { role: Role::User, content }
 }
 
 /// Rows of at most `room` tokens: the longest conversation first, each into the first row that has room (first-fit

@@ -7,19 +7,7 @@ const TEMPLATE: &str = "{% for message in messages %}{{ message.role }} {{ messa
 
 /// A tiny model that takes images within the text.
 fn model() -> (Vlm, Params, Prepare) {
-    let words = [
-        "user",
-        "assistant",
-        "system",
-        "what",
-        "is",
-        "it",
-        "red",
-        "blue",
-        "and",
-        "be",
-        "brief",
-    ];
+    let words = ["user", "assistant", "system", "what", "is", "it", "red", "blue", "and", "be", "brief"];
     let tokenizer = Tokenizer::word_level(words).unwrap().with_token("<image>").unwrap();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("chat_template.jinja"), TEMPLATE).unwrap();
@@ -49,10 +37,7 @@ fn model() -> (Vlm, Params, Prepare) {
         image_token: tokenizer.id("<image>"),
         ..VlmConfig::default()
     };
-    let processor = ImageProcessor {
-        size: 8,
-        ..ImageProcessor::default()
-    };
+    let processor = ImageProcessor { size: 8, ..ImageProcessor::default() };
     let (vlm, params) = Vlm::build(&config, &Device::cpu(), DType::F32, 3).unwrap();
     (vlm, params, Prepare::new(tokenizer, processor, chat, &config))
 }
@@ -71,13 +56,7 @@ fn talk(images: &[u8], turns: &[(&str, &str)]) -> Conversation {
 fn talks() -> Vec<Conversation> {
     let mut all = vec![
         talk(&[10], &[("what is it", "red")]),
-        talk(
-            &[200, 90],
-            &[
-                ("<image> and <image> what is it", "blue and red"),
-                ("and", "it is blue"),
-            ],
-        ),
+        talk(&[200, 90], &[("<image> and <image> what is it", "blue and red"), ("and", "it is blue")]),
         talk(&[50], &[("be brief", "red"), ("<image> what", "it is red and blue")]),
         talk(&[120], &[("what", "blue")]),
     ];
@@ -91,17 +70,11 @@ fn learn(conversations: &[Conversation], layout: Layout) -> (f64, Vec<f64>, Text
     let text = prepare.conversations(conversations, layout).unwrap();
     let mut optimizer = Optimizer::new(&params, AdamW::default()).unwrap();
     let graph = Graph::training(&params, 0);
-    let pixels = prepare
-        .pixels(conversations.iter().flat_map(|talk| &talk.images))
-        .unwrap();
+    let pixels = prepare.pixels(conversations.iter().flat_map(|talk| &talk.images)).unwrap();
     let pixels = graph.input(prepare.tensor(&params, &pixels).unwrap());
     let loss = vlm.loss(&graph, &pixels, &text).unwrap().loss;
     graph.backward(&loss, optimizer.gradients()).unwrap();
-    (
-        loss.tensor().item().unwrap(),
-        optimizer.gradients().tensor().unwrap().to_f64().unwrap(),
-        text,
-    )
+    (loss.tensor().item().unwrap(), optimizer.gradients().tensor().unwrap().to_f64().unwrap(), text)
 }
 
 /// A conversation as a dry run shows it.
@@ -117,21 +90,15 @@ fn packed_rows_give_the_losses_and_gradients_of_separate_ones() {
         let talks = match independent {
             false => talks(),
             // Independent turns are about one image.
-            true => vec![
-                talk(&[10], &[("what is it", "red"), ("and", "blue")]),
-                talk(&[90], &[("what", "it is blue")]),
-            ],
+            true => {
+                vec![talk(&[10], &[("what is it", "red"), ("and", "blue")]), talk(&[90], &[("what", "it is blue")])]
+            }
         };
         let layout = |packing| Layout { independent, packing };
         let (loss, gradients, separate) = learn(&talks, layout(false));
         let (packed_loss, packed_gradients, packed) = learn(&talks, layout(true));
         assert_eq!(separate.batch, talks.len());
-        assert!(
-            packed.batch < separate.batch && packed.tokens <= 64,
-            "{} of {}",
-            packed.batch,
-            packed.tokens
-        );
+        assert!(packed.batch < separate.batch && packed.tokens <= 64, "{} of {}", packed.batch, packed.tokens);
         let learned = |text: &TextBatch| text.targets.iter().filter(|target| **target != IGNORE).count();
         assert_eq!(learned(&separate), learned(&packed));
         assert!((loss - packed_loss).abs() < 1e-6 * loss, "{loss} {packed_loss}");
@@ -145,10 +112,7 @@ fn packed_rows_give_the_losses_and_gradients_of_separate_ones() {
 
 #[test]
 fn each_image_of_a_packed_row_stands_at_its_own_mark() {
-    let layout = Layout {
-        packing: true,
-        ..Layout::default()
-    };
+    let layout = Layout { packing: true, ..Layout::default() };
     let mut talks = talks();
     let (before, ..) = learn(&talks, layout);
     let [a, b] = [0, 1].map(|i| talks[1].images[i].clone());
@@ -171,20 +135,14 @@ fn conversations_are_laid_out_with_their_system_and_images_in_place() {
         shown(&talks[2]),
         "user be brief assistant [red <eos>] user <image> × 4 what assistant [it is red and blue <eos>]"
     );
-    assert_eq!(
-        shown(&talks[3]),
-        "system be brief user <image> × 4 what assistant [blue <eos>]"
-    );
+    assert_eq!(shown(&talks[3]), "system be brief user <image> × 4 what assistant [blue <eos>]");
 }
 
 #[test]
 fn long_conversations_are_cut_but_not_within_an_image() {
     let (.., mut prepare) = model();
     let text = |prepare: &Prepare, talks: &[Conversation], independent| {
-        let layout = Layout {
-            independent,
-            packing: false,
-        };
+        let layout = Layout { independent, packing: false };
         prepare.conversations(talks, layout)
     };
     let talks = [talk(&[10], &[("what is it", "red and blue"), ("and", "blue")])];
@@ -205,17 +163,11 @@ fn long_conversations_are_cut_but_not_within_an_image() {
 fn a_model_with_images_in_front_of_texts_is_not_packed() {
     let tokenizer = Tokenizer::word_level(["what", "red", "brief"]).unwrap();
     let chat = Chat::own(&tokenizer).unwrap();
-    let config = VlmConfig {
-        vocab_size: tokenizer.vocab_size(),
-        ..VlmConfig::default()
-    };
+    let config = VlmConfig { vocab_size: tokenizer.vocab_size(), ..VlmConfig::default() };
     let prepare = Prepare::new(tokenizer, ImageProcessor::default(), chat, &config);
     let mut talk = talk(&[10], &[("what", "red")]);
     talk.system = Some("brief".into());
-    let layout = Layout {
-        packing: true,
-        ..Layout::default()
-    };
+    let layout = Layout { packing: true, ..Layout::default() };
     let message = prepare.conversations(&[talk.clone()], layout).unwrap_err().to_string();
     assert!(message.starts_with("phase2.packing: this model"), "{message}");
     // Its layout has no place for a system: that goes in front of the question.
@@ -228,11 +180,7 @@ fn an_image_that_was_cropped_is_not_cropped_again() {
     let resize = Some(model::Resize::ShortestEdge(12));
     let processor = ImageProcessor {
         size: 8,
-        fit: model::Fit::Steps(model::Steps {
-            pad: None,
-            resize,
-            crop: Some([8, 8]),
-        }),
+        fit: model::Fit::Steps(model::Steps { pad: None, resize, crop: Some([8, 8]) }),
         ..ImageProcessor::default()
     };
     processor.validate().unwrap();

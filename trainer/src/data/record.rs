@@ -58,10 +58,7 @@ impl Content {
         let first = captions.first()?.clone();
         Some(Content {
             images: vec![image],
-            turns: vec![Turn {
-                question: question.into(),
-                answer: first,
-            }],
+            turns: vec![Turn { question: question.into(), answer: first }],
             captions: if captions.len() > 1 { captions } else { Vec::new() },
             ..Content::default()
         })
@@ -84,21 +81,8 @@ pub struct Record {
 impl Record {
     /// The record as it is looked at before the first step.
     pub(super) fn entry(&self) -> Entry<'_> {
-        let Content {
-            images,
-            system,
-            turns,
-            captions,
-            ..
-        } = &self.content;
-        Entry {
-            line: self.line,
-            id: &self.id,
-            images: images.len(),
-            system: system.as_deref(),
-            turns,
-            captions,
-        }
+        let Content { images, system, turns, captions, .. } = &self.content;
+        Entry { line: self.line, id: &self.id, images: images.len(), system: system.as_deref(), turns, captions }
     }
 }
 
@@ -115,11 +99,7 @@ pub struct Select {
 
 impl Default for Select {
     fn default() -> Select {
-        Select {
-            field: "split".into(),
-            split: None,
-            limit: None,
-        }
+        Select { field: "split".into(), split: None, limit: None }
     }
 }
 

@@ -110,11 +110,7 @@ pub struct Screened {
 impl<'a> Screen<'a> {
     /// With a tokenizer alone, if any.
     pub fn of(tokenizer: Option<&'a Tokenizer>) -> Screen<'a> {
-        Screen {
-            tokenizer,
-            conversations: None,
-            captions: None,
-        }
+        Screen { tokenizer, conversations: None, captions: None }
     }
 }
 
@@ -129,10 +125,7 @@ impl Screen<'_> {
         let mut screened = Screened {
             kept: Vec::with_capacity(records.len()),
             bad: BadRecords::default(),
-            lost: Screening {
-                most,
-                ..Screening::default()
-            },
+            lost: Screening { most, ..Screening::default() },
         };
         for (record, reading) in records.iter().zip(readings) {
             let named = |field: &str, message: String| BadRecord {
@@ -205,9 +198,7 @@ impl Screen<'_> {
         if !asked && text.contains(MARK) {
             return Some(MARK.into());
         }
-        let read = self
-            .conversations
-            .is_some_and(|(prepare, _)| !prepare.chat.is_literal())
+        let read = self.conversations.is_some_and(|(prepare, _)| !prepare.chat.is_literal())
             || matches!(self.captions, Some(Captions::Dual(_)));
         let tokenizer = self.tokenizer.filter(|_| read)?;
         tokenizer.special_in(&text.replace(MARK, " ")).map(String::from)
@@ -217,11 +208,7 @@ impl Screen<'_> {
         let (Some(reader), Some(tokenizer)) = (&self.captions, self.tokenizer) else {
             return Ok(());
         };
-        let only = record
-            .turns
-            .first()
-            .map(|turn| &turn.answer)
-            .filter(|_| record.captions.is_empty());
+        let only = record.turns.first().map(|turn| &turn.answer).filter(|_| record.captions.is_empty());
         for caption in record.captions.iter().chain(only) {
             let (length, most) = match reader {
                 Captions::QFormer(most) => (tokenizer.encode(caption)?.len() + 2, *most),
@@ -246,10 +233,7 @@ fn texts<'a>(record: &Entry<'a>) -> impl Iterator<Item = (String, &'a str)> {
     let turns = turns.flat_map(|turn| [("question", turn.question.as_str()), ("answer", turn.answer.as_str())]);
     let captions = record.captions.iter().map(|caption| ("caption", caption.as_str()));
     let system = record.system.into_iter().map(|system| ("system", system));
-    system
-        .chain(turns)
-        .chain(captions)
-        .map(|(field, text)| (field.to_string(), text))
+    system.chain(turns).chain(captions).map(|(field, text)| (field.to_string(), text))
 }
 
 impl Screening {
@@ -268,8 +252,7 @@ impl Screening {
             self.beyond.add(named("", message));
         }
         if reading.targets == 0 {
-            self.without_target
-                .add(named("", "every token to predict is cut off".into()));
+            self.without_target.add(named("", "every token to predict is cut off".into()));
             return false;
         }
         self.conversations += 1;

@@ -72,12 +72,7 @@ impl Shards {
                 members.entry(inner).or_default().push(member);
             }
         }
-        Ok(Shards {
-            paths,
-            numbers,
-            members,
-            passed_over: passed,
-        })
+        Ok(Shards { paths, numbers, members, passed_over: passed })
     }
 
     /// The member of this name, with its shard's name in front (`shard-000.tar/cat.jpg`) or, where it is in one shard only,
@@ -106,26 +101,15 @@ impl Shards {
 
     /// The names of all members, with their shards' in front.
     pub(super) fn names(&self) -> Vec<String> {
-        let shard = |member: &Member| {
-            self.paths[member.shard]
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-        };
+        let shard = |member: &Member| self.paths[member.shard].file_name().unwrap_or_default().to_string_lossy();
         let of = |(inner, members): (&String, &Vec<Member>)| -> Vec<String> {
-            members
-                .iter()
-                .map(|member| format!("{}/{inner}", shard(member)))
-                .collect()
+            members.iter().map(|member| format!("{}/{inner}", shard(member))).collect()
         };
         self.members.iter().flat_map(of).collect()
     }
 
     fn name(&self) -> String {
-        let first = self
-            .paths
-            .first()
-            .map_or(String::new(), |path| path.display().to_string());
+        let first = self.paths.first().map_or(String::new(), |path| path.display().to_string());
         match self.paths.len() {
             0 | 1 => first,
             count => format!("{first} and {} other shards", count - 1),
@@ -205,17 +189,11 @@ fn index(path: &Path) -> Result<Vec<(String, Entry)>> {
     let (file, length) = open(path)?;
     let name = path.display();
     let read = Cell::new(0);
-    let mut archive = Archive::new(Headers {
-        inner: BufReader::new(file),
-        read: &read,
-    });
+    let mut archive = Archive::new(Headers { inner: BufReader::new(file), read: &read });
     let damaged = |at: u64, error: Error| {
         // Some of tar's messages repeat a whole header.
         let why: String = error.to_string().chars().take(80).collect();
-        anyhow!(
-            "{name}: no tar archive at byte {at} of {length}: {}",
-            why.escape_debug()
-        )
+        anyhow!("{name}: no tar archive at byte {at} of {length}: {}", why.escape_debug())
     };
     let mut members = Vec::new();
     // Where the last member's data end.
@@ -225,9 +203,7 @@ fn index(path: &Path) -> Result<Vec<(String, Entry)>> {
         read.set(0);
         let (at, size) = (entry.raw_file_position(), entry.size());
         let inner = String::from_utf8(entry.path_bytes().into_owned());
-        let inner = inner
-            .ok()
-            .with_context(|| format!("{name}: a name at byte {end} is not UTF-8"))?;
+        let inner = inner.ok().with_context(|| format!("{name}: a name at byte {end} is not UTF-8"))?;
         let whole = at.checked_add(size).filter(|end| *end <= length);
         end = whole.with_context(|| {
             format!("{name}: truncated: `{inner}` takes {size} bytes from {at} on, the file has {length}")
@@ -248,9 +224,7 @@ fn index(path: &Path) -> Result<Vec<(String, Entry)>> {
         members.push((normal(&inner).unwrap_or(inner), what));
     }
     // At least one block of the two that are empty.
-    let ends = end
-        .checked_next_multiple_of(BLOCK)
-        .and_then(|end| end.checked_add(BLOCK));
+    let ends = end.checked_next_multiple_of(BLOCK).and_then(|end| end.checked_add(BLOCK));
     ensure!(
         ends.is_some_and(|end| end <= length),
         "{name}: truncated: ends at byte {length} without the end of an archive"
@@ -267,10 +241,9 @@ fn open(path: &Path) -> Result<(File, u64)> {
     let count = file.read(&mut start).with_context(about)?;
     file.rewind().with_context(about)?;
     match file_kind(&start[..count]).filter(|_| count > 0) {
-        Some(kind @ ("a gzip" | "a zstd file")) => bail!(
-            "{}: {kind}, compressed; members are read in place: unpack it first",
-            path.display()
-        ),
+        Some(kind @ ("a gzip" | "a zstd file")) => {
+            bail!("{}: {kind}, compressed; members are read in place: unpack it first", path.display())
+        }
         Some(kind) => bail!("{}: {kind}, no tar archive", path.display()),
         None => {}
     }
@@ -286,9 +259,7 @@ struct Headers<'a> {
 impl Read for Headers<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if self.read.get() > MAX_HEADERS {
-            return Err(Error::other(format!(
-                "headers of more than {MAX_HEADERS} bytes in front of a file"
-            )));
+            return Err(Error::other(format!("headers of more than {MAX_HEADERS} bytes in front of a file")));
         }
         let count = self.inner.read(buffer)?;
         self.read.set(self.read.get() + count as u64);
@@ -343,9 +314,7 @@ fn braces(text: &str, paths: &mut Vec<PathBuf>) -> Result<(), String> {
         let choices = choices(inside)?;
         let count = paths.len() + all.len() * choices.len();
         if count > MAX_SHARDS || count.saturating_mul(text.len()) > MAX_NAMES {
-            return Err(format!(
-                "stands for more than {MAX_SHARDS} shards, or for very long names"
-            ));
+            return Err(format!("stands for more than {MAX_SHARDS} shards, or for very long names"));
         }
         let mut longer = Vec::with_capacity(count);
         for start in &all {
@@ -372,9 +341,9 @@ fn choices(inside: &str) -> Result<Vec<String>, String> {
     let (first, last, width) = (number(from)?, number(to)?, from.len());
     match last.checked_sub(first) {
         None => Err(format!("`{{{shown}}}`: a range that ends before it starts")),
-        Some(more) if more as usize >= MAX_SHARDS || width > MAX_DIGITS => Err(format!(
-            "`{{{shown}}}` stands for more than {MAX_SHARDS} shards, or has more than {MAX_DIGITS} digits"
-        )),
+        Some(more) if more as usize >= MAX_SHARDS || width > MAX_DIGITS => {
+            Err(format!("`{{{shown}}}` stands for more than {MAX_SHARDS} shards, or has more than {MAX_DIGITS} digits"))
+        }
         Some(_) => Ok((first..=last).map(|n| format!("{n:0width$}")).collect()),
     }
 }

@@ -19,9 +19,7 @@ fn open(shards: &[&[u8]], pattern: &str) -> Result<Vec<(String, Vec<u8>)>> {
         std::fs::write(folder.path().join(format!("{i}.tar")), bytes).unwrap();
     }
     let mut members = Vec::new();
-    let shards = Shards::open(&folder.path().join(pattern), |name, member| {
-        members.push((name.to_string(), *member))
-    })?;
+    let shards = Shards::open(&folder.path().join(pattern), |name, member| members.push((name.to_string(), *member)))?;
     let read = |(name, member): (String, Member)| {
         assert_eq!(shards.find(&name).unwrap(), member);
         Ok((name, shards.read(member, 1 << 20)?))
@@ -54,10 +52,7 @@ fn pax_names_are_read() {
     header.set_size(2);
     tar.append_data(&mut header, "short", &b"hi"[..]).unwrap();
     let bytes = tar.into_inner().unwrap();
-    assert_eq!(
-        open(&[&bytes], "0.tar").unwrap(),
-        [(format!("0.tar/{name}"), b"hi".to_vec())]
-    );
+    assert_eq!(open(&[&bytes], "0.tar").unwrap(), [(format!("0.tar/{name}"), b"hi".to_vec())]);
 }
 
 #[test]
@@ -107,23 +102,11 @@ fn damaged_archives_are_named_with_the_place() {
     let good = archive(&[("a.txt", &[1; 600]), ("b.txt", &[2; 600])]);
     let message = |bytes: &[u8]| format!("{:#}", open(&[bytes], "0.tar").unwrap_err());
     for (length, expected) in [
-        (
-            600,
-            "0.tar: truncated: `a.txt` takes 600 bytes from 512 on, the file has 600",
-        ),
+        (600, "0.tar: truncated: `a.txt` takes 600 bytes from 512 on, the file has 600"),
         (1600, "0.tar: no tar archive at byte 1112 of 1600"),
-        (
-            1536,
-            "0.tar: truncated: ends at byte 1536 without the end of an archive",
-        ),
-        (
-            2500,
-            "0.tar: truncated: `b.txt` takes 600 bytes from 2048 on, the file has 2500",
-        ),
-        (
-            3072,
-            "0.tar: truncated: ends at byte 3072 without the end of an archive",
-        ),
+        (1536, "0.tar: truncated: ends at byte 1536 without the end of an archive"),
+        (2500, "0.tar: truncated: `b.txt` takes 600 bytes from 2048 on, the file has 2500"),
+        (3072, "0.tar: truncated: ends at byte 3072 without the end of an archive"),
         (0, "0.tar: truncated: ends at byte 0 without"),
     ] {
         let text = message(&good[..length]);
@@ -131,11 +114,7 @@ fn damaged_archives_are_named_with_the_place() {
     }
     let mut bytes = good.clone();
     bytes[1540] ^= 1;
-    assert!(
-        message(&bytes).contains("0.tar: no tar archive at byte 1112 of"),
-        "{}",
-        message(&bytes)
-    );
+    assert!(message(&bytes).contains("0.tar: no tar archive at byte 1112 of"), "{}", message(&bytes));
     assert!(message(b"\x1f\x8b rest").contains("a gzip, compressed"));
     assert!(message(b"version https://git-lfs.github.com/spec/v1").contains("a Git LFS pointer"));
     // A size beyond the file.
@@ -150,11 +129,7 @@ fn damaged_archives_are_named_with_the_place() {
     header.set_cksum();
     let mut bytes = header.as_bytes().to_vec();
     bytes.resize(4 << 20, b'n');
-    assert!(
-        message(&bytes).contains("headers of more than 1048576 bytes"),
-        "{}",
-        message(&bytes)
-    );
+    assert!(message(&bytes).contains("headers of more than 1048576 bytes"), "{}", message(&bytes));
 }
 
 #[test]
@@ -163,10 +138,7 @@ fn patterns_stand_for_shards() {
         let paths = expand(Path::new(pattern), &mut PassedOver::default()).map_err(|error| error.to_string())?;
         Ok(paths.iter().map(|path| path.display().to_string()).collect())
     };
-    assert_eq!(
-        names("a-{008..010}.tar").unwrap(),
-        ["a-008.tar", "a-009.tar", "a-010.tar"]
-    );
+    assert_eq!(names("a-{008..010}.tar").unwrap(), ["a-008.tar", "a-009.tar", "a-010.tar"]);
     assert_eq!(names("{x,y}{1..2}").unwrap(), ["x1", "x2", "y1", "y2"]);
     assert_eq!(names("a.tar::b.tar").unwrap(), ["a.tar", "b.tar"]);
     for (pattern, expected) in [
@@ -179,13 +151,8 @@ fn patterns_stand_for_shards() {
         let message = names(pattern).unwrap_err();
         assert!(message.starts_with(pattern) && message.contains(expected), "{message}");
     }
-    let same = Shards::open(Path::new("x/a.tar::y/a.tar"), |_, _| ())
-        .unwrap_err()
-        .to_string();
-    assert!(
-        same.contains("cannot be read") || same.contains("shards of one name"),
-        "{same}"
-    );
+    let same = Shards::open(Path::new("x/a.tar::y/a.tar"), |_, _| ()).unwrap_err().to_string();
+    assert!(same.contains("cannot be read") || same.contains("shards of one name"), "{same}");
 }
 
 proptest! {
@@ -223,13 +190,7 @@ fn braces_stand_for_every_choice_and_stay_within_bounds() {
     let many = "{a}".repeat(50_000);
     assert_eq!(names(&many).unwrap(), ["a".repeat(50_000)]);
     let wide = format!("{{{}..9}}", "0".repeat(1 << 20));
-    for bad in [
-        "{0..9}".repeat(6),
-        "{0..4294967295}".into(),
-        many.clone() + &"{0..9}".repeat(4),
-        wide,
-        "{a".into(),
-    ] {
+    for bad in ["{0..9}".repeat(6), "{0..4294967295}".into(), many.clone() + &"{0..9}".repeat(4), wide, "{a".into()] {
         let error = names(&bad).unwrap_err();
         assert!(error.len() < 400, "{} bytes", error.len());
     }

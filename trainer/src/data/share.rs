@@ -24,11 +24,7 @@ impl Part {
         let hashed = least.iter().map(|(group, name)| (Sha256::digest(name).into(), *group));
         let mut order: Vec<([u8; 32], usize)> = hashed.collect();
         order.sort_unstable();
-        ensure!(
-            order.len() > 1,
-            "{} image, at least two are needed to hold one out",
-            order.len()
-        );
+        ensure!(order.len() > 1, "{} image, at least two are needed to hold one out", order.len());
         let count = (self.share * order.len() as f64).round() as usize;
         let heldout: HashMap<usize, bool> = order
             .iter()
@@ -36,9 +32,7 @@ impl Part {
             .map(|(place, (_, group))| (*group, place < count.clamp(1, order.len() - 1)))
             .collect();
         let mut groups = groups.into_iter();
-        found
-            .records
-            .retain(|_| groups.next().and_then(|group| heldout.get(&group)) == Some(&self.heldout));
+        found.records.retain(|_| groups.next().and_then(|group| heldout.get(&group)) == Some(&self.heldout));
         if self.heldout {
             // They are counted with the rest.
             (found.bad, found.text_only) = Default::default();

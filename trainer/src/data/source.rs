@@ -51,12 +51,7 @@ pub struct Conversation {
 impl Conversation {
     /// Questions and answers about images that are in no data set.
     pub fn about(images: Vec<RgbImage>, turns: Vec<(String, String)>) -> Conversation {
-        Conversation {
-            images,
-            places: Vec::new(),
-            system: None,
-            turns,
-        }
+        Conversation { images, places: Vec::new(), system: None, turns }
     }
 }
 
@@ -111,23 +106,14 @@ const PHASE2: u64 = 1 << 40;
 impl Source for SceneSource {
     fn pair(&self, index: u64) -> Result<Pair> {
         let scene = self.scenes.scene(Split::Train, index);
-        let caption = scene
-            .any_caption(&mut self.scenes.text_rng(Split::Train, index, 0))
-            .to_string();
-        Ok(Pair {
-            image: scene.render(self.scenes.image_size),
-            caption,
-            others: Vec::new(),
-            scene: Some(scene),
-        })
+        let caption = scene.any_caption(&mut self.scenes.text_rng(Split::Train, index, 0)).to_string();
+        Ok(Pair { image: scene.render(self.scenes.image_size), caption, others: Vec::new(), scene: Some(scene) })
     }
 
     fn conversation(&self, index: u64, progress: f64) -> Result<Conversation> {
         let index = PHASE2 + index;
         let scene = self.scenes.scene(Split::Train, index);
-        let weights = self
-            .start
-            .lerp(self.end, (progress / self.until.max(f64::MIN_POSITIVE)).min(1.0));
+        let weights = self.start.lerp(self.end, (progress / self.until.max(f64::MIN_POSITIVE)).min(1.0));
         let mut rng = self.scenes.text_rng(Split::Train, index, 1);
         let turns = dialogue(&scene, &weights, self.turns, self.independent, &mut rng);
         let turns = turns.into_iter().map(|turn| (turn.question, turn.answer)).collect();

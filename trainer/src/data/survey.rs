@@ -103,9 +103,7 @@ impl Survey {
         let shown = |record: &Record| -> Vec<[u8; 32]> { record.content.images.iter().map(pixels).collect() };
         let images = names.iter().map(|name| (pixels(name), name.to_string()));
         let texts = usable.iter().map(|record| (said(record), record.id.clone()));
-        let whole = usable
-            .iter()
-            .map(|record| ((shown(record), said(record)), record.id.clone()));
+        let whole = usable.iter().map(|record| ((shown(record), said(record)), record.id.clone()));
         Ok(Survey {
             path: files.path.to_owned(),
             pixels: seen.values().map(|seen| seen.pixels).collect(),
@@ -209,10 +207,7 @@ fn look(found: &Found, source: &ImageSource) -> (HashMap<String, Seen>, HashMap<
         .par_iter()
         .map(|name| {
             let image = source.load(name)?;
-            Ok(Seen {
-                size: image.dimensions(),
-                pixels: pixels(&image),
-            })
+            Ok(Seen { size: image.dimensions(), pixels: pixels(&image) })
         })
         .collect();
     let (mut good, mut bad) = (HashMap::new(), HashMap::new());
@@ -237,10 +232,7 @@ pub(super) fn pixels(image: &RgbImage) -> [u8; 32] {
 pub(super) fn said(record: &Record) -> String {
     let content = &record.content;
     let turns = content.turns.iter().flat_map(|turn| [&turn.question, &turn.answer]);
-    let texts: Vec<&str> = turns
-        .chain(content.captions.iter().skip(1))
-        .map(String::as_str)
-        .collect();
+    let texts: Vec<&str> = turns.chain(content.captions.iter().skip(1)).map(String::as_str).collect();
     texts.join("\n")
 }
 
@@ -260,27 +252,12 @@ fn spreads(
     let mut columns: Vec<(&str, Vec<usize>)> = vec![
         ("image width", seen.values().map(|seen| seen.size.0 as usize).collect()),
         ("image height", seen.values().map(|seen| seen.size.1 as usize).collect()),
-        (
-            "images per record",
-            contents().map(|content| content.images.len()).collect(),
-        ),
-        (
-            "turns per record",
-            contents().map(|content| content.turns.len()).collect(),
-        ),
-        (
-            "answers per turn",
-            contents().map(|content| content.captions.len().max(1)).collect(),
-        ),
-        (
-            "question, words",
-            turns().map(|turn| words(&turn.question.replace(MARK, " "))).collect(),
-        ),
+        ("images per record", contents().map(|content| content.images.len()).collect()),
+        ("turns per record", contents().map(|content| content.turns.len()).collect()),
+        ("answers per turn", contents().map(|content| content.captions.len().max(1)).collect()),
+        ("question, words", turns().map(|turn| words(&turn.question.replace(MARK, " "))).collect()),
         ("answer, words", answers().map(words).collect()),
-        (
-            "answer, characters",
-            answers().map(|answer| answer.chars().count()).collect(),
-        ),
+        ("answer, characters", answers().map(|answer| answer.chars().count()).collect()),
     ];
     if let Some(tokenizer) = tokenizer {
         let count = |record: &&Record| -> Result<usize> {

@@ -56,10 +56,7 @@ impl UnknownWords {
         let share = 100.0 * count as f64 / self.tokens.max(1) as f64;
         let mut words: Vec<(&String, &usize)> = self.words.iter().collect();
         words.sort_by_key(|(_, count)| Reverse(**count));
-        let named = words
-            .iter()
-            .take(NAMED)
-            .map(|(word, count)| format!("`{word}` {count}"));
+        let named = words.iter().take(NAMED).map(|(word, count)| format!("`{word}` {count}"));
         let named = named.collect::<Vec<_>>().join(", ");
         let more = match words.len().saturating_sub(NAMED) {
             0 => String::new(),

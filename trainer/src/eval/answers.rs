@@ -44,14 +44,8 @@ impl Expected {
             letters.flat_map(char::to_lowercase).collect()
         };
         Ok(match letters(&said) == letters(answer) {
-            true => Expected {
-                text: said,
-                sayable: true,
-            },
-            false => Expected {
-                text: answer.to_string(),
-                sayable: false,
-            },
+            true => Expected { text: said, sayable: true },
+            false => Expected { text: answer.to_string(), sayable: false },
         })
     }
 
@@ -74,10 +68,7 @@ pub fn answers(
     independent: bool,
 ) -> Result<Vec<Result<Vec<Answer>>>> {
     // An answer that is cut is none.
-    let whole = Prepare {
-        max_tokens: None,
-        ..prepare.clone()
-    };
+    let whole = Prepare { max_tokens: None, ..prepare.clone() };
     let ask = |asked: &[Conversation]| forced(vlm, params, &whole, asked, independent);
     let mut all = Vec::with_capacity(asked.len());
     for batch in asked.chunks(BATCH) {
@@ -102,28 +93,14 @@ fn forced(
     batch: &[Conversation],
     independent: bool,
 ) -> Result<Vec<Vec<Answer>>> {
-    let layout = Layout {
-        independent,
-        packing: false,
-    };
+    let layout = Layout { independent, packing: false };
     let text = prepare.conversations(batch, layout)?;
-    let slots = if prepare.image.is_none() {
-        vlm.config.image_tokens()
-    } else {
-        0
-    };
+    let slots = if prepare.image.is_none() { vlm.config.image_tokens() } else { 0 };
     let longest = slots + text.positions.iter().max().map_or(0, |last| *last as usize + 1);
-    ensure!(
-        longest <= prepare.room,
-        "{longest} tokens with its images, the model takes {}",
-        prepare.room
-    );
+    ensure!(longest <= prepare.room, "{longest} tokens with its images, the model takes {}", prepare.room);
     let graph = Graph::inference(params);
     let pixels = prepare.tensor(params, &prepare.pixels(batch.iter().flat_map(|talk| &talk.images))?)?;
-    let found = vlm
-        .loss(&graph, &graph.input(pixels), &text)?
-        .predictions
-        .to_vec::<i32>()?;
+    let found = vlm.loss(&graph, &graph.input(pixels), &text)?.predictions.to_vec::<i32>()?;
     let row = |(row, talk): (usize, &Conversation)| {
         let spans = spans(&text, row);
         ensure!(

@@ -20,10 +20,7 @@ pub struct Reply {
 impl Reply {
     /// A text that is all of it.
     pub fn whole(text: &str) -> Reply {
-        Reply {
-            text: text.to_string(),
-            cut: false,
-        }
+        Reply { text: text.to_string(), cut: false }
     }
 
     fn new(answer: &Answer, longest: usize, tokenizer: &Tokenizer) -> Result<Reply> {
@@ -33,10 +30,7 @@ impl Reply {
             true => tokenizer.decode_with_specials(ids)?,
             false => tokenizer.decode(ids)?,
         };
-        Ok(Reply {
-            text: text.trim().to_string(),
-            cut: answer.finish == Finish::Length,
-        })
+        Ok(Reply { text: text.trim().to_string(), cut: answer.finish == Finish::Length })
     }
 }
 
@@ -75,16 +69,10 @@ pub fn replies(
     }
     let run = |requests: &[Request]| -> Result<Vec<Reply>> {
         let answers = generator.run(requests, &mut |_| ControlFlow::Continue(()))?;
-        answers
-            .iter()
-            .map(|answer| Reply::new(answer, longest, tokenizer))
-            .collect()
+        answers.iter().map(|answer| Reply::new(answer, longest, tokenizer)).collect()
     };
     match run(&requests) {
-        Ok(found) => places
-            .iter()
-            .zip(found)
-            .for_each(|(&place, reply)| replies[place] = Ok(reply)),
+        Ok(found) => places.iter().zip(found).for_each(|(&place, reply)| replies[place] = Ok(reply)),
         Err(_) => {
             for (place, request) in places.into_iter().zip(&requests) {
                 replies[place] = run(std::slice::from_ref(request)).map(|mut found| found.swap_remove(0));
@@ -106,10 +94,7 @@ impl Setup<'_> {
         let places: Vec<usize> = items
             .iter()
             .map(|item| {
-                let images: Vec<&str> = item
-                    .images()
-                    .map(|name| if view == View::Seen { name } else { "" })
-                    .collect();
+                let images: Vec<&str> = item.images().map(|name| if view == View::Seen { name } else { "" }).collect();
                 let asked = (images, &item.system, &item.before, item.question.as_str());
                 *numbers.entry(asked).or_insert_with(|| {
                     distinct.push(item);
@@ -129,10 +114,7 @@ impl Setup<'_> {
     fn batch(&self, items: &[&Item], view: View, usual: usize) -> Result<Vec<Reply>> {
         let mut generator = self.subject.generator().context("this model answers no questions")?;
         let images = self.look(&mut generator, items, view)?;
-        let prompts = items
-            .iter()
-            .zip(images)
-            .map(|(item, images)| self.subject.prompt(item, &images));
+        let prompts = items.iter().zip(images).map(|(item, images)| self.subject.prompt(item, &images));
         let longest = self.max_tokens.unwrap_or(usual);
         let replies = replies(&generator, self.subject.tokenizer(), prompts.collect(), longest);
         replies.into_iter().collect()

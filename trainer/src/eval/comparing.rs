@@ -54,8 +54,7 @@ impl Features {
 
     fn extend(&mut self, batch: &Var) -> Result<()> {
         self.shape = batch.shape()[1..].to_vec();
-        self.values
-            .extend(batch.tensor().to_f64()?.into_iter().map(|x| x as f32));
+        self.values.extend(batch.tensor().to_f64()?.into_iter().map(|x| x as f32));
         Ok(())
     }
 
@@ -63,10 +62,7 @@ impl Features {
     pub fn select(&self, numbers: &[usize]) -> Features {
         let width = self.width();
         let one = |&number: &usize| self.values[number * width..(number + 1) * width].iter().copied();
-        Features {
-            values: numbers.iter().flat_map(one).collect(),
-            shape: self.shape.clone(),
-        }
+        Features { values: numbers.iter().flat_map(one).collect(), shape: self.shape.clone() }
     }
 
     /// The mean of every `size` in a row, each brought to unit length before: an ensemble of prompts (Radford et al. 2021).
@@ -81,10 +77,7 @@ impl Features {
             let sum: Vec<f32> = (0..width).map(|i| units.iter().map(|u| u[i]).sum()).collect();
             unit(&sum)
         };
-        Features {
-            values: self.values.chunks(width * size.max(1)).flat_map(mean).collect(),
-            shape: self.shape.clone(),
-        }
+        Features { values: self.values.chunks(width * size.max(1)).flat_map(mean).collect(), shape: self.shape.clone() }
     }
 
     fn var(&self, params: &Params, from: usize, to: usize) -> Result<Var> {
@@ -104,13 +97,7 @@ impl<'m> Comparer<'m> {
         tokenizer: &'m Tokenizer,
         processor: &'m ImageProcessor,
     ) -> Comparer<'m> {
-        Comparer {
-            kind: Kind::QFormer(vision, qformer),
-            params,
-            tokenizer,
-            processor,
-            as_published: false,
-        }
+        Comparer { kind: Kind::QFormer(vision, qformer), params, tokenizer, processor, as_published: false }
     }
 
     /// By a dual encoder.
@@ -120,21 +107,12 @@ impl<'m> Comparer<'m> {
         tokenizer: &'m Tokenizer,
         processor: &'m ImageProcessor,
     ) -> Comparer<'m> {
-        Comparer {
-            kind: Kind::Dual(dual),
-            params,
-            tokenizer,
-            processor,
-            as_published: true,
-        }
+        Comparer { kind: Kind::Dual(dual), params, tokenizer, processor, as_published: true }
     }
 
     /// With texts as the model's own tokenizer lays them out.
     pub fn with_texts_as_published(self) -> Comparer<'m> {
-        Comparer {
-            as_published: true,
-            ..self
-        }
+        Comparer { as_published: true, ..self }
     }
 
     /// Whether it can tell if a pair belongs together, without others to compare with.
@@ -187,11 +165,7 @@ impl<'m> Comparer<'m> {
                 Kind::QFormer(_, qformer) => similarity(qformer, &graph, &some, &columns)?,
                 Kind::Dual(dual) => dual.scores(&graph, &some, &columns)?.concat(),
             };
-            rows.extend(
-                scores
-                    .chunks(texts.len())
-                    .map(|row| row.iter().map(|x| *x as f32).collect::<Vec<f32>>()),
-            );
+            rows.extend(scores.chunks(texts.len()).map(|row| row.iter().map(|x| *x as f32).collect::<Vec<f32>>()));
         }
         Ok(rows)
     }
@@ -211,10 +185,7 @@ impl<'m> Comparer<'m> {
             let pixels = self.pixels(&graph, &pixels)?;
             let texts: Vec<&str> = batch.iter().map(|(_, text)| *text).collect();
             let image = vision.forward(&graph, &pixels)?;
-            let logits = qformer
-                .itm_logits(&graph, &image, &self.rows(&texts)?)?
-                .tensor()
-                .to_f64()?;
+            let logits = qformer.itm_logits(&graph, &image, &self.rows(&texts)?)?.tensor().to_f64()?;
             found.extend(logits.chunks(2).map(|pair| pair[1] > pair[0]));
         }
         Ok(found)
@@ -287,23 +258,14 @@ pub fn retrieval(comparer: &Comparer<'_>, pairs: &[Pair]) -> Result<Figures> {
     } else {
         let (captions, mut images_of) = distinct(own);
         for (caption, images) in captions.iter().zip(&mut images_of) {
-            *images = (0..pairs.len())
-                .filter(|&i| pairs[i].could_say(caption) || images.contains(&i))
-                .collect();
+            *images = (0..pairs.len()).filter(|&i| pairs[i].could_say(caption) || images.contains(&i)).collect();
         }
         let mut numbers = HashMap::new();
-        let same = pairs
-            .iter()
-            .enumerate()
-            .map(|(i, pair)| *numbers.entry(pair.image.as_raw()).or_insert(i));
+        let same = pairs.iter().enumerate().map(|(i, pair)| *numbers.entry(pair.image.as_raw()).or_insert(i));
         share_among_equal(&mut images_of, &same.collect::<Vec<_>>());
         (captions, images_of, Ties::Even)
     };
-    let scored = Scored {
-        scores: comparer.scores(&images, &comparer.texts(&captions)?)?,
-        images_of,
-        ties,
-    };
+    let scored = Scored { scores: comparer.scores(&images, &comparer.texts(&captions)?)?, images_of, ties };
     let mut found = figures("retrieval.", &scored.measures(&[1, 5, 10]));
     if ties == Ties::Even {
         found.insert("items.cut_captions".into(), comparer.cut(&captions)? as f64);
@@ -314,11 +276,5 @@ pub fn retrieval(comparer: &Comparer<'_>, pairs: &[Pair]) -> Result<Figures> {
 /// A run's model as one that compares; None without a Q-Former that takes texts.
 pub fn comparer<'m>(vlm: &'m Vlm, params: &'m Params, prepare: &'m Prepare) -> Option<Comparer<'m>> {
     let qformer = vlm.qformer.as_ref()?;
-    Some(Comparer::of_qformer(
-        &vlm.vision,
-        qformer,
-        params,
-        &prepare.tokenizer,
-        &prepare.processor,
-    ))
+    Some(Comparer::of_qformer(&vlm.vision, qformer, params, &prepare.tokenizer, &prepare.processor))
 }

@@ -59,12 +59,7 @@ pub fn instruction(
             Err(error) => bad.add(heldout.bad_record(sample, &error)),
         }
     }
-    let all: usize = heldout
-        .samples
-        .iter()
-        .take(count)
-        .map(|sample| sample.turns.len())
-        .sum();
+    let all: usize = heldout.samples.iter().take(count).map(|sample| sample.turns.len()).sum();
     let ask = |talks: &[Conversation]| answers(vlm, params, prepare, talks, independent);
     let (samples, shown): (Vec<_>, Vec<Conversation>) = talks.into_iter().unzip();
     let (mut asked, mut said) = (Vec::new(), Vec::new());
@@ -102,10 +97,7 @@ pub fn instruction(
 }
 
 fn blanked(talk: &Conversation, prepare: &Prepare) -> Conversation {
-    Conversation {
-        images: vec![blank(&prepare.processor); talk.images.len()],
-        ..talk.clone()
-    }
+    Conversation { images: vec![blank(&prepare.processor); talk.images.len()], ..talk.clone() }
 }
 
 fn expected(asked: &[&Conversation], tokenizer: &Tokenizer) -> Result<Vec<Vec<Expected>>> {
@@ -118,17 +110,11 @@ fn expected(asked: &[&Conversation], tokenizer: &Tokenizer) -> Result<Vec<Vec<Ex
 
 /// The share of questions answered word for word; those about one image err together.
 fn exact(prefix: &str, asked: &[&Conversation], expected: &[Vec<Expected>], said: &[Vec<Answer>]) -> Figures {
-    let rows = asked
-        .iter()
-        .zip(expected.iter().zip(said))
-        .flat_map(|(talk, (expected, said))| {
-            let image = talk.places.first().copied().unwrap_or_default();
-            let right = expected
-                .iter()
-                .zip(said)
-                .map(|(expected, said)| said.right && expected.sayable);
-            right.map(move |right| (image, f64::from(u8::from(right))))
-        });
+    let rows = asked.iter().zip(expected.iter().zip(said)).flat_map(|(talk, (expected, said))| {
+        let image = talk.places.first().copied().unwrap_or_default();
+        let right = expected.iter().zip(said).map(|(expected, said)| said.right && expected.sayable);
+        right.map(move |right| (image, f64::from(u8::from(right))))
+    });
     figures(prefix, &[Measure::mean("answers.exact", rows)])
 }
 
@@ -139,10 +125,7 @@ fn counts(heldout: &Corpus, count: usize) -> Figures {
         ("items.records".into(), all.min(count) as f64),
         ("items.records_beyond_limit".into(), all.saturating_sub(count) as f64),
         ("items.bad_records".into(), heldout.bad.count as f64),
-        (
-            "items.records_without_target".into(),
-            heldout.lost.without_target.count as f64,
-        ),
+        ("items.records_without_target".into(), heldout.lost.without_target.count as f64),
     ])
 }
 

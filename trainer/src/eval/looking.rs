@@ -12,9 +12,7 @@ impl Setup<'_> {
     /// # Errors
     /// When it does not.
     pub fn comparer(&self) -> Result<Comparer<'_>> {
-        self.subject
-            .comparer()
-            .context("this model does not compare images with texts")
+        self.subject.comparer().context("this model does not compare images with texts")
     }
 
     /// The features of images in a view.
@@ -46,10 +44,7 @@ impl Setup<'_> {
         for (batch, names) in pairs.chunks(self.batch_size).zip(names.chunks(self.batch_size)) {
             interrupt::heed()?;
             let (images, places) = self.images(names, view)?;
-            let pairs = batch
-                .iter()
-                .zip(places)
-                .map(|((_, text), place)| (images[place].as_slice(), *text));
+            let pairs = batch.iter().zip(places).map(|((_, text), place)| (images[place].as_slice(), *text));
             found.extend(comparer.matches(&pairs.collect::<Vec<_>>())?);
             (self.progress)(found.len(), names.len());
         }
@@ -65,10 +60,7 @@ fn shown<'n>(names: &[&'n str], view: View) -> Vec<&'n str> {
         View::Blank => vec![""; names.len()],
         View::Without => {
             let (unique, places) = distinct(names);
-            places
-                .into_iter()
-                .map(|place| unique[(place + 1) % unique.len()])
-                .collect()
+            places.into_iter().map(|place| unique[(place + 1) % unique.len()]).collect()
         }
     }
 }

@@ -24,11 +24,7 @@ impl Pictures {
     /// # Errors
     /// As [`ImageSource::open`].
     pub fn open(path: &Path) -> Result<Pictures> {
-        Ok(Pictures {
-            path: path.to_owned(),
-            source: ImageSource::open(path)?,
-            by_file: OnceLock::new(),
-        })
+        Ok(Pictures { path: path.to_owned(), source: ImageSource::open(path)?, by_file: OnceLock::new() })
     }
 
     /// Where they are.
@@ -63,11 +59,7 @@ impl Pictures {
             Some(several) => {
                 let mut several = several.to_vec();
                 several.sort();
-                bail!(
-                    "{}: `{file}` is in several folders: {}",
-                    self.path.display(),
-                    several.join(", ")
-                )
+                bail!("{}: `{file}` is in several folders: {}", self.path.display(), several.join(", "))
             }
         }
     }

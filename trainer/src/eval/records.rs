@@ -99,10 +99,7 @@ pub fn is_document(bytes: &[u8], field: &str) -> bool {
 }
 
 fn first(bytes: &[u8]) -> Option<u8> {
-    without_mark(bytes)
-        .iter()
-        .find(|byte| !byte.is_ascii_whitespace())
-        .copied()
+    without_mark(bytes).iter().find(|byte| !byte.is_ascii_whitespace()).copied()
 }
 
 /// Without the mark that some editors put in front of UTF-8.
@@ -128,9 +125,7 @@ impl<'de> Deserialize<'de> for Label {
         match text.as_str() {
             "true" | "yes" | "1" | "1.0" => Ok(Label(true)),
             "false" | "no" | "0" | "0.0" => Ok(Label(false)),
-            _ => Err(D::Error::custom(format!(
-                "expected true or false, yes or no, or 1 or 0, found {value}"
-            ))),
+            _ => Err(D::Error::custom(format!("expected true or false, yes or no, or 1 or 0, found {value}"))),
         }
     }
 }
@@ -138,10 +133,7 @@ impl<'de> Deserialize<'de> for Label {
 fn lines<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: usize) -> Vec<Read<T>> {
     let lines = without_mark(bytes).split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let filled = lines.enumerate().filter(|(_, line)| !line.is_empty());
-    filled
-        .take(limit)
-        .map(|(i, line)| (i + 1, record(line, bytes, file, i + 1)))
-        .collect()
+    filled.take(limit).map(|(i, line)| (i + 1, record(line, bytes, file, i + 1))).collect()
 }
 
 fn array<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: usize) -> Result<Vec<Read<T>>> {
@@ -154,10 +146,7 @@ fn array<T: DeserializeOwned>(bytes: &[u8], file: &Path, limit: usize) -> Result
     for element in elements.into_iter().take(limit) {
         // The element is a part of the text: where it starts tells its line.
         let place = place(element.get().as_bytes(), plain);
-        line += plain[counted..place.start]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
+        line += plain[counted..place.start].iter().filter(|byte| **byte == b'\n').count();
         counted = place.start;
         records.push((line, record(&bytes[place], bytes, file, line)));
     }

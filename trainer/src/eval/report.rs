@@ -16,15 +16,8 @@ pub fn table(outcome: &Outcome) -> Table {
         Ability::Answer => "text only",
         _ => "shuffled",
     };
-    let mut table = Table::new([
-        outcome.name.text().as_str(),
-        "x100",
-        "95 %",
-        "blank image",
-        without,
-        "guess",
-        "items",
-    ]);
+    let mut table =
+        Table::new([outcome.name.text().as_str(), "x100", "95 %", "blank image", without, "guess", "items"]);
     for figure in &outcome.figures {
         table.row([
             figure.name.clone(),
@@ -67,12 +60,7 @@ fn notes(items: &Items) -> Vec<String> {
         let cut = items.cut_texts;
         notes.push(format!("{cut} texts are longer than the model reads and were cut"));
     }
-    notes.extend(
-        items
-            .unknown
-            .as_ref()
-            .map(|unknown| format!("of questions and answers, {unknown}")),
-    );
+    notes.extend(items.unknown.as_ref().map(|unknown| format!("of questions and answers, {unknown}")));
     notes
 }
 
@@ -84,10 +72,7 @@ pub fn make(folder: &Path) -> Result<()> {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name == RESULTS || name.starts_with(SAMPLES) {
-            bail!(
-                "{} exists already; choose another folder with --output",
-                entry.path().display()
-            );
+            bail!("{} exists already; choose another folder with --output", entry.path().display());
         }
     }
     std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))
@@ -108,23 +93,13 @@ pub fn write(folder: &Path, config: &Value, outcomes: &[Outcome], samples: bool)
             lines += &serde_json::to_string(sample).context("a sample")?;
             lines.push('\n');
         }
-        write_whole(
-            &folder.join(format!("{SAMPLES}{}.jsonl", outcome.name.text())),
-            lines.as_bytes(),
-        )?;
+        write_whole(&folder.join(format!("{SAMPLES}{}.jsonl", outcome.name.text())), lines.as_bytes())?;
     }
     let figures = |figures: &[Figure]| -> Result<Map<String, Value>> {
-        figures
-            .iter()
-            .map(|figure| Ok((figure.name.clone(), serde_json::to_value(figure)?)))
-            .collect()
+        figures.iter().map(|figure| Ok((figure.name.clone(), serde_json::to_value(figure)?))).collect()
     };
-    let tasks = outcomes
-        .iter()
-        .map(|outcome| Ok((outcome.name.text(), figures(&outcome.figures)?.into())));
-    let items = outcomes
-        .iter()
-        .map(|outcome| Ok((outcome.name.text(), serde_json::to_value(&outcome.items)?)));
+    let tasks = outcomes.iter().map(|outcome| Ok((outcome.name.text(), figures(&outcome.figures)?.into())));
+    let items = outcomes.iter().map(|outcome| Ok((outcome.name.text(), serde_json::to_value(&outcome.items)?)));
     let results = json!({
         "config": config,
         "results": tasks.collect::<Result<Map<String, Value>>>()?,

@@ -159,17 +159,10 @@ pub struct Outcome {
 pub fn prepare(subject: &Subject, wanted: &[Wanted]) -> Result<Vec<Ready>> {
     for Wanted { name, .. } in wanted {
         if !subject.can(name.needs()) {
-            bail!(
-                "{}: this model cannot do it; it takes {}",
-                name.text(),
-                name.needs().needs()
-            );
+            bail!("{}: this model cannot do it; it takes {}", name.text(), name.needs().needs());
         }
     }
-    wanted
-        .iter()
-        .map(|wanted| ready(subject, wanted).with_context(|| wanted.name.text()))
-        .collect()
+    wanted.iter().map(|wanted| ready(subject, wanted).with_context(|| wanted.name.text())).collect()
 }
 
 fn ready(subject: &Subject, Wanted { name, source, images }: &Wanted) -> Result<Ready> {
@@ -187,14 +180,8 @@ fn ready(subject: &Subject, Wanted { name, source, images }: &Wanted) -> Result<
     let mut task = tasks::open(*name, source, &pictures)?;
     let prompts = tasks::prompts(*name, source, task.items());
     let (kept, unasked) = check(subject, *name, task.items(), &pictures);
-    let first = unasked
-        .first()
-        .map_or(String::new(), |first| format!(", {}: {}", first.image, first.why));
-    ensure!(
-        unasked.len() < kept.keep.len(),
-        "not one of {} items can be measured{first}",
-        kept.keep.len()
-    );
+    let first = unasked.first().map_or(String::new(), |first| format!(", {}: {}", first.image, first.why));
+    ensure!(unasked.len() < kept.keep.len(), "not one of {} items can be measured{first}", kept.keep.len());
     task.retain(&kept);
     Ok(Ready {
         name: *name,
@@ -223,8 +210,7 @@ fn check(subject: &Subject, name: Name, items: &[Item], pictures: &Pictures) -> 
             Err(error) => Some(format!("{error:#}")),
         };
         let own = item.fault.clone();
-        own.or_else(|| images().next().map(|error| format!("{error:#}")))
-            .or_else(asked)
+        own.or_else(|| images().next().map(|error| format!("{error:#}"))).or_else(asked)
     };
     let (mut unasked, mut same, mut numbers) = (Vec::new(), Vec::new(), HashMap::new());
     let mut keep = Vec::with_capacity(items.len());
@@ -232,16 +218,10 @@ fn check(subject: &Subject, name: Name, items: &[Item], pictures: &Pictures) -> 
         let why = fault(item);
         keep.push(why.is_none());
         match why {
-            Some(why) => unasked.push(Unasked {
-                id,
-                image: item.image.clone(),
-                why,
-            }),
+            Some(why) => unasked.push(Unasked { id, image: item.image.clone(), why }),
             None => {
-                let pixels: Vec<u64> = item
-                    .images()
-                    .filter_map(|name| digests.get(name)?.as_ref().ok().copied())
-                    .collect();
+                let pixels: Vec<u64> =
+                    item.images().filter_map(|name| digests.get(name)?.as_ref().ok().copied()).collect();
                 let number = same.len();
                 same.push(*numbers.entry(pixels).or_insert(number));
             }
@@ -256,11 +236,7 @@ impl Ready {
         let prompts = &self.prompts;
         let named = prompts.iter().map(|prompt| format!("{prompt:?}")).collect::<Vec<_>>();
         let later = self.task.items().iter().any(|item| !item.before.is_empty());
-        let later = if later {
-            ", after what came before in its conversation"
-        } else {
-            ""
-        };
+        let later = if later { ", after what came before in its conversation" } else { "" };
         match &named[..] {
             [] => None,
             [_] if prompts[0] == "{}" => Some(format!("{} asks each question as it is{later}", self.name.text())),
@@ -286,10 +262,9 @@ impl Ready {
 pub fn run(subject: &Subject, ready: &Ready, settings: &Settings) -> Result<Outcome> {
     let found = look(subject, ready, settings, View::Seen)?;
     let (blank, without) = match settings.controls {
-        true => (
-            Some(look(subject, ready, settings, View::Blank)?),
-            Some(look(subject, ready, settings, View::Without)?),
-        ),
+        true => {
+            (Some(look(subject, ready, settings, View::Blank)?), Some(look(subject, ready, settings, View::Without)?))
+        }
         false => (None, None),
     };
     let value = |found: &Option<Found>, name: &str| {
@@ -302,12 +277,7 @@ pub fn run(subject: &Subject, ready: &Ready, settings: &Settings) -> Result<Outc
             Ability::Answer => (without, None),
             _ => (None, without),
         };
-        Figure {
-            blank: value(&blank, &measure.name),
-            text_only,
-            shuffled,
-            ..figure(measure, settings.seed)
-        }
+        Figure { blank: value(&blank, &measure.name), text_only, shuffled, ..figure(measure, settings.seed) }
     });
     let said = |found: &Option<Found>, i: usize| found.as_ref().map(|found| found.answers[i].text.clone());
     let sample = |(i, item): (usize, &Item)| Sample {

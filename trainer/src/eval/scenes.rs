@@ -52,9 +52,8 @@ impl SceneEval<'_> {
             let pixels = self.prepare.pixels([&pair.image])?;
             asked.push((pixels, [pair.caption.clone(), random, hard]));
         }
-        let asked = asked
-            .iter()
-            .flat_map(|(pixels, texts)| texts.iter().map(|text| (pixels.as_slice(), text.as_str())));
+        let asked =
+            asked.iter().flat_map(|(pixels, texts)| texts.iter().map(|text| (pixels.as_slice(), text.as_str())));
         let asked: Vec<(&[u8], &str)> = asked.collect();
         let found = comparer.matches(&asked)?;
         let said = |yes: bool| if yes { "yes" } else { "no" };
@@ -101,21 +100,15 @@ impl SceneEval<'_> {
         let questions: Vec<Vec<Turn>> = scenes.iter().enumerate().map(questions).collect();
         let images: Vec<RgbImage> = scenes.iter().map(|s| s.render(self.scenes.image_size)).collect();
         let figures = self.short_answers("compositional.", &images, &questions)?;
-        let mut figures: Figures = figures
-            .into_iter()
-            .filter(|(key, _)| !key.contains("adversarial"))
-            .collect();
+        let mut figures: Figures = figures.into_iter().filter(|(key, _)| !key.contains("adversarial")).collect();
         figures.extend(self.captions("compositional.", &scenes, &images)?);
         Ok(figures)
     }
 
     fn short_answers(&self, prefix: &str, images: &[RgbImage], questions: &[Vec<Turn>]) -> Result<Figures> {
         let turns = |turns: &Vec<Turn>| turns.iter().map(|t| (t.question.clone(), t.answer.clone())).collect();
-        let asked: Vec<Conversation> = images
-            .iter()
-            .zip(questions)
-            .map(|(image, t)| Conversation::about(vec![image.clone()], turns(t)))
-            .collect();
+        let asked: Vec<Conversation> =
+            images.iter().zip(questions).map(|(image, t)| Conversation::about(vec![image.clone()], turns(t))).collect();
         let said = answers(self.vlm, self.params, self.prepare, &asked, true)?;
         let said: Vec<Vec<Answer>> = said.into_iter().collect::<Result<_>>()?;
         let mut tally = Tally::default();
@@ -138,10 +131,7 @@ impl SceneEval<'_> {
         for batch in images.chunks(BATCH) {
             let prompts: Vec<_> = (0..batch.len()).map(|i| (i, question.clone())).collect();
             let pixels = self.prepare.tensor(self.params, &self.prepare.pixels(batch)?)?;
-            ids.extend(
-                self.vlm
-                    .answer(self.params, &pixels, &prompts, CAPTION, tokenizer.ends())?,
-            );
+            ids.extend(self.vlm.answer(self.params, &pixels, &prompts, CAPTION, tokenizer.ends())?);
         }
         let (mut right, mut complete, mut named) = (Vec::new(), Vec::new(), Vec::new());
         for (i, (scene, ids)) in scenes.iter().zip(ids.iter().cycle()).enumerate() {
@@ -156,14 +146,8 @@ impl SceneEval<'_> {
                 ..Mentions::default()
             });
         }
-        let mut measures = vec![
-            Measure::mean("caption.truth", right),
-            Measure::mean("caption.complete", complete),
-        ];
-        for (mut measure, name) in chair::measures(&named)
-            .into_iter()
-            .zip(["chair.mention", "chair.caption"])
-        {
+        let mut measures = vec![Measure::mean("caption.truth", right), Measure::mean("caption.complete", complete)];
+        for (mut measure, name) in chair::measures(&named).into_iter().zip(["chair.mention", "chair.caption"]) {
             measure.name = name.into();
             measures.push(measure);
         }
@@ -218,10 +202,7 @@ impl<'t> Tally<'t> {
     }
 
     fn figures(self, prefix: &str) -> Figures {
-        let yes_no = self
-            .yes_no
-            .iter()
-            .flat_map(|(name, rows)| yes_no::measures(&format!("{name}."), rows));
+        let yes_no = self.yes_no.iter().flat_map(|(name, rows)| yes_no::measures(&format!("{name}."), rows));
         let exact = self.exact.into_iter();
         let exact = exact.map(|(name, scores)| Measure::mean(format!("{name}.accuracy"), scores));
         super::figures(prefix, &yes_no.chain(exact).collect::<Vec<_>>())

@@ -66,13 +66,7 @@ impl Subject {
             Model::Vlm(_) => Some(Chat::open(folder, &tokenizer)?),
             _ => None,
         };
-        Ok(Subject {
-            model,
-            params,
-            processor: ImageProcessor::open(folder)?,
-            tokenizer,
-            chat,
-        })
+        Ok(Subject { model, params, processor: ImageProcessor::open(folder)?, tokenizer, chat })
     }
 
     /// Its image processor.
@@ -133,33 +127,20 @@ impl Subject {
         let chat = self.chat.as_ref().context(Ability::Answer.needs())?;
         let asked = (item.question.clone(), String::new());
         let turns = item.before.iter().cloned().chain([asked]).collect();
-        let talk = Conversation {
-            system: item.system.clone(),
-            ..Conversation::about(Vec::new(), turns)
-        };
+        let talk = Conversation { system: item.system.clone(), ..Conversation::about(Vec::new(), turns) };
         let mut messages = question(&talk, item.before.len(), false);
         let mut shown = 0;
         for message in &mut messages {
-            message
-                .content
-                .retain(|part| *part != Part::Image || !images.is_empty());
+            message.content.retain(|part| *part != Part::Image || !images.is_empty());
             shown += message.content.iter().filter(|part| **part == Part::Image).count();
         }
-        let images = images
-            .get(..shown)
-            .context("the question shows more images than it has")?;
+        let images = images.get(..shown).context("the question shows more images than it has")?;
         if let Model::Vlm(vlm) = &self.model {
             takes_images(&vlm.config, images.len())?;
             // A model without an image token has the image in front of all text.
-            ensure!(
-                !item.shown_later || vlm.config.image_token.is_none(),
-                "asked before the record shows an image"
-            );
+            ensure!(!item.shown_later || vlm.config.image_token.is_none(), "asked before the record shows an image");
         }
-        Ok(Prompt {
-            ids: chat.prompt(&self.tokenizer, &messages)?,
-            images: images.to_vec(),
-        })
+        Ok(Prompt { ids: chat.prompt(&self.tokenizer, &messages)?, images: images.to_vec() })
     }
 
     /// How many tokens an answer to an item may have.

@@ -81,23 +81,11 @@ pub fn notes(figures: &Figures) -> Vec<String> {
             notes.push(text);
         }
     };
-    note(
-        answers,
-        format!("{answers} questions about {records} held-out records were asked"),
-    );
-    note(
-        pairs,
-        format!("{pairs} held-out images were compared with their captions"),
-    );
+    note(answers, format!("{answers} questions about {records} held-out records were asked"));
+    note(pairs, format!("{pairs} held-out images were compared with their captions"));
     let (unasked, unread) = (items("unasked"), items("unread_pairs"));
-    note(
-        unasked,
-        format!("{unasked} of {} questions could not be asked", answers + unasked),
-    );
-    note(
-        unread,
-        format!("{unread} of {} held-out images could not be read", pairs + unread),
-    );
+    note(unasked, format!("{unasked} of {} questions could not be asked", answers + unasked));
+    note(unread, format!("{unread} of {} held-out images could not be read", pairs + unread));
     let (bad, beyond) = (items("bad_records"), items("records_beyond_limit"));
     note(bad, format!("{bad} held-out records are bad and were left out"));
     let without = items("records_without_target");
@@ -105,21 +93,12 @@ pub fn notes(figures: &Figures) -> Vec<String> {
         without,
         format!("{without} held-out records were left out, as data.max_tokens leaves them no token to predict"),
     );
-    note(
-        beyond,
-        format!("eval.limit left out {beyond} of {} held-out records", records + beyond),
-    );
+    note(beyond, format!("eval.limit left out {beyond} of {} held-out records", records + beyond));
     let (unknown, words) = (items("unknown_words"), items("words"));
     let share = percent(Some(unknown as f64 / words.max(1) as f64));
-    note(
-        unknown,
-        format!("{unknown} of {words} held-out words ({share} %) are not in the vocabulary"),
-    );
+    note(unknown, format!("{unknown} of {words} held-out words ({share} %) are not in the vocabulary"));
     let cut = items("cut_captions");
-    note(
-        cut,
-        format!("{cut} captions are longer than the model reads and were cut"),
-    );
+    note(cut, format!("{cut} captions are longer than the model reads and were cut"));
     let unsayable = items("unsayable");
     note(
         unsayable,
@@ -138,9 +117,7 @@ pub fn percent(value: Option<f64>) -> String {
 
 /// The ends of an interval, times 100.
 pub fn interval(ends: Option<(f64, f64)>) -> String {
-    ends.map_or("-".into(), |(low, high)| {
-        format!("{} to {}", percent(Some(low)), percent(Some(high)))
-    })
+    ends.map_or("-".into(), |(low, high)| format!("{} to {}", percent(Some(low)), percent(Some(high))))
 }
 
 #[cfg(test)]
@@ -172,21 +149,10 @@ mod tests {
             ("answers.exact".into(), 0.25),
         ]);
         let text = table(&figures).to_string();
-        let line = |start: &str| {
-            text.lines()
-                .find(|l| l.starts_with(start))
-                .map(|l| l.split_whitespace().collect::<Vec<_>>())
-        };
-        assert_eq!(
-            line("existence"),
-            Some(vec!["existence", "97.5", "95.0", "to", "98.8", "50.0", "50.0"]),
-            "{text}"
-        );
-        assert_eq!(
-            line("answers.exact"),
-            Some(vec!["answers.exact", "25.0", "-", "-", "-"]),
-            "{text}"
-        );
+        let line =
+            |start: &str| text.lines().find(|l| l.starts_with(start)).map(|l| l.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(line("existence"), Some(vec!["existence", "97.5", "95.0", "to", "98.8", "50.0", "50.0"]), "{text}");
+        assert_eq!(line("answers.exact"), Some(vec!["answers.exact", "25.0", "-", "-", "-"]), "{text}");
         assert!(!text.contains("spatial"), "what was not measured is not shown: {text}");
     }
 }

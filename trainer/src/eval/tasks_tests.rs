@@ -26,11 +26,7 @@ const INSTANCES: &str = r#"{"images": [{"id": 1, "file_name": "a.jpg"}], "catego
 
 /// A task read from one file of this name.
 fn read(name: Name, file: &str, text: &str) -> Result<Box<dyn Task>> {
-    read_all(
-        name,
-        &[(file, text)],
-        &["a.jpg", "b.jpg", "COCO_val2014_000000000042.jpg"],
-    )
+    read_all(name, &[(file, text)], &["a.jpg", "b.jpg", "COCO_val2014_000000000042.jpg"])
 }
 
 fn read_all(name: Name, files: &[(&str, &str)], images: &[&str]) -> Result<Box<dyn Task>> {
@@ -43,10 +39,7 @@ fn read_all(name: Name, files: &[(&str, &str)], images: &[&str]) -> Result<Box<d
         std::fs::write(&path, text).expect("written");
         path
     };
-    let source = Source {
-        data: files.iter().map(write).collect(),
-        ..Source::default()
-    };
+    let source = Source { data: files.iter().map(write).collect(), ..Source::default() };
     open(name, &source, &Pictures::open(folder.path())?)
 }
 
@@ -56,10 +49,7 @@ fn refused(name: Name, file: &str, text: &str) -> String {
         Ok(task) => task,
         Err(error) => return format!("{error:#}"),
     };
-    let faults = task
-        .items()
-        .iter()
-        .filter_map(|item| Some((&item.image, item.fault.as_ref()?)));
+    let faults = task.items().iter().filter_map(|item| Some((&item.image, item.fault.as_ref()?)));
     let lines: Vec<String> = faults.map(|(place, why)| format!("{place}: {why}")).collect();
     assert!(!lines.is_empty(), "{name:?}: nothing is said of {text}");
     lines.join("\n")
@@ -76,10 +66,7 @@ fn every_format_is_understood() {
         "Is this statement true of the picture? The dog is under the table.\nAnswer true or false."
     );
     let vqa = read(Name::Vqa, "vqa.json", VQA).unwrap();
-    assert_eq!(
-        (vqa.items()[0].expected.as_str(), vqa.items()[1].expected.as_str()),
-        ("2 | two", "dog")
-    );
+    assert_eq!((vqa.items()[0].expected.as_str(), vqa.items()[1].expected.as_str()), ("2 | two", "dog"));
     let talk = r#"{"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\nHow many?"},
         {"from": "gpt", "value": "2"}, {"from": "human", "value": "Of what?"}, {"from": "gpt", "value": "dogs"}]}"#;
     let vqa = read(Name::Vqa, "llava.json", &talk.replace('\n', "")).unwrap();
@@ -88,11 +75,7 @@ fn every_format_is_understood() {
     let captions = read(Name::Caption, "lines.jsonl", LINES).unwrap();
     assert_eq!(captions.items()[0].question, "Describe the picture in one sentence.");
     assert_eq!(captions.items()[1].question, "What?", "the data's own question");
-    let chair = read_all(
-        Name::Chair,
-        &[("i.json", INSTANCES), ("c.json", CAPTIONS)],
-        &["a.jpg", "b.jpg"],
-    );
+    let chair = read_all(Name::Chair, &[("i.json", INSTANCES), ("c.json", CAPTIONS)], &["a.jpg", "b.jpg"]);
     let faults: Vec<_> = chair.unwrap().items().iter().map(|item| item.fault.is_some()).collect();
     assert_eq!(faults, [false, true], "nobody looked for objects in b.jpg");
     let chair = read(Name::Chair, "i.json", INSTANCES).unwrap();
@@ -109,18 +92,10 @@ fn answers_and_labels_are_read_however_they_are_written() {
     let vqa = r#"[{"image": "a.jpg", "question": "q", "answer": 2, "score": NaN},
         {"image": "a.jpg", "question": "q", "answers": [2.5, true, {"answer": 7}, {"answer": "x"}]}]"#;
     assert_eq!(expected(Name::Vqa, vqa), ["2", "2.5 | true | 7 | x"]);
-    for (label, yes) in [
-        ("true", true),
-        ("1.0", true),
-        ("\"True\"", true),
-        ("\"1\"", true),
-        ("false", false),
-        ("0", false),
-    ] {
-        assert_eq!(
-            expected(Name::Vsr, &VSR.replace(": 1", &format!(": {label}"))),
-            [yes.to_string()]
-        );
+    for (label, yes) in
+        [("true", true), ("1.0", true), ("\"True\"", true), ("\"1\"", true), ("false", false), ("0", false)]
+    {
+        assert_eq!(expected(Name::Vsr, &VSR.replace(": 1", &format!(": {label}"))), [yes.to_string()]);
         let pope = POPE.replace("\"yes\"", label);
         assert_eq!(expected(Name::Pope, &pope)[0], if yes { "yes" } else { "no" });
     }
@@ -131,11 +106,7 @@ fn answers_and_labels_are_read_however_they_are_written() {
     for name in [Name::Vqa, Name::Caption] {
         let task = read(name, "x.json", &talk).unwrap();
         let item = &task.items()[0];
-        assert_eq!(
-            (item.question.as_str(), item.expected.as_str()),
-            ("What?", "a cat"),
-            "{name:?}"
-        );
+        assert_eq!((item.question.as_str(), item.expected.as_str()), ("What?", "a cat"), "{name:?}");
     }
 }
 
@@ -153,24 +124,15 @@ fn pictures_may_lie_in_any_folder_if_only_one_has_them() {
     }
     let read = |name: Name, files: &[&str]| {
         let data = files.iter().map(|file| folder.path().join(file)).collect();
-        let source = Source {
-            data,
-            ..Source::default()
-        };
+        let source = Source { data, ..Source::default() };
         open(name, &source, &Pictures::open(folder.path())?)
     };
-    assert_eq!(
-        read(Name::Nlvr, &["dev.json"]).unwrap().items()[3].image,
-        "deep/1/dev-12-0-3.png"
-    );
+    assert_eq!(read(Name::Nlvr, &["dev.json"]).unwrap().items()[3].image, "deep/1/dev-12-0-3.png");
     let vqa = read(Name::Vqa, &["q.json", "a.json"]).unwrap();
     assert_eq!(vqa.items()[0].image, "deep/COCO_val2014_000000000042.jpg");
     std::fs::write(folder.path().join("deep/dev-12-0-0.png"), "").unwrap();
     let message = format!("{:#}", read(Name::Nlvr, &["dev.json"]).err().unwrap());
-    assert!(
-        message.contains("in several folders: deep/0/dev-12-0-0.png, deep/dev-12-0-0.png"),
-        "{message}"
-    );
+    assert!(message.contains("in several folders: deep/0/dev-12-0-0.png, deep/dev-12-0-0.png"), "{message}");
 }
 
 #[test]
@@ -182,17 +144,13 @@ fn conversations_are_read_as_training_reads_them() {
     let llava = r#"{"image": ["a.jpg", "b.jpg"], "system": "be brief", "conversations": [
         {"from": "human", "value": "<image><image> How many?"}, {"from": "gpt", "value": "2"},
         {"from": "human", "value": "Of what?"}, {"from": "gpt", "value": "dogs"}]}"#;
-    for (text, marks, more) in [
-        (messages.as_str(), "", vec![]),
-        (&llava.replace('\n', ""), "<image><image> ", vec!["b.jpg"]),
-    ] {
+    for (text, marks, more) in
+        [(messages.as_str(), "", vec![]), (&llava.replace('\n', ""), "<image><image> ", vec!["b.jpg"])]
+    {
         let vqa = read(Name::Vqa, "x.json", text).unwrap();
         let [first, second] = vqa.items() else { panic!("{text}") };
         assert_eq!(first.question, format!("{marks}How many?"));
-        assert_eq!(
-            (second.question.as_str(), second.expected.as_str()),
-            ("Of what?", "dogs")
-        );
+        assert_eq!((second.question.as_str(), second.expected.as_str()), ("Of what?", "dogs"));
         assert_eq!(second.before, [(first.question.clone(), "2".to_string())]);
         for item in [first, second] {
             assert_eq!(item.system.as_deref(), Some("be brief"));
@@ -202,10 +160,7 @@ fn conversations_are_read_as_training_reads_them() {
             );
         }
         let caption = read(Name::Caption, "x.json", text).unwrap();
-        assert_eq!(
-            (&caption.items()[0].system, &caption.items()[0].question),
-            (&first.system, &first.question)
-        );
+        assert_eq!((&caption.items()[0].system, &caption.items()[0].question), (&first.system, &first.question));
         assert_eq!(caption.items()[0].expected, "2");
     }
     let completion = r#"{"image": "a.jpg", "system": "be brief", "prompt": "How many?", "completion": "2"}"#;
@@ -220,21 +175,11 @@ fn conversations_are_read_as_training_reads_them() {
     let later = read(Name::Vqa, "x.json", &later.replace('\n', "")).unwrap();
     let shown_later: Vec<bool> = later.items().iter().map(|item| item.shown_later).collect();
     assert_eq!(shown_later, [true, false]);
-    let refused = refused(
-        Name::Vqa,
-        "x.json",
-        r#"{"image": "a.jpg", "conversations": [{"from": "human", "value": "?"}]}"#,
-    );
-    assert!(
-        refused.contains("x.json:1: conversations: 1 entries: the last question has no answer"),
-        "{refused}"
-    );
-    let line = read(
-        Name::Vqa,
-        "x.json",
-        r#"{"image": "a.jpg", "question": "<image>\nHow many?", "answer": "2"}"#,
-    )
-    .unwrap();
+    let refused =
+        refused(Name::Vqa, "x.json", r#"{"image": "a.jpg", "conversations": [{"from": "human", "value": "?"}]}"#);
+    assert!(refused.contains("x.json:1: conversations: 1 entries: the last question has no answer"), "{refused}");
+    let line =
+        read(Name::Vqa, "x.json", r#"{"image": "a.jpg", "question": "<image>\nHow many?", "answer": "2"}"#).unwrap();
     assert_eq!(line.items()[0].question, "How many?");
 }
 
@@ -268,10 +213,7 @@ fn another_questions_answer_is_no_caption() {
     let faults: Vec<_> = retrieval.items().iter().map(|item| item.fault.as_deref()).collect();
     let pair = "several images with one caption";
     assert_eq!(faults, [None, Some(pair), Some("no caption in the data")]);
-    assert_eq!(
-        retrieval.items()[0].expected,
-        "a red dog | square | crimson | red in t | a cat"
-    );
+    assert_eq!(retrieval.items()[0].expected, "a red dog | square | crimson | red in t | a cat");
 }
 
 #[test]
@@ -301,22 +243,11 @@ fn a_caption_is_asked_for_as_in_training() {
 #[test]
 fn vqas_pair_comes_in_any_order_and_images_have_cocos_names() {
     let images = ["COCO_val2014_000000000042.jpg"];
-    for files in [
-        [("q", QUESTIONS), ("a", ANNOTATIONS)],
-        [("a", ANNOTATIONS), ("q", QUESTIONS)],
-    ] {
+    for files in [[("q", QUESTIONS), ("a", ANNOTATIONS)], [("a", ANNOTATIONS), ("q", QUESTIONS)]] {
         let vqa = read_all(Name::Vqa, &files, &images).unwrap();
-        assert_eq!(
-            (vqa.items()[0].image.as_str(), vqa.items()[0].expected.as_str()),
-            (images[0], "2")
-        );
+        assert_eq!((vqa.items()[0].image.as_str(), vqa.items()[0].expected.as_str()), (images[0], "2"));
     }
-    let later = read_all(
-        Name::Vqa,
-        &[("q", QUESTIONS), ("a", ANNOTATIONS)],
-        &["000000000042.jpg"],
-    )
-    .unwrap();
+    let later = read_all(Name::Vqa, &[("q", QUESTIONS), ("a", ANNOTATIONS)], &["000000000042.jpg"]).unwrap();
     assert_eq!(later.items()[0].image, "000000000042.jpg");
     let alone = format!("{:#}", read(Name::Vqa, "q", QUESTIONS).err().unwrap());
     assert!(alone.contains("give both"), "{alone}");
@@ -328,15 +259,9 @@ fn coco_and_lines_say_the_same() {
     let coco = captioned::parse(CAPTIONS.as_bytes(), file).unwrap();
     let line = r#"{"image": "a.jpg", "captions": ["a dog", "the dog"]}"#;
     assert_eq!(coco[0], captioned::parse(line.as_bytes(), file).unwrap()[0]);
-    let nothing = Captioned {
-        image: "b.jpg".into(),
-        ..Captioned::default()
-    };
+    let nothing = Captioned { image: "b.jpg".into(), ..Captioned::default() };
     assert_eq!(coco[1], nothing);
-    let faults: Vec<_> = coco
-        .iter()
-        .map(|image| captioned::no_caption(image).is_some())
-        .collect();
+    let faults: Vec<_> = coco.iter().map(|image| captioned::no_caption(image).is_some()).collect();
     assert_eq!(faults, [false, true]);
 }
 
@@ -355,26 +280,14 @@ fn what_is_wrong_is_named_by_file_line_and_field() {
             &VSR.replace(": 1", ": 2"),
             "x.json:1: label: expected true or false, yes or no, or 1 or 0, found 2",
         ),
-        (
-            Name::Vsr,
-            &VSR.replace("\"under\"", "[3]"),
-            "x.json:1: relation: invalid type: sequence",
-        ),
-        (
-            Name::Vsr,
-            &VSR.replace(": 1", ": NaN"),
-            "or 1 or 0, found {} (NaN at column 71: not JSON",
-        ),
+        (Name::Vsr, &VSR.replace("\"under\"", "[3]"), "x.json:1: relation: invalid type: sequence"),
+        (Name::Vsr, &VSR.replace(": 1", ": NaN"), "or 1 or 0, found {} (NaN at column 71: not JSON"),
         (
             Name::Pope,
             &POPE.replace("\"a.jpg\"", "NaN"),
             "x.json:1: image: invalid type: map, expected a string (NaN at column 29: not JSON",
         ),
-        (
-            Name::Vqa,
-            &VQA.replace("\"2\", ", "[2], "),
-            "x.json:1: answers: expected text, a number, true or false",
-        ),
+        (Name::Vqa, &VQA.replace("\"2\", ", "[2], "), "x.json:1: answers: expected text, a number, true or false"),
         (
             Name::Vqa,
             "{\"image\": \"a.jpg\", \"question\": 5, \"answer\": \"x\"}",
@@ -407,31 +320,19 @@ fn what_is_wrong_is_named_by_file_line_and_field() {
             "x.json:3: expected `question` with `answer` or `answers`, or a conversation",
         ),
         (Name::Caption, "{\"image\": \"a.jpg\"}", "x.json:1: no caption"),
-        (
-            Name::Caption,
-            &CAPTIONS.replace("image_id\": 1", "image_id\": 9"),
-            "an annotation of image 9",
-        ),
+        (Name::Caption, &CAPTIONS.replace("image_id\": 1", "image_id\": 9"), "an annotation of image 9"),
         (
             Name::Caption,
             &CAPTIONS.replace("\"a dog\"", "NaN"),
             "x.json:2: annotations: invalid type: map, expected a string (NaN at column 45: not JSON",
         ),
-        (
-            Name::Chair,
-            &INSTANCES.replace("category_id\": 18", "category_id\": 3"),
-            "category 3 is not in",
-        ),
+        (Name::Chair, &INSTANCES.replace("category_id\": 18", "category_id\": 3"), "category 3 is not in"),
         (
             Name::Matching,
             "{\"image\": \"a.jpg\", \"caption\": \"x\", \"label\": 7}",
             "x.json:1: label: expected true or false, yes or no, or 1 or 0, found 7",
         ),
-        (
-            Name::Matching,
-            "{\"image\": \"a.jpg\", \"caption\": \"x\"}",
-            "two images or more",
-        ),
+        (Name::Matching, "{\"image\": \"a.jpg\", \"caption\": \"x\"}", "two images or more"),
         (Name::Zeroshot, "x", "not a folder with a folder for each class"),
     ] {
         let message = refused(name, "x.json", text);
@@ -441,19 +342,11 @@ fn what_is_wrong_is_named_by_file_line_and_field() {
 
 #[test]
 fn a_prompt_has_a_place_for_the_question() {
-    let source = |prompts: &[&str]| Source {
-        prompts: prompts.iter().map(|p| p.to_string()).collect(),
-        ..Source::default()
-    };
+    let source =
+        |prompts: &[&str]| Source { prompts: prompts.iter().map(|p| p.to_string()).collect(), ..Source::default() };
     assert_eq!(source(&["{} Yes or no?"]).prompt("{}").unwrap(), "{} Yes or no?");
     assert_eq!(source(&["Tell me."]).prompt("Describe it.").unwrap(), "Tell me.");
-    assert!(
-        source(&["Yes or no?"])
-            .prompt("{}")
-            .unwrap_err()
-            .to_string()
-            .contains("the place of the question")
-    );
+    assert!(source(&["Yes or no?"]).prompt("{}").unwrap_err().to_string().contains("the place of the question"));
     assert!(source(&["{}", "{}"]).prompt("{}").is_err());
 }
 
@@ -466,14 +359,8 @@ fn splits_come_from_the_names_of_files() {
         ("._coco_pope_random.json", "no JSON"),
     ];
     let folder = tempfile::tempdir().unwrap();
-    files
-        .iter()
-        .for_each(|(name, text)| std::fs::write(folder.path().join(name), text).unwrap());
-    let source = Source {
-        data: vec![folder.path().to_owned()],
-        limit: Some(1),
-        ..Source::default()
-    };
+    files.iter().for_each(|(name, text)| std::fs::write(folder.path().join(name), text).unwrap());
+    let source = Source { data: vec![folder.path().to_owned()], limit: Some(1), ..Source::default() };
     let pope = pope::Pope::open(&source).unwrap();
     assert_eq!(pope.items().len(), 2, "one of each split, and nothing of other files");
 }
@@ -491,10 +378,7 @@ fn read_by_all(bytes: &[u8]) {
     let pictures = Pictures::open(folder.path()).expect("a folder");
     for name in Name::value_variants() {
         for data in [vec![path.clone()], vec![path.clone(), path.clone()]] {
-            let source = Source {
-                data,
-                ..Source::default()
-            };
+            let source = Source { data, ..Source::default() };
             let _ = open(*name, &source, &pictures);
         }
     }

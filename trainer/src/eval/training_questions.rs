@@ -59,9 +59,7 @@ impl TrainingQuestions {
     /// Of a model's folder, a run's or one of its checkpoints'; None where that is not known.
     pub fn of(folder: &Path) -> Option<TrainingQuestions> {
         let folders = folder.ancestors().take(3);
-        let text = folders
-            .into_iter()
-            .find_map(|folder| read_file(&folder.join(FILE), MAX_FILE).ok())?;
+        let text = folders.into_iter().find_map(|folder| read_file(&folder.join(FILE), MAX_FILE).ok())?;
         serde_json::from_slice(&text).ok()
     }
 }
@@ -74,9 +72,5 @@ fn frequent(questions: impl Iterator<Item = String>) -> Vec<(String, usize)> {
     }
     let mut counts: Vec<(String, (usize, usize))> = counts.into_iter().collect();
     counts.sort_by_key(|(_, (count, place))| (std::cmp::Reverse(*count), *place));
-    counts
-        .into_iter()
-        .take(MOST)
-        .map(|(question, (count, _))| (question, count))
-        .collect()
+    counts.into_iter().take(MOST).map(|(question, (count, _))| (question, count)).collect()
 }

@@ -40,8 +40,7 @@ pub(super) fn ahead<T: Send, R>(
         let receivers = receivers.context("threads that make batches cannot be started (see `ulimit -u`)")?;
         let next = |place: usize| {
             let made = receivers[place % threads].recv();
-            made.context("a thread that makes batches ended early")
-                .and_then(|made| made)
+            made.context("a thread that makes batches ended early").and_then(|made| made)
         };
         take(&mut (0..indices.len()).map(next))
     })

@@ -69,27 +69,16 @@ impl Objective for Align<'_> {
 
     fn batch(&self, start: u64, size: usize, progress: f64) -> Result<Batch> {
         let size = size as u64;
-        let mut pairs = (start..start + size)
-            .map(|i| self.source.pair(i))
-            .collect::<Result<Vec<Pair>>>()?;
+        let mut pairs = (start..start + size).map(|i| self.source.pair(i)).collect::<Result<Vec<Pair>>>()?;
         let captions: Vec<&str> = pairs.iter().map(|p| p.caption.as_str()).collect();
         let tokenizer = &self.prepare.tokenizer;
         let most = self.qformer()?.config().max_position_embeddings;
         let hard = self.phase.itm_hardness * ((progress - EASY) / (1.0 - EASY)).max(0.0);
-        let (texts, captions) = (
-            Texts::for_matching(tokenizer, &captions, most)?,
-            Texts::for_captioning(tokenizer, &captions, most)?,
-        );
+        let (texts, captions) =
+            (Texts::for_matching(tokenizer, &captions, most)?, Texts::for_captioning(tokenizer, &captions, most)?);
         let pixels = self.prepare.pixels(pairs.iter().map(|p| &p.image))?;
         pairs.iter_mut().for_each(|pair| pair.image = RgbImage::default());
-        Ok(Batch {
-            pixels,
-            texts,
-            captions,
-            pairs,
-            hard,
-            index: start / size,
-        })
+        Ok(Batch { pixels, texts, captions, pairs, hard, index: start / size })
     }
 
     fn text_tokens(&self, batch: &Batch) -> usize {
@@ -153,10 +142,7 @@ impl Align<'_> {
         let qformer = self.qformer()?;
         let pixels = self.prepare.tensor(graph.params(), &batch.pixels)?;
         let image = self.vlm.vision.forward(graph, &graph.input(pixels))?;
-        let features = [
-            qformer.itc_features(graph, &image)?,
-            qformer.text_features(graph, &batch.texts)?,
-        ];
+        let features = [qformer.itc_features(graph, &image)?, qformer.text_features(graph, &batch.texts)?];
         Ok((image, features))
     }
 
@@ -183,10 +169,7 @@ impl Align<'_> {
         together: Option<(&GlobalBatch, usize)>,
     ) -> Result<(&'static str, Var, f64)> {
         let targets = batch.captions.next_tokens();
-        let mut loss = self
-            .qformer()?
-            .caption_loss(graph, image, &batch.captions, &targets)?
-            .loss;
+        let mut loss = self.qformer()?.caption_loss(graph, image, &batch.captions, &targets)?.loss;
         if let Some((GlobalBatch { words, .. }, number)) = together {
             let share = (words[number] * words.len()) as f64 / words.iter().sum::<usize>().max(1) as f64;
             loss = ops::scale(&loss, share)?;
@@ -211,11 +194,7 @@ impl Align<'_> {
         if phase.itm > 0.0 {
             let mine = &group.matching[number];
             let list = |numbers: &Vec<i32>| Tensor::from_slice(graph.params().device(), numbers, [numbers.len()]);
-            let pairs = Pairs {
-                images: list(&mine[0])?,
-                texts: list(&mine[1])?,
-                labels: list(&mine[2])?,
-            };
+            let pairs = Pairs { images: list(&mine[0])?, texts: list(&mine[1])?, labels: list(&mine[2])? };
             let matching = qformer.itm_loss(graph, image, &group.texts, &pairs)?;
             let share = (mine[0].len() * group.matching.len()) as f64 / (3 * group.texts.batch) as f64;
             weighted.push(("itm", ops::scale(&matching.loss, share)?, phase.itm));
@@ -238,10 +217,7 @@ impl Align<'_> {
             1 => Vec::new(),
             _ => parts.chunks(members).enumerate().map(group).collect::<Result<_>>()?,
         };
-        Ok(Some(GlobalBatch {
-            groups,
-            words: parts.iter().map(|part| part.words()).collect(),
-        }))
+        Ok(Some(GlobalBatch { groups, words: parts.iter().map(|part| part.words()).collect() }))
     }
 
     fn group<'p>(&self, parts: &[&Batch], graph: &dyn Fn(usize) -> Graph<'p>) -> Result<Group> {
@@ -260,20 +236,14 @@ impl Align<'_> {
             true => divided(&self.pairs(params, &contrast.features(), &scale, parts)?, parts)?,
             false => Vec::new(),
         };
-        Ok(Group {
-            contrast,
-            texts: Texts::join(parts.iter().map(|part| &part.texts)),
-            matching,
-        })
+        Ok(Group { contrast, texts: Texts::join(parts.iter().map(|part| &part.texts)), matching })
     }
 
     /// Each true pair, each image with a hard wrong caption, each caption with a hard wrong image, of all parts together.
     fn pairs(&self, params: &Params, features: &[Var; 2], log_scale: &Tensor, parts: &[&Batch]) -> Result<Pairs> {
         let (device, all) = (params.device(), || parts.iter().flat_map(|part| &part.pairs));
         let n = all().count();
-        let truth: Vec<u8> = all()
-            .flat_map(|a| all().map(|b| u8::from(a.could_say(&b.caption))))
-            .collect();
+        let truth: Vec<u8> = all().flat_map(|a| all().map(|b| u8::from(a.could_say(&b.caption)))).collect();
         // Parts of one batch draw what the batch would have drawn.
         let index = parts[0].index / parts.len() as u64;
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ index.wrapping_mul(0x2545_f491_4f6c_dd1d));
@@ -310,9 +280,7 @@ fn divided(pairs: &Pairs, parts: &[&Batch]) -> Result<Vec<[Vec<i32>; 3]>> {
 
 /// Of each of an image's vectors (n, queries, dim) with each text (m, dim): (n, queries, m).
 fn scores(image: &Var, text: &Var) -> Result<Tensor> {
-    let [n, queries, dim] = image.shape()[..] else {
-        anyhow::bail!("image features {}", image.shape())
-    };
+    let [n, queries, dim] = image.shape()[..] else { anyhow::bail!("image features {}", image.shape()) };
     let flat = ops::reshape(&image.detach(), [n * queries, dim])?;
     let scores = ops::matmul(&flat, &text.detach(), true)?;
     Ok(ops::reshape(&scores, [n, queries, text.shape()[0]])?.tensor().clone())
@@ -322,18 +290,11 @@ fn scores(image: &Var, text: &Var) -> Result<Tensor> {
 pub fn similarity(qformer: &QFormer, graph: &Graph<'_>, image: &Var, text: &Var) -> Result<Vec<f64>> {
     let scale = qformer.logit_scale(graph)?.tensor().item()?.exp();
     let scores = scores(image, text)?;
-    let [n, queries, columns] = scores.shape()[..] else {
-        anyhow::bail!("scores {}", scores.shape())
-    };
+    let [n, queries, columns] = scores.shape()[..] else { anyhow::bail!("scores {}", scores.shape()) };
     let scores = scores.to_f64()?;
-    let best = |i: usize, j: usize| {
-        (0..queries)
-            .map(|q| scores[(i * queries + q) * columns + j])
-            .fold(f64::MIN, f64::max)
-    };
-    Ok((0..n * columns)
-        .map(|place| scale * best(place / columns, place % columns))
-        .collect())
+    let best =
+        |i: usize, j: usize| (0..queries).map(|q| scores[(i * queries + q) * columns + j]).fold(f64::MIN, f64::max);
+    Ok((0..n * columns).map(|place| scale * best(place / columns, place % columns)).collect())
 }
 
 fn sum(weighted: &[(&'static str, Var, f64)]) -> Result<Var> {

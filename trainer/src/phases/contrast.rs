@@ -76,20 +76,15 @@ fn inner(x: &Var, gradient: &Tensor) -> Result<Var> {
         let wide = x.dtype().accumulator();
         ops::cast(&ops::reshape(x, [x.shape().elements()])?, wide)
     };
-    Ok(ops::sum(&ops::mul(
-        &flat(x)?,
-        &flat(&Var::constant(gradient.clone()))?,
-    )?)?)
+    Ok(ops::sum(&ops::mul(&flat(x)?, &flat(&Var::constant(gradient.clone()))?)?)?)
 }
 
 /// (part, …) each → (all, …).
 fn stacked(parts: &[Var]) -> Result<Var> {
     let first = parts.first().context("no parts")?.shape();
     let width = first.elements() / first[0].max(1);
-    let rows: Vec<Var> = parts
-        .iter()
-        .map(|part| ops::reshape(part, [1, part.shape()[0], width]))
-        .collect::<engine::Result<_>>()?;
+    let rows: Vec<Var> =
+        parts.iter().map(|part| ops::reshape(part, [1, part.shape()[0], width])).collect::<engine::Result<_>>()?;
     let all: usize = parts.iter().map(|part| part.shape()[0]).sum();
     let joined = ops::concat(&rows.iter().collect::<Vec<_>>())?;
     let mut shape = first.to_vec();

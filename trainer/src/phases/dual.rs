@@ -48,9 +48,7 @@ impl Dual<'_> {
             scalars = Some(all.iter().map(|x| x.tensor().clone()).collect::<Vec<_>>());
         }
         let scalars = scalars.context("no parts")?;
-        Contrast::of(&features, &scalars, |image, text, scalars| {
-            Ok(self.model.loss(image, text, scalars)?)
-        })
+        Contrast::of(&features, &scalars, |image, text, scalars| Ok(self.model.loss(image, text, scalars)?))
     }
 }
 
@@ -64,10 +62,7 @@ impl Objective for Dual<'_> {
             Ok((pair.image, pair.caption))
         });
         let (images, captions): (Vec<RgbImage>, Vec<String>) = pairs.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        Ok(Batch {
-            pixels: pixels(self.processor, &images)?,
-            texts: self.model.texts(self.tokenizer, &captions)?,
-        })
+        Ok(Batch { pixels: pixels(self.processor, &images)?, texts: self.model.texts(self.tokenizer, &captions)? })
     }
 
     fn weight(&self, batch: &Batch) -> f64 {
@@ -93,11 +88,6 @@ impl Objective for Dual<'_> {
                 group.part(part % self.accumulate, [&image, &text], &scalars)?
             }
         };
-        Ok(Losses {
-            phase: Phase::Contrast,
-            parts: Vec::new(),
-            predictions: None,
-            total,
-        })
+        Ok(Losses { phase: Phase::Contrast, parts: Vec::new(), predictions: None, total })
     }
 }

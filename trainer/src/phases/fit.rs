@@ -147,12 +147,7 @@ pub fn fit<O: Objective>(
                 let seed = seed ^ ((step * parts + part) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 Graph::training(params, seed).with_recomputation(training.recompute)
             };
-            let losses = learn(
-                objective,
-                &batches,
-                optimizer.separate_gradients(params, shards)?,
-                graph,
-            )?;
+            let losses = learn(objective, &batches, optimizer.separate_gradients(params, shards)?, graph)?;
             let lr = schedule.at(step);
             let report = optimizer.step(params, lr);
             let report = report.map_err(|error| refused(error, &losses).context(format!("step {}", step + 1)))?;
@@ -198,12 +193,7 @@ pub fn measure<O: Objective>(objective: &O, params: &Params, images: usize, size
         let mut parts = losses.parts;
         if parts.is_empty() {
             let (loss, terms) = (losses.total.tensor().clone(), objective.weight(&batch));
-            parts.push(Part {
-                name: "loss",
-                loss,
-                weight: 1.0,
-                terms,
-            });
+            parts.push(Part { name: "loss", loss, weight: 1.0, terms });
         }
         for part in parts {
             let (weight, sum, terms) = sums.entry(part.name).or_default();
@@ -247,10 +237,7 @@ fn learn<'p, O: Objective>(
 ) -> Result<Vec<Learned>> {
     let together = objective.together(parts, &graph)?;
     let whole: f64 = parts.iter().map(|part| objective.weight(part)).sum();
-    ensure!(
-        whole > 0.0,
-        "no sample of this step has a token to predict: data.max_tokens cuts every answer off"
-    );
+    ensure!(whole > 0.0, "no sample of this step has a token to predict: data.max_tokens cuts every answer off");
     let mut learned = Vec::with_capacity(parts.len());
     // A GPU's work comes in the same order each step.
     let least = match arenas[0].device().kind() {
@@ -344,9 +331,7 @@ impl Sum {
 /// How many answer tokens were predicted right, and how many there are.
 fn count_right(targets: &[i32], predictions: &[i32]) -> (usize, usize) {
     let asked = targets.iter().zip(predictions).filter(|(target, _)| **target != IGNORE);
-    asked.fold((0, 0), |(right, all), (target, prediction)| {
-        (right + usize::from(target == prediction), all + 1)
-    })
+    asked.fold((0, 0), |(right, all), (target, prediction)| (right + usize::from(target == prediction), all + 1))
 }
 
 fn adamw(training: &Training, seed: u64) -> AdamW {
@@ -366,11 +351,5 @@ fn schedule(training: &Training) -> Schedule {
         recipe::Curve::Cosine => Curve::Cosine,
         recipe::Curve::Linear => Curve::Linear,
     };
-    Schedule {
-        curve,
-        peak: training.lr,
-        floor: training.floor,
-        warmup: training.warmup,
-        steps: training.steps,
-    }
+    Schedule { curve, peak: training.lr, floor: training.floor, warmup: training.warmup, steps: training.steps }
 }

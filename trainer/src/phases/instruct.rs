@@ -61,17 +61,13 @@ impl Objective for Instruct<'_> {
             let seen = (phase.steps * phase.accumulate * phase.batch_size).div_ceil(size) as u64;
             return Ok(Batch::Align(align.batch((seen + index) * size as u64, size, 1.0)?));
         }
-        let conversations = (start..start + size as u64)
-            .map(|i| self.source.conversation(i, progress))
-            .collect::<Result<Vec<_>>>()?;
+        let conversations =
+            (start..start + size as u64).map(|i| self.source.conversation(i, progress)).collect::<Result<Vec<_>>>()?;
         let images = match self.features {
             Some(features) => Images::Features(features.bytes(conversations.iter().flat_map(|c| c.places.clone()))?),
             None => Images::Pixels(self.prepare.pixels(conversations.iter().flat_map(|c| &c.images))?),
         };
-        Ok(Batch::Answers {
-            images,
-            text: self.prepare.conversations(&conversations, self.phase.layout())?,
-        })
+        Ok(Batch::Answers { images, text: self.prepare.conversations(&conversations, self.phase.layout())? })
     }
 
     fn weight(&self, batch: &Batch) -> f64 {
@@ -93,9 +89,7 @@ impl Objective for Instruct<'_> {
             (Batch::Answers { text, .. }, _) => {
                 let image = self.vlm.config.image_token.map(|id| id as i32);
                 let words = text.ids.iter().zip(&text.segments);
-                words
-                    .filter(|(id, segment)| **segment >= 0 && Some(**id) != image)
-                    .count()
+                words.filter(|(id, segment)| **segment >= 0 && Some(**id) != image).count()
             }
             (Batch::Align(batch), Some(align)) => align.text_tokens(batch),
             (Batch::Align(_), None) => 0,

@@ -24,16 +24,10 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
     match &recipe.dual {
         Some(dual) => self::dual(dual, recipe)?,
         None if recipe.contrast.is_some() => {
-            return Err(Invalid::new(
-                "dual",
-                "table [dual] is missing; [contrast] trains a dual encoder",
-            ));
+            return Err(Invalid::new("dual", "table [dual] is missing; [contrast] trains a dual encoder"));
         }
         None if recipe.phase1.is_none() && recipe.phase2.is_none() => {
-            return Err(Invalid::new(
-                "",
-                "there is neither [phase1] nor [phase2], nor [contrast]: nothing to train",
-            ));
+            return Err(Invalid::new("", "there is neither [phase1] nor [phase2], nor [contrast]: nothing to train"));
         }
         None => {}
     }
@@ -57,11 +51,7 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
 /// Measuring on held-out data needs some.
 fn held_out(recipe: &Recipe) -> Result<(), Invalid> {
     let data = &recipe.data;
-    let named = [
-        data.heldout_path.is_some(),
-        data.heldout_split.is_some(),
-        data.heldout_share.is_some(),
-    ];
+    let named = [data.heldout_path.is_some(), data.heldout_split.is_some(), data.heldout_share.is_some()];
     let some = data.source == Source::Scenes || named.contains(&true);
     let measured = Phase::of(recipe).find(|phase| phase.training(recipe).is_some_and(|t| t.eval_every > 0));
     match measured {
@@ -135,10 +125,7 @@ fn on_disk(data: &Data, format: Format) -> Result<(), Invalid> {
     let folders = format!("means nothing with {source}; give the folders of a split as `path` and `heldout_path`");
     let drawn = "belongs to `source = \"scenes\"`".to_string();
     let resized = format!("{drawn}; images are resized to model.vision.image_size");
-    let asked = data
-        .question
-        .as_ref()
-        .is_none_or(|question| !question.trim().is_empty());
+    let asked = data.question.as_ref().is_none_or(|question| !question.trim().is_empty());
     let table = [
         ("images", data.images.is_some() && !images, &inside),
         ("heldout_images", data.heldout_images.is_some() && !images, &inside),
@@ -164,10 +151,7 @@ fn on_disk(data: &Data, format: Format) -> Result<(), Invalid> {
     }
     templates(data, format)?;
     if let Some(share) = data.heldout_share.filter(|share| !(*share > 0.0 && *share < 1.0)) {
-        return invalid(
-            "heldout_share",
-            format!("expected a number above 0 and below 1, found {share}"),
-        );
+        return invalid("heldout_share", format!("expected a number above 0 and below 1, found {share}"));
     }
     range("data.max_samples", data.max_samples.unwrap_or(1), 1, usize::MAX)?;
     range("data.max_bad", data.max_bad.unwrap_or(0.0), 0.0, 1.0)
@@ -182,10 +166,7 @@ fn templates(data: &Data, format: Format) -> Result<(), Invalid> {
         return Err(Invalid::new("data.templates", message));
     }
     if templates.is_empty() {
-        return Err(Invalid::new(
-            "data.templates",
-            "expected at least one, found an empty list",
-        ));
+        return Err(Invalid::new("data.templates", "expected at least one, found an empty list"));
     }
     match templates.iter().position(|template| !template.contains("{}")) {
         Some(i) => {
@@ -267,10 +248,7 @@ fn model(recipe: &Recipe) -> Result<(), Invalid> {
 /// A dual encoder and what trains it.
 fn dual(config: &model::DualConfig, recipe: &Recipe) -> Result<(), Invalid> {
     let Some(phase) = &recipe.contrast else {
-        return Err(Invalid::new(
-            "contrast",
-            "table [contrast] is missing; it trains [dual]",
-        ));
+        return Err(Invalid::new("contrast", "table [contrast] is missing; it trains [dual]"));
     };
     if recipe.phase1.is_some() || recipe.phase2.is_some() {
         let message = "trains a dual encoder alone: leave out [phase1] and [phase2], or [dual] and [contrast]";
@@ -292,10 +270,7 @@ fn phase1(phase: &Phase1, recipe: &Recipe) -> Result<(), Invalid> {
         range(format!("phase1.{key}"), weight, 0.0, 1e6)?;
     }
     if phase.itc + phase.itm + phase.itg == 0.0 {
-        return Err(Invalid::new(
-            "phase1.itc",
-            "all three loss weights are 0: nothing to learn",
-        ));
+        return Err(Invalid::new("phase1.itc", "all three loss weights are 0: nothing to learn"));
     }
     match &recipe.model.qformer {
         None if recipe.pretrained.qformer.is_some() => {}
@@ -354,10 +329,7 @@ fn phase2(phase: &Phase2, recipe: &Recipe) -> Result<(), Invalid> {
         return Err(Invalid::new("phase2.cache_features", message));
     }
     range("phase2.turns", phase.turns, 1, 64)?;
-    for (key, weights) in [
-        ("questions_start", &phase.questions_start),
-        ("questions_end", &phase.questions_end),
-    ] {
+    for (key, weights) in [("questions_start", &phase.questions_start), ("questions_end", &phase.questions_end)] {
         let checked = weights.check();
         checked.map_err(|error| Invalid::new(format!("phase2.{key}"), error.to_string()))?;
     }
@@ -376,10 +348,7 @@ fn training(table: &str, training: &Training) -> Result<(), Invalid> {
     }
     range(key("floor"), training.floor, 0.0, training.lr)?;
     if training.warmup > training.steps {
-        let message = format!(
-            "expected at most the phase's {} steps, found {}",
-            training.steps, training.warmup
-        );
+        let message = format!("expected at most the phase's {} steps, found {}", training.steps, training.warmup);
         return Err(Invalid::new(key("warmup"), message));
     }
     range(key("weight_decay"), training.weight_decay, 0.0, 1e3)?;
@@ -391,18 +360,12 @@ fn training(table: &str, training: &Training) -> Result<(), Invalid> {
     range(key("eval_every"), training.eval_every, 0, usize::MAX)?;
     range(key("patience"), training.patience, 0, 1_000_000)?;
     if training.patience > 0 && training.eval_every == 0 {
-        return Err(Invalid::new(
-            key("patience"),
-            "counts measurements: set `eval_every`, too",
-        ));
+        return Err(Invalid::new(key("patience"), "counts measurements: set `eval_every`, too"));
     }
     for (index, rule) in training.rules.iter().enumerate() {
         let key = |name: &str| format!("{table}.rules.{index}.{name}");
         if rule.pattern.is_empty() {
-            return Err(Invalid::new(
-                key("match"),
-                "expected a parameter name or pattern, found nothing",
-            ));
+            return Err(Invalid::new(key("match"), "expected a parameter name or pattern, found nothing"));
         }
         range(key("lr_scale"), rule.lr_scale, 0.0, 1e6)?;
         range(key("layer_decay"), rule.layer_decay, 0.0, 1.0)?;
@@ -424,8 +387,5 @@ fn below_one(key: impl Into<String>, value: f64) -> Result<(), Invalid> {
     if (0.0..1.0).contains(&value) {
         return Ok(());
     }
-    Err(Invalid::new(
-        key,
-        format!("expected at least 0 and less than 1, found {value}"),
-    ))
+    Err(Invalid::new(key, format!("expected at least 0 and less than 1, found {value}")))
 }

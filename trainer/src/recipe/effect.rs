@@ -27,37 +27,18 @@ fn data(recipe: &Recipe) -> Vec<Row> {
     let (data, tokenizer) = (&recipe.data, &recipe.tokenizer);
     let scenes = data.source == Source::Scenes;
     let no_split = data.train_split.is_none() && data.heldout_split.is_none();
-    let talks = matches!(
-        data.source.format(),
-        Some(Format::Llava | Format::Messages | Format::Completion)
-    );
+    let talks = matches!(data.source.format(), Some(Format::Llava | Format::Messages | Format::Completion));
     let conversations = "it is for the conversations of [phase2], which is missing";
     vec![
-        (
-            "data.group_by_length",
-            data.group_by_length && recipe.phase2.is_none(),
-            conversations,
-        ),
-        (
-            "data.max_tokens",
-            data.max_tokens.is_some() && recipe.phase2.is_none(),
-            conversations,
-        ),
+        ("data.group_by_length", data.group_by_length && recipe.phase2.is_none(), conversations),
+        ("data.max_tokens", data.max_tokens.is_some() && recipe.phase2.is_none(), conversations),
         (
             "data.split_field",
             data.split_field.is_some() && no_split,
             "neither `train_split` nor `heldout_split` is set",
         ),
-        (
-            "data.fit",
-            scenes && data.fit != Fit::default(),
-            "scenes are drawn square",
-        ),
-        (
-            "data.question",
-            talks && data.question.is_some(),
-            "the records of this source have their own questions",
-        ),
+        ("data.fit", scenes && data.fit != Fit::default(), "scenes are drawn square"),
+        ("data.question", talks && data.question.is_some(), "the records of this source have their own questions"),
         (
             "tokenizer.size",
             tokenizer.kind == TokenizerKind::File && tokenizer.size != super::default_vocabulary(),
@@ -68,23 +49,13 @@ fn data(recipe: &Recipe) -> Vec<Row> {
 
 /// What [model] says where none of it comes from a pretrained part.
 fn model(recipe: &Recipe) -> Vec<Row> {
-    let VlmConfig {
-        vision,
-        adapter,
-        decoder,
-        qformer,
-        ..
-    } = &recipe.model;
+    let VlmConfig { vision, adapter, decoder, qformer, .. } = &recipe.model;
     let parts = &recipe.pretrained;
     let (own, own_vision) = (parts.model.is_none(), parts.images().is_none());
     let no_patches = own && adapter.kind == AdapterKind::Qformer;
     let unused = own && qformer.is_some() && adapter.kind == AdapterKind::Mlp && recipe.phase1.is_none();
     vec![
-        (
-            "model.qformer",
-            unused,
-            "set model.adapter.kind to `qformer` or `both`, or add [phase1]",
-        ),
+        ("model.qformer", unused, "set model.adapter.kind to `qformer` or `both`, or add [phase1]"),
         (
             "model.adapter.class_token",
             no_patches && adapter.class_token,
@@ -95,11 +66,7 @@ fn model(recipe: &Recipe) -> Vec<Row> {
             own_vision && adapter.class_token && !vision.class_token,
             "model.vision.class_token is false",
         ),
-        (
-            "model.adapter.hidden_size",
-            own && adapter.linear && adapter.hidden_size.is_some(),
-            "`linear` has one layer",
-        ),
+        ("model.adapter.hidden_size", own && adapter.linear && adapter.hidden_size.is_some(), "`linear` has one layer"),
         (
             "model.decoder.full_attention_layers",
             parts.text().is_none() && decoder.full_attention_layers > 0 && decoder.sliding_window.is_none(),
@@ -110,11 +77,7 @@ fn model(recipe: &Recipe) -> Vec<Row> {
 
 fn phase1(phase: &Phase1) -> Vec<Row> {
     let drawn = phase.itm == 0.0 && phase.itm_hardness != 1.0;
-    vec![(
-        "phase1.itm_hardness",
-        drawn,
-        "wrong pairs are drawn for `itm`, whose weight is 0",
-    )]
+    vec![("phase1.itm_hardness", drawn, "wrong pairs are drawn for `itm`, whose weight is 0")]
 }
 
 fn phase2(phase: &Phase2, recipe: &Recipe) -> Vec<Row> {
@@ -131,11 +94,7 @@ fn phase2(phase: &Phase2, recipe: &Recipe) -> Vec<Row> {
 
 fn dual(dual: &DualConfig) -> Vec<Row> {
     let layer = dual.vision.feature_layer.is_some();
-    vec![(
-        "dual.vision.feature_layer",
-        layer,
-        "a dual encoder pools what its last block gives",
-    )]
+    vec![("dual.vision.feature_layer", layer, "a dual encoder pools what its last block gives")]
 }
 
 fn training(phase: Phase, recipe: &Recipe) -> Result<(), Invalid> {
@@ -143,19 +102,13 @@ fn training(phase: Phase, recipe: &Recipe) -> Result<(), Invalid> {
         return Ok(());
     };
     let idle = |key: String, why: &str| {
-        Err(Invalid::new(
-            format!("{}.{key}", phase.name()),
-            format!("would change nothing: {why}"),
-        ))
+        Err(Invalid::new(format!("{}.{key}", phase.name()), format!("would change nothing: {why}")))
     };
     if training.curve == Curve::Constant && training.floor > 0.0 {
         return idle("floor".into(), "curve = \"constant\" stays at `lr`");
     }
     if training.stochastic_rounding && recipe.run.dtype != Precision::Bf16 {
-        return idle(
-            "stochastic_rounding".into(),
-            "weights are rounded where run.dtype is bf16",
-        );
+        return idle("stochastic_rounding".into(), "weights are rounded where run.dtype is bf16");
     }
     for (number, rule) in training.rules.iter().enumerate().filter(|(_, rule)| rule.freeze) {
         let set = [

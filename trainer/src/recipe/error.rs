@@ -21,13 +21,7 @@ pub struct RecipeError {
 impl RecipeError {
     /// An error of the file as a whole, or of one of its lines.
     pub(super) fn in_file(file: &Path, line: Option<usize>, message: impl Into<String>) -> RecipeError {
-        RecipeError {
-            file: file.to_owned(),
-            line,
-            key: String::new(),
-            set: None,
-            message: message.into(),
-        }
+        RecipeError { file: file.to_owned(), line, key: String::new(), set: None, message: message.into() }
     }
 }
 
@@ -74,9 +68,6 @@ impl Invalid {
     }
 
     pub(crate) fn new(key: impl Into<String>, message: impl Into<String>) -> Invalid {
-        Invalid {
-            key: key.into(),
-            message: message.into(),
-        }
+        Invalid { key: key.into(), message: message.into() }
     }
 }

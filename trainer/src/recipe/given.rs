@@ -23,11 +23,8 @@ impl Given {
 
     /// Whether the recipe says this key, or one within it.
     pub(crate) fn has(&self, key: &str) -> bool {
-        let within = |given: &String| {
-            given
-                .strip_prefix(key)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
+        let within =
+            |given: &String| given.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         self.0.iter().any(within)
     }
 
@@ -44,9 +41,7 @@ impl Given {
             [said, found].map(|config| Table::try_from(config).map(|table| values(&table)).unwrap_or_default());
         let differing = self.0.iter().filter_map(|key| {
             let field = key.strip_prefix(table)?.strip_prefix('.')?;
-            let is_free = free
-                .iter()
-                .any(|free| field == *free || field.starts_with(&format!("{free}.")));
+            let is_free = free.iter().any(|free| field == *free || field.starts_with(&format!("{free}.")));
             let shown = |value: Option<&Value>| value.map_or("none".to_string(), Value::to_string);
             let both = [said.get(field), found.get(field)];
             (!is_free && both[0] != both[1]).then(|| (key, both.map(shown)))
@@ -60,10 +55,7 @@ impl Given {
             false => format!("{key}: {said} here, {found} there"),
         });
         let lines: Vec<String> = lines.collect();
-        Err(Invalid::new(
-            *first,
-            format!("{}; leave out what the pretrained part says", lines.join("; ")),
-        ))
+        Err(Invalid::new(*first, format!("{}; leave out what the pretrained part says", lines.join("; "))))
     }
 }
 
@@ -78,9 +70,7 @@ pub(crate) fn values(table: &Table) -> BTreeMap<String, Value> {
 
 fn flatten(key: String, value: &Value, values: &mut BTreeMap<String, Value>) {
     match value {
-        Value::Table(table) => table
-            .iter()
-            .for_each(|(name, value)| flatten(format!("{key}.{name}"), value, values)),
+        Value::Table(table) => table.iter().for_each(|(name, value)| flatten(format!("{key}.{name}"), value, values)),
         Value::Array(list) if list.iter().any(Value::is_table) => {
             let numbered = list.iter().enumerate();
             numbered.for_each(|(i, value)| flatten(format!("{key}.{i}"), value, values));

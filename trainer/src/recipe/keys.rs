@@ -55,9 +55,7 @@ pub fn sections() -> Vec<Section> {
         SMALLEST.map(|text| Recipe::parse(text, Path::new("recipe"), &[]).expect("the smallest recipe is one"));
     let walk = Walk {
         root: &schema,
-        defaults: recipes
-            .each_ref()
-            .map(|recipe| Table::try_from(recipe).expect("a recipe is a table")),
+        defaults: recipes.each_ref().map(|recipe| Table::try_from(recipe).expect("a recipe is a table")),
     };
     let mut found = Vec::new();
     walk.table("", &schema, String::new(), &mut found);
@@ -103,13 +101,7 @@ pub fn text(sections: &[Section]) -> String {
     let mut text = String::new();
     for section in sections {
         text += &format!("[{}]\n{}\n", section.path, section.about);
-        for Key {
-            name,
-            kind,
-            default,
-            about,
-        } in &section.keys
-        {
+        for Key { name, kind, default, about } in &section.keys {
             text += &format!("\n  {name} = {kind}; {}\n", said(default));
             text += &format!("      {about}\n");
         }
@@ -141,13 +133,7 @@ pub fn markdown() -> String {
         if !section.keys.is_empty() {
             page += "\n| key | type | default | meaning |\n|---|---|---|---|\n";
         }
-        for Key {
-            name,
-            kind,
-            default,
-            about,
-        } in &section.keys
-        {
+        for Key { name, kind, default, about } in &section.keys {
             let default = match default.as_str() {
                 "none" | "needed" | DEPENDS => default.clone(),
                 value => format!("`{value}`"),
@@ -167,12 +153,7 @@ struct Walk<'s> {
 impl<'s> Walk<'s> {
     /// Adds the section of a table's schema and those of the tables in it.
     fn table(&self, path: &str, schema: &'s Value, about: String, found: &mut Vec<Section>) {
-        let mut section = Section {
-            path: path.into(),
-            about,
-            keys: Vec::new(),
-            tables: Vec::new(),
-        };
+        let mut section = Section { path: path.into(), about, keys: Vec::new(), tables: Vec::new() };
         let mut below = Vec::new();
         for (name, field, needed) in fields(schema) {
             let (place, about) = (join(path, name), paragraph(field));
@@ -235,15 +216,11 @@ impl<'s> Walk<'s> {
 /// The keys of a table's schema, and whether each is needed; none of another value's. Those of a table of several kinds are
 /// the keys of all.
 fn fields(schema: &Value) -> Vec<(&str, &Value, bool)> {
-    let kinds = schema["oneOf"]
-        .as_array()
-        .map_or(std::slice::from_ref(schema), Vec::as_slice);
+    let kinds = schema["oneOf"].as_array().map_or(std::slice::from_ref(schema), Vec::as_slice);
     let mut all: Vec<(&str, &Value, bool)> = Vec::new();
     for kind in kinds {
         for (name, field) in kind["properties"].as_object().into_iter().flatten() {
-            let needed = kind["required"]
-                .as_array()
-                .is_some_and(|needed| needed.iter().any(|key| key == name));
+            let needed = kind["required"].as_array().is_some_and(|needed| needed.iter().any(|key| key == name));
             if all.iter().all(|(known, ..)| known != name) {
                 all.push((name, field, needed));
             }
@@ -273,10 +250,7 @@ fn default(recipes: &[Table], place: &str, needed: bool) -> String {
             _ => None,
         })
     };
-    recipes
-        .iter()
-        .find_map(at)
-        .map_or("none".into(), |value| value.to_string())
+    recipes.iter().find_map(at).map_or("none".into(), |value| value.to_string())
 }
 
 /// A type in a reader's words.
@@ -305,12 +279,7 @@ fn choices_of(schema: &Value, name: impl Fn(&Value) -> &Value) -> String {
 /// The first paragraph of a doc comment.
 fn paragraph(schema: &Value) -> String {
     let about = schema["description"].as_str().unwrap_or_default();
-    about
-        .split("\n\n")
-        .next()
-        .unwrap_or_default()
-        .replace('\n', " ")
-        .replace("None: ", "without it: ")
+    about.split("\n\n").next().unwrap_or_default().replace('\n', " ").replace("None: ", "without it: ")
 }
 
 /// Without a default at the end, which stands by itself.
@@ -323,12 +292,7 @@ fn without_default(about: &str) -> &str {
 
 /// Whether a meaning tells another default than holds in the smallest recipes, which are about scenes.
 fn is_told_otherwise(default: &str, about: &str) -> bool {
-    let told = about
-        .split_once(" Default ")
-        .and_then(|(_, rest)| rest.split_whitespace().next());
-    let plain = |word: &str| {
-        word.trim_matches(|c: char| !c.is_alphanumeric() && c != '-')
-            .to_string()
-    };
+    let told = about.split_once(" Default ").and_then(|(_, rest)| rest.split_whitespace().next());
+    let plain = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric() && c != '-').to_string();
     default != "none" && told.is_some_and(|told| plain(told) != plain(default))
 }

@@ -43,9 +43,7 @@ pub(super) fn located(Invalid { key, message }: Invalid, text: &str, file: &Path
 
 /// Applies one `a.b=value`: the value is TOML, or a bare word taken as a string.
 fn set(table: &mut Table, argument: &str) -> Result<(), String> {
-    let (path, value) = argument
-        .split_once('=')
-        .ok_or("expected KEY=VALUE, as in phase1.lr=1e-3")?;
+    let (path, value) = argument.split_once('=').ok_or("expected KEY=VALUE, as in phase1.lr=1e-3")?;
     let value = parse_value(value.trim());
     let keys: Vec<&str> = path.trim().split('.').map(str::trim).collect();
     if keys.iter().any(|key| key.is_empty()) {
@@ -101,9 +99,7 @@ fn adds_no_section(written: &Table, argument: &str) -> Result<(), String> {
 fn set_in_array(items: &mut [Value], index: usize, rest: &[&str], value: Value) -> Result<(), String> {
     let count = items.len();
     match (items.get_mut(index), rest) {
-        (None, _) => Err(format!(
-            "there is no entry {index}; the list has {count}, counted from 0"
-        )),
+        (None, _) => Err(format!("there is no entry {index}; the list has {count}, counted from 0")),
         (Some(Value::Table(table)), [key]) => {
             table.insert(key.to_string(), value);
             Ok(())
@@ -128,9 +124,7 @@ fn parse_value(text: &str) -> Value {
 fn sets(argument: &str, key: &str) -> bool {
     let path = argument.split('=').next().unwrap_or_default().trim();
     let within = |outer: &str, inner: &str| {
-        inner
-            .strip_prefix(outer)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
     !key.is_empty() && within(path, key)
 }
@@ -158,11 +152,8 @@ fn typed(table: &Table) -> Result<Recipe, Invalid> {
     let text = toml::to_string(table).map_err(|error| Invalid::new("", error.to_string()))?;
     toml::from_str(&text).map_err(|error| {
         let root = DeTable::parse(&text).ok();
-        let key = error
-            .span()
-            .zip(root.as_ref())
-            .and_then(|(span, root)| key_at(root.get_ref(), &span))
-            .unwrap_or_default();
+        let key =
+            error.span().zip(root.as_ref()).and_then(|(span, root)| key_at(root.get_ref(), &span)).unwrap_or_default();
         reword(key, error.message())
     })
 }
@@ -214,29 +205,17 @@ fn line_of_key(text: &str, key: &str) -> Option<usize> {
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    1 + text
-        .as_bytes()
-        .iter()
-        .take(offset)
-        .filter(|byte| **byte == b'\n')
-        .count()
+    1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
 }
 
 /// Puts serde's message in a recipe's words: keys, numbers, and the nearest known name.
 fn reword(key: String, message: &str) -> Invalid {
     let message = message.lines().next().unwrap_or_default();
     let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let (kind, name) = (
-        message.split(" `").next().unwrap_or_default(),
-        names.first().copied().unwrap_or_default(),
-    );
+    let (kind, name) = (message.split(" `").next().unwrap_or_default(), names.first().copied().unwrap_or_default());
     match kind {
         "missing field" => {
-            let key = if key.is_empty() {
-                name.to_string()
-            } else {
-                format!("{key}.{name}")
-            };
+            let key = if key.is_empty() { name.to_string() } else { format!("{key}.{name}") };
             Invalid::new(key, format!("key `{name}` is missing"))
         }
         "unknown field" => Invalid::new(key, format!("unknown key `{name}`{}", choices(name, &names[1..]))),

@@ -16,9 +16,7 @@ pub(super) fn expand(recipe: &mut Recipe) -> Result<(), Invalid> {
 pub(super) fn anchor(recipe: &mut Recipe) {
     let in_shards = recipe.data.source == Source::Webdataset;
     let one = |path: &str| {
-        let absolute = absolute(path)
-            .ok()
-            .and_then(|path| path.into_os_string().into_string().ok());
+        let absolute = absolute(path).ok().and_then(|path| path.into_os_string().into_string().ok());
         absolute.unwrap_or_else(|| path.into())
     };
     let Ok(()) = each(recipe, |_, text, kind| {
@@ -47,13 +45,7 @@ enum Kind {
 
 /// Replaces every path of the recipe, given with its key.
 fn each<E>(recipe: &mut Recipe, change: impl Fn(&str, &str, Kind) -> Result<String, E>) -> Result<(), E> {
-    let Data {
-        path,
-        images,
-        heldout_path,
-        heldout_images,
-        ..
-    } = &mut recipe.data;
+    let Data { path, images, heldout_path, heldout_images, .. } = &mut recipe.data;
     let paths = [
         ("data.path", path),
         ("data.images", images),
@@ -66,13 +58,7 @@ fn each<E>(recipe: &mut Recipe, change: impl Fn(&str, &str, Kind) -> Result<Stri
             *path = PathBuf::from(change(key, &path.to_string_lossy(), Kind::Data)?);
         }
     }
-    let Pretrained {
-        model,
-        vision,
-        qformer,
-        decoder,
-        ..
-    } = &mut recipe.pretrained;
+    let Pretrained { model, vision, qformer, decoder, .. } = &mut recipe.pretrained;
     let names = [
         ("pretrained.model", model),
         ("pretrained.vision", vision),
@@ -103,19 +89,14 @@ pub(super) fn variables(text: &str, lookup: impl Fn(&str) -> Option<String>) -> 
             rest = after;
             continue;
         }
-        let (inside, after) = after
-            .split_once('}')
-            .ok_or_else(|| format!("`{text}` has `${{` without `}}`"))?;
+        let (inside, after) = after.split_once('}').ok_or_else(|| format!("`{text}` has `${{` without `}}`"))?;
         let (name, default) = match inside.split_once(":-") {
             Some((name, default)) => (name, Some(default.to_string())),
             None => (inside, None),
         };
-        let value = lookup(name)
-            .filter(|value| !value.is_empty())
-            .or(default)
-            .ok_or_else(|| {
-                format!("the environment variable {name} is not set; set it, or write `${{{name}:-DEFAULT}}`")
-            })?;
+        let value = lookup(name).filter(|value| !value.is_empty()).or(default).ok_or_else(|| {
+            format!("the environment variable {name} is not set; set it, or write `${{{name}:-DEFAULT}}`")
+        })?;
         result += before;
         result += &value;
         rest = after;

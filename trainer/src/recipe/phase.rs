@@ -171,10 +171,7 @@ phase! {
 impl Phase2 {
     /// How conversations are laid out in rows.
     pub fn layout(&self) -> Layout {
-        Layout {
-            independent: self.independent_turns,
-            packing: self.packing,
-        }
+        Layout { independent: self.independent_turns, packing: self.packing }
     }
 }
 

@@ -21,20 +21,12 @@ impl Recipe {
         let (stored, given) = (flat(self), flat(given));
         let keys = stored.keys().chain(given.keys());
         let differs = |key: &&String| stored.get(*key) != given.get(*key);
-        for key in keys
-            .filter(differs)
-            .filter(|key| !FREE.iter().any(|free| key.starts_with(free)))
-        {
+        for key in keys.filter(differs).filter(|key| !FREE.iter().any(|free| key.starts_with(free))) {
             let name = key.rsplit('.').next().unwrap_or(key);
             let shown =
                 |value: Option<&Value>| value.map_or(format!("no `{name}`"), |value| format!("`{name} = {value}`"));
             let (then, now) = (stored.get(key), given.get(key));
-            match (
-                Phase::ALL
-                    .into_iter()
-                    .find(|phase| *key == format!("{}.steps", phase.name())),
-                place,
-            ) {
+            match (Phase::ALL.into_iter().find(|phase| *key == format!("{}.steps", phase.name())), place) {
                 (Some(_), None) => {}
                 (Some(phase), Some(place)) if phase == place.phase => {
                     let least = place.step as i64;

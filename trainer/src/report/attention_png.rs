@@ -10,13 +10,8 @@ const PANEL: u32 = 288;
 /// Pixels between the two panels.
 const GAP: u32 = 8;
 /// Dark to bright and evenly readable, black to yellow through purple and red (after matplotlib's inferno).
-const COLOURS: [[f32; 3]; 5] = [
-    [0.0, 0.0, 4.0],
-    [87.0, 16.0, 110.0],
-    [188.0, 55.0, 84.0],
-    [249.0, 142.0, 9.0],
-    [252.0, 255.0, 164.0],
-];
+const COLOURS: [[f32; 3]; 5] =
+    [[0.0, 0.0, 4.0], [87.0, 16.0, 110.0], [188.0, 55.0, 84.0], [249.0, 142.0, 9.0], [252.0, 255.0, 164.0]];
 
 /// The picture beside itself under a heat map of `weights`, `(rows, columns)` in reading order; the largest weight is
 /// the brightest.
@@ -29,10 +24,7 @@ pub fn side_by_side(picture: &RgbImage, weights: &[f32], rows: usize, columns: u
         "{} weights for {rows} x {columns} patches",
         weights.len()
     );
-    ensure!(
-        weights.iter().all(|w| w.is_finite() && *w >= 0.0),
-        "a patch weight is negative or not a number"
-    );
+    ensure!(weights.iter().all(|w| w.is_finite() && *w >= 0.0), "a patch weight is negative or not a number");
     let (width, height) = picture.dimensions();
     ensure!(width > 0 && height > 0, "the picture is empty");
     let scale = PANEL.div_ceil(width.min(height));
@@ -80,10 +72,7 @@ pub fn png(image: &RgbImage) -> Result<Vec<u8>> {
 
 /// The weight at a fractional place, the outermost patches reaching to the edge.
 fn bilinear(weights: &[f32], rows: usize, columns: usize, row: f32, column: f32) -> f32 {
-    let (row, column) = (
-        row.clamp(0.0, (rows - 1) as f32),
-        column.clamp(0.0, (columns - 1) as f32),
-    );
+    let (row, column) = (row.clamp(0.0, (rows - 1) as f32), column.clamp(0.0, (columns - 1) as f32));
     let (r, c) = (row as usize, column as usize);
     let (fr, fc) = (row - r as f32, column - c as f32);
     let at = |r: usize, c: usize| weights[r.min(rows - 1) * columns + c.min(columns - 1)];
@@ -142,10 +131,7 @@ mod tests {
         for (picture, weights) in cases {
             assert!(side_by_side(picture, &weights, 2, 2).is_err(), "{weights:?}");
         }
-        assert!(
-            side_by_side(&picture, &[0.0; 4], 2, 2).is_ok(),
-            "nothing looked at is no error"
-        );
+        assert!(side_by_side(&picture, &[0.0; 4], 2, 2).is_ok(), "nothing looked at is no error");
     }
 
     #[test]

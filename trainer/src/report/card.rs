@@ -49,16 +49,12 @@ fn front(recipe: &Recipe, format: &Format) -> String {
         Format::Own(_) => "lenslet",
     };
     let parts = &recipe.pretrained;
-    let named = [&parts.model, &parts.vision, &parts.qformer, &parts.decoder]
-        .into_iter()
-        .flatten();
+    let named = [&parts.model, &parts.vision, &parts.qformer, &parts.decoder].into_iter().flatten();
     // Folders of one machine mean nothing on another.
     let bases: Vec<&String> = named.filter(|name| !std::path::Path::new(name).exists()).collect();
     let bases = match bases.is_empty() {
         true => String::new(),
-        false => bases
-            .iter()
-            .fold("base_model:\n".into(), |list, name| format!("{list}- {name}\n")),
+        false => bases.iter().fold("base_model:\n".into(), |list, name| format!("{list}- {name}\n")),
     };
     format!("---\nlibrary_name: {library}\npipeline_tag: image-text-to-text\n{bases}tags:\n- lenslet\n---\n")
 }
@@ -85,10 +81,7 @@ fn data(recipe: &Recipe, set: &Dataset) -> String {
     let data = &recipe.data;
     match set {
         Dataset::Corpus { train, heldout } => {
-            let path = data
-                .path
-                .as_ref()
-                .map_or(String::new(), |path| path.display().to_string());
+            let path = data.path.as_ref().map_or(String::new(), |path| path.display().to_string());
             let heldout = heldout.as_ref().map_or("nothing".into(), |corpus| corpus.summary());
             format!("`{path}`: {}. Held out: {heldout}.", train.corpus.summary())
         }

@@ -40,11 +40,7 @@ impl Losses {
     fn of(measured: impl Iterator<Item = At>) -> Option<Losses> {
         let mut found = measured.filter(|at| at.loss.is_finite());
         let first = found.next()?;
-        let start = Losses {
-            first,
-            last: first,
-            best: first,
-        };
+        let start = Losses { first, last: first, best: first };
         Some(found.fold(start, |losses, at| Losses {
             last: at,
             best: if at.loss < losses.best.loss { at } else { losses.best },
@@ -61,10 +57,7 @@ pub fn losses(steps: &[StepMetrics]) -> BTreeMap<String, OfPhase> {
     }
     let of = |steps: Vec<&StepMetrics>| OfPhase {
         steps: steps.len(),
-        train: Losses::of(steps.iter().map(|step| At {
-            step: step.step,
-            loss: step.loss,
-        })),
+        train: Losses::of(steps.iter().map(|step| At { step: step.step, loss: step.loss })),
         heldout: Losses::of(steps.iter().filter_map(|step| {
             let loss = *step.parts.get(EVAL_LOSS)?;
             Some(At { step: step.step, loss })

@@ -77,10 +77,7 @@ fn escape(text: &str) -> String {
 
 /// A relative path as a link's target.
 fn link(path: &str) -> String {
-    path.replace('%', "%25")
-        .replace(' ', "%20")
-        .replace('(', "%28")
-        .replace(')', "%29")
+    path.replace('%', "%25").replace(' ', "%20").replace('(', "%28").replace(')', "%29")
 }
 
 #[cfg(test)]
@@ -89,11 +86,7 @@ mod tests {
 
     #[test]
     fn a_sample_shows_picture_question_answer_and_expectation() {
-        let said = |when: &str, answer: &str, right| Said {
-            when: when.into(),
-            answer: answer.into(),
-            right,
-        };
+        let said = |when: &str, answer: &str, right| Said { when: when.into(), answer: answer.into(), right };
         let mut sample = Shown {
             image: "images/0 (a).png".into(),
             attention: None,

@@ -10,10 +10,7 @@ pub struct Table {
 impl Table {
     /// An empty table with these column heads.
     pub fn new<S: Into<String>>(head: impl IntoIterator<Item = S>) -> Table {
-        Table {
-            head: head.into_iter().map(Into::into).collect(),
-            rows: Vec::new(),
-        }
+        Table { head: head.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
     /// Adds a row; missing cells are empty, surplus ones are left out.
@@ -41,25 +38,16 @@ impl Table {
 
     /// Whether every cell that is not empty or a dash is a number, with or without a unit.
     pub fn is_numeric(&self, column: usize) -> bool {
-        let mut cells = self
-            .rows
-            .iter()
-            .map(|row| row[column].as_str())
-            .filter(|cell| !matches!(*cell, "" | "-"))
-            .peekable();
+        let mut cells =
+            self.rows.iter().map(|row| row[column].as_str()).filter(|cell| !matches!(*cell, "" | "-")).peekable();
         cells.peek().is_some()
-            && cells.all(|cell| {
-                cell.trim_start_matches(['+', '-'])
-                    .starts_with(|c: char| c.is_ascii_digit())
-            })
+            && cells.all(|cell| cell.trim_start_matches(['+', '-']).starts_with(|c: char| c.is_ascii_digit()))
     }
 }
 
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let columns: Vec<(usize, bool)> = (0..self.head.len())
-            .map(|i| (self.width(i), self.is_numeric(i)))
-            .collect();
+        let columns: Vec<(usize, bool)> = (0..self.head.len()).map(|i| (self.width(i), self.is_numeric(i))).collect();
         let rule: Vec<String> = columns.iter().map(|(width, _)| "-".repeat(*width)).collect();
         for line in [&self.head, &rule].into_iter().chain(&self.rows) {
             let cells = line.iter().zip(&columns).map(|(cell, (width, right))| match right {
@@ -80,10 +68,7 @@ mod tests {
     #[test]
     fn words_stand_left_and_numbers_right() {
         let mut table = Table::new(["question", "accuracy", "n"]);
-        table
-            .row(["left of", "9.5 %", "1000"])
-            .row(["größer", "97.0 %", "5"])
-            .row(["none"]);
+        table.row(["left of", "9.5 %", "1000"]).row(["größer", "97.0 %", "5"]).row(["none"]);
         let expected = "\
 question  accuracy     n
 --------  --------  ----

@@ -152,9 +152,7 @@ fn masked_crc(bytes: &[u8]) -> u32 {
 
 fn crc32c(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = crc_table();
-    !bytes.iter().fold(!0, |crc, byte| {
-        (crc >> 8) ^ TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize]
-    })
+    !bytes.iter().fold(!0, |crc, byte| (crc >> 8) ^ TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize])
 }
 
 const fn crc_table() -> [u32; 256] {
@@ -227,17 +225,12 @@ mod tests {
 
     /// The steps of a folder's events, file by file.
     fn steps(folder: &Path) -> Vec<Vec<u64>> {
-        let mut paths: Vec<PathBuf> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
+        let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.sort();
         let of = |path: &PathBuf| {
             let bytes = fs::read(path).unwrap();
             let mut rest = &bytes[..];
-            let found: Vec<u64> = std::iter::from_fn(|| record(&mut rest))
-                .map(|event| step_of(&event))
-                .collect();
+            let found: Vec<u64> = std::iter::from_fn(|| record(&mut rest)).map(|event| step_of(&event)).collect();
             assert!(rest.is_empty(), "{} bytes are no record", rest.len());
             found
         };

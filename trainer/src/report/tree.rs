@@ -24,10 +24,7 @@ impl Node {
 
     /// Elements below, and those of them that are frozen.
     fn count(&self) -> (usize, usize) {
-        let own = self
-            .leaf
-            .as_ref()
-            .map_or((0, 0), |(_, n, frozen)| (*n, if *frozen { *n } else { 0 }));
+        let own = self.leaf.as_ref().map_or((0, 0), |(_, n, frozen)| (*n, if *frozen { *n } else { 0 }));
         let below = self.children.iter().map(|(_, node)| node.count());
         below.fold(own, |(all, frozen), (a, f)| (all + a, frozen + f))
     }
@@ -35,10 +32,7 @@ impl Node {
     /// What is below, names, shapes and whether it is frozen, to tell blocks that are alike.
     fn signature(&self) -> String {
         let own = self.leaf.as_ref().map(|(shape, _, frozen)| format!("{shape}{frozen}"));
-        let below = self
-            .children
-            .iter()
-            .map(|(name, node)| format!("{name}{}", node.signature()));
+        let below = self.children.iter().map(|(name, node)| format!("{name}{}", node.signature()));
         format!("{}{{{}}}", own.unwrap_or_default(), below.collect::<String>())
     }
 
@@ -113,9 +107,7 @@ fn line(depth: usize, name: &str, nodes: &[&Node], says_frozen: bool) -> String 
         (alike, None) => format!("{} alike", alike.len()),
     };
     let name = format!("{}{name}", "  ".repeat(depth));
-    format!("{name:48} {shape:>20} {all:>14}  {state}")
-        .trim_end()
-        .to_string()
+    format!("{name:48} {shape:>20} {all:>14}  {state}").trim_end().to_string()
 }
 
 #[cfg(test)]
@@ -138,9 +130,7 @@ mod tests {
         let frozen = |name: &str| name.contains("layers.0") || name.contains("layers.1");
         let shown = |frozen| tree("model", &params, frozen);
         let names = |shown: &str| -> Vec<String> {
-            let words = shown
-                .lines()
-                .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+            let words = shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
             words.collect()
         };
         assert_eq!(

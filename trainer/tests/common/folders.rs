@@ -5,9 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/fixtures/parity")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/parity").join(name)
 }
 
 /// Copies a fixture's model into a folder of its own.
@@ -36,16 +34,10 @@ pub(crate) fn processor(folder: &Path, side: u64) {
 
 /// A tokenizer of whole words that fills a vocabulary of `size`: these, behind three special ones, and others.
 pub(crate) fn tokenizer(folder: &Path, words: &[&str], size: usize) {
-    let named = ["<unk>", "<s>", "</s>"]
-        .iter()
-        .chain(words)
-        .map(|word| word.to_string());
+    let named = ["<unk>", "<s>", "</s>"].iter().chain(words).map(|word| word.to_string());
     let others = (3 + words.len()..size).map(|i| format!("word{i}"));
-    let vocabulary: serde_json::Map<String, Value> = named
-        .chain(others)
-        .enumerate()
-        .map(|(i, word)| (word, i.into()))
-        .collect();
+    let vocabulary: serde_json::Map<String, Value> =
+        named.chain(others).enumerate().map(|(i, word)| (word, i.into())).collect();
     let special = |id: u32, token: &str| {
         json!({ "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
                 "special": true })

@@ -54,8 +54,7 @@ impl Benchmarks {
                 i % 2
             );
             for order in 0..6 {
-                zip.start_file(format!("dev-{}-{}-{order}.png", i / 2, i % 2), stored)
-                    .expect("an entry");
+                zip.start_file(format!("dev-{}-{}-{order}.png", i / 2, i % 2), stored).expect("an entry");
                 zip.write_all(&fs::read(&path).expect("the image")).expect("written");
             }
         }
@@ -80,12 +79,7 @@ impl Benchmarks {
     /// `--data` and `--images` of some tasks.
     pub(crate) fn arguments(&self, tasks: &str) -> Vec<String> {
         let at = |task: &str, name: &str| format!("{task}={}", text(&self.path(name)));
-        let mut arguments = vec![
-            "--tasks".into(),
-            tasks.into(),
-            "--images".into(),
-            text(&self.path("images")).into(),
-        ];
+        let mut arguments = vec!["--tasks".into(), tasks.into(), "--images".into(), text(&self.path("images")).into()];
         for task in tasks.split(',') {
             let file = match task {
                 "pope" => ".",

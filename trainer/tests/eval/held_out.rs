@@ -28,26 +28,17 @@ impl Set {
             let image = image::RgbImage::from_pixel(20, 14, image::Rgb(colour));
             image.save(root.path().join(&name)).expect("an image");
             let (system, turns) = turns(i);
-            let mut messages: Vec<Value> = system
-                .iter()
-                .map(|text| json!({ "role": "system", "content": text }))
-                .collect();
+            let mut messages: Vec<Value> =
+                system.iter().map(|text| json!({ "role": "system", "content": text })).collect();
             for (question, answer) in turns {
                 messages.push(json!({ "role": "user", "content": question }));
                 messages.push(json!({ "role": "assistant", "content": answer }));
             }
             let split = if i % 4 == 3 { "heldout" } else { "train" };
-            lines += &format!(
-                "{}\n",
-                json!({ "images": [name], "split": split, "messages": messages })
-            );
+            lines += &format!("{}\n", json!({ "images": [name], "split": split, "messages": messages }));
         }
         fs::write(root.path().join("d.jsonl"), lines).expect("written");
-        fs::write(
-            root.path().join("recipe.toml"),
-            RECIPE.replace("ROOT", text(root.path())),
-        )
-        .expect("written");
+        fs::write(root.path().join("recipe.toml"), RECIPE.replace("ROOT", text(root.path()))).expect("written");
         Set { root }
     }
 
@@ -81,72 +72,32 @@ fn all_questions_are_asked_as_they_were_trained_with_their_system() {
         let (run, said) = set.train(&[&format!("phase2.independent_turns={independent}")]);
         let figures = json(&run.join("eval.json"));
         let of = |key: &str| figures[key].as_f64().unwrap_or_else(|| panic!("{key} of {figures}"));
-        assert_eq!(
-            (of("answers.exact"), of("items.answers"), of("items.records")),
-            (1.0, 8.0, 4.0),
-            "{said}"
-        );
+        assert_eq!((of("answers.exact"), of("items.answers"), of("items.records")), (1.0, 8.0, 4.0), "{said}");
         assert_eq!(of("answers.majority"), 0.5, "the same number of both words");
-        assert!(
-            said.contains("8 questions about 4 held-out records were asked"),
-            "{said}"
-        );
+        assert!(said.contains("8 questions about 4 held-out records were asked"), "{said}");
         let samples = json(&run.join("samples.json"));
         let samples = samples.as_array().expect("a list");
         assert_eq!(samples.len(), 4, "two questions of two records");
-        assert!(
-            samples.iter().all(|sample| sample["said"][2]["right"] == true),
-            "{samples:?}"
-        );
-        let before = if independent {
-            json!(["system: say red"])
-        } else {
-            json!(["system: say red", "what word → red"])
-        };
+        assert!(samples.iter().all(|sample| sample["said"][2]["right"] == true), "{samples:?}");
+        let before =
+            if independent { json!(["system: say red"]) } else { json!(["system: say red", "what word → red"]) };
         assert_eq!(samples[1]["before"], before);
         for file in ["samples.md", "report.html"] {
-            assert!(
-                fs::read_to_string(run.join(file))
-                    .expect("a page")
-                    .contains("system: say red"),
-                "{file}"
-            );
+            assert!(fs::read_to_string(run.join(file)).expect("a page").contains("system: say red"), "{file}");
         }
         // What `generate` is told is what training was.
         let image = set.root.path().join("3.png");
-        let ask = [
-            "generate",
-            "--model",
-            text(&run),
-            "--image",
-            text(&image),
-            "--prompt",
-            "what word",
-            "--system",
-        ];
+        let ask = ["generate", "--model", text(&run), "--image", text(&image), "--prompt", "what word", "--system"];
         for word in ["red", "blue"] {
             let said = works(&[&ask[..], &[&format!("say {word}"), "--max-tokens", "3"]].concat());
             assert_eq!(said.trim(), word);
         }
         // And what a task asks of the same records.
         let data = format!("vqa={}", text(&set.root.path().join("d.jsonl")));
-        let eval = [
-            "eval",
-            "--model",
-            text(&run),
-            "--tasks",
-            "vqa",
-            "--data",
-            &data,
-            "--images",
-            text(set.root.path()),
-        ];
+        let eval =
+            ["eval", "--model", text(&run), "--tasks", "vqa", "--data", &data, "--images", text(set.root.path())];
         let said = works(&[&eval[..], &["--no-controls"]].concat());
-        assert!(
-            said.lines()
-                .any(|line| line.starts_with("exact") && line.contains("100.0")),
-            "{said}"
-        );
+        assert!(said.lines().any(|line| line.starts_with("exact") && line.contains("100.0")), "{said}");
     }
     let images = ["3.png", "2.png"].map(|name| set.root.path().join(name));
     let two = ["--image", text(&images[0]), "--image", text(&images[1])];
@@ -158,81 +109,40 @@ fn all_questions_are_asked_as_they_were_trained_with_their_system() {
 #[test]
 fn unknown_words_are_never_right_and_what_cannot_be_read_is_counted() {
     let set = Set::new(16, |i| {
-        (
-            None,
-            vec![(
-                "what is it".into(),
-                if i % 4 == 3 {
-                    format!("w{i}")
-                } else {
-                    format!("x{}", i % 9)
-                },
-            )],
-        )
+        (None, vec![("what is it".into(), if i % 4 == 3 { format!("w{i}") } else { format!("x{}", i % 9) })])
     });
     let (run, said) = set.train(&["phase2.steps=20", "tokenizer.size=16"]);
     let figures = json(&run.join("eval.json"));
-    assert_eq!(
-        (&figures["answers.exact"], &figures["items.unsayable"]),
-        (&0.0.into(), &4.0.into()),
-        "{said}"
-    );
-    assert!(
-        said.contains("4 of 4 expected answers have words that the vocabulary lacks"),
-        "{said}"
-    );
+    assert_eq!((&figures["answers.exact"], &figures["items.unsayable"]), (&0.0.into(), &4.0.into()), "{said}");
+    assert!(said.contains("4 of 4 expected answers have words that the vocabulary lacks"), "{said}");
     let shown = json(&run.join("samples.json"));
-    assert!(
-        shown[0]["said"]
-            .as_array()
-            .expect("answers")
-            .iter()
-            .all(|said| said["right"] == false),
-        "{shown}"
-    );
+    assert!(shown[0]["said"].as_array().expect("answers").iter().all(|said| said["right"] == false), "{shown}");
 
     // An image that breaks after the data were read ends nothing.
     fs::write(set.root.path().join("7.png"), "no picture").expect("written");
     let recipe = run.join("recipe.resolved.toml");
-    let kept = fs::read_to_string(&recipe)
-        .expect("a recipe")
-        .replace("[data]", "[data]\nkeep = false");
+    let kept = fs::read_to_string(&recipe).expect("a recipe").replace("[data]", "[data]\nkeep = false");
     fs::write(&recipe, &kept).expect("written");
     let output = super::lenslet(&["eval", "--model", text(&run)]);
     let [said, errors] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    assert!(
-        output.status.success() && said.contains("1 of 4 questions could not be asked"),
-        "{said}{errors}"
-    );
+    assert!(output.status.success() && said.contains("1 of 4 questions could not be asked"), "{said}{errors}");
     assert!(errors.contains("7.png"), "{errors}");
     fs::write(&recipe, kept.replace("keep = false\n", "")).expect("written");
     let output = super::lenslet(&["eval", "--model", text(&run)]);
     let [said, errors] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    assert!(
-        said.contains("1 held-out records are bad and were left out"),
-        "{said}{errors}"
-    );
+    assert!(said.contains("1 held-out records are bad and were left out"), "{said}{errors}");
     assert!(output.status.success() && errors.contains("7.png"), "{errors}");
 }
 
 #[test]
 fn what_the_screen_leaves_out_of_the_held_out_records_is_counted() {
     let set = Set::new(8, |i| {
-        let question = if i == 7 {
-            "what is it ".repeat(20)
-        } else {
-            "what is it".into()
-        };
+        let question = if i == 7 { "what is it ".repeat(20) } else { "what is it".into() };
         (None, vec![(question, word(i).to_string())])
     });
     let (run, said) = set.train(&["phase2.steps=2", "data.max_tokens=20"]);
     let figures = json(&run.join("eval.json"));
-    for (name, count) in [
-        ("records", 1),
-        ("records_without_target", 1),
-        ("bad_records", 0),
-        ("unknown_words", 0),
-    ] {
+    for (name, count) in [("records", 1), ("records_without_target", 1), ("bad_records", 0), ("unknown_words", 0)] {
         assert_eq!(figures[format!("items.{name}")], f64::from(count), "{name}: {figures}");
     }
     let told = "1 held-out records were left out, as data.max_tokens leaves them no token to predict";

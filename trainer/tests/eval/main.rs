@@ -42,14 +42,7 @@ fn text(path: &Path) -> &str {
 /// Runs an evaluation into a new folder; returns what it printed and its results.
 fn evaluate(model: &Path, arguments: &[String], more: &[&str]) -> (String, Value, TempDir) {
     let out = TempDir::new().expect("a folder");
-    let mut all = vec![
-        "eval",
-        "--model",
-        text(model),
-        "--output",
-        text(out.path()),
-        "--log-samples",
-    ];
+    let mut all = vec!["eval", "--model", text(model), "--output", text(out.path()), "--log-samples"];
     all.extend(arguments.iter().map(String::as_str));
     all.extend(more);
     let shown = works(&all);
@@ -59,10 +52,7 @@ fn evaluate(model: &Path, arguments: &[String], more: &[&str]) -> (String, Value
 
 fn samples(out: &TempDir, task: &str) -> Vec<Value> {
     let lines = fs::read_to_string(out.path().join(format!("samples_{task}.jsonl"))).expect("samples");
-    lines
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect()
+    lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 #[test]
@@ -87,44 +77,23 @@ fn all_tasks_are_measured_with_intervals_and_controls() {
         ("matching", "accuracy", "shuffled", 12),
     ] {
         let found = &results["results"][task][figure];
-        let number = |key: &str| {
-            found[key]
-                .as_f64()
-                .unwrap_or_else(|| panic!("{task} {figure} has no {key}: {found}"))
-        };
+        let number = |key: &str| found[key].as_f64().unwrap_or_else(|| panic!("{task} {figure} has no {key}: {found}"));
         for key in ["value", "blank", control] {
             assert!((0.0..=10.0).contains(&number(key)), "{task} {figure}: {found}");
         }
         if found["low"].is_number() {
-            assert!(
-                number("low") <= number("value") && number("value") <= number("high"),
-                "{task} {figure}: {found}"
-            );
+            assert!(number("low") <= number("value") && number("value") <= number("high"), "{task} {figure}: {found}");
         }
         assert_eq!(found["items"], items, "{task} {figure}");
         assert!(shown.contains(figure), "{shown}");
     }
-    for (task, count) in [
-        ("pope", 12),
-        ("nlvr", 36),
-        ("caption", 6),
-        ("zeroshot", 6),
-        ("retrieval", 6),
-    ] {
+    for (task, count) in [("pope", 12), ("nlvr", 36), ("caption", 6), ("zeroshot", 6), ("retrieval", 6)] {
         let samples = samples(&out, task);
         assert_eq!(samples.len(), count, "{task}");
-        assert!(
-            samples
-                .iter()
-                .all(|sample| sample["blank"].is_string() && sample["score"].is_number()),
-            "{task}"
-        );
+        assert!(samples.iter().all(|sample| sample["blank"].is_string() && sample["score"].is_number()), "{task}");
     }
     // What is logged is what the figure is made of.
-    let right: f64 = samples(&out, "pope")
-        .iter()
-        .filter_map(|sample| sample["score"].as_f64())
-        .sum();
+    let right: f64 = samples(&out, "pope").iter().filter_map(|sample| sample["score"].as_f64()).sum();
     assert_eq!(results["results"]["pope"]["all.accuracy"]["value"], right / 12.0);
     // Without an image, and with a blank one, all are asked the same and answer the same.
     let answers = samples(&out, "caption");
@@ -142,22 +111,10 @@ fn an_answer_is_what_generate_says() {
     let (model, benchmarks) = (vision_model(), Benchmarks::new());
     let arguments = benchmarks.arguments("caption");
     let prompt = "caption=What is there?";
-    let (_, _, out) = evaluate(
-        model.path(),
-        &arguments,
-        &["--prompt", prompt, "--max-tokens", "5", "--no-controls"],
-    );
+    let (_, _, out) = evaluate(model.path(), &arguments, &["--prompt", prompt, "--max-tokens", "5", "--no-controls"]);
     for (i, sample) in samples(&out, "caption").iter().enumerate().take(3) {
         let image = benchmarks.path(&format!("images/{i}.png"));
-        let generate = [
-            "generate",
-            "--model",
-            text(model.path()),
-            "--image",
-            text(&image),
-            "--max-tokens",
-            "5",
-        ];
+        let generate = ["generate", "--model", text(model.path()), "--image", text(&image), "--max-tokens", "5"];
         let said = works(&[&generate[..], &["--prompt", "What is there?"]].concat());
         assert_eq!(sample["answer"], said.trim(), "{sample}");
         assert!(sample.get("blank").is_none(), "no controls were asked for");
@@ -172,10 +129,7 @@ fn published_models_that_compare_are_measured_and_nothing_else() {
         let arguments = benchmarks.arguments("retrieval,zeroshot");
         let prompts = ["--prompt", "zeroshot=a photo of a {}", "--prompt", "zeroshot=the {}"];
         let (shown, results, _) = evaluate(model.path(), &arguments, &prompts);
-        assert!(
-            shown.contains("image_to_text.r10") && shown.contains("shuffled"),
-            "{name}: {shown}"
-        );
+        assert!(shown.contains("image_to_text.r10") && shown.contains("shuffled"), "{name}: {shown}");
         assert_eq!(results["results"]["zeroshot"]["top1"]["guess"], 0.5, "{name}");
         // With one image for all, each class has as many of them as it has images.
         assert_eq!(results["results"]["zeroshot"]["top1"]["blank"], 0.5, "{name}");
@@ -186,10 +140,7 @@ fn published_models_that_compare_are_measured_and_nothing_else() {
             fails(&all)
         };
         let said = cannot("retrieval,pope");
-        assert!(
-            said.contains("pope: this model cannot do it; it takes a vision-language model"),
-            "{name}: {said}"
-        );
+        assert!(said.contains("pope: this model cannot do it; it takes a vision-language model"), "{name}: {said}");
         if name != "blip2-retrieval" {
             let said = cannot("matching");
             assert!(said.contains("matching: this model cannot do it"), "{name}: {said}");
@@ -201,44 +152,23 @@ fn published_models_that_compare_are_measured_and_nothing_else() {
 fn what_cannot_be_measured_is_said_before_anything_is_computed() {
     let (model, benchmarks) = (vision_model(), Benchmarks::new());
     let (path, none) = (text(model.path()), text(&benchmarks.path("none.json")).to_string());
-    let (images, pope) = (
-        text(&benchmarks.path("images")).to_string(),
-        text(&benchmarks.path(".")).to_string(),
-    );
+    let (images, pope) = (text(&benchmarks.path("images")).to_string(), text(&benchmarks.path(".")).to_string());
     let pope_data = format!("pope={pope}");
-    fs::write(
-        benchmarks.path("bad.json"),
-        "{\"image\": \"9.png\", \"text\": \"?\", \"label\": \"yes\"}",
-    )
-    .expect("written");
+    fs::write(benchmarks.path("bad.json"), "{\"image\": \"9.png\", \"text\": \"?\", \"label\": \"yes\"}")
+        .expect("written");
     let bad = format!("pope={}", text(&benchmarks.path("bad.json")));
     let eval = |more: &[&str]| fails(&[&["eval", "--model", path, "--tasks", "pope"], more].concat());
     for (more, naming) in [
         (vec![], "--data pope=PATH"),
         (vec!["--data", &pope_data], "--images pope=DIR"),
         (vec!["--data", &pope], "expected TASK=VALUE"),
-        (
-            vec!["--data", &pope_data, "--data", "vsr=x"],
-            "`vsr` is not among --tasks",
-        ),
-        (
-            vec!["--data", &format!("pope={none}"), "--images", &images],
-            "none.json",
-        ),
+        (vec!["--data", &pope_data, "--data", "vsr=x"], "`vsr` is not among --tasks"),
+        (vec!["--data", &format!("pope={none}"), "--images", &images], "none.json"),
         (vec!["--data", &pope_data, "--images", &none], "none.json"),
         (vec!["--data", &bad, "--images", &images], "no image `9.png`"),
-        (
-            vec!["--data", &pope_data, "--images", &images, "--prompt", "pope=Yes or no?"],
-            "the place of the question",
-        ),
-        (
-            vec!["--data", &pope_data, "--images", &images, "--device", "cuda:7"],
-            "--device cpu works everywhere",
-        ),
-        (
-            vec!["--data", &pope_data, "--images", &images, "--images", &images],
-            "--images is given twice",
-        ),
+        (vec!["--data", &pope_data, "--images", &images, "--prompt", "pope=Yes or no?"], "the place of the question"),
+        (vec!["--data", &pope_data, "--images", &images, "--device", "cuda:7"], "--device cpu works everywhere"),
+        (vec!["--data", &pope_data, "--images", &images, "--images", &images], "--images is given twice"),
     ] {
         let said = eval(&more);
         assert!(said.contains(naming), "{more:?}: `{naming}` is not in {said}");
@@ -246,10 +176,7 @@ fn what_cannot_be_measured_is_said_before_anything_is_computed() {
     let twice = fails(&["eval", "--model", path, "--tasks", "pope,vqa,pope"]);
     assert!(twice.contains("`pope` is named twice"), "{twice}");
     let said = fails(&["eval", "--model", path]);
-    assert!(
-        said.contains("recipe.resolved.toml") && said.contains("--tasks"),
-        "{said}"
-    );
+    assert!(said.contains("recipe.resolved.toml") && said.contains("--tasks"), "{said}");
 
     let out = TempDir::new().expect("a folder");
     let unmade = out.path().join("new");
@@ -261,10 +188,7 @@ fn what_cannot_be_measured_is_said_before_anything_is_computed() {
     assert!(said.contains("cannot be made"), "{said}");
     let said = eval(&["--data", &pope_data, "--images", &images, "--output", text(out.path())]);
     assert!(said.contains("exists already"), "{said}");
-    assert_eq!(
-        fs::read_to_string(out.path().join("results.json")).expect("there"),
-        "precious"
-    );
+    assert_eq!(fs::read_to_string(out.path().join("results.json")).expect("there"), "precious");
 }
 
 #[test]
@@ -283,12 +207,7 @@ fn what_cannot_be_asked_is_counted_and_named_and_the_rest_is_measured() {
     let (model, benchmarks) = (vision_model(), Benchmarks::new());
     fs::write(benchmarks.path("images/3.png"), "no picture at all").expect("written");
     let long = ["what"; 200].join(" ");
-    let lines = [
-        ("0.png", "how many"),
-        ("3.png", "how many"),
-        ("9.png", "how many"),
-        ("1.png", &long),
-    ];
+    let lines = [("0.png", "how many"), ("3.png", "how many"), ("9.png", "how many"), ("1.png", &long)];
     let line = |(image, question): &(&str, &str)| {
         format!("{{\"image\": \"{image}\", \"question\": \"{question}\", \"answer\": \"two\"}}\n")
     };
@@ -316,34 +235,18 @@ fn what_cannot_be_asked_is_counted_and_named_and_the_rest_is_measured() {
                 "EOF while parsing",
             ],
         ),
-        (
-            "vsr",
-            5,
-            7,
-            vec!["not a PNG, JPEG or WebP", "label: expected true or false"],
-        ),
+        ("vsr", 5, 7, vec!["not a PNG, JPEG or WebP", "label: expected true or false"]),
         ("retrieval", 5, 6, vec!["not a PNG, JPEG or WebP"]),
     ] {
         let items = &results["items"][task];
-        assert_eq!(
-            (&items["measured"], &items["of"]),
-            (&measured.into(), &of.into()),
-            "{task}"
-        );
+        assert_eq!((&items["measured"], &items["of"]), (&measured.into(), &of.into()), "{task}");
         for (i, why) in why.iter().enumerate() {
             assert!(items["not_asked"][i]["why"].to_string().contains(why), "{items}");
             assert!(shown.contains(why), "{shown}");
         }
-        assert!(
-            shown.contains(&format!("{} of {of} items could not be measured", of - measured)),
-            "{shown}"
-        );
+        assert!(shown.contains(&format!("{} of {of} items could not be measured", of - measured)), "{shown}");
     }
-    assert_eq!(
-        samples(&out, "vsr").last().map(|sample| sample["id"].clone()),
-        Some(5.into()),
-        "its place in the file"
-    );
+    assert_eq!(samples(&out, "vsr").last().map(|sample| sample["id"].clone()), Some(5.into()), "its place in the file");
     assert!(shown.contains("answers were cut at the longest"), "{shown}");
 }
 
@@ -351,11 +254,7 @@ fn what_cannot_be_asked_is_counted_and_named_and_the_rest_is_measured() {
 fn settings_that_match_nothing_are_refused() {
     let (model, benchmarks) = (vision_model(), Benchmarks::new());
     for (tasks, more, naming) in [
-        (
-            "retrieval",
-            ["--prompt", "retrieval=What?"],
-            "retrieval asks no question",
-        ),
+        ("retrieval", ["--prompt", "retrieval=What?"], "retrieval asks no question"),
         ("zeroshot", ["--images", "zeroshot=x"], "in the folders of its classes"),
         ("retrieval", ["--max-tokens", "3"], "none of --tasks asks for an answer"),
         ("vqa", ["--prompt", "caption=What?"], "`caption` is not among --tasks"),
@@ -374,11 +273,8 @@ fn equal_captions_are_one_and_words_that_are_unknown_are_named() {
     let retrieval = |captions: [&str; 6]| {
         let line =
             |(i, caption): (usize, &&str)| format!("{{\"image\": \"{i}.png\", \"captions\": [\"{caption}\"]}}\n");
-        fs::write(
-            benchmarks.path("lines.jsonl"),
-            captions.iter().enumerate().map(line).collect::<String>(),
-        )
-        .expect("written");
+        fs::write(benchmarks.path("lines.jsonl"), captions.iter().enumerate().map(line).collect::<String>())
+            .expect("written");
         evaluate(model.path(), &benchmarks.arguments("retrieval"), &["--no-controls"])
     };
     let (_, results, _) = retrieval(["a dog"; 6]);
@@ -393,14 +289,9 @@ fn equal_captions_are_one_and_words_that_are_unknown_are_named() {
     // Images under two names are one, too.
     fs::copy(benchmarks.path("images/0.png"), benchmarks.path("images/1.png")).expect("a copy");
     let (shown, results, _) = retrieval(["a dog", "a cat", "two", "red", "the photo", "zorp"]);
-    let guess = results["results"]["retrieval"]["image_to_text.r1"]["guess"]
-        .as_f64()
-        .expect("a number");
+    let guess = results["results"]["retrieval"]["image_to_text.r1"]["guess"].as_f64().expect("a number");
     assert!((guess - (2.0 * 2.0 + 4.0) / 36.0).abs() < 1e-9, "{guess}");
-    assert!(
-        shown.contains("1 of 9 words (11.1 %) are not in the vocabulary: `zorp` 1"),
-        "{shown}"
-    );
+    assert!(shown.contains("1 of 9 words (11.1 %) are not in the vocabulary: `zorp` 1"), "{shown}");
 }
 
 #[test]
@@ -409,22 +300,12 @@ fn real_files_are_read() {
     let short = ["--limit", "3", "--max-tokens", "4", "--no-controls"];
     if let Some(nlvr) = data::folder("nlvr") {
         let (data, images) = (nlvr.join("dev.json"), nlvr.join("dev-images.zip"));
-        let arguments = [
-            "--tasks",
-            "nlvr",
-            "--data",
-            &format!("nlvr={}", text(&data)),
-            "--images",
-            text(&images),
-        ];
+        let arguments = ["--tasks", "nlvr", "--data", &format!("nlvr={}", text(&data)), "--images", text(&images)];
         let (_, results, out) = evaluate(model.path(), &arguments.map(String::from), &short);
         assert_eq!(results["results"]["nlvr"]["accuracy"]["items"], 18);
         let llava = fs::read_to_string(nlvr.join("dev-llava.jsonl")).expect("conversations");
         let asked = &samples(&out, "nlvr")[0]["question"].to_string();
-        assert!(
-            llava.contains(asked.trim_matches('"')),
-            "asked as models are trained to be: {asked}"
-        );
+        assert!(llava.contains(asked.trim_matches('"')), "asked as models are trained to be: {asked}");
     }
     if let Some(coco) = data::folder("coco_cc") {
         let (lines, vsr) = (coco.join("coco_cc.jsonl"), coco.join("vsr_overlap.jsonl"));
@@ -441,17 +322,10 @@ fn real_files_are_read() {
         let (_, results, _) = evaluate(model.path(), &arguments, &short);
         let items = |task: &str, figure: &str| results["results"][task][figure]["items"].clone();
         assert_eq!(
-            (
-                items("caption", "bleu4"),
-                items("chair", "recall"),
-                items("vsr", "accuracy")
-            ),
+            (items("caption", "bleu4"), items("chair", "recall"), items("vsr", "accuracy")),
             (3.into(), 3.into(), 3.into())
         );
-        assert_eq!(
-            (items("retrieval", "text_to_image.r1"), items("matching", "f1")),
-            (15.into(), 6.into())
-        );
+        assert_eq!((items("retrieval", "text_to_image.r1"), items("matching", "f1")), (15.into(), 6.into()));
     }
 }
 
@@ -461,15 +335,11 @@ fn colours(root: &Path) {
     for i in 0..12u8 {
         let (name, red) = (format!("{i}.png"), i % 2 == 0);
         let colour = if red { [200 + i, 20, 20] } else { [20, 20, 200 + i] };
-        image::RgbImage::from_pixel(20, 14, image::Rgb(colour))
-            .save(root.join(&name))
-            .expect("an image");
+        image::RgbImage::from_pixel(20, 14, image::Rgb(colour)).save(root.join(&name)).expect("an image");
         let answer = if red { "red" } else { "blue" };
-        conversations.push(
-            serde_json::json!({ "id": i.to_string(), "image": name, "conversations": [
+        conversations.push(serde_json::json!({ "id": i.to_string(), "image": name, "conversations": [
             { "from": "human", "value": "<image>\nwhat is it" }, { "from": "gpt", "value": answer },
-        ] }),
-        );
+        ] }));
         let line = serde_json::json!({ "image": name, "question": "what is it", "answer": format!("{answer}.") });
         questions += &format!("{line}\n");
     }
@@ -500,20 +370,10 @@ fn what_sees_exceeds_its_controls() {
 
     // A caption is asked for in the words of training, and what is asked is said.
     let captions = format!("caption={}", text(&root.path().join("captions.jsonl")));
-    fs::write(
-        root.path().join("captions.jsonl"),
-        "{\"image\": \"0.png\", \"captions\": [\"red\"]}",
-    )
-    .expect("written");
+    fs::write(root.path().join("captions.jsonl"), "{\"image\": \"0.png\", \"captions\": [\"red\"]}").expect("written");
     let arguments = ["--tasks", "caption", "--data", &captions, "--images", text(root.path())];
     let (shown, results, _) = evaluate(&run, &arguments.map(String::from), &["--no-controls"]);
     assert!(shown.starts_with("caption asks \"what is it\""), "{shown}");
     assert_eq!(results["config"]["tasks"]["caption"]["prompt"][0], "what is it");
-    assert_eq!(
-        results["results"]["caption"]["bleu1"]["value"]
-            .as_f64()
-            .map(|b| b > 0.99),
-        Some(true),
-        "{results}"
-    );
+    assert_eq!(results["results"]["caption"]["bleu1"]["value"].as_f64().map(|b| b > 0.99), Some(true), "{results}");
 }

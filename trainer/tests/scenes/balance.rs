@@ -35,18 +35,8 @@ fn dialogues(split: Split, scenes: std::ops::Range<u64>) -> Vec<Vec<(usize, Turn
     let weights: QuestionWeights =
         toml::from_str("existence = 3\nspatial = 3\ncount = 1\ncolour = 1\nwhere = 1").expect("weights");
     let yes_no_turns = scenes.map(|index| {
-        let turns = dialogue(
-            &SCENES.scene(split, index),
-            &weights,
-            4,
-            false,
-            &mut SCENES.text_rng(split, index, 0),
-        );
-        turns
-            .into_iter()
-            .enumerate()
-            .filter(|(_, turn)| is_yes_no(turn))
-            .collect()
+        let turns = dialogue(&SCENES.scene(split, index), &weights, 4, false, &mut SCENES.text_rng(split, index, 0));
+        turns.into_iter().enumerate().filter(|(_, turn)| is_yes_no(turn)).collect()
     });
     yes_no_turns.collect()
 }
@@ -65,12 +55,8 @@ fn dialogues_say_yes_as_often_as_no() {
     println!("overall {overall:?}\nby kind {by_kind:?}\nby turn {by_turn:?}");
     assert!(overall.sigmas() < 4.0, "{overall:?}");
     assert_eq!((by_kind.len(), by_turn.len()), (9, 8));
-    by_kind
-        .iter()
-        .for_each(|(kind, tally)| assert!(tally.sigmas() < 4.0, "{kind:?}: {tally:?}"));
-    by_turn
-        .iter()
-        .for_each(|(turn, tally)| assert!(tally.sigmas() < 4.0, "{turn:?}: {tally:?}"));
+    by_kind.iter().for_each(|(kind, tally)| assert!(tally.sigmas() < 4.0, "{kind:?}: {tally:?}"));
+    by_turn.iter().for_each(|(turn, tally)| assert!(tally.sigmas() < 4.0, "{turn:?}: {tally:?}"));
 }
 
 #[test]
@@ -91,24 +77,12 @@ fn every_question_of_the_dialogues_is_answered_yes_as_often_as_no() {
     // 25 x 24 ordered pairs of training pairs, six relations. Among so many, 4 sigma would be passed by chance.
     assert_eq!((first.len(), later.len(), spatial.len()), (25, 25, 25 * 24 * 6));
     let worst = |tallies: &HashMap<String, Tally>| tallies.values().map(|tally| tally.sigmas()).fold(0.0, f64::max);
-    println!(
-        "worst sigmas: spatial {}, first existence {}, later {}",
-        worst(&spatial),
-        worst(&first),
-        worst(&later)
-    );
-    spatial
-        .iter()
-        .for_each(|(question, tally)| assert!(tally.sigmas() < 5.0, "{question}: {tally:?}"));
-    first
-        .iter()
-        .for_each(|(question, tally)| assert!(tally.sigmas() < 4.0, "{question}: {tally:?}"));
+    println!("worst sigmas: spatial {}, first existence {}, later {}", worst(&spatial), worst(&first), worst(&later));
+    spatial.iter().for_each(|(question, tally)| assert!(tally.sigmas() < 5.0, "{question}: {tally:?}"));
+    first.iter().for_each(|(question, tally)| assert!(tally.sigmas() < 4.0, "{question}: {tally:?}"));
     // Later ones leave out the pairs asked after before, which shifts them a little: 0.06 and 4 sigma are allowed.
     for (question, tally) in later {
-        let (share, sigma) = (
-            f64::from(tally.yes) / f64::from(tally.all),
-            0.5 / f64::from(tally.all).sqrt(),
-        );
+        let (share, sigma) = (f64::from(tally.yes) / f64::from(tally.all), 0.5 / f64::from(tally.all).sqrt());
         println!("{question} {share:.3}");
         assert!((share - 0.5).abs() < 0.06 + 4.0 * sigma, "{question}: {share}");
     }
@@ -120,10 +94,7 @@ fn majority_answers() -> HashMap<String, bool> {
     for (_, turn) in dialogues(Split::Train, 0..100_000).into_iter().flatten() {
         *votes.entry(turn.question).or_default() += if turn.answer == "yes" { 1 } else { -1 };
     }
-    votes
-        .into_iter()
-        .map(|(question, votes)| (question, votes >= 0))
-        .collect()
+    votes.into_iter().map(|(question, votes)| (question, votes >= 0)).collect()
 }
 
 #[test]
@@ -132,15 +103,11 @@ fn guessing_from_the_question_alone_is_no_better_than_a_coin() {
     let mut by_kind: HashMap<QuestionKind, Tally> = HashMap::new();
     for index in 0..5_000 {
         let scene = SCENES.scene(Split::HeldOut, index);
-        for turn in evaluation(&scene, &mut SCENES.text_rng(Split::HeldOut, index, 0))
-            .iter()
-            .filter(|turn| is_yes_no(turn))
+        for turn in
+            evaluation(&scene, &mut SCENES.text_rng(Split::HeldOut, index, 0)).iter().filter(|turn| is_yes_no(turn))
         {
             let guess = majority.get(&turn.question).copied().unwrap_or(true);
-            by_kind
-                .entry(turn.kind)
-                .or_default()
-                .add(guess == (turn.answer == "yes"));
+            by_kind.entry(turn.kind).or_default().add(guess == (turn.answer == "yes"));
         }
     }
     println!("{by_kind:?}");
@@ -167,31 +134,20 @@ fn evaluation_questions_come_as_yes_and_no() {
         let mut by_question: HashMap<(QuestionKind, String), Tally> = HashMap::new();
         for index in 0..20_000 {
             let scene = SCENES.scene(split, index);
-            for turn in evaluation(&scene, &mut SCENES.text_rng(split, index, 0))
-                .into_iter()
-                .filter(is_yes_no)
-            {
+            for turn in evaluation(&scene, &mut SCENES.text_rng(split, index, 0)).into_iter().filter(is_yes_no) {
                 by_kind.entry(turn.kind).or_default().add(turn.answer == "yes");
-                by_question
-                    .entry((turn.kind, turn.question))
-                    .or_default()
-                    .add(turn.answer == "yes");
+                by_question.entry((turn.kind, turn.question)).or_default().add(turn.answer == "yes");
             }
         }
         println!("{split:?} {by_kind:?}");
         assert_eq!(by_kind.len(), kinds);
-        by_kind
-            .iter()
-            .for_each(|(kind, tally)| assert_eq!(2 * tally.yes, tally.all, "{kind:?}"));
-        for ((kind, question), tally) in by_question
-            .iter()
-            .filter(|((kind, _), _)| matches!(kind, QuestionKind::Existence(_)))
+        by_kind.iter().for_each(|(kind, tally)| assert_eq!(2 * tally.yes, tally.all, "{kind:?}"));
+        for ((kind, question), tally) in
+            by_question.iter().filter(|((kind, _), _)| matches!(kind, QuestionKind::Existence(_)))
         {
             assert!(tally.sigmas() < 4.0, "{split:?} {kind:?} {question}: {tally:?}");
         }
-        by_question
-            .iter()
-            .for_each(|((_, question), tally)| assert!(tally.sigmas() < 5.0, "{question}: {tally:?}"));
+        by_question.iter().for_each(|((_, question), tally)| assert!(tally.sigmas() < 5.0, "{question}: {tally:?}"));
     }
 }
 

@@ -15,16 +15,10 @@ fn captions_are_true_and_false_ones_false() {
             let scene = scenes.scene(split, index);
             let mut rng = scenes.text_rng(split, index, 0);
             let kinds = [CaptionKind::List, CaptionKind::Relation, CaptionKind::Count];
-            let true_ones = kinds
-                .into_iter()
-                .filter_map(|kind| scene.caption(kind, &mut rng))
-                .collect::<Vec<_>>();
+            let true_ones = kinds.into_iter().filter_map(|kind| scene.caption(kind, &mut rng)).collect::<Vec<_>>();
             for caption in true_ones.into_iter().chain([scene.any_caption(&mut rng)]) {
                 let text = caption.to_string();
-                assert!(
-                    is_true(&text, &scene) && hallucinated(&text, &scene).is_empty(),
-                    "{split:?} {index}: {text}"
-                );
+                assert!(is_true(&text, &scene) && hallucinated(&text, &scene).is_empty(), "{split:?} {index}: {text}");
                 assert_eq!(plain::judge(&scene, &text), Some(true), "{split:?} {index}: {text}");
                 assert_eq!(Caption::parse(&text), Some(caption));
             }
@@ -48,15 +42,9 @@ fn captions_of_other_scenes_are_judged_alike() {
         let scene = SCENES.scene(Split::Train, index);
         for other in 0..300 {
             let caption =
-                SCENES
-                    .scene(Split::HeldOut, other)
-                    .any_caption(&mut SCENES.text_rng(Split::HeldOut, other, 0));
+                SCENES.scene(Split::HeldOut, other).any_caption(&mut SCENES.text_rng(Split::HeldOut, other, 0));
             let verdict = caption.holds(&scene);
-            assert_eq!(
-                verdict,
-                plain::judge(&scene, &caption.to_string()),
-                "{index}: {caption}"
-            );
+            assert_eq!(verdict, plain::judge(&scene, &caption.to_string()), "{index}: {caption}");
             verdicts[verdict.map_or(2, usize::from)] += 1;
         }
     }
@@ -69,11 +57,7 @@ fn every_claim_reads_back_as_it_was_written() {
     let mut captions = Vec::new();
     for (i, &subject) in pairs.iter().enumerate() {
         let object = pairs[(i * 7 + 1) % pairs.len()];
-        captions.extend(Relation::ALL.map(|relation| Caption::Relation {
-            subject,
-            relation,
-            object,
-        }));
+        captions.extend(Relation::ALL.map(|relation| Caption::Relation { subject, relation, object }));
         captions.extend((1..6).map(|n| Caption::List((0..n).map(|k| pairs[(i + 11 * k) % pairs.len()]).collect())));
     }
     let counted = Shape::ALL.map(Some).into_iter().chain([None]);
@@ -86,10 +70,7 @@ fn every_claim_reads_back_as_it_was_written() {
 #[test]
 fn what_is_no_caption_is_not_true() {
     let scene = SCENES.scene(Split::Train, 0);
-    let list = scene
-        .caption(CaptionKind::List, &mut SCENES.text_rng(Split::Train, 0, 0))
-        .expect("a list")
-        .to_string();
+    let list = scene.caption(CaptionKind::List, &mut SCENES.text_rng(Split::Train, 0, 0)).expect("a list").to_string();
     assert!(is_true(&list, &scene));
     let broken = [
         String::new(),

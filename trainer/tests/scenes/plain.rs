@@ -2,13 +2,7 @@
 
 use lenslet::data::scenes::{Object, Scene, Shape};
 
-pub(crate) const HELD_OUT: [&str; 5] = [
-    "red ring",
-    "green triangle",
-    "blue cross",
-    "yellow circle",
-    "purple square",
-];
+pub(crate) const HELD_OUT: [&str; 5] = ["red ring", "green triangle", "blue cross", "yellow circle", "purple square"];
 
 const COLOURS: [&str; 6] = ["red", "green", "blue", "yellow", "purple", "orange"];
 const NUMBERS: [&str; 5] = ["zero", "one", "two", "three", "four"];
@@ -34,11 +28,7 @@ fn shape(object: &Object) -> String {
 }
 
 fn plural(shape: &str) -> String {
-    if shape == "cross" {
-        "crosses".to_string()
-    } else {
-        format!("{shape}s")
-    }
+    if shape == "cross" { "crosses".to_string() } else { format!("{shape}s") }
 }
 
 /// Whether the point is inside the shape.
@@ -54,12 +44,7 @@ pub(crate) fn inside(object: &Object, x: f64, y: f64) -> bool {
         Shape::Cross => in_box(r, 0.36 * r) || in_box(0.36 * r, r),
         Shape::Triangle => {
             // Corners at 90, 210 and 330 degrees on a circle of 1.2 r; inside is on the same side of every edge.
-            let corner = |degrees: f64| {
-                (
-                    1.2 * r * degrees.to_radians().cos(),
-                    -1.2 * r * degrees.to_radians().sin(),
-                )
-            };
+            let corner = |degrees: f64| (1.2 * r * degrees.to_radians().cos(), -1.2 * r * degrees.to_radians().sin());
             let corners = [corner(90.0), corner(210.0), corner(330.0)];
             (0..3).all(|i| {
                 let ((ax, ay), (bx, by)) = (corners[i], corners[(i + 1) % 3]);
@@ -96,11 +81,7 @@ fn related(scene: &Scene, a: usize, relation: &str, b: usize) -> Option<bool> {
 }
 
 fn find(scene: &Scene, wanted: &str) -> usize {
-    scene
-        .objects
-        .iter()
-        .position(|object| name(object) == wanted)
-        .unwrap_or_else(|| panic!("no {wanted} in the scene"))
+    scene.objects.iter().position(|object| name(object) == wanted).unwrap_or_else(|| panic!("no {wanted} in the scene"))
 }
 
 fn split_relation(text: &str) -> Option<(&str, &str, &str)> {
@@ -121,10 +102,7 @@ fn count(scene: &Scene, noun: &str) -> usize {
 fn region(object: &Object) -> String {
     let third = |v: f32, names: [&'static str; 3]| {
         let v = f64::from(v);
-        assert!(
-            (v - 1.0 / 3.0).abs() > 0.0299 && (v - 2.0 / 3.0).abs() > 0.0299,
-            "on a boundary"
-        );
+        assert!((v - 1.0 / 3.0).abs() > 0.0299 && (v - 2.0 / 3.0).abs() > 0.0299, "on a boundary");
         names[if v < 1.0 / 3.0 {
             0
         } else if v < 2.0 / 3.0 {
@@ -133,16 +111,8 @@ fn region(object: &Object) -> String {
             2
         }]
     };
-    let words = format!(
-        "{} {}",
-        third(object.y, ["top", "", "bottom"]),
-        third(object.x, ["left", "", "right"])
-    );
-    if words.trim().is_empty() {
-        "centre".to_string()
-    } else {
-        words.trim().to_string()
-    }
+    let words = format!("{} {}", third(object.y, ["top", "", "bottom"]), third(object.x, ["left", "", "right"]));
+    if words.trim().is_empty() { "centre".to_string() } else { words.trim().to_string() }
 }
 
 /// The only right answer to a question, `None` for `describe a relation .`; panics if it has no clear answer.
@@ -154,58 +124,44 @@ pub(crate) fn answer(scene: &Scene, question: &str) -> Option<String> {
     };
     let having = |is: &dyn Fn(&Object) -> bool| only(scene.objects.iter().filter(|object| is(object)).collect());
     let asked = question.strip_suffix(" ?").unwrap_or(question);
-    Some(
-        if let Some(pair) = asked
-            .strip_prefix("is there a ")
-            .or_else(|| asked.strip_prefix("is there an "))
-        {
-            yes_no(scene.objects.iter().any(|object| name(object) == pair))
-        } else if let Some(noun) = asked
-            .strip_prefix("how many ")
-            .and_then(|rest| rest.strip_suffix(" are there"))
-        {
-            NUMBERS[count(scene, noun)].to_string()
-        } else if let Some(wanted) = asked.strip_prefix("what colour is the ") {
-            colour(&having(&|object| shape(object) == wanted))
-        } else if let Some(wanted) = asked
-            .strip_prefix("what shape is the ")
-            .and_then(|rest| rest.strip_suffix(" one"))
-        {
-            shape(&having(&|object| colour(object) == wanted))
-        } else if let Some((first, rest)) = asked.strip_prefix("is the ").and_then(|rest| rest.split_once(" or ")) {
-            let (second, b) = rest.split_once(" the ").expect("an object");
-            let mut words = first.splitn(3, ' ');
-            let a = [words.next(), words.next()].map(|word| word.expect("a pair")).join(" ");
-            let first = words.next().expect("a relation");
-            let (a, b) = (find(scene, &a), find(scene, b));
-            let held = |relation: &&str| related(scene, a, relation, b).expect("a decisive relation");
-            let held: Vec<&str> = [first, second].into_iter().filter(held).collect();
-            assert_eq!(held.len(), 1, "{question}");
-            held[0].to_string()
-        } else if let Some(rest) = asked.strip_prefix("is the ") {
-            let (a, relation, b) = split_relation(rest).expect("a relation");
-            let b = find(scene, b.strip_prefix("the ").expect("the"));
-            yes_no(related(scene, find(scene, a), relation, b).expect("a decisive relation"))
-        } else if let Some(pair) = asked.strip_prefix("where is the ") {
-            region(&scene.objects[find(scene, pair)])
-        } else if let Some(rest) = asked.strip_prefix("what is ") {
-            let (relation, b) = rest.split_once(" the ").expect("an object");
-            let b = find(scene, b);
-            let others: Vec<_> = (0..scene.objects.len()).filter(|&a| a != b).collect();
-            let depth = relation == "in front of" || relation == "behind";
-            assert!(
-                depth || others.iter().all(|&a| related(scene, a, relation, b).is_some()),
-                "{question}"
-            );
-            let fit = others.iter().filter(|&&a| related(scene, a, relation, b) == Some(true));
-            named(&only(fit.map(|&a| &scene.objects[a]).collect()))
-        } else if question == "describe the image ." {
-            list(scene)
-        } else {
-            assert_eq!(question, "describe a relation .");
-            return None;
-        },
-    )
+    Some(if let Some(pair) = asked.strip_prefix("is there a ").or_else(|| asked.strip_prefix("is there an ")) {
+        yes_no(scene.objects.iter().any(|object| name(object) == pair))
+    } else if let Some(noun) = asked.strip_prefix("how many ").and_then(|rest| rest.strip_suffix(" are there")) {
+        NUMBERS[count(scene, noun)].to_string()
+    } else if let Some(wanted) = asked.strip_prefix("what colour is the ") {
+        colour(&having(&|object| shape(object) == wanted))
+    } else if let Some(wanted) = asked.strip_prefix("what shape is the ").and_then(|rest| rest.strip_suffix(" one")) {
+        shape(&having(&|object| colour(object) == wanted))
+    } else if let Some((first, rest)) = asked.strip_prefix("is the ").and_then(|rest| rest.split_once(" or ")) {
+        let (second, b) = rest.split_once(" the ").expect("an object");
+        let mut words = first.splitn(3, ' ');
+        let a = [words.next(), words.next()].map(|word| word.expect("a pair")).join(" ");
+        let first = words.next().expect("a relation");
+        let (a, b) = (find(scene, &a), find(scene, b));
+        let held = |relation: &&str| related(scene, a, relation, b).expect("a decisive relation");
+        let held: Vec<&str> = [first, second].into_iter().filter(held).collect();
+        assert_eq!(held.len(), 1, "{question}");
+        held[0].to_string()
+    } else if let Some(rest) = asked.strip_prefix("is the ") {
+        let (a, relation, b) = split_relation(rest).expect("a relation");
+        let b = find(scene, b.strip_prefix("the ").expect("the"));
+        yes_no(related(scene, find(scene, a), relation, b).expect("a decisive relation"))
+    } else if let Some(pair) = asked.strip_prefix("where is the ") {
+        region(&scene.objects[find(scene, pair)])
+    } else if let Some(rest) = asked.strip_prefix("what is ") {
+        let (relation, b) = rest.split_once(" the ").expect("an object");
+        let b = find(scene, b);
+        let others: Vec<_> = (0..scene.objects.len()).filter(|&a| a != b).collect();
+        let depth = relation == "in front of" || relation == "behind";
+        assert!(depth || others.iter().all(|&a| related(scene, a, relation, b).is_some()), "{question}");
+        let fit = others.iter().filter(|&&a| related(scene, a, relation, b) == Some(true));
+        named(&only(fit.map(|&a| &scene.objects[a]).collect()))
+    } else if question == "describe the image ." {
+        list(scene)
+    } else {
+        assert_eq!(question, "describe a relation .");
+        return None;
+    })
 }
 
 fn list(scene: &Scene) -> String {
@@ -213,11 +169,7 @@ fn list(scene: &Scene) -> String {
     objects.sort_by(|a, b| a.x.partial_cmp(&b.x).expect("a number"));
     let names: Vec<_> = objects.iter().map(|object| named(object)).collect();
     let (last, others) = names.split_last().expect("an object");
-    if others.is_empty() {
-        format!("{last} .")
-    } else {
-        format!("{} and {last} .", others.join(" , "))
-    }
+    if others.is_empty() { format!("{last} .") } else { format!("{} and {last} .", others.join(" , ")) }
 }
 
 /// Whether what a well-formed caption claims is so; `None` if undecided.
@@ -236,11 +188,7 @@ pub(crate) fn judge(scene: &Scene, caption: &str) -> Option<bool> {
             Some(false)
         };
     }
-    Some(
-        text.split(" , ")
-            .flat_map(|item| item.split(" and "))
-            .all(|item| shown(&bare(item))),
-    )
+    Some(text.split(" , ").flat_map(|item| item.split(" and ")).all(|item| shown(&bare(item))))
 }
 
 /// Every `colour shape` in a text.

@@ -29,10 +29,7 @@ fn every_answer_is_right() {
                 match plain::answer(&scene, &question) {
                     Some(right) => assert_eq!(answer, right, "{split:?} {index}: {question}"),
                     None => {
-                        assert!(
-                            matches!(Caption::parse(&answer), Some(Caption::Relation { .. })),
-                            "{answer}"
-                        );
+                        assert!(matches!(Caption::parse(&answer), Some(Caption::Relation { .. })), "{answer}");
                         assert_eq!(plain::judge(&scene, &answer), Some(true), "{split:?} {index}: {answer}");
                     }
                 }
@@ -56,19 +53,11 @@ fn training_texts_never_name_a_held_out_pair() {
             let (scene, turns) = turns(scenes, split, index);
             let other = scenes.scene(split, index + 1);
             let mut rng = scenes.text_rng(split, index, 1);
-            let captions = [
-                scene.any_caption(&mut rng),
-                scene.false_caption(&other, &mut rng),
-                scene.altered_caption(&mut rng),
-            ];
-            let texts = turns
-                .into_iter()
-                .map(|turn| format!("{} {}", turn.question, turn.answer));
+            let captions =
+                [scene.any_caption(&mut rng), scene.false_caption(&other, &mut rng), scene.altered_caption(&mut rng)];
+            let texts = turns.into_iter().map(|turn| format!("{} {}", turn.question, turn.answer));
             for text in texts.chain(captions.map(|caption| caption.to_string())) {
-                assert!(
-                    HELD_OUT.iter().all(|pair| !text.contains(pair)),
-                    "{split:?} {index}: {text}"
-                );
+                assert!(HELD_OUT.iter().all(|pair| !text.contains(pair)), "{split:?} {index}: {text}");
             }
         }
     }
@@ -80,42 +69,24 @@ fn compositional_existence_is_about_held_out_pairs_half_of_them_absent() {
     for index in 0..4_000 {
         let (scene, turns) = turns(&SCENES, Split::Compositional, index);
         let mut in_evaluation = Vec::new();
-        for turn in turns
-            .iter()
-            .filter(|turn| matches!(turn.kind, QuestionKind::Existence(_)))
-        {
-            assert!(
-                HELD_OUT.contains(&plain::names(&turn.question)[0].as_str()),
-                "{}",
-                turn.question
-            );
+        for turn in turns.iter().filter(|turn| matches!(turn.kind, QuestionKind::Existence(_))) {
+            assert!(HELD_OUT.contains(&plain::names(&turn.question)[0].as_str()), "{}", turn.question);
             in_evaluation.push(turn.answer.as_str());
         }
         // The evaluation's come last: one of each, except where all five held-out pairs were shown, which four objects
         // cannot do.
         assert_eq!(in_evaluation[in_evaluation.len() - 2..], ["yes", "no"], "{index}");
-        let words = |pair: &str| {
-            pair.split_once(' ')
-                .map(|(c, s)| (c.to_string(), s.to_string()))
-                .expect("two words")
-        };
+        let words = |pair: &str| pair.split_once(' ').map(|(c, s)| (c.to_string(), s.to_string())).expect("two words");
         let shown: Vec<_> = scene.objects.iter().map(|object| words(&plain::name(object))).collect();
         let near = |pair: &&str| {
             let (c, s) = words(pair);
             !shown.contains(&(c.clone(), s.clone())) && shown.iter().any(|o| o.0 == c) && shown.iter().any(|o| o.1 == s)
         };
         let possible: Vec<_> = HELD_OUT.iter().filter(|pair| near(pair)).collect();
-        let last_no = turns
-            .iter()
-            .rfind(|turn| matches!(turn.kind, QuestionKind::Existence(_)))
-            .expect("asked");
+        let last_no = turns.iter().rfind(|turn| matches!(turn.kind, QuestionKind::Existence(_))).expect("asked");
         if !possible.is_empty() {
             absent_recombined += 1;
-            assert!(
-                possible.iter().any(|pair| last_no.question.contains(**pair)),
-                "{index}: {}",
-                last_no.question
-            );
+            assert!(possible.iter().any(|pair| last_no.question.contains(**pair)), "{index}: {}", last_no.question);
         }
     }
     assert!(absent_recombined > 400, "{absent_recombined}");
@@ -127,16 +98,9 @@ fn a_dialogue_has_the_turns_asked_for_and_repeats_nothing() {
     let mut lengths = [0; 7];
     for index in 0..4_000 {
         let scene = SCENES.scene(Split::Train, index);
-        for weights in [
-            QuestionWeights::EVEN,
-            only("existence = 1"),
-            only("spatial = 1\ncount = 0.1"),
-        ] {
+        for weights in [QuestionWeights::EVEN, only("existence = 1"), only("spatial = 1\ncount = 0.1")] {
             let turns = dialogue(&scene, &weights, 6, false, &mut SCENES.text_rng(Split::Train, index, 0));
-            assert_eq!(
-                turns,
-                dialogue(&scene, &weights, 6, false, &mut SCENES.text_rng(Split::Train, index, 0))
-            );
+            assert_eq!(turns, dialogue(&scene, &weights, 6, false, &mut SCENES.text_rng(Split::Train, index, 0)));
             let questions: HashSet<_> = turns.iter().map(|turn| &turn.question).collect();
             assert_eq!(questions.len(), turns.len(), "{turns:?}");
             if weights == QuestionWeights::EVEN {
@@ -170,13 +134,8 @@ fn texts_use_the_vocabulary_and_all_of_it() {
     let mut used = BTreeSet::new();
     for index in 0..3_000 {
         let (scene, turns) = turns(&SCENES, Split::Train, index);
-        let caption = scene
-            .any_caption(&mut SCENES.text_rng(Split::Train, index, 1))
-            .to_string();
-        let texts = turns
-            .into_iter()
-            .flat_map(|turn| [turn.question, turn.answer])
-            .chain([caption]);
+        let caption = scene.any_caption(&mut SCENES.text_rng(Split::Train, index, 1)).to_string();
+        let texts = turns.into_iter().flat_map(|turn| [turn.question, turn.answer]).chain([caption]);
         texts.for_each(|text| used.extend(text.split(' ').map(String::from)));
     }
     assert_eq!(used, known);
@@ -187,31 +146,13 @@ fn weights_read_from_a_recipe_and_move_linearly() {
     let start: QuestionWeights = toml::from_str("existence = 2\nwhere = 1\ndescribe_relation = 0.5").expect("weights");
     let end: QuestionWeights = toml::from_str("existence = 4\nwhich = 2").expect("weights");
     let quarter = start.lerp(end, 0.25);
-    assert_eq!(
-        (
-            quarter.existence,
-            quarter.r#where,
-            quarter.which,
-            quarter.describe_relation
-        ),
-        (2.5, 0.75, 0.5, 0.375)
-    );
+    assert_eq!((quarter.existence, quarter.r#where, quarter.which, quarter.describe_relation), (2.5, 0.75, 0.5, 0.375));
     assert_eq!((start.lerp(end, 0.0), start.lerp(end, 1.0)), (start, end));
     assert!(toml::from_str::<QuestionWeights>("existance = 1").is_err());
     assert!(start.check().is_ok());
     assert!(toml::from_str::<QuestionWeights>("").expect("weights").check().is_err());
-    assert!(
-        toml::from_str::<QuestionWeights>("count = 1\nwhere = -1")
-            .expect("weights")
-            .check()
-            .is_err()
-    );
-    assert!(
-        toml::from_str::<QuestionWeights>("count = nan")
-            .expect("weights")
-            .check()
-            .is_err()
-    );
+    assert!(toml::from_str::<QuestionWeights>("count = 1\nwhere = -1").expect("weights").check().is_err());
+    assert!(toml::from_str::<QuestionWeights>("count = nan").expect("weights").check().is_err());
 }
 
 #[test]
@@ -220,10 +161,7 @@ fn a_kind_without_weight_is_not_asked() {
     for index in 0..500 {
         let scene = SCENES.scene(Split::Train, index);
         for turn in dialogue(&scene, &weights, 4, false, &mut SCENES.text_rng(Split::Train, index, 0)) {
-            assert!(
-                matches!(turn.kind, QuestionKind::Where | QuestionKind::Colour),
-                "{turn:?}"
-            );
+            assert!(matches!(turn.kind, QuestionKind::Where | QuestionKind::Colour), "{turn:?}");
         }
     }
 }

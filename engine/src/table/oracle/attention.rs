@@ -51,13 +51,9 @@ fn look(q: &Array, k: &Array, sight: &Sight) -> Vec<Vec<Seen>> {
         let (batch, i, head) = (row / (q_len * heads), row / heads % q_len, row % heads);
         let first = ((batch * heads + head) * q_len + i) * k_len;
         let key_row = |j: usize| (batch * k_len + j) * kv_heads + head / (heads / kv_heads);
-        let places: Vec<usize> = (0..*k_len)
-            .filter(|j| sight.sees(batch, (i, *q_len), (*j, *k_len)))
-            .collect();
-        let scores: Vec<f64> = places
-            .iter()
-            .map(|j| dot(q.row(row), k.row(key_row(*j))) / (*dim as f64).sqrt())
-            .collect();
+        let places: Vec<usize> = (0..*k_len).filter(|j| sight.sees(batch, (i, *q_len), (*j, *k_len))).collect();
+        let scores: Vec<f64> =
+            places.iter().map(|j| dot(q.row(row), k.row(key_row(*j))) / (*dim as f64).sqrt()).collect();
         let lse = super::log_sum_exp(&scores);
         let seen = places.into_iter().zip(scores).map(|(place, score)| Seen {
             place,
@@ -84,8 +80,7 @@ fn add(y: &mut [f64], factor: f64, x: &[f64]) {
 pub(in super::super) fn attention(q: &Array, k: &Array, v: &Array, sight: &Sight) -> Array {
     let mut out = Array::zeros(q.shape);
     for (seen, out) in look(q, k, sight).iter().zip(out.data.chunks_mut(q.shape.last())) {
-        seen.iter()
-            .for_each(|key| add(out, key.weight * key.kept, v.row(key.row)));
+        seen.iter().for_each(|key| add(out, key.weight * key.kept, v.row(key.row)));
     }
     out
 }
@@ -101,10 +96,7 @@ pub(in super::super) fn attention_backward([q, k, v]: [&Array; 3], sight: &Sight
         let dweights: Vec<f64> = seen.iter().map(|key| key.kept * dot(dout, v.row(key.row))).collect();
         let mean: f64 = seen.iter().zip(&dweights).map(|(key, d)| key.weight * d).sum();
         for (key, dweight) in seen.iter().zip(dweights) {
-            let (ds, own) = (
-                key.weight * (dweight - mean) * scale,
-                key.row * dim..(key.row + 1) * dim,
-            );
+            let (ds, own) = (key.weight * (dweight - mean) * scale, key.row * dim..(key.row + 1) * dim);
             add(&mut dv.data[own.clone()], key.weight * key.kept, dout);
             add(&mut dk.data[own], ds, q.row(row));
             add(&mut dq.data[row * dim..(row + 1) * dim], ds, k.row(key.row));

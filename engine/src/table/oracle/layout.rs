@@ -27,12 +27,8 @@ pub(in super::super) fn sum_axis_backward(
 
 /// Tokens `start .. start + count` of (batch, tokens, dim).
 pub(in super::super) fn slice(x: &Array, start: usize, count: usize) -> Array {
-    let [batch, tokens, dim] = x.shape[..] else {
-        unreachable!("rank 3")
-    };
-    let data = (0..batch)
-        .flat_map(|b| x.data[(b * tokens + start) * dim..][..count * dim].to_vec())
-        .collect();
+    let [batch, tokens, dim] = x.shape[..] else { unreachable!("rank 3") };
+    let data = (0..batch).flat_map(|b| x.data[(b * tokens + start) * dim..][..count * dim].to_vec()).collect();
     Array::new([batch, count, dim], data)
 }
 
@@ -50,9 +46,7 @@ pub(in super::super) fn slice_backward(x: &Array, start: usize, dy: &Array) -> V
 pub(in super::super) fn concat(parts: &[Array]) -> Array {
     let (batch, dim) = (parts[0].shape[0], parts[0].shape[2]);
     let block = |b: usize, p: &Array| p.data[b * p.shape[1] * dim..][..p.shape[1] * dim].to_vec();
-    let data = (0..batch)
-        .flat_map(|b| parts.iter().flat_map(move |p| block(b, p)).collect::<Vec<_>>())
-        .collect();
+    let data = (0..batch).flat_map(|b| parts.iter().flat_map(move |p| block(b, p)).collect::<Vec<_>>()).collect();
     Array::new([batch, parts.iter().map(|p| p.shape[1]).sum(), dim], data)
 }
 
@@ -69,9 +63,7 @@ pub(in super::super) fn concat_backward(parts: &[Array], dy: &Array) -> Vec<Arra
 /// Images (batch, channels, height, width) as windows (batch, patches, channels · window²): for every element of the windows
 /// the pixel it is, none beyond the image.
 fn windows(image: Shape, patch: usize, margin: usize) -> (Shape, Vec<Option<usize>>) {
-    let [batch, channels, height, width] = image[..] else {
-        unreachable!("rank 4")
-    };
+    let [batch, channels, height, width] = image[..] else { unreachable!("rank 4") };
     let (down, across, side) = (height / patch, width / patch, patch + 2 * margin);
     let shape = Shape::from([batch, down * across, channels * side * side]);
     let pixel = |place: usize| {

@@ -52,23 +52,14 @@ impl Scores {
     fn new(image: &Array, text: &Array, log_scale: &Array) -> Scores {
         let (n, dim) = (text.shape[0], text.shape.last());
         let queries = image.data.len() / text.data.len();
-        let dots = product(
-            [n * queries, n, dim],
-            |row, d| image.data[row * dim + d],
-            |d, j| text.data[j * dim + d],
-        );
+        let dots = product([n * queries, n, dim], |row, d| image.data[row * dim + d], |d, j| text.data[j * dim + d]);
         let larger = |a: (f64, usize), b: (f64, usize)| if b.0 > a.0 { b } else { a };
         let best = |place: usize| {
             let (i, j) = (place / n, place % n);
             let all = (0..queries).map(|q| (dots[(i * queries + q) * n + j], q));
             all.reduce(larger).expect("an image has a query")
         };
-        Scores {
-            n,
-            queries,
-            scale: log_scale.data[0].exp(),
-            best: (0..n * n).map(best).collect(),
-        }
+        Scores { n, queries, scale: log_scale.data[0].exp(), best: (0..n * n).map(best).collect() }
     }
 
     fn row(&self, i: usize) -> Vec<f64> {
@@ -93,19 +84,9 @@ impl Scores {
             if chosen { dscores[place] * self.scale } else { 0.0 }
         };
         let dimage = product([n * queries, dim, n], ddot, |j, d| text.data[j * dim + d]);
-        let dtext = product(
-            [n, dim, n * queries],
-            |j, row| ddot(row, j),
-            |row, d| image.data[row * dim + d],
-        );
-        let moment: f64 = (0..n * n)
-            .map(|place| dscores[place] * self.at(place / n, place % n))
-            .sum();
-        vec![
-            Array::new(image.shape, dimage),
-            Array::new(text.shape, dtext),
-            Array::new([1], vec![moment]),
-        ]
+        let dtext = product([n, dim, n * queries], |j, row| ddot(row, j), |row, d| image.data[row * dim + d]);
+        let moment: f64 = (0..n * n).map(|place| dscores[place] * self.at(place / n, place % n)).sum();
+        vec![Array::new(image.shape, dimage), Array::new(text.shape, dtext), Array::new([1], vec![moment])]
     }
 }
 

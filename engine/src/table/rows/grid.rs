@@ -12,11 +12,7 @@ pub fn grid() -> Vec<Row> {
         row("linear", &["gemm"], linear()),
         row("matmul", &["gemm"], matmul()),
         row("attention", &["attention"], attention()),
-        row(
-            "layer_norm",
-            &["norm"],
-            WIDTHS.into_iter().flat_map(layer_norm).collect(),
-        ),
+        row("layer_norm", &["norm"], WIDTHS.into_iter().flat_map(layer_norm).collect()),
         row("rms_norm", &["norm"], WIDTHS.into_iter().flat_map(rms_norm).collect()),
         row("rotary", &["rotary"], rotary()),
         row("cross_entropy", &["loss"], losses::cross_entropy_grid()),
@@ -90,11 +86,7 @@ fn attention() -> Vec<Case> {
             let name = format!(
                 "{q_len} queries, {k_len} keys, {q_heads}/{kv_heads} heads of {dim}, {mask:?}, lengths {k_lens:?}"
             );
-            let sight = Sight {
-                mask,
-                k_lens,
-                ..Sight::default()
-            };
+            let sight = Sight { mask, k_lens, ..Sight::default() };
             cases.push(attend(&name, [&q, &kv, &kv], sight));
         }
     }
@@ -106,9 +98,7 @@ fn rotary() -> Vec<Case> {
     let one = |shape: [usize; 4]| {
         let [batch, tokens, _, dim] = shape;
         let positions: Vec<i32> = (0..batch * tokens).map(|i| (i % tokens) as i32).collect();
-        let inv_freq: Vec<f64> = (0..dim / 2)
-            .map(|i| 1e4f64.powf(-2.0 * i as f64 / dim as f64))
-            .collect();
+        let inv_freq: Vec<f64> = (0..dim / 2).map(|i| 1e4f64.powf(-2.0 * i as f64 / dim as f64)).collect();
         // In f32 the angle at position 2,000 errs by 1e-4.
         let tolerance = (2e-4, PRODUCT.1);
         let (at, by) = (positions.clone(), inv_freq.clone());

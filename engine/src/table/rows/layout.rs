@@ -78,13 +78,6 @@ pub(super) fn cast() -> Vec<Case> {
     let back = |_: &[Array], dy: &Array| vec![dy.clone()];
     vec![
         case("cast/wider", normal([&[3, 21]]), PRODUCT, wider, same, back),
-        case(
-            "cast/narrower",
-            normal([&[3, 21]]),
-            (PRODUCT.1, PRODUCT.1),
-            narrower,
-            same,
-            back,
-        ),
+        case("cast/narrower", normal([&[3, 21]]), (PRODUCT.1, PRODUCT.1), narrower, same, back),
     ]
 }

@@ -14,10 +14,7 @@ fn classify([rows, hidden, vocab]: [usize; 3], weights: f64) -> Case {
     let (run, result) = (targets.clone(), targets.clone());
     case(
         format!("cross_entropy/{rows} rows of {hidden}, vocabulary {vocab}"),
-        vec![
-            Array::random([rows, hidden], 1.0, 1),
-            Array::random([vocab, hidden], weights, 2),
-        ],
+        vec![Array::random([rows, hidden], 1.0, 1), Array::random([vocab, hidden], weights, 2)],
         LOSS,
         move |device, v| {
             let targets = ints(device, &run, &[rows])?;
@@ -33,26 +30,14 @@ fn classify([rows, hidden, vocab]: [usize; 3], weights: f64) -> Case {
 pub(super) fn cross_entropy() -> Vec<Case> {
     let mut rows = classify([1030, 5, 11], 1.0);
     rows.inputs[0].data[3 * 5] = f64::NAN;
-    vec![
-        classify([5, 7, 9], 1.0),
-        classify([40, 7, 523], 1.0),
-        classify([40, 7, 520], 60.0),
-        rows,
-    ]
+    vec![classify([5, 7, 9], 1.0), classify([40, 7, 523], 1.0), classify([40, 7, 520], 60.0), rows]
 }
 
 /// Logits of size one, as a model starts with.
 pub(super) fn cross_entropy_grid() -> Vec<Case> {
-    const SHAPES: [[usize; 3]; 5] = [
-        [188, 31, 123],
-        [1024, 1024, 4096],
-        [47, 64, 32_000],
-        [33, 40, 50_257],
-        [16, 64, 128_256],
-    ];
-    SHAPES
-        .map(|shape| classify(shape, 1.0 / (shape[1] as f64).sqrt()))
-        .into()
+    const SHAPES: [[usize; 3]; 5] =
+        [[188, 31, 123], [1024, 1024, 4096], [47, 64, 32_000], [33, 40, 50_257], [16, 64, 128_256]];
+    SHAPES.map(|shape| classify(shape, 1.0 / (shape[1] as f64).sqrt())).into()
 }
 
 /// Scores err by 2⁻²⁴ or 2⁻⁹ of the scale.
@@ -69,11 +54,7 @@ fn pairs([pairs, queries, dim]: [usize; 3], scale: f64) -> Vec<Array> {
         features.data.copy_within(..one, (pairs - 1) * one);
         features
     };
-    let images: &[usize] = if queries > 1 {
-        &[pairs, queries, dim]
-    } else {
-        &[pairs, dim]
-    };
+    let images: &[usize] = if queries > 1 { &[pairs, queries, dim] } else { &[pairs, dim] };
     let scale = Array::new([1], vec![scale.ln()]);
     vec![features(images, 1), features(&[pairs, dim], 2), scale]
 }
@@ -104,12 +85,7 @@ fn siglip([n, queries, dim]: [usize; 3], scale: f64) -> Case {
 
 /// Pairs, queries, features and the scale of scores: small ones; scores whose exponentials are beyond f32, more of them than a
 /// block of a GPU takes at a time; more scores than are computed at a time.
-const PAIRS: [([usize; 3], f64); 4] = [
-    ([6, 1, 8], 14.3),
-    ([5, 3, 8], 14.3),
-    ([300, 1, 8], 120.0),
-    ([40, 32, 8], 14.3),
-];
+const PAIRS: [([usize; 3], f64); 4] = [([6, 1, 8], 14.3), ([5, 3, 8], 14.3), ([300, 1, 8], 120.0), ([40, 32, 8], 14.3)];
 
 pub(super) fn clip_loss() -> Vec<Case> {
     PAIRS.map(|(shape, scale)| clip(shape, scale)).into()

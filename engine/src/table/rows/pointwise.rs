@@ -50,17 +50,11 @@ fn silu_mul_of(shape: &[usize]) -> Case {
         normal([shape, shape]),
         PRODUCT,
         |_, v| ops::silu_mul(&v[0], &v[1]),
-        |a| {
-            a[0].map(|x| oracle::activation(x, Activation::Silu))
-                .zip(&a[1], |x, y| x * y)
-        },
+        |a| a[0].map(|x| oracle::activation(x, Activation::Silu)).zip(&a[1], |x, y| x * y),
         |a, dy| {
             let silu = |x| oracle::activation(x, Activation::Silu);
             let slope = |x| oracle::slope(x, Activation::Silu);
-            vec![
-                a[0].map(slope).zip(&a[1].zip(dy, |up, d| up * d), |s, d| s * d),
-                a[0].map(silu).zip(dy, |s, d| s * d),
-            ]
+            vec![a[0].map(slope).zip(&a[1].zip(dy, |up, d| up * d), |s, d| s * d), a[0].map(silu).zip(dy, |s, d| s * d)]
         },
     )
 }

@@ -26,14 +26,8 @@ pub(crate) struct Saved<'a, T: Element> {
 
 /// See [`crate::attention::attention_backward`].
 pub(crate) fn backward<T: Element>(p: &Attention, saved: Saved<T>, dq: &mut [T], dk: &mut [T], dv: &mut [T]) {
-    let pass = Pass {
-        p,
-        plan: Plan::new(p, QUERIES),
-        saved,
-        dq: Shared::new(dq),
-        dk: Shared::new(dk),
-        dv: Shared::new(dv),
-    };
+    let pass =
+        Pass { p, plan: Plan::new(p, QUERIES), saved, dq: Shared::new(dq), dk: Shared::new(dk), dv: Shared::new(dv) };
     (0..p.batch * p.kv_heads)
         .into_par_iter()
         .for_each(|task| scratch::with(pass.sizes(), |memory| pass.key_head(task, memory)));
@@ -55,38 +49,12 @@ impl<T: Element> Pass<'_, T> {
         let Plan { block, width, keys, .. } = self.plan;
         let (wide, tall) = (self.p.head_dim * keys, self.p.k_len * width);
         let (part, scores) = (block * width, block * keys);
-        [
-            wide,
-            wide,
-            tall,
-            tall,
-            tall,
-            part,
-            part,
-            part,
-            scores,
-            scores,
-            block,
-            self.p.k_len,
-        ]
+        [wide, wide, tall, tall, tall, part, part, part, scores, scores, block, self.p.k_len]
     }
 
     /// Key head `task` of `(batch, kv_heads)`: its gradients, and those of the query heads that share it.
     fn key_head(&self, task: usize, memory: [&mut [T::Acc]; 12]) {
-        let [
-            keys_t,
-            values_t,
-            keys,
-            dk,
-            dv,
-            queries,
-            dout,
-            dq_rows,
-            scores,
-            gradients,
-            delta,
-            ones,
-        ] = memory;
+        let [keys_t, values_t, keys, dk, dv, queries, dout, dq_rows, scores, gradients, delta, ones] = memory;
         let (p, plan, saved) = (self.p, self.plan, &self.saved);
         let (batch, kv_head) = (task / p.kv_heads, task % p.kv_heads);
         let (sequence, rows) = (Sequence::new(p, batch), plan.kv_head(batch, kv_head));
@@ -159,14 +127,7 @@ impl<T: Element> Group<'_, T> {
         let Plan { width, keys, .. } = *plan;
         let visible = self.sequence.visible_to(first, first + m);
         let (rows, row) = (plan.q_head(batch, head).from(first), plan.row(batch, head) + first);
-        plan.prefetch_next(
-            batch,
-            head,
-            first,
-            first + m,
-            &[saved.q, saved.out, saved.dout],
-            &[saved.k, saved.v],
-        );
+        plan.prefetch_next(batch, head, first, first + m, &[saved.q, saved.out, saved.dout], &[saved.k, saved.v]);
         dq.prefetch(rows, m);
         pack(saved.q, rows, m, T::Acc::of(p.scale), self.queries, width);
         pack(saved.dout, rows, m, T::Acc::one(), self.dout, width);
@@ -184,22 +145,11 @@ impl<T: Element> Group<'_, T> {
         }
 
         let size = |m, k| Size { m, n: width, k };
-        let (weights, gradients) = (
-            Left::transposed(self.scores, keys),
-            Left::transposed(self.gradients, keys),
-        );
+        let (weights, gradients) = (Left::transposed(self.scores, keys), Left::transposed(self.gradients, keys));
         product::<T::Acc>(size(visible, m), weights, self.dout, width, self.dv, width, true);
         product::<T::Acc>(size(visible, m), gradients, self.queries, width, self.dk, width, true);
         let gradients = Left::rows(self.gradients, keys);
-        product::<T::Acc>(
-            size(m, visible),
-            gradients,
-            self.keys,
-            width,
-            self.dq_rows,
-            width,
-            false,
-        );
+        product::<T::Acc>(size(m, visible), gradients, self.keys, width, self.dq_rows, width, false);
         self.delta[..m].fill(T::Acc::of(p.scale));
         unpack(self.dq_rows, width, &self.delta[..m], dq, rows);
     }

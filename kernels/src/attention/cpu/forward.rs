@@ -20,23 +20,12 @@ const ENOUGH_TASKS: usize = 32;
 pub(crate) fn forward<T: Element>(p: &Attention, q: &[T], k: &[T], v: &[T], out: &mut [T], lse: &mut [T::Acc]) {
     let plan = Plan::new(p, QUERIES);
     let (out, lse) = (Shared::new(out), Shared::new(lse));
-    let heads = |batch| Heads {
-        p,
-        plan,
-        sequence: Sequence::new(p, batch),
-        batch,
-        inputs: [q, k, v],
-        out: &out,
-        lse: &lse,
-    };
+    let heads =
+        |batch| Heads { p, plan, sequence: Sequence::new(p, batch), batch, inputs: [q, k, v], out: &out, lse: &lse };
     if few::fits(p) {
         return few::forward(p, heads);
     }
-    let together = if p.batch * p.kv_heads < ENOUGH_TASKS {
-        1
-    } else {
-        plan.group()
-    };
+    let together = if p.batch * p.kv_heads < ENOUGH_TASKS { 1 } else { plan.group() };
     (0..p.batch * p.q_heads / together).into_par_iter().for_each(|task| {
         let (batch, head) = (task * together / p.q_heads, task * together % p.q_heads);
         let heads = heads(batch);
@@ -86,15 +75,7 @@ impl<T: Element> Heads<'_, T> {
             let whole = score(&self.plan, m, visible, queries, keys, scores);
             // SAFETY: rows of log-sum-exps belong to heads, and heads to tasks.
             let lse = unsafe { self.lse.row(self.plan.row(self.batch, head) + first, m) };
-            softmax::<T::Acc>(
-                &self.sequence,
-                first,
-                scores,
-                self.plan.keys,
-                whole,
-                lse,
-                &mut inverse[..m],
-            );
+            softmax::<T::Acc>(&self.sequence, first, scores, self.plan.keys, whole, lse, &mut inverse[..m]);
             if self.p.dropout > 0.0 {
                 drop_rows::<T::Acc>(
                     self.p,
@@ -105,11 +86,7 @@ impl<T: Element> Heads<'_, T> {
                     self.plan.keys,
                 );
             }
-            let size = Size {
-                m,
-                n: width,
-                k: visible,
-            };
+            let size = Size { m, n: width, k: visible };
             let scores = Left::rows(scores, self.plan.keys);
             product::<T::Acc>(size, scores, values, width, queries, width, false);
             unpack(queries, width, &inverse[..m], self.out, rows.from(first));
@@ -122,9 +99,7 @@ impl<T: Element> Heads<'_, T> {
         for query in self.sequence.queries..self.p.q_len {
             // SAFETY: rows belong to heads, and heads to tasks.
             unsafe {
-                self.out
-                    .row(rows.from(query).first, rows.dim)
-                    .fill(T::narrow(T::Acc::zero()));
+                self.out.row(rows.from(query).first, rows.dim).fill(T::narrow(T::Acc::zero()));
                 self.lse.row(self.plan.row(self.batch, head) + query, 1)[0] = T::Acc::neg_infinity();
             }
         }
@@ -140,20 +115,8 @@ pub(super) fn score<A: Real + Element<Acc = A>>(
     keys: &[A],
     scores: &mut [A],
 ) -> usize {
-    let size = Size {
-        m,
-        n: visible.next_multiple_of(MAX_LANES),
-        k: plan.head_dim,
-    };
-    product::<A>(
-        size,
-        Left::rows(queries, plan.width),
-        keys,
-        plan.keys,
-        scores,
-        plan.keys,
-        false,
-    );
+    let size = Size { m, n: visible.next_multiple_of(MAX_LANES), k: plan.head_dim };
+    product::<A>(size, Left::rows(queries, plan.width), keys, plan.keys, scores, plan.keys, false);
     size.n
 }
 
@@ -183,31 +146,19 @@ pub(crate) fn weights<T: Element>(p: &Attention, q: &[T], k: &[T], lse: &[T::Acc
         let sequence = Sequence::new(p, batch);
         let rows = plan.q_head(batch, head);
         let lse = &lse[plan.row(batch, head)..];
-        scratch::with(
-            [p.head_dim * plan.keys, block * width, block * plan.keys],
-            |[keys, queries, scores]| {
-                pack_transposed(
-                    k,
-                    plan.kv_head(batch, head / plan.group()),
-                    sequence.keys,
-                    keys,
-                    plan.keys,
-                );
-                for first in (0..sequence.queries).step_by(block) {
-                    let end = (first + block).min(sequence.queries);
-                    let (m, visible) = (end - first, sequence.visible_to(first, end));
-                    pack(q, rows.from(first), m, T::Acc::of(p.scale), queries, width);
-                    let whole = score(&plan, m, visible, queries, keys, scores);
-                    rows::weights::<T::Acc>(&sequence, first, scores, plan.keys, whole, &lse[first..end]);
-                    let scores = scores.chunks_exact(plan.keys);
-                    for (weights, scores) in weights[first * p.k_len..end * p.k_len]
-                        .chunks_exact_mut(p.k_len)
-                        .zip(scores)
-                    {
-                        weights[..visible].copy_from_slice(&scores[..visible]);
-                    }
+        scratch::with([p.head_dim * plan.keys, block * width, block * plan.keys], |[keys, queries, scores]| {
+            pack_transposed(k, plan.kv_head(batch, head / plan.group()), sequence.keys, keys, plan.keys);
+            for first in (0..sequence.queries).step_by(block) {
+                let end = (first + block).min(sequence.queries);
+                let (m, visible) = (end - first, sequence.visible_to(first, end));
+                pack(q, rows.from(first), m, T::Acc::of(p.scale), queries, width);
+                let whole = score(&plan, m, visible, queries, keys, scores);
+                rows::weights::<T::Acc>(&sequence, first, scores, plan.keys, whole, &lse[first..end]);
+                let scores = scores.chunks_exact(plan.keys);
+                for (weights, scores) in weights[first * p.k_len..end * p.k_len].chunks_exact_mut(p.k_len).zip(scores) {
+                    weights[..visible].copy_from_slice(&scores[..visible]);
                 }
-            },
-        );
+            }
+        });
     });
 }

@@ -94,11 +94,7 @@ impl Plan {
         if head.is_multiple_of(self.group()) {
             let (first, end) = (first * self.k_len / self.q_len, end * self.k_len / self.q_len);
             for x in of_kv {
-                prefetch(
-                    x.as_ptr(),
-                    self.kv_head(batch, head / self.group()).from(first),
-                    end - first,
-                );
+                prefetch(x.as_ptr(), self.kv_head(batch, head / self.group()).from(first), end - first);
             }
         }
     }

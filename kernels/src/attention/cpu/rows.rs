@@ -21,11 +21,7 @@ unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
     pub(super) fn new(data: &'a mut [T]) -> Shared<'a, T> {
-        Shared {
-            data: data.as_mut_ptr(),
-            len: data.len(),
-            lifetime: PhantomData,
-        }
+        Shared { data: data.as_mut_ptr(), len: data.len(), lifetime: PhantomData }
     }
 
     /// Elements `first..first + len`.
@@ -59,10 +55,7 @@ pub(super) struct Head {
 impl Head {
     /// The same head from row `row` on.
     pub(super) fn from(self, row: usize) -> Head {
-        Head {
-            first: self.first + row * self.stride,
-            ..self
-        }
+        Head { first: self.first + row * self.stride, ..self }
     }
 }
 

@@ -24,10 +24,7 @@ impl<'a> Sequence<'a> {
             offset: p.k_len as isize - p.q_len as isize,
             queries: len(p.q_lens, p.q_len),
             keys: len(p.k_lens, p.k_len),
-            segments: p
-                .segments
-                .as_ref()
-                .map(|s| &s.slice::<i32>()[batch * p.k_len..][..p.k_len]),
+            segments: p.segments.as_ref().map(|s| &s.slice::<i32>()[batch * p.k_len..][..p.k_len]),
         }
     }
 

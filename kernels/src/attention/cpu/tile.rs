@@ -18,11 +18,7 @@ impl<'a, A> Left<'a, A> {
 
     /// The transpose of such a matrix.
     pub(super) fn transposed(data: &'a [A], row: usize) -> Left<'a, A> {
-        Left {
-            data,
-            row: 1,
-            column: row,
-        }
+        Left { data, row: 1, column: row }
     }
 }
 

@@ -35,12 +35,7 @@ struct Scores<'a, T: Element> {
 
 impl<'a, T: Element> Scores<'a, T> {
     fn new(p: &'a Contrastive, image: &'a [T], text: &'a [T], log_scale: T::Acc) -> Scores<'a, T> {
-        Scores {
-            p,
-            image,
-            text,
-            scale: log_scale.exp(),
-        }
+        Scores { p, image, text, scale: log_scale.exp() }
     }
 
     /// Scores per image.
@@ -68,17 +63,7 @@ impl<'a, T: Element> Scores<'a, T> {
     fn compute<'s>(&self, block: &Range<usize>, space: &'s mut Scratch<T::Acc>) -> &'s mut [T::Acc] {
         let scores = &mut space[..block.len() * self.width()];
         let rows = block.len() * self.p.groups;
-        product(
-            Layout::Nt,
-            rows,
-            self.p.n,
-            self.p.dim,
-            self.scale,
-            self.rows(block),
-            self.text,
-            scores,
-            false,
-        );
+        product(Layout::Nt, rows, self.p.n, self.p.dim, self.scale, self.rows(block), self.text, scores, false);
         scores
     }
 }
@@ -122,11 +107,7 @@ pub(crate) fn clip_loss<T: Element>(
     col_sum.fill(T::Acc::zero());
     for block in scores.blocks() {
         let s = scores.compute(&block, &mut space);
-        let (lse, own, excess) = (
-            &mut row_lse[block.clone()],
-            &mut own[block.clone()],
-            &mut excess[block.clone()],
-        );
+        let (lse, own, excess) = (&mut row_lse[block.clone()], &mut own[block.clone()], &mut excess[block.clone()]);
         let parts = ((&mut *s, step * width), (lse, step), (own, step), (excess, step));
         for_chunks(block.len().div_ceil(step), parts, |chunk, (s, lse, own, excess)| {
             for (i, s) in s.chunks_exact_mut(width).enumerate() {
@@ -137,9 +118,7 @@ pub(crate) fn clip_loss<T: Element>(
             }
         });
         let parts = ((&mut *col_max, STRIP), (&mut col_sum[..], STRIP));
-        for_chunks(n.div_ceil(STRIP), parts, |strip, (max, sum)| {
-            add_to_columns(&s[strip * STRIP..], width, max, sum)
-        });
+        for_chunks(n.div_ceil(STRIP), parts, |strip, (max, sum)| add_to_columns(&s[strip * STRIP..], width, max, sum));
     }
     let mut total = 0.0;
     for i in 0..n {
@@ -257,12 +236,7 @@ pub(crate) fn clip_loss_backward<T: Element>(
     dimage: &mut [T],
     dtext: &mut [T],
 ) -> T::Acc {
-    backward(
-        Scores::new(p, image, text, log_scale),
-        &Clip { row_lse, col_lse },
-        dimage,
-        dtext,
-    )[0]
+    backward(Scores::new(p, image, text, log_scale), &Clip { row_lse, col_lse }, dimage, dtext)[0]
 }
 
 pub(crate) fn siglip_loss_backward<T: Element>(
@@ -306,25 +280,14 @@ fn backward_rows<T: Element>(
 ) {
     let (p, width) = (scores.p, scores.p.groups * scores.p.dim);
     let mut space = Scratch::new(scores.block() * scores.width());
-    let mut narrow = if p.groups == 1 {
-        narrow_space::<T>(space.len())
-    } else {
-        None
-    };
+    let mut narrow = if p.groups == 1 { narrow_space::<T>(space.len()) } else { None };
     if p.groups > 1 {
         dtext.fill(T::Acc::zero());
     }
     for block in scores.blocks() {
         let (m, s) = (block.len(), scores.compute(&block, &mut space));
         let dimage = &mut dimage[block.start * width..block.end * width];
-        derive(
-            scores,
-            loss,
-            &block,
-            s,
-            narrow.as_deref_mut().map(|all| &mut all[..m * p.n]),
-            &mut sums[block.clone()],
-        );
+        derive(scores, loss, &block, s, narrow.as_deref_mut().map(|all| &mut all[..m * p.n]), &mut sums[block.clone()]);
         if p.groups > 1 {
             queries::add_to_texts(scores, &block, s, dtext);
             queries::images(scores, s, dimage);
@@ -332,17 +295,7 @@ fn backward_rows<T: Element>(
         }
         let ds = narrowed(s, &narrow);
         product(Layout::Nn, m, p.dim, p.n, scores.scale, ds, scores.text, dimage, false);
-        product(
-            Layout::Tn,
-            p.n,
-            p.dim,
-            m,
-            scores.scale,
-            ds,
-            scores.rows(&block),
-            dtext,
-            block.start > 0,
-        );
+        product(Layout::Tn, p.n, p.dim, m, scores.scale, ds, scores.rows(&block), dtext, block.start > 0);
     }
 }
 

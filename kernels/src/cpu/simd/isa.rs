@@ -71,11 +71,8 @@ fn wanted(value: Option<OsString>, best: Isa) -> Result<Isa> {
         return Ok(best);
     };
     let names = |all: &[Isa]| all.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
-    let refused = |reason: String| Error::Variable {
-        name: VARIABLE,
-        value: value.to_string_lossy().into_owned(),
-        reason,
-    };
+    let refused =
+        |reason: String| Error::Variable { name: VARIABLE, value: value.to_string_lossy().into_owned(), reason };
     let Some(&known) = Isa::ALL.iter().find(|isa| value == isa.name()) else {
         return Err(refused(format!("not known; expected one of {}", names(&Isa::ALL))));
     };
@@ -152,11 +149,7 @@ mod tests {
                 Isa::Avx512Bf16,
                 "LENSLET_ISA=avx512amx: this processor lacks it; it has portable, avx2, avx512, avx512bf16",
             ),
-            (
-                "avx2",
-                Isa::Portable,
-                "LENSLET_ISA=avx2: this processor lacks it; it has portable",
-            ),
+            ("avx2", Isa::Portable, "LENSLET_ISA=avx2: this processor lacks it; it has portable"),
         ] {
             assert_eq!(wanted(Some(name.into()), best).unwrap_err().to_string(), reason);
         }

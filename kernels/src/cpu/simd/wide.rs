@@ -66,10 +66,7 @@ macro_rules! wide_lanes {
             #[inline(always)]
             unsafe fn store_bf16(self, p: *mut half::bf16) {
                 // SAFETY: the caller vouches for eight elements.
-                unsafe {
-                    p.cast::<[half::bf16; 8]>()
-                        .write_unaligned(self.0.map(|a| round_bf16(a as f32)))
-                }
+                unsafe { p.cast::<[half::bf16; 8]>().write_unaligned(self.0.map(|a| round_bf16(a as f32))) }
             }
             #[inline(always)]
             fn fma(self, b: Self, c: Self) -> Self {
@@ -121,9 +118,7 @@ macro_rules! wide_lanes {
             }
             #[inline(always)]
             fn largest(self) -> $t {
-                self.0
-                    .iter()
-                    .fold(<$t>::NEG_INFINITY, |m, &a| if a > m { a } else { m })
+                self.0.iter().fold(<$t>::NEG_INFINITY, |m, &a| if a > m { a } else { m })
             }
         }
     };
@@ -141,6 +136,4 @@ wide_lanes!(
     ),
     erf_f32
 );
-wide_lanes!(f64, |x: Wide<f64>| Wide(x.0.map(f64::exp)), |x: Wide<f64>| Wide(
-    x.0.map(libm::erf)
-));
+wide_lanes!(f64, |x: Wide<f64>| Wide(x.0.map(f64::exp)), |x: Wide<f64>| Wide(x.0.map(libm::erf)));

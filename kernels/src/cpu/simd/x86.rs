@@ -97,12 +97,7 @@ impl Lanes<f32> for F32x16 {
     #[inline(always)]
     unsafe fn load_bf16(p: *const bf16) -> Self {
         // SAFETY: the caller vouches for sixteen elements.
-        Self(unsafe {
-            _mm512_castsi512_ps(_mm512_slli_epi32(
-                _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())),
-                16,
-            ))
-        })
+        Self(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())), 16)) })
     }
     #[inline(always)]
     unsafe fn store_bf16(self, p: *mut bf16) {
@@ -110,10 +105,8 @@ impl Lanes<f32> for F32x16 {
         unsafe {
             let bits = _mm512_castps_si512(self.0);
             let odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-            let rounded = _mm512_srli_epi32(
-                _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))),
-                16,
-            );
+            let rounded =
+                _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
             let nan = _mm512_cmp_ps_mask(self.0, self.0, _CMP_UNORD_Q);
             let result = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0));
             _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(result));

@@ -96,19 +96,13 @@ pub(super) unsafe fn multiply_part<
     };
     for block in 0..blocks {
         let start = part.ks.start + block * K_BLOCK;
-        let now = Part {
-            ks: start..part.ks.end.min(start + K_BLOCK),
-            ..part.clone()
-        };
+        let now = Part { ks: start..part.ks.end.min(start + K_BLOCK), ..part.clone() };
         let left = Side::rows::<V, T, F, R>(job.a, &now, a_scratch);
         let right = match packed {
             Some(panels) => panels.block::<F>(&now),
             None => Side::columns::<V, T, F, W>(job.b, job.m, &now, b_scratch),
         };
-        let visit = Visit {
-            fresh: fresh && block == 0,
-            last: last && block + 1 == blocks,
-        };
+        let visit = Visit { fresh: fresh && block == 0, last: last && block + 1 == blocks };
         // SAFETY: the caller's promise; both sides hold the block's steps, and `sums` all tiles, or one if it is enough.
         unsafe { sweep::<V, T, C, F, R, W>(job, &now, &session, left, right, &mut sums, visit) }
     }
@@ -194,11 +188,7 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
             // Sums that are gone on with are read before they are written: those of the next tile are fetched.
             let touched = Rect {
                 row: at.row + if visit.fresh { 0 } else { R },
-                rows: if visit.fresh {
-                    at.rows
-                } else {
-                    R.min(count.saturating_sub(row + R))
-                },
+                rows: if visit.fresh { at.rows } else { R.min(count.saturating_sub(row + R)) },
                 ..at
             };
             let ahead = Ahead {
@@ -206,16 +196,7 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
                 share,
                 ..left.ahead::<R>(next, count, results(job, touched, writes, visit.last))
             };
-            let step = Step {
-                vectors,
-                steps,
-                b,
-                b_stride,
-                tile,
-                tile_stride,
-                fresh: visit.fresh,
-                ahead,
-            };
+            let step = Step { vectors, steps, b, b_stride, tile, tile_stride, fresh: visit.fresh, ahead };
             // SAFETY: both sides hold `steps` steps, the tile R rows of W registers; the rectangle lies inside the part.
             unsafe {
                 F::multiply::<T::Acc, V, R>(session, left.left::<R>(row, count, steps), step);
@@ -236,21 +217,10 @@ fn results<T: Element, C: Element<Acc = T::Acc>>(job: &Job<T, C>, at: Rect, writ
         rows: if exists { at.rows } else { 0 },
         stride: at.stride * size,
         // Where rows do not begin with a cache line they reach into one more.
-        bytes: at.cols * size
-            + if (at.stride * size).is_multiple_of(LINE) {
-                0
-            } else {
-                LINE
-            },
+        bytes: at.cols * size + if (at.stride * size).is_multiple_of(LINE) { 0 } else { LINE },
     };
-    let pre = job
-        .finish
-        .pre
-        .map_or(std::ptr::null(), |pre| pre.element(place).cast_const());
-    let residual = job
-        .finish
-        .residual
-        .map_or(std::ptr::null(), |x| x.as_ptr().wrapping_add(place));
+    let pre = job.finish.pre.map_or(std::ptr::null(), |pre| pre.element(place).cast_const());
+    let residual = job.finish.residual.map_or(std::ptr::null(), |x| x.as_ptr().wrapping_add(place));
     let last = writes && last;
     [
         rows(job.c.element(place).cast(), size_of::<C>(), writes),

@@ -49,14 +49,7 @@ pub(crate) struct Finish<'a, T: Element> {
 impl<'a, T: Element> Finish<'a, T> {
     /// `c = [c +] alpha·sum`.
     pub(crate) fn plain(alpha: T::Acc, accumulate: bool) -> Finish<'a, T> {
-        Finish {
-            alpha,
-            accumulate,
-            bias: None,
-            activation: None,
-            pre: None,
-            residual: None,
-        }
+        Finish { alpha, accumulate, bias: None, activation: None, pre: None, residual: None }
     }
 
     /// Whether it is `c = [c +] sum`.
@@ -178,11 +171,7 @@ unsafe fn finish_tile<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>>(
                 let sum = V::load(sums.add(row * width + col));
                 let y = finish_lanes::<V, T>(sum, place, at.col + col, count, finish);
                 let c = c.0.add(place);
-                let y = if finish.accumulate {
-                    y + read::<V, C>(c, count)
-                } else {
-                    y
-                };
+                let y = if finish.accumulate { y + read::<V, C>(c, count) } else { y };
                 write::<V, C>(c, count, y);
             }
         }

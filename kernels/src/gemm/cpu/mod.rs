@@ -88,30 +88,14 @@ fn job<'a, T: Element, C>(
     c: epilogue::Shared<C>,
 ) -> Job<'a, T, C> {
     let Gemm { layout, m, n, k, .. } = shape;
-    let along = |data| Operand {
-        data,
-        stride: k,
-        order: Order::Along,
-    };
-    let across = |data, stride| Operand {
-        data,
-        stride,
-        order: Order::Across,
-    };
+    let along = |data| Operand { data, stride: k, order: Order::Along };
+    let across = |data, stride| Operand { data, stride, order: Order::Across };
     let (a, b) = match layout {
         Layout::Nn => (along(a), across(b, n)),
         Layout::Nt => (along(a), along(b)),
         Layout::Tn => (across(a, m), across(b, n)),
     };
-    Job {
-        m,
-        n,
-        k,
-        a,
-        b,
-        finish,
-        c,
-    }
+    Job { m, n, k, a, b, finish, c }
 }
 
 /// One product, split as its plan says.
@@ -136,11 +120,7 @@ fn run<T: Element, C: Element<Acc = T::Acc>>(code: &Code<T, C>, job: &Job<T, C>)
         if plan.shared_k >= job.k {
             shared(code, job, &plan, cols, 0..job.k, None);
         } else {
-            let len = plan
-                .parts(job.m, cols.clone(), 0..0)
-                .iter()
-                .map(|part| sums_of(code, part))
-                .sum();
+            let len = plan.parts(job.m, cols.clone(), 0..0).iter().map(|part| sums_of(code, part)).sum();
             let mut scratch = Scratch::take::<T::Acc>(Purpose::Sums, len);
             for ks in plan::blocks(0..job.k, plan.shared_k) {
                 shared(code, job, &plan, cols.clone(), ks, Some(scratch.slice()));
@@ -169,12 +149,7 @@ fn shared<T: Element, C: Element<Acc = T::Acc>>(
     let data = &mut scratch.slice::<T::Acc>()[..len];
     let parts = plan.parts(job.m, cols.clone(), ks.clone());
     pack_shared(code, job, &parts, padded, data);
-    let packed = Panels {
-        data,
-        first_k: ks.start,
-        first_col: cols.start,
-        padded,
-    };
+    let packed = Panels { data, first_k: ks.start, first_col: cols.start, padded };
     let multiply = |(part, kept): (Part, Option<Kept<T::Acc>>)| {
         // SAFETY: parts are disjoint and lie inside the product.
         unsafe { (code.multiply)(job, part, Some(packed), kept) }
@@ -186,9 +161,7 @@ fn shared<T: Element, C: Element<Acc = T::Acc>>(
     let (fresh, last) = (ks.start == 0, ks.end == job.k);
     let mut kept = Vec::with_capacity(parts.len());
     for part in &parts {
-        let own = sums
-            .split_off_mut(..sums_of(code, part))
-            .expect("room for the sums of every part");
+        let own = sums.split_off_mut(..sums_of(code, part)).expect("room for the sums of every part");
         kept.push(Some(Kept { sums: own, fresh, last }));
     }
     parts.into_par_iter().zip(kept).for_each(multiply);
@@ -207,9 +180,7 @@ fn pack_shared<T: Element, C: Element<Acc = T::Acc>>(
     for ks in plan::blocks(parts[0].ks.clone(), K_BLOCK) {
         for part in parts.iter().filter(|part| part.rows.start == 0) {
             let width = part.cols.len().next_multiple_of(code.tile.lanes).min(padded);
-            let to = rest
-                .split_off_mut(..width * (code.steps)(ks.len()))
-                .expect("room for every column");
+            let to = rest.split_off_mut(..width * (code.steps)(ks.len())).expect("room for every column");
             tasks.push((part.cols.clone(), ks.clone(), to));
         }
     }
@@ -256,10 +227,7 @@ mod tests {
                     };
                     let exact: f64 = (0..k).map(at).map(|(x, y)| a[x].to_f64() * b[y].to_f64()).sum();
                     // The inputs are exact in bf16; sums of k products of at most 1 round to k·2⁻²⁴ each.
-                    assert!(
-                        (f64::from(*found) - exact).abs() < 1e-5 * k as f64,
-                        "{layout:?} {m}×{n}×{k}: {found}"
-                    );
+                    assert!((f64::from(*found) - exact).abs() < 1e-5 * k as f64, "{layout:?} {m}×{n}×{k}: {found}");
                 }
             }
         }

@@ -40,11 +40,7 @@ pub(super) fn pack<V: Lanes<T::Acc>, T: Element, F: Format>(
     to: &mut [T::Acc],
 ) {
     let steps = F::steps(ks.len());
-    let chunk = if from.order == Order::Across {
-        CHUNK.next_multiple_of(F::GROUP)
-    } else {
-        steps.max(1)
-    };
+    let chunk = if from.order == Order::Across { CHUNK.next_multiple_of(F::GROUP) } else { steps.max(1) };
     for first in (0..steps).step_by(chunk) {
         let start = ks.start + first * F::PER_STEP;
         let ks = start.min(ks.end)..ks.end.min(start + chunk * F::PER_STEP);
@@ -75,10 +71,7 @@ fn fetch_rows<T>(from: Operand<T>, ks: Range<usize>, mut panels: impl Iterator<I
     let first = panels.next().map_or(0..0, |(span, _)| span);
     let end = panels.last().map_or(first.end, |(span, _)| span.end);
     for k in ks {
-        fetch(
-            from.data.as_ptr().wrapping_add(k * from.stride + first.start),
-            end - first.start,
-        );
+        fetch(from.data.as_ptr().wrapping_add(k * from.stride + first.start), end - first.start);
     }
 }
 
@@ -110,30 +103,18 @@ fn across<T: Element, F: Format, const W: usize>(
         for (step, to) in body.chunks_exact_mut(W).enumerate() {
             // By value: behind pointers the compiler would go element by element.
             // SAFETY: the slice taken above ends with the last row's W elements.
-            let row = |i: usize| unsafe {
-                data.as_ptr()
-                    .add((step * F::PER_STEP + i) * from.stride)
-                    .cast::<[T; W]>()
-                    .read()
-            };
+            let row =
+                |i: usize| unsafe { data.as_ptr().add((step * F::PER_STEP + i) * from.stride).cast::<[T; W]>().read() };
             let (first, second) = (row(0), row(F::PER_STEP - 1));
             let mut values = [T::Acc::of(0.0); W];
             for i in 0..W {
-                values[i] = if F::PER_STEP == 2 {
-                    pair::<T>(first[i], second[i])
-                } else {
-                    first[i].widen()
-                };
+                values[i] = if F::PER_STEP == 2 { pair::<T>(first[i], second[i]) } else { first[i].widen() };
             }
             to.copy_from_slice(&values);
         }
     }
     let row = |k: usize| {
-        if k < ks.end {
-            &from.data[k * from.stride..][span.clone()]
-        } else {
-            &[]
-        }
+        if k < ks.end { &from.data[k * from.stride..][span.clone()] } else { &[] }
     };
     let first = ks.start + whole * F::PER_STEP;
     for (k, to) in (first..).step_by(F::PER_STEP).zip(rest.chunks_exact_mut(W)) {
@@ -147,11 +128,7 @@ fn edge<T: Element, F: Format>(first: &[T], second: &[T], to: &mut [T::Acc]) {
     let zero = T::narrow(T::Acc::of(0.0));
     let get = |row: &[T], i: usize| row.get(i).copied().unwrap_or(zero);
     for (i, to) in to.iter_mut().enumerate() {
-        *to = if F::PER_STEP == 2 {
-            pair::<T>(get(first, i), get(second, i))
-        } else {
-            get(first, i).widen()
-        };
+        *to = if F::PER_STEP == 2 { pair::<T>(get(first, i), get(second, i)) } else { get(first, i).widen() };
     }
 }
 
@@ -176,11 +153,7 @@ fn along<V: Lanes<T::Acc>, T: Element, F: Format, const W: usize>(
             transpose::square(steps, &mut panel[step * W + i..], W);
         }
         for j in i..W.min(i + side) {
-            let values = if j < span.len() {
-                &row(j)[done * F::PER_STEP..]
-            } else {
-                &[]
-            };
+            let values = if j < span.len() { &row(j)[done * F::PER_STEP..] } else { &[] };
             let column = panel.iter_mut().skip(done * W + j).step_by(W);
             fill::<T, F>(values, column);
         }
@@ -227,11 +200,7 @@ pub(super) fn pack_rows<V: Lanes<T::Acc>, T: Element, F: Format>(
         return rows_across::<V, T, F>(from, span, ks, rows);
     }
     for (i, to) in rows.chunks_exact_mut(steps.max(1)).enumerate() {
-        let values = if i < span.len() {
-            &from.data[(span.start + i) * from.stride..][ks.clone()]
-        } else {
-            &[]
-        };
+        let values = if i < span.len() { &from.data[(span.start + i) * from.stride..][ks.clone()] } else { &[] };
         fill::<T, F>(values, to.iter_mut());
     }
 }

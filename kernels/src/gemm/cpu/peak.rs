@@ -18,12 +18,7 @@ pub fn saturate(dtype: DType, rounds: usize) -> Result<f64> {
         DType::BF16 => Code::<half::bf16, half::bf16>::new(isa()).saturate,
         DType::F64 => Code::<f64, f64>::new(isa()).saturate,
         found => {
-            return Err(Error::Type {
-                op: "saturate",
-                what: "dtype",
-                found,
-                expected: "f32, bf16 or f64",
-            });
+            return Err(Error::Type { op: "saturate", what: "dtype", found, expected: "f32, bf16 or f64" });
         }
     };
     // SAFETY: `Code::new` is given instruction sets that this processor has.

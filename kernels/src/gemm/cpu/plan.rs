@@ -49,13 +49,7 @@ impl Plan {
             let least_cols = if packs_a { PACKED_COLS } else { COLS };
             let col_blocks = wanted.div_ceil(m.div_ceil(ROWS.end)).min(n.div_ceil(least_cols));
             let row_blocks = wanted.div_ceil(col_blocks).min(m.div_ceil(ROWS.start));
-            busy(
-                row_blocks.max(m.div_ceil(ROWS.end)),
-                col_blocks,
-                wanted.min(LEAST_TASKS),
-                m,
-                n,
-            )
+            busy(row_blocks.max(m.div_ceil(ROWS.end)), col_blocks, wanted.min(LEAST_TASKS), m, n)
         };
         let rows = m.div_ceil(row_blocks).next_multiple_of(tile.rows);
         let cols = n.div_ceil(col_blocks).next_multiple_of(tile.lanes);
@@ -78,11 +72,7 @@ impl Plan {
             .flat_map(|cols| {
                 blocks(0..m, self.rows).map({
                     let ks = ks.clone();
-                    move |rows| Part {
-                        rows,
-                        cols: cols.clone(),
-                        ks: ks.clone(),
-                    }
+                    move |rows| Part { rows, cols: cols.clone(), ks: ks.clone() }
                 })
             })
             .collect()
@@ -113,19 +103,10 @@ mod tests {
 
     #[test]
     fn large_products_keep_several_threads_busy_and_parts_cover_them() {
-        let tile = Tile {
-            rows: 8,
-            cols: 48,
-            lanes: 16,
-        };
-        for (m, n, k) in [
-            (96, 384, 4000),
-            (8, 384, 4000),
-            (64, 64, 4000),
-            (384, 384, 2304),
-            (2304, 96, 384),
-            (128, 512, 512),
-        ] {
+        let tile = Tile { rows: 8, cols: 48, lanes: 16 };
+        for (m, n, k) in
+            [(96, 384, 4000), (8, 384, 4000), (64, 64, 4000), (384, 384, 2304), (2304, 96, 384), (128, 512, 512)]
+        {
             for packs_a in [false, true] {
                 let parts = Plan::new(tile, m, n, k, packs_a).parts(m, 0..n, 0..k);
                 assert!(parts.len() >= LEAST_TASKS, "{m}×{n}×{k}: {} tasks", parts.len());

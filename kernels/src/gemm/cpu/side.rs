@@ -63,19 +63,11 @@ impl<'a, A: Real> Side<'a, A> {
     #[inline(always)]
     pub(super) fn left<const R: usize>(self, row: usize, count: usize, steps: usize) -> Left<A> {
         match self {
-            Side::Panels(panels) => Left::Steps {
-                first: panels[row * steps..][..R * steps].as_ptr(),
-                stride: R,
-            },
-            Side::Steps { first, stride } => Left::Steps {
-                first: first.wrapping_add(row),
-                stride,
-            },
-            Side::Rows { first, stride } => Left::Rows {
-                first: first.wrapping_add(row * stride),
-                stride,
-                rows: R.min(count - row),
-            },
+            Side::Panels(panels) => Left::Steps { first: panels[row * steps..][..R * steps].as_ptr(), stride: R },
+            Side::Steps { first, stride } => Left::Steps { first: first.wrapping_add(row), stride },
+            Side::Rows { first, stride } => {
+                Left::Rows { first: first.wrapping_add(row * stride), stride, rows: R.min(count - row) }
+            }
         }
     }
 
@@ -97,32 +89,18 @@ impl<'a, A: Real> Side<'a, A> {
             }
             _ => (std::ptr::null(), 0, 0),
         };
-        Ahead {
-            rows,
-            stride,
-            count,
-            panel: std::ptr::null(),
-            share: 0,
-            results,
-        }
+        Ahead { rows, stride, count, panel: std::ptr::null(), share: 0, results }
     }
 
     /// What falls to each of `tiles` tiles of fetching the next panel, if panels of `size` elements are packed.
     #[inline(always)]
     pub(super) fn share(self, size: usize, tiles: usize) -> usize {
-        if matches!(self, Side::Panels(_)) {
-            size.div_ceil(tiles)
-        } else {
-            0
-        }
+        if matches!(self, Side::Panels(_)) { size.div_ceil(tiles) } else { 0 }
     }
 
     /// An operand whose elements along `k` are rows, in place from element `start` of row `k` on.
     fn steps<T: Element<Acc = A>>(x: Operand<'a, T>, start: usize, k: usize) -> Side<'a, A> {
-        Side::Steps {
-            first: x.data[k * x.stride + start..].as_ptr().cast(),
-            stride: x.stride,
-        }
+        Side::Steps { first: x.data[k * x.stride + start..].as_ptr().cast(), stride: x.stride }
     }
 
     /// `a`: in place where the format can read it so, packed otherwise.
@@ -139,25 +117,17 @@ impl<'a, A: Real> Side<'a, A> {
             && rows.len().is_multiple_of(F::GROUP);
         if a.order == Order::Along && whole && size_of::<T>() * F::PER_STEP == size_of::<A>() {
             let first = a.data[rows.start * a.stride + ks.start..].as_ptr().cast();
-            return Side::Rows {
-                first,
-                stride: a.stride / F::PER_STEP,
-            };
+            return Side::Rows { first, stride: a.stride / F::PER_STEP };
         }
         if short_rows::<T, F>(a) && rows.len().is_multiple_of(R) && cols.len() <= FEW_COLS && !ks.is_empty() {
             return Side::steps(a, rows.start, ks.start);
         }
         let steps = F::steps(ks.len());
         let len = rows.len().next_multiple_of(R) * steps;
-        let packed = &mut scratch
-            .get_or_insert_with(|| Scratch::take::<A>(Purpose::A, len))
-            .slice()[..len];
+        let packed = &mut scratch.get_or_insert_with(|| Scratch::take::<A>(Purpose::A, len)).slice()[..len];
         if F::ROW_MAJOR {
             pack_rows::<V, T, F>(a, rows.clone(), ks.clone(), packed);
-            return Side::Rows {
-                first: packed.as_ptr(),
-                stride: steps,
-            };
+            return Side::Rows { first: packed.as_ptr(), stride: steps };
         }
         let panels = rows.clone().step_by(R).map(|row| (row..rows.end.min(row + R), R));
         pack::<V, T, F>(a, ks.clone(), panels, packed);
@@ -177,9 +147,7 @@ impl<'a, A: Real> Side<'a, A> {
             return Side::steps(b, cols.start, ks.start);
         }
         let len = cols.len().next_multiple_of(V::N) * F::steps(ks.len());
-        let packed = &mut scratch
-            .get_or_insert_with(|| Scratch::take::<A>(Purpose::B, len))
-            .slice()[..len];
+        let packed = &mut scratch.get_or_insert_with(|| Scratch::take::<A>(Purpose::B, len)).slice()[..len];
         pack_columns::<V, T, F, W>(b, cols.clone(), ks.clone(), packed);
         Side::Panels(packed)
     }

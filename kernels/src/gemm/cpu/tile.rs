@@ -13,11 +13,7 @@ pub(super) enum Left<A> {
     /// Step after step, `stride` apart, a step's `R` values being neighbours.
     Steps { first: *const A, stride: usize },
     /// Row-major: `rows` of them, `stride` apart.
-    Rows {
-        first: *const A,
-        stride: usize,
-        rows: usize,
-    },
+    Rows { first: *const A, stride: usize, rows: usize },
 }
 
 /// The other side and the sums.
@@ -84,11 +80,7 @@ impl<A> Ahead<A> {
     #[inline(always)]
     pub(super) fn spread(self, groups: usize) -> Spread<A> {
         Spread {
-            rows: self.results[0]
-                .rows
-                .max(self.results[1].rows)
-                .max(self.results[2].rows)
-                .div_ceil(groups.max(1)),
+            rows: self.results[0].rows.max(self.results[1].rows).max(self.results[2].rows).div_ceil(groups.max(1)),
             size: self.share.div_ceil(groups.max(1)).next_multiple_of(FETCH),
             ahead: self,
         }

@@ -139,10 +139,7 @@ impl Context {
     unsafe fn add(&self, plan: sys::CUgraph, last: Option<&sys::CUgraphNode>, node: &Node) -> Result<sys::CUgraphNode> {
         let functions = self.0.enter()?;
         let mut handle = std::ptr::null_mut();
-        let (before, count) = (
-            last.map_or(std::ptr::null(), std::ptr::from_ref),
-            usize::from(last.is_some()),
-        );
+        let (before, count) = (last.map_or(std::ptr::null(), std::ptr::from_ref), usize::from(last.is_some()));
         // SAFETY: the caller's promise; the driver copies the parameters during the call.
         unsafe {
             let (call, code) = match node {
@@ -182,9 +179,7 @@ impl Context {
         }
         let functions = self.0.enter()?;
         // SAFETY: the graph is live as long as it is borrowed, by nobody else; the caller promises the rest.
-        self.0.check("cuGraphLaunch", unsafe {
-            (functions.cuGraphLaunch)(graph.graph, self.0.stream)
-        })
+        self.0.check("cuGraphLaunch", unsafe { (functions.cuGraphLaunch)(graph.graph, self.0.stream) })
     }
 
     /// Has the graph's `i`-th node do something else from now on.
@@ -200,10 +195,7 @@ impl Context {
                     self.grant_shared(launch.function, launch.shared)?;
                     let (call, mut params) = ("cuGraphExecKernelNodeSetParams", pointers(&launch.params));
                     let kernel = kernel(launch, &mut params);
-                    (
-                        call,
-                        (functions.cuGraphExecKernelNodeSetParams_v2)(graph.graph, handle, &kernel),
-                    )
+                    (call, (functions.cuGraphExecKernelNodeSetParams_v2)(graph.graph, handle, &kernel))
                 }
                 Node::Copy(copy) => {
                     let (call, context) = ("cuGraphExecMemcpyNodeSetParams", self.0.context);

@@ -70,23 +70,10 @@ fn run(device: &Device, module: &Module, kernel: &'static str, word: &dyn Fn(usi
     ViewMut::new(from, DType::I32, 0, WORDS).upload::<i32>(bytemuck::cast_slice(&input))?;
     let mut out = ViewMut::new(to, DType::I32, 0, WORDS);
     out.upload(&[0i32; WORDS])?;
-    let grid = Grid {
-        shared: SHARED,
-        ..Grid::new(1, LANES)
-    };
-    super::launch(
-        device,
-        module,
-        kernel,
-        grid,
-        args![View::new(from, DType::I32, 0, WORDS), &out],
-    )?;
+    let grid = Grid { shared: SHARED, ..Grid::new(1, LANES) };
+    super::launch(device, module, kernel, grid, args![View::new(from, DType::I32, 0, WORDS), &out])?;
     let output: Vec<i32> = View::new(to, DType::I32, 0, WORDS).download()?;
-    Ok(Golden {
-        kernel,
-        input,
-        output: bytemuck::cast_slice(&output).to_vec(),
-    })
+    Ok(Golden { kernel, input, output: bytemuck::cast_slice(&output).to_vec() })
 }
 
 /// What GPUs answered, by architecture, as [`to_text`] writes it; an older GPU lacks some lines.
@@ -100,10 +87,7 @@ pub fn differences(golden: &[Golden]) -> Vec<String> {
         for (architecture, text) in RECORDED {
             let recorded = text.lines().find(|recorded| recorded.starts_with(&start));
             if recorded.is_some_and(|recorded| recorded != line.trim_end()) {
-                wrong.push(format!(
-                    "golden/{}: another answer than {architecture} gave",
-                    one.kernel
-                ));
+                wrong.push(format!("golden/{}: another answer than {architecture} gave", one.kernel));
             }
         }
     }
@@ -113,14 +97,9 @@ pub fn differences(golden: &[Golden]) -> Vec<String> {
 /// As text: one line per kernel, its name and its output in hexadecimal.
 pub fn to_text(golden: &[Golden]) -> String {
     let words = |words: &[u32]| words.iter().map(|word| format!(" {word:x}")).collect::<String>();
-    golden
-        .iter()
-        .map(|one| format!("{}{}\n", one.kernel, words(&one.output)))
-        .collect()
+    golden.iter().map(|one| format!("{}{}\n", one.kernel, words(&one.output))).collect()
 }
 
 pub(super) fn modules() -> Vec<(Module, usize)> {
-    ["golden", "golden_bulk"]
-        .map(|family| (Module::new(family), LANES))
-        .to_vec()
+    ["golden", "golden_bulk"].map(|family| (Module::new(family), LANES)).to_vec()
 }

@@ -30,10 +30,7 @@ pub struct NotFound {
 impl NotFound {
     fn explain(&self) -> String {
         let found = "no usable NVRTC (CUDA's run-time compiler, version 12 or newer) was found; looked at";
-        let places = self
-            .looked_at
-            .iter()
-            .map(|(place, reason)| format!("\n  {place}: {reason}"));
+        let places = self.looked_at.iter().map(|(place, reason)| format!("\n  {place}: {reason}"));
         let advice = if self.named {
             "\nUnset LENSLET_NVRTC to search everywhere, or set it to the library or its folder."
         } else {
@@ -77,14 +74,7 @@ pub(super) fn find(environment: Environment, driver_major: Option<u32>) -> Resul
 
 impl Search {
     fn new(driver_major: Option<u32>) -> Search {
-        Search {
-            driver_major,
-            missed: NotFound {
-                looked_at: Vec::new(),
-                named: false,
-            },
-            newer: Vec::new(),
-        }
+        Search { driver_major, missed: NotFound { looked_at: Vec::new(), named: false }, newer: Vec::new() }
     }
 
     /// What `LENSLET_NVRTC` names, whatever the driver's version.
@@ -93,19 +83,14 @@ impl Search {
         if path.is_dir() {
             return self.folders([path.to_owned()]);
         }
-        self.open(&Candidate {
-            path: path.to_owned(),
-            major: None,
-        })
+        self.open(&Candidate { path: path.to_owned(), major: None })
     }
 
     fn toolkits(&mut self, environment: Environment) -> Option<Nvrtc> {
-        ["CUDA_PATH", "CUDA_HOME"]
-            .into_iter()
-            .find_map(|name| match variable(environment, name) {
-                Some(root) => self.folders(INSIDE.iter().map(|inside| root.join(inside))),
-                None => self.miss(name, "not set"),
-            })
+        ["CUDA_PATH", "CUDA_HOME"].into_iter().find_map(|name| match variable(environment, name) {
+            Some(root) => self.folders(INSIDE.iter().map(|inside| root.join(inside))),
+            None => self.miss(name, "not set"),
+        })
     }
 
     /// Those of the Python that is active.
@@ -124,9 +109,7 @@ impl Search {
                 self.miss(&site.display().to_string(), "no packages of NVIDIA");
                 continue;
             }
-            let inside = packages
-                .iter()
-                .flat_map(|package| INSIDE.iter().map(move |inside| package.join(inside)));
+            let inside = packages.iter().flat_map(|package| INSIDE.iter().map(move |inside| package.join(inside)));
             let found = self.folders(inside.filter(|folder| !libraries(folder).is_empty()));
             if found.is_some() {
                 return found;
@@ -139,11 +122,7 @@ impl Search {
         folders.into_iter().find_map(|folder| {
             let candidates = libraries(&folder);
             if candidates.is_empty() {
-                let reason = if folder.is_dir() {
-                    "no NVRTC in it"
-                } else {
-                    "no such folder"
-                };
+                let reason = if folder.is_dir() { "no NVRTC in it" } else { "no such folder" };
                 return self.miss(&folder.display().to_string(), reason);
             }
             candidates.iter().find_map(|candidate| self.consider(candidate))
@@ -171,11 +150,7 @@ impl Search {
 
     /// Opens what is not known to be newer than the driver.
     fn consider(&mut self, candidate: &Candidate) -> Option<Nvrtc> {
-        if candidate
-            .major
-            .zip(self.driver_major)
-            .is_some_and(|(major, driver)| major > driver)
-        {
+        if candidate.major.zip(self.driver_major).is_some_and(|(major, driver)| major > driver) {
             self.newer.push(candidate.clone());
             return None;
         }
@@ -183,9 +158,7 @@ impl Search {
     }
 
     fn newer(&mut self) -> Option<Nvrtc> {
-        std::mem::take(&mut self.newer)
-            .iter()
-            .find_map(|candidate| self.open(candidate))
+        std::mem::take(&mut self.newer).iter().find_map(|candidate| self.open(candidate))
     }
 
     fn open(&mut self, candidate: &Candidate) -> Option<Nvrtc> {
@@ -209,19 +182,14 @@ fn variable(environment: Environment, name: &str) -> Option<PathBuf> {
 /// Where `python3` looks for packages.
 fn ask_python() -> Result<Vec<PathBuf>, String> {
     let mut python = Command::new("python3");
-    python
-        .args(["-c", ASK_PYTHON])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null());
+    python.args(["-c", ASK_PYTHON]).stdin(Stdio::null()).stderr(Stdio::null());
     let answer = python.output().map_err(|error| format!("does not start: {error}"))?;
     if !answer.status.success() {
         return Err(format!("does not tell where its packages are: {}", answer.status));
     }
     let text = String::from_utf8_lossy(&answer.stdout);
     let packages = text.lines().map(PathBuf::from);
-    Ok(packages
-        .filter(|path| path.is_absolute() && file_name(path).ends_with("-packages"))
-        .collect())
+    Ok(packages.filter(|path| path.is_absolute() && file_name(path).ends_with("-packages")).collect())
 }
 
 /// The NVRTCs in a folder, the newest first.
@@ -248,10 +216,7 @@ pub(super) fn builtins(library: &Path) -> Option<PathBuf> {
     let folder = library.parent().filter(|folder| !folder.as_os_str().is_empty())?;
     // A symbolic link may have led here from a folder without it.
     let real = std::fs::canonicalize(library).ok();
-    let folders = [
-        Some(folder.to_owned()),
-        real.and_then(|path| path.parent().map(Path::to_owned)),
-    ];
+    let folders = [Some(folder.to_owned()), real.and_then(|path| path.parent().map(Path::to_owned))];
     folders
         .into_iter()
         .flatten()
@@ -266,9 +231,7 @@ pub(super) fn loaded_path(path: &Path) -> PathBuf {
     }
     // Linux lists all that is mapped, with the path last on the line.
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let mapped = maps
-        .lines()
-        .filter_map(|line| line.find('/').map(|start| Path::new(&line[start..])));
+    let mapped = maps.lines().filter_map(|line| line.find('/').map(|start| Path::new(&line[start..])));
     let mut found = mapped.filter(|mapped| file_name(mapped).starts_with("libnvrtc.so"));
     found.next().unwrap_or(path).to_owned()
 }
@@ -290,11 +253,7 @@ mod tests {
     use super::*;
 
     fn find_with(set: &[(&str, &Path)], driver: Option<u32>) -> Result<Nvrtc, NotFound> {
-        let value = |name: &str| {
-            set.iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| OsString::from(value))
-        };
+        let value = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
         find(&value, driver)
     }
 
@@ -347,12 +306,7 @@ mod tests {
             Ok(found) => assert!(!found.path().starts_with(folder.path())),
             Err(error) => {
                 let text = error.to_string();
-                let stages = [
-                    "lib64/libnvrtc.so.12",
-                    "CUDA_HOME: not set",
-                    "/usr/local/cuda",
-                    "pip install",
-                ];
+                let stages = ["lib64/libnvrtc.so.12", "CUDA_HOME: not set", "/usr/local/cuda", "pip install"];
                 assert!(stages.iter().all(|stage| text.contains(stage)), "{text}");
             }
         }
@@ -366,17 +320,8 @@ mod tests {
         }
         let order = |driver| {
             let mut search = Search::new(driver);
-            assert!(
-                search
-                    .folders([folder.path().to_owned()])
-                    .or_else(|| search.newer())
-                    .is_none()
-            );
-            let places = search
-                .missed
-                .looked_at
-                .into_iter()
-                .map(|(place, _)| file_name(Path::new(&place)));
+            assert!(search.folders([folder.path().to_owned()]).or_else(|| search.newer()).is_none());
+            let places = search.missed.looked_at.into_iter().map(|(place, _)| file_name(Path::new(&place)));
             places.collect::<Vec<_>>()
         };
         assert_eq!(order(None), ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"]);

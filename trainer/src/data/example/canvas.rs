@@ -15,10 +15,7 @@ pub(super) struct Canvas {
 impl Canvas {
     /// A square of one colour.
     pub(super) fn new(side: usize, background: [f32; 3]) -> Canvas {
-        Canvas {
-            side,
-            pixels: vec![background; side * side],
-        }
+        Canvas { side, pixels: vec![background; side * side] }
     }
 
     /// Paints all points whose signed distance to the outline, in pixels, is negative; a pixel is covered by one half on the

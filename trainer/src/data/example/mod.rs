@@ -25,19 +25,10 @@ const DESCRIBE: &str = "Describe the picture.";
 
 /// The files of the set, and what is in them.
 pub const FILES: [(&str, &str); 5] = [
-    (
-        "data.json",
-        "LLaVA conversations with their splits, which recipe.toml trains on",
-    ),
-    (
-        "captions.jsonl",
-        "two captions of each picture with their splits, for `source = \"coco\"`",
-    ),
+    ("data.json", "LLaVA conversations with their splits, which recipe.toml trains on"),
+    ("captions.jsonl", "two captions of each picture with their splits, for `source = \"coco\"`"),
     ("heldout-questions.jsonl", "for `eval --tasks vqa`"),
-    (
-        "heldout-captions.jsonl",
-        "for `eval --tasks caption`, and with a CLIP or [phase1] `retrieval,matching`",
-    ),
+    ("heldout-captions.jsonl", "for `eval --tasks caption`, and with a CLIP or [phase1] `retrieval,matching`"),
     ("recipe.toml", "trains a small model on data.json, from scratch"),
 ];
 
@@ -60,10 +51,7 @@ pub fn write(folder: &Path, count: usize, seed: u64) -> Result<Written> {
     let name = folder.display();
     let new = !folder.exists();
     let empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
-    ensure!(
-        empty,
-        "{name}: has something in it; choose another folder, or remove this one"
-    );
+    ensure!(empty, "{name}: has something in it; choose another folder, or remove this one");
     fill(folder, count, seed).inspect_err(|_| {
         if new {
             // What is not whole is of no use; that it cannot be removed must not hide why.
@@ -98,11 +86,7 @@ fn fill(folder: &Path, count: usize, seed: u64) -> Result<Written> {
     let place = fs::canonicalize(folder).with_context(|| name.to_string())?;
     file("recipe.toml", recipe(&place)?.as_bytes())?;
     let questions = records.iter().map(|record| 1 + record.questions.len());
-    Ok(Written {
-        train: count - heldout().count(),
-        heldout: heldout().count(),
-        questions: questions.sum(),
-    })
+    Ok(Written { train: count - heldout().count(), heldout: heldout().count(), questions: questions.sum() })
 }
 
 /// The recipe for a set at `place`.
@@ -110,9 +94,7 @@ fn recipe(place: &Path) -> Result<String> {
     let mut recipe = RECIPE.to_string();
     for name in ["data.json", "images"] {
         let path = place.join(name);
-        let text = path
-            .to_str()
-            .with_context(|| format!("{}: not a name in UTF-8", path.display()))?;
+        let text = path.to_str().with_context(|| format!("{}: not a name in UTF-8", path.display()))?;
         let value = toml::Value::String(as_written(text)).to_string();
         recipe = recipe.replace(&format!("\"{PLACE}/{name}\""), &value);
     }
@@ -135,10 +117,7 @@ impl Record {
     /// As LLaVA keeps conversations.
     fn conversation(&self) -> Value {
         let describe = (DESCRIBE, self.captions[0].as_str());
-        let others = self
-            .questions
-            .iter()
-            .map(|(question, answer)| (*question, answer.as_str()));
+        let others = self.questions.iter().map(|(question, answer)| (*question, answer.as_str()));
         let turns = [describe].into_iter().chain(others).enumerate();
         let turns = turns.flat_map(|(i, (question, answer))| {
             let mark = if i == 0 { "<image>\n" } else { "" };

@@ -22,12 +22,8 @@ const COLOURS: [Colour; 5] = [
 ];
 
 /// Directions with their unit vectors; y points down.
-const DIRECTIONS: [(&str, Point); 4] = [
-    ("up", [0.0, -1.0]),
-    ("down", [0.0, 1.0]),
-    ("left", [-1.0, 0.0]),
-    ("right", [1.0, 0.0]),
-];
+const DIRECTIONS: [(&str, Point); 4] =
+    [("up", [0.0, -1.0]), ("down", [0.0, 1.0]), ("left", [-1.0, 0.0]), ("right", [1.0, 0.0])];
 
 /// What a picture shows.
 enum Subject {
@@ -52,11 +48,7 @@ impl Picture {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(index as u64);
         let subject = Subject::draw(index % 3, &mut rng);
-        Picture {
-            captions: subject.captions(),
-            questions: subject.questions(),
-            image: subject.render(&mut rng),
-        }
+        Picture { captions: subject.captions(), questions: subject.questions(), image: subject.render(&mut rng) }
     }
 }
 
@@ -84,10 +76,7 @@ impl Subject {
     fn captions(&self) -> Vec<String> {
         match self {
             Subject::Digit(digit, (colour, _)) => {
-                vec![
-                    format!("The digit {digit} in {colour}."),
-                    format!("{} {colour} {digit}.", article(colour)),
-                ]
+                vec![format!("The digit {digit} in {colour}."), format!("{} {colour} {digit}.", article(colour))]
             }
             Subject::Arrow(direction, _, (colour, _)) => vec![
                 format!("{} {colour} arrow that points {direction}.", article(colour)),
@@ -97,10 +86,7 @@ impl Subject {
                 let (last, first) = bars.split_last().expect("two bars or more");
                 let first: Vec<&str> = first.iter().map(|((name, _), _)| *name).collect();
                 let (first, last) = (first.join(", "), last.0.0);
-                vec![
-                    format!("A chart with bars in {first} and {last}."),
-                    format!("A bar chart: {first} and {last}."),
-                ]
+                vec![format!("A chart with bars in {first} and {last}."), format!("A bar chart: {first} and {last}.")]
             }
         }
     }
@@ -109,13 +95,9 @@ impl Subject {
         let by_height = |a: &&(Colour, f32), b: &&(Colour, f32)| a.1.total_cmp(&b.1);
         let name = |bar: Option<&(Colour, f32)>| bar.map_or(String::new(), |((name, _), _)| name.to_string());
         let (kind, own) = match self {
-            Subject::Digit(digit, (colour, _)) => (
-                "a digit",
-                vec![
-                    ("Which digit is it?", digit.to_string()),
-                    ("What colour is it?", colour.to_string()),
-                ],
-            ),
+            Subject::Digit(digit, (colour, _)) => {
+                ("a digit", vec![("Which digit is it?", digit.to_string()), ("What colour is it?", colour.to_string())])
+            }
             Subject::Arrow(direction, _, (colour, _)) => (
                 "an arrow",
                 vec![
@@ -172,38 +154,21 @@ fn digit_on(canvas: &mut Canvas, digit: usize, colour: [f32; 3], rng: &mut ChaCh
         [middle[0] + cos * x - sin * y, middle[1] + sin * x + cos * y]
     };
     let width = rng.random_range(4.5..7.5);
-    let lines: Vec<Vec<Point>> = strokes(digit)
-        .into_iter()
-        .map(|stroke| stroke.into_iter().map(place).collect())
-        .collect();
-    canvas.paint(colour, |at| {
-        lines
-            .iter()
-            .map(|line| stroke(line, width, at))
-            .fold(f32::MAX, f32::min)
-    });
+    let lines: Vec<Vec<Point>> =
+        strokes(digit).into_iter().map(|stroke| stroke.into_iter().map(place).collect()).collect();
+    canvas.paint(colour, |at| lines.iter().map(|line| stroke(line, width, at)).fold(f32::MAX, f32::min));
 }
 
 fn arrow_on(canvas: &mut Canvas, direction: Point, colour: [f32; 3], rng: &mut ChaCha8Rng) {
     let (middle, half) = (centre(rng, 8.0), rng.random_range(14.0..21.0f32));
     let (width, head) = (rng.random_range(4.0..7.0f32), rng.random_range(11.0..15.0f32));
     let (sin, cos) = rng.random_range(-0.15..0.15f32).sin_cos();
-    let ahead = [
-        cos * direction[0] - sin * direction[1],
-        sin * direction[0] + cos * direction[1],
-    ];
+    let ahead = [cos * direction[0] - sin * direction[1], sin * direction[0] + cos * direction[1]];
     let at = |along: f32, aside: f32| {
-        [
-            middle[0] + along * ahead[0] - aside * ahead[1],
-            middle[1] + along * ahead[1] + aside * ahead[0],
-        ]
+        [middle[0] + along * ahead[0] - aside * ahead[1], middle[1] + along * ahead[1] + aside * ahead[0]]
     };
     let shaft = [at(-half, 0.0), at(half - head, 0.0)];
-    let tip = [
-        at(half, 0.0),
-        at(half - head, 0.75 * head),
-        at(half - head, -0.75 * head),
-    ];
+    let tip = [at(half, 0.0), at(half - head, 0.75 * head), at(half - head, -0.75 * head)];
     canvas.paint(colour, |point| stroke(&shaft, width, point).min(polygon(&tip, point)));
 }
 
@@ -216,10 +181,6 @@ fn chart_on(canvas: &mut Canvas, bars: &[(Colour, f32)], rng: &mut ChaCha8Rng) {
         let (upper, lower) = ([from, ground - height], [from + room * share, ground]);
         canvas.paint(shade(colour, rng), |at| rectangle(upper, lower, at));
     }
-    let axes = [
-        [left - 2.0, ground - 52.0],
-        [left - 2.0, ground],
-        [SIDE as f32 - 3.0, ground],
-    ];
+    let axes = [[left - 2.0, ground - 52.0], [left - 2.0, ground], [SIDE as f32 - 3.0, ground]];
     canvas.paint([0.35; 3], |at| stroke(&axes, 1.5, at));
 }

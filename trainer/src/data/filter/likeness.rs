@@ -34,10 +34,7 @@ impl Signature {
         for (x, y) in (0..SIDE).flat_map(|y| (0..SIDE).map(move |x| (x, y))) {
             hash = hash << 1 | u64::from(grey(&small, x, y) > grey(&small, x + 1, y));
         }
-        Signature {
-            hash,
-            colours: resize(image, SIDE, SIDE, Resample::Bilinear).into_raw().into(),
-        }
+        Signature { hash, colours: resize(image, SIDE, SIDE, Resample::Bilinear).into_raw().into() }
     }
 
     /// Whether two images are near-duplicates, their hashes differing in at most `most` bits.
@@ -93,17 +90,8 @@ mod tests {
     #[test]
     fn scaled_and_slightly_changed_images_are_found_and_others_are_not() {
         let mut changed = picture(1, 64);
-        changed
-            .pixels_mut()
-            .for_each(|pixel| pixel.0 = pixel.0.map(|c| c.saturating_add(4)));
-        let images = [
-            picture(1, 64),
-            picture(2, 64),
-            picture(1, 128),
-            changed,
-            picture(3, 64),
-            picture(2, 80),
-        ];
+        changed.pixels_mut().for_each(|pixel| pixel.0 = pixel.0.map(|c| c.saturating_add(4)));
+        let images = [picture(1, 64), picture(2, 64), picture(1, 128), changed, picture(3, 64), picture(2, 80)];
         let signatures: Vec<Signature> = images.iter().map(Signature::of).collect();
         assert_eq!(twins(&signatures, 6), [None, None, Some(0), Some(0), None, Some(1)]);
     }

@@ -145,11 +145,7 @@ impl Judged {
 
     /// The numbers of the records kept.
     pub fn kept(&self) -> impl Iterator<Item = usize> + '_ {
-        let kept = self
-            .verdicts
-            .iter()
-            .enumerate()
-            .filter(|(_, verdict)| verdict.is_none());
+        let kept = self.verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_none());
         kept.map(|(number, _)| number)
     }
 
@@ -194,22 +190,16 @@ impl Judged {
                     whole.push(users);
                     signatures.extend(signature);
                 }
-                Err(message) => gone.extend(
-                    users
-                        .iter()
-                        .map(|&number| (number, Reason::Broken, message.clone(), None)),
-                ),
+                Err(message) => {
+                    gone.extend(users.iter().map(|&number| (number, Reason::Broken, message.clone(), None)))
+                }
             }
         }
         let twins = likeness::twins(&signatures, max_hamming.unwrap_or(0));
         for (users, twin) in whole.iter().zip(twins) {
             let Some(twin) = twin else { continue };
             let of = whole[twin].first().copied();
-            gone.extend(
-                users
-                    .iter()
-                    .map(|&number| (number, Reason::TwinImage, String::new(), of)),
-            );
+            gone.extend(users.iter().map(|&number| (number, Reason::TwinImage, String::new(), of)));
         }
         for (number, reason, detail, twin) in gone {
             self.leave_out(number, reason, detail, twin);
@@ -235,10 +225,7 @@ impl Judged {
     fn by_texts(&mut self, max_overlap: Option<f64>) {
         let Some(least) = max_overlap else { return };
         let numbers: Vec<usize> = self.kept().collect();
-        let texts: Vec<Vec<String>> = numbers
-            .iter()
-            .map(|&number| words::words(&self.texts[number]))
-            .collect();
+        let texts: Vec<Vec<String>> = numbers.iter().map(|&number| words::words(&self.texts[number])).collect();
         for (place, twin) in words::twins(&texts, least).into_iter().enumerate() {
             if let Some(twin) = twin {
                 self.leave_out(numbers[place], Reason::TwinText, String::new(), Some(numbers[twin]));
@@ -254,11 +241,7 @@ impl Judged {
             let images: Vec<RgbImage> = batch.par_iter().map(image).collect::<Result<_>>()?;
             let texts: Vec<String> = batch.iter().map(|&number| self.texts[number].clone()).collect();
             for (&number, cosine) in batch.iter().zip(judge.cosines(&images, &texts)?) {
-                ensure!(
-                    cosine.is_finite(),
-                    "{}: similarity {cosine}",
-                    self.found.records[number].id
-                );
+                ensure!(cosine.is_finite(), "{}: similarity {cosine}", self.found.records[number].id);
                 self.similarities[number] = Some(cosine);
             }
         }
@@ -293,9 +276,7 @@ fn text(record: &Record) -> String {
     if answers.split_whitespace().count() >= SHORT {
         return answers;
     }
-    let both = turns
-        .iter()
-        .flat_map(|turn| [turn.question.replace(MARK, ""), turn.answer.clone()]);
+    let both = turns.iter().flat_map(|turn| [turn.question.replace(MARK, ""), turn.answer.clone()]);
     both.collect::<Vec<_>>().join(" ").trim().to_string()
 }
 

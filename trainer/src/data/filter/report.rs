@@ -46,31 +46,20 @@ fn page(judged: &Judged, criteria: &Criteria) -> String {
     page += "</table>\n";
     let bad = &judged.found.bad;
     if bad.count > 0 {
-        let _ = writeln!(
-            page,
-            "<p>{} further records could not be read:</p><pre>{}</pre>",
-            bad.count,
-            escape(&bad.list())
-        );
+        let _ =
+            writeln!(page, "<p>{} further records could not be read:</p><pre>{}</pre>", bad.count, escape(&bad.list()));
     }
     page += &measures(judged);
     for reason in Reason::ALL {
         let of_reason = |verdict: &Verdict| verdict.reason == reason;
         let gone = judged.verdicts.iter().enumerate();
         let gone = gone.filter_map(|(number, verdict)| Some((number, verdict.as_ref().filter(|v| of_reason(v))?)));
-        let figures: String = gone
-            .take(SHOWN)
-            .map(|(number, verdict)| figure(judged, number, Some(verdict)))
-            .collect();
+        let figures: String = gone.take(SHOWN).map(|(number, verdict)| figure(judged, number, Some(verdict))).collect();
         if !figures.is_empty() {
             let _ = writeln!(page, "<h2>{}</h2>\n<div class=\"all\">{figures}</div>", reason.name());
         }
     }
-    let figures: String = judged
-        .kept()
-        .take(SHOWN)
-        .map(|number| figure(judged, number, None))
-        .collect();
+    let figures: String = judged.kept().take(SHOWN).map(|number| figure(judged, number, None)).collect();
     let _ = writeln!(page, "<h2>kept</h2>\n<div class=\"all\">{figures}</div></html>");
     page
 }
@@ -83,16 +72,8 @@ fn limit(criteria: &Criteria, reason: Reason) -> String {
         Reason::Short => text(criteria.min_words.map(|n| format!("at least {n}"))),
         Reason::Long => text(criteria.max_words.map(|n| format!("at most {n}"))),
         Reason::Thin => text(criteria.min_density.map(|x| format!("density of at least {x}"))),
-        Reason::TwinImage => text(
-            criteria
-                .max_hamming
-                .map(|n| format!("hashes that differ in at most {n} bits")),
-        ),
-        Reason::TwinText => text(
-            criteria
-                .max_overlap
-                .map(|x| format!("at least {x} of their words in common")),
-        ),
+        Reason::TwinImage => text(criteria.max_hamming.map(|n| format!("hashes that differ in at most {n} bits"))),
+        Reason::TwinText => text(criteria.max_overlap.map(|x| format!("at least {x} of their words in common"))),
         Reason::Unlike => {
             let least = criteria.min_similarity.map(|x| format!("cosine of at least {x}"));
             let share = criteria.keep_share.map(|x| format!("the best {} %", 100.0 * x));
@@ -115,18 +96,9 @@ fn measures(judged: &Judged) -> String {
     for (whose, wanted) in [("kept", true), ("left out", false)] {
         let numbers = || (0..judged.verdicts.len()).filter(|&n| judged.verdicts[n].is_none() == wanted);
         let words = |n: usize| words::words(&judged.texts[n]);
-        row(
-            &format!("words, {whose}"),
-            numbers().map(|n| words(n).len() as f64).collect(),
-        );
-        row(
-            &format!("density, {whose}"),
-            numbers().map(|n| words::density(&words(n))).collect(),
-        );
-        row(
-            &format!("similarity, {whose}"),
-            numbers().filter_map(|n| judged.similarities[n]).collect(),
-        );
+        row(&format!("words, {whose}"), numbers().map(|n| words(n).len() as f64).collect());
+        row(&format!("density, {whose}"), numbers().map(|n| words::density(&words(n))).collect());
+        row(&format!("similarity, {whose}"), numbers().filter_map(|n| judged.similarities[n]).collect());
     }
     table + "</table>\n"
 }
@@ -139,24 +111,13 @@ fn figure(judged: &Judged, number: usize, verdict: Option<&Verdict>) -> String {
         let record = &judged.found.records[number];
         let name = record.content.images.first().map_or("", String::as_str);
         if let Some(data) = thumbnail(judged, name) {
-            let _ = write!(
-                figure,
-                "<img alt=\"{0}\" title=\"{0}\" src=\"data:image/png;base64,{data}\">",
-                escape(name)
-            );
+            let _ =
+                write!(figure, "<img alt=\"{0}\" title=\"{0}\" src=\"data:image/png;base64,{data}\">", escape(name));
         }
     }
     let shown = |number: usize| escape(&shorten(&judged.texts[number]));
-    let _ = write!(
-        figure,
-        "<figcaption>{}<br><small>{}",
-        shown(number),
-        escape(&judged.found.records[number].id)
-    );
-    if let Some(detail) = verdict
-        .map(|verdict| &verdict.detail)
-        .filter(|detail| !detail.is_empty())
-    {
+    let _ = write!(figure, "<figcaption>{}<br><small>{}", shown(number), escape(&judged.found.records[number].id));
+    if let Some(detail) = verdict.map(|verdict| &verdict.detail).filter(|detail| !detail.is_empty()) {
         let _ = write!(figure, ": {}", escape(detail));
     }
     if let Some(cosine) = judged.similarities[number].filter(|_| verdict.is_none()) {

@@ -26,10 +26,7 @@ impl Judge {
     pub fn open(folder: &Path, device: &Device) -> Result<Judge> {
         let (model, params) = hf::load(folder, device, DType::F32, true)?;
         let Model::Dual(model) = model else {
-            bail!(
-                "{}: not a dual encoder; CLIP and SigLIP compare images with texts",
-                folder.display()
-            );
+            bail!("{}: not a dual encoder; CLIP and SigLIP compare images with texts", folder.display());
         };
         let processor = ImageProcessor::open(folder)?;
         let size = model.config.vision.image_size;
@@ -39,12 +36,7 @@ impl Judge {
             folder.display(),
             processor.size
         );
-        Ok(Judge {
-            tokenizer: Tokenizer::open(folder)?,
-            model,
-            params,
-            processor,
-        })
+        Ok(Judge { tokenizer: Tokenizer::open(folder)?, model, params, processor })
     }
 
     /// The cosine of each image with its text, from −1 to 1.
@@ -53,13 +45,9 @@ impl Judge {
     /// Those of the tokenizer and the model.
     pub fn cosines(&self, images: &[RgbImage], texts: &[String]) -> Result<Vec<f64>> {
         let graph = Graph::inference(&self.params);
-        let pixels = self
-            .processor
-            .batch(images, self.params.device(), self.params.dtype())?;
+        let pixels = self.processor.batch(images, self.params.device(), self.params.dtype())?;
         let image = self.model.image_features(&graph, &graph.input(pixels), &mut |_| ())?;
-        let text = self
-            .model
-            .text_features(&graph, &self.model.texts(&self.tokenizer, texts)?, &mut |_| ())?;
+        let text = self.model.text_features(&graph, &self.model.texts(&self.tokenizer, texts)?, &mut |_| ())?;
         let unit = |x: &Var| -> Result<Vec<f64>> { Ok(ops::l2_normalize(x, 1e-12)?.tensor().to_f64()?) };
         let (image, text) = (unit(&image)?, unit(&text)?);
         let dim = self.model.config.projection_dim;

@@ -14,9 +14,7 @@ fn set() -> TempDir {
         })
     };
     for (name, seed, size) in [("a", 1, 64), ("copy", 1, 96), ("b", 2, 64), ("c", 3, 64)] {
-        picture(seed, size)
-            .save(folder.path().join(format!("{name}.png")))
-            .unwrap();
+        picture(seed, size).save(folder.path().join(format!("{name}.png"))).unwrap();
     }
     fs::write(folder.path().join("junk.png"), "junk").unwrap();
     let lines = [
@@ -26,11 +24,7 @@ fn set() -> TempDir {
         ("3", "b", "three birds sit quietly upon an old roof"),
         ("4", "junk", "something nobody could ever see anywhere"),
         ("5", "c", "far too short"),
-        (
-            "6",
-            "c",
-            "one two three four five six seven eight nine ten eleven twelve thirteen",
-        ),
+        ("6", "c", "one two three four five six seven eight nine ten eleven twelve thirteen"),
         ("7", "c", "it is what it is and that is that"),
         ("8", "c", "Three birds sit quietly upon an old roof!"),
         ("9", "c", "a red boat crosses the calm lake & <b>"),
@@ -57,17 +51,9 @@ const STRICT: Criteria = Criteria {
 fn each_record_goes_for_the_first_reason_that_holds_and_the_rest_stays_as_it_was() {
     let folder = set();
     let path = folder.path().join("d.json");
-    let judged = Judged::of(
-        &Files::new(Format::Completion, &path, Some(folder.path())),
-        &STRICT,
-        None,
-    )
-    .unwrap();
-    let reasons: Vec<Option<(Reason, Option<usize>)>> = judged
-        .verdicts
-        .iter()
-        .map(|verdict| verdict.as_ref().map(|verdict| (verdict.reason, verdict.twin)))
-        .collect();
+    let judged = Judged::of(&Files::new(Format::Completion, &path, Some(folder.path())), &STRICT, None).unwrap();
+    let reasons: Vec<Option<(Reason, Option<usize>)>> =
+        judged.verdicts.iter().map(|verdict| verdict.as_ref().map(|verdict| (verdict.reason, verdict.twin))).collect();
     let expected = [
         None,
         None,
@@ -88,16 +74,8 @@ fn each_record_goes_for_the_first_reason_that_holds_and_the_rest_stays_as_it_was
     assert_eq!((kept.records, kept.format), (4, Format::Completion));
     let text = fs::read_to_string(&out).unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    assert!(
-        lines.len() == 4
-            && before
-                .windows(lines[3].len())
-                .any(|window| window == lines[3].as_bytes()),
-        "{text}"
-    );
-    let (again, _) = Format::Completion
-        .open(&out, Some(folder.path()), &Select::default(), &Ask::default())
-        .unwrap();
+    assert!(lines.len() == 4 && before.windows(lines[3].len()).any(|window| window == lines[3].as_bytes()), "{text}");
+    let (again, _) = Format::Completion.open(&out, Some(folder.path()), &Select::default(), &Ask::default()).unwrap();
     let ids: Vec<&str> = again.records.iter().map(|record| record.id.as_str()).collect();
     assert_eq!(ids, ["0", "1", "3", "9"]);
     assert_eq!(fs::read(&path).unwrap(), before, "the input stays as it is");
@@ -117,12 +95,8 @@ fn each_record_goes_for_the_first_reason_that_holds_and_the_rest_stays_as_it_was
 fn without_criteria_only_what_is_broken_goes() {
     let folder = set();
     let path = folder.path().join("d.json");
-    let judged = Judged::of(
-        &Files::new(Format::Completion, &path, Some(folder.path())),
-        &Criteria::default(),
-        None,
-    )
-    .unwrap();
+    let judged =
+        Judged::of(&Files::new(Format::Completion, &path, Some(folder.path())), &Criteria::default(), None).unwrap();
     assert_eq!((judged.kept().count(), judged.count(Reason::Broken)), (9, 1));
 }
 
@@ -136,9 +110,7 @@ fn what_is_no_json_by_lines_is_kept_as_messages_or_coco() {
     let out = folder.path().join("kept.jsonl");
     let judged = Judged::of(&Files::new(Format::Folder, &root, None), &Criteria::default(), None).unwrap();
     assert_eq!(write(&judged, &out).unwrap().format, Format::Messages);
-    let (found, source) = Format::Messages
-        .open(&out, Some(&root), &Select::default(), &Ask::default())
-        .unwrap();
+    let (found, source) = Format::Messages.open(&out, Some(&root), &Select::default(), &Ask::default()).unwrap();
     let content = &found.records[0].content;
     assert_eq!(
         (content.turns[0].answer.as_str(), content.images[0].as_str()),
@@ -150,16 +122,9 @@ fn what_is_no_json_by_lines_is_kept_as_messages_or_coco() {
         "annotations": [{"image_id": 1, "caption": "one"}, {"image_id": 1, "caption": "two"}]}"#;
     let path = folder.path().join("coco.json");
     fs::write(&path, published).unwrap();
-    let judged = Judged::of(
-        &Files::new(Format::Coco, &path, Some(folder.path())),
-        &Criteria::default(),
-        None,
-    )
-    .unwrap();
+    let judged = Judged::of(&Files::new(Format::Coco, &path, Some(folder.path())), &Criteria::default(), None).unwrap();
     assert_eq!(write(&judged, &out).unwrap().format, Format::Coco);
-    let (found, _) = Format::Coco
-        .open(&out, Some(folder.path()), &Select::default(), &Ask::default())
-        .unwrap();
+    let (found, _) = Format::Coco.open(&out, Some(folder.path()), &Select::default(), &Ask::default()).unwrap();
     assert_eq!(
         (found.records[0].id.as_str(), &found.records[0].content.captions[..]),
         ("1", &["one".to_string(), "two".into()][..])
@@ -172,16 +137,8 @@ fn short_answers_are_judged_with_their_questions() {
     let path = folder.path().join("q.jsonl");
     let line = |q: &str| format!(r#"{{"image":"a.png","prompt":"<image>{q}","completion":"yes"}}"#);
     fs::write(&path, [line("is it red ?"), line("is it blue ?")].join("\n")).unwrap();
-    let strict = Criteria {
-        max_overlap: Some(0.9),
-        ..Criteria::default()
-    };
-    let judged = Judged::of(
-        &Files::new(Format::Completion, &path, Some(folder.path())),
-        &strict,
-        None,
-    )
-    .unwrap();
+    let strict = Criteria { max_overlap: Some(0.9), ..Criteria::default() };
+    let judged = Judged::of(&Files::new(Format::Completion, &path, Some(folder.path())), &strict, None).unwrap();
     assert_eq!(judged.texts, ["is it red ? yes", "is it blue ? yes"]);
     assert_eq!(judged.kept().count(), 2);
 }

@@ -25,11 +25,7 @@ pub(super) fn words(text: &str) -> Vec<String> {
 
 /// The share of words that carry content and were not said before: low where a text is filler, or repeats itself.
 pub(super) fn density(words: &[String]) -> f64 {
-    let content: BTreeSet<&str> = words
-        .iter()
-        .map(String::as_str)
-        .filter(|word| !is_function_word(word))
-        .collect();
+    let content: BTreeSet<&str> = words.iter().map(String::as_str).filter(|word| !is_function_word(word)).collect();
     content.len() as f64 / words.len().max(1) as f64
 }
 
@@ -50,21 +46,14 @@ fn overlap(a: &BTreeSet<u64>, b: &BTreeSet<u64>) -> f64 {
 /// chance.
 pub(super) fn twins(texts: &[Vec<String>], least: f64) -> Vec<Option<usize>> {
     let (groups, size) = if least >= STRICT_FROM { STRICT } else { LOOSE };
-    let sets: Vec<BTreeSet<u64>> = texts
-        .iter()
-        .map(|words| words.iter().map(|word| hash(word)).collect())
-        .collect();
+    let sets: Vec<BTreeSet<u64>> = texts.iter().map(|words| words.iter().map(|word| hash(word)).collect()).collect();
     let mut buckets: HashMap<(usize, u64), Vec<usize>> = HashMap::new();
     let mut twins = Vec::with_capacity(sets.len());
     for (number, set) in sets.iter().enumerate() {
-        let places: Vec<(usize, u64)> = (0..groups)
-            .map(|group| (group, least_hashes(set, group * size, size)))
-            .collect();
+        let places: Vec<(usize, u64)> =
+            (0..groups).map(|group| (group, least_hashes(set, group * size, size))).collect();
         let near = places.iter().filter_map(|place| buckets.get(place)).flatten();
-        let twin = near
-            .filter(|&&other| overlap(&sets[other], set) >= least)
-            .min()
-            .copied();
+        let twin = near.filter(|&&other| overlap(&sets[other], set) >= least).min().copied();
         twins.push(twin);
         if twin.is_none() {
             for place in places {
@@ -105,10 +94,7 @@ mod tests {
 
     #[test]
     fn words_are_plain_and_density_counts_new_content() {
-        assert_eq!(
-            words("A dog's RED ball, über-fast!"),
-            ["a", "dog's", "red", "ball", "über", "fast"]
-        );
+        assert_eq!(words("A dog's RED ball, über-fast!"), ["a", "dog's", "red", "ball", "über", "fast"]);
         let dense = |text: &str| density(&words(text));
         assert_eq!(dense("a red ball on the grass"), 0.5);
         assert_eq!(dense("red red red red"), 0.25);

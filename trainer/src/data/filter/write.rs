@@ -49,10 +49,7 @@ pub fn write(judged: &Judged, out: &Path) -> Result<Kept> {
         }
     };
     let mut kept = 0;
-    let lines = judged
-        .kept()
-        .map(|number| line(&records[number]))
-        .collect::<Result<Vec<_>>>()?;
+    let lines = judged.kept().map(|number| line(&records[number])).collect::<Result<Vec<_>>>()?;
     let written = write_atomically(out, |file| {
         let mut file = BufWriter::new(file);
         for line in &lines {
@@ -67,12 +64,7 @@ pub fn write(judged: &Judged, out: &Path) -> Result<Kept> {
 }
 
 fn coco(record: &Record) -> Value {
-    let Content {
-        images,
-        turns,
-        captions,
-        ..
-    } = &record.content;
+    let Content { images, turns, captions, .. } = &record.content;
     let captions: Vec<&String> = match captions.is_empty() {
         true => turns.iter().map(|turn| &turn.answer).collect(),
         false => captions.iter().collect(),

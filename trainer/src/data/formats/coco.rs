@@ -96,10 +96,7 @@ fn published(original: &[u8], file: &Path, select: &Select, question: &str) -> R
         let start = raw.get().as_ptr() as usize - bytes.as_ptr() as usize;
         let about = json::about_nan(original, start..start + raw.get().len());
         let Fault { field, message } = fault.within(place);
-        Fault {
-            field,
-            message: message + &about,
-        }
+        Fault { field, message: message + &about }
     };
     let mut captions = BTreeMap::<String, Vec<String>>::new();
     for (i, raw) in annotations.into_iter().enumerate() {
@@ -107,13 +104,7 @@ fn published(original: &[u8], file: &Path, select: &Select, question: &str) -> R
             Ok((image, caption)) => captions.entry(image).or_default().push(caption),
             Err(fault) => {
                 let Fault { field, message } = within(fault, &format!("annotations[{i}]"), raw);
-                found.bad.add(BadRecord {
-                    file: file.to_owned(),
-                    line: 0,
-                    id: None,
-                    field,
-                    message,
-                });
+                found.bad.add(BadRecord { file: file.to_owned(), line: 0, id: None, field, message });
             }
         }
     }
@@ -135,12 +126,7 @@ fn published(original: &[u8], file: &Path, select: &Select, question: &str) -> R
             let content = captioned(file_name(&image, "file_name")?, question, captions)?;
             Ok(wanted.then_some(content))
         });
-        add(
-            &mut found,
-            file,
-            id.unwrap_or(place.clone()),
-            content.map_err(|fault| within(fault, &place, raw)),
-        );
+        add(&mut found, file, id.unwrap_or(place.clone()), content.map_err(|fault| within(fault, &place, raw)));
     }
     if !select.is_full(&found) {
         for (id, captions) in captions {
@@ -155,10 +141,7 @@ fn published(original: &[u8], file: &Path, select: &Select, question: &str) -> R
 /// A caption and the number of its image.
 fn caption(raw: &RawValue) -> Result<(String, String), Fault> {
     let annotation = json::object(raw.get().as_bytes())?;
-    Ok((
-        number(&annotation, "image_id")?,
-        caption_text(annotation.get("caption"), "caption")?,
-    ))
+    Ok((number(&annotation, "image_id")?, caption_text(annotation.get("caption"), "caption")?))
 }
 
 fn whole<'b>(bytes: &'b [u8], file: &Path) -> Result<Published<'b>> {

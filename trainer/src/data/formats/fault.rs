@@ -21,10 +21,7 @@ impl Fault {
 }
 
 pub(super) fn fault<T>(field: impl Into<String>, message: impl Into<String>) -> Result<T, Fault> {
-    Err(Fault {
-        field: field.into(),
-        message: message.into(),
-    })
+    Err(Fault { field: field.into(), message: message.into() })
 }
 
 /// A JSON value's kind, in words.

@@ -37,10 +37,7 @@ pub(super) fn content(mut record: Object, images: Vec<String>, ask: &Ask) -> Res
         (Some("texts"), _) => texts(&record, images),
         (Some(_), _) => completion::content(&record),
         (None, Some(field)) => captioned(&record, field, images, ask),
-        (None, None) => fault(
-            "",
-            "no conversations, messages, prompt and completion, texts, caption or text",
-        ),
+        (None, None) => fault("", "no conversations, messages, prompt and completion, texts, caption or text"),
     }
 }
 
@@ -68,21 +65,14 @@ fn captioned(record: &Object, field: &str, images: Vec<String>, ask: &Ask) -> Re
 /// The Cauldron's turns: `[{"user": "…", "assistant": "…"}]`.
 fn texts(record: &Object, images: Vec<String>) -> Result<Content, Fault> {
     let Some(Value::Array(turns)) = record.get("texts") else {
-        return fault(
-            "texts",
-            format!("expected a list of turns, found {}", kind(record.get("texts"))),
-        );
+        return fault("texts", format!("expected a list of turns, found {}", kind(record.get("texts"))));
     };
     let mut said = Vec::with_capacity(2 * turns.len());
     for (i, turn) in turns.iter().enumerate() {
         for (name, answers) in [("user", false), ("assistant", true)] {
             let field = format!("texts[{i}].{name}");
             match turn.get(name) {
-                Some(Value::String(text)) => said.push(Said {
-                    answers,
-                    text: text.clone(),
-                    field,
-                }),
+                Some(Value::String(text)) => said.push(Said { answers, text: text.clone(), field }),
                 other => return fault(field, format!("expected text, found {}", kind(other))),
             }
         }

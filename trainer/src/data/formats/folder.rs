@@ -18,11 +18,7 @@ const MAX_IMAGES: usize = 1 << 27;
 /// # Errors
 /// When a folder cannot be read, or there is no image in any class.
 pub(super) fn records(root: &Path, select: &Select, ask: &Ask) -> Result<Found> {
-    ensure!(
-        root.is_dir(),
-        "{}: not a folder with a folder for each class",
-        root.display()
-    );
+    ensure!(root.is_dir(), "{}: not a folder with a folder for each class", root.display());
     let (mut found, mut passed) = (Found::default(), PassedOver::default());
     let mut alike = HashMap::<String, String>::new();
     for class in entries(root, &mut passed)? {
@@ -85,10 +81,7 @@ fn images(
             line: 0,
             id: name,
             bytes: None,
-            content: Content {
-                class: Some(class.into()),
-                ..content
-            },
+            content: Content { class: Some(class.into()), ..content },
         }));
         !select.is_full(found) && found.records.len() < MAX_IMAGES
     })

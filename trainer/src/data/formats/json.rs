@@ -86,10 +86,7 @@ pub(crate) fn about_nan(bytes: &[u8], place: Range<usize>) -> String {
     });
     match places.is_empty() {
         true => String::new(),
-        false => format!(
-            " ({}: not JSON, allowed only in fields that are not read)",
-            places.join(", ")
-        ),
+        false => format!(" ({}: not JSON, allowed only in fields that are not read)", places.join(", ")),
     }
 }
 
@@ -118,14 +115,8 @@ pub(super) fn records(
     select: &Select,
     content: &dyn Fn(&Object) -> Result<Content, Fault>,
 ) -> Result<Found> {
-    let mut reader = Reader {
-        original: bytes,
-        file,
-        select,
-        content,
-        splits: BTreeMap::new(),
-        found: Found::default(),
-    };
+    let mut reader =
+        Reader { original: bytes, file, select, content, splits: BTreeMap::new(), found: Found::default() };
     let bytes = &without_nan(bytes);
     match first(bytes) {
         None => bail!("{}: empty: not one record", file.display()),
@@ -149,17 +140,11 @@ pub(super) fn check_any(found: &Found, file: &Path, select: &Select, splits: &BT
     if !found.records.is_empty() || found.bad.count > 0 {
         return Ok(());
     }
-    let seen: Vec<String> = splits
-        .iter()
-        .map(|(split, count)| format!("{split} ({count})"))
-        .collect();
+    let seen: Vec<String> = splits.iter().map(|(split, count)| format!("{split} ({count})")).collect();
     match &select.split {
-        Some(split) if !seen.is_empty() => bail!(
-            "{}: no record has {} = \"{split}\"; there are {}",
-            file.display(),
-            select.field,
-            seen.join(", ")
-        ),
+        Some(split) if !seen.is_empty() => {
+            bail!("{}: no record has {} = \"{split}\"; there are {}", file.display(), select.field, seen.join(", "))
+        }
         _ => bail!("{}: not one record with an image", file.display()),
     }
 }

@@ -63,11 +63,7 @@ fn said(entry: &Value, index: usize, answers: bool) -> Result<Said, Fault> {
         Some(Value::String(name)) => return fault(from, format!("unknown speaker `{name}`; expected `{expected}`")),
         other => return fault(from, format!("expected `{expected}`, found {}", kind(other))),
     }
-    Ok(Said {
-        answers,
-        text: value(entry, index)?,
-        field: format!("conversations[{index}].value"),
-    })
+    Ok(Said { answers, text: value(entry, index)?, field: format!("conversations[{index}].value") })
 }
 
 /// What a turn says, without white space around it.

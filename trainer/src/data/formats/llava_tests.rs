@@ -35,10 +35,7 @@ fn an_array_and_lines_read_alike() {
         bytes: None,
         content: Content {
             images: vec!["b.png".into()],
-            turns: vec![Turn {
-                question: "what is it ?".into(),
-                answer: "a cat".into(),
-            }],
+            turns: vec![Turn { question: "what is it ?".into(), answer: "a cat".into() }],
             ..Content::default()
         },
     };
@@ -53,11 +50,7 @@ fn a_record_is_known_by_its_bytes() {
     for text in [array, lines] {
         let found = load(&text).unwrap();
         let of = |i: usize| text.as_bytes()[found.records[i].bytes.clone().unwrap()].to_vec();
-        assert_eq!(
-            (of(0), of(1)),
-            (good("a").into_bytes(), good("b").into_bytes()),
-            "{text}"
-        );
+        assert_eq!((of(0), of(1)), (good("a").into_bytes(), good("b").into_bytes()), "{text}");
     }
 }
 
@@ -76,9 +69,7 @@ fn several_images_have_a_mark_each_wherever_it_stands() {
     assert_eq!(questions(&two), ["<image><image>Q", "and R"]);
     let later = two.replace("\"Q", "\"<image>Q").replace("and R", "<image>\\nand R");
     assert_eq!(questions(&later), ["<image>Q", "<image>\nand R"]);
-    let one = two
-        .replace(r#"["a.png","b.png"]"#, r#""a.png""#)
-        .replace("and R", "<image> R");
+    let one = two.replace(r#"["a.png","b.png"]"#, r#""a.png""#).replace("and R", "<image> R");
     assert_eq!(questions(&one), ["Q", "<image> R"]);
     let bad = load(&marked.replace(" or <image>", "")).unwrap().bad.list();
     assert!(bad.contains("conversations: 1 marks `<image>` for 2 images"), "{bad}");
@@ -87,15 +78,10 @@ fn several_images_have_a_mark_each_wherever_it_stands() {
 #[test]
 fn a_mark_may_be_missing_or_anywhere_in_a_question_and_ids_may_be_numbers() {
     for question in ["what is it ?", "what is it ?\\n<image>", "<image>what is it ?"] {
-        let text = good("a")
-            .replace("<image>\\nwhat is it ?", question)
-            .replace("\"a\"", "7");
+        let text = good("a").replace("<image>\\nwhat is it ?", question).replace("\"a\"", "7");
         let read = load(&text).unwrap();
         assert_eq!(
-            (
-                read.records[0].id.as_str(),
-                read.records[0].content.turns[0].question.as_str()
-            ),
+            (read.records[0].id.as_str(), read.records[0].content.turns[0].question.as_str()),
             ("7", "what is it ?")
         );
     }
@@ -114,14 +100,8 @@ fn records_without_image_and_mark_are_left_out_and_counted() {
 fn every_bad_record_is_named_by_file_line_id_and_field() {
     let talk = |entries: &str| good("a").replace(TALK, entries);
     let table = [
-        (
-            good("a").replace("\"image\":\"a.png\",", ""),
-            "record `a`: image: missing, but",
-        ),
-        (
-            good("a").replace("\"a.png\"", "[5]"),
-            "record `a`: image[0]: expected a file name, found a number",
-        ),
+        (good("a").replace("\"image\":\"a.png\",", ""), "record `a`: image: missing, but"),
+        (good("a").replace("\"a.png\"", "[5]"), "record `a`: image[0]: expected a file name, found a number"),
         (
             good("a").replace("\"a.png\"", "\"\""),
             "record `a`: image: expected a file name or a list of them, found empty text",
@@ -130,66 +110,33 @@ fn every_bad_record_is_named_by_file_line_id_and_field() {
             good("a").replace("human", "system"),
             "record `a`: conversations[1].from: turns do not alternate: `gpt` speaks where `human` should",
         ),
-        (
-            good("a").replace("human", "tool"),
-            "record `a`: conversations[0].from: unknown speaker `tool`",
-        ),
+        (good("a").replace("human", "tool"), "record `a`: conversations[0].from: unknown speaker `tool`"),
         (
             good("a").replace("gpt", "system"),
             "record `a`: conversations[1].from: only the first turn may be the system's",
         ),
-        (
-            good("a").replace("human", "gpt"),
-            "record `a`: conversations[0].from: turns do not alternate",
-        ),
-        (
-            good("a").replace("\"gpt\"", "5"),
-            "record `a`: conversations[1].from: expected `gpt`, found a number",
-        ),
-        (
-            good("a").replace("a cat", " "),
-            "record `a`: conversations[1].value: says nothing",
-        ),
-        (
-            good("a").replace("a cat", "<image>"),
-            "record `a`: conversations[1].value: an answer with the mark",
-        ),
-        (
-            good("a").replace("\\nwhat is it ?", ""),
-            "record `a`: conversations[0].value: says nothing",
-        ),
-        (
-            good("a").replace("\\nwhat", "<image>"),
-            "record `a`: conversations: 2 marks",
-        ),
+        (good("a").replace("human", "gpt"), "record `a`: conversations[0].from: turns do not alternate"),
+        (good("a").replace("\"gpt\"", "5"), "record `a`: conversations[1].from: expected `gpt`, found a number"),
+        (good("a").replace("a cat", " "), "record `a`: conversations[1].value: says nothing"),
+        (good("a").replace("a cat", "<image>"), "record `a`: conversations[1].value: an answer with the mark"),
+        (good("a").replace("\\nwhat is it ?", ""), "record `a`: conversations[0].value: says nothing"),
+        (good("a").replace("\\nwhat", "<image>"), "record `a`: conversations: 2 marks"),
         (talk("[]"), "record `a`: conversations: empty"),
-        (
-            talk("\"hello\""),
-            "record `a`: conversations: expected a list of turns, found text",
-        ),
-        (
-            talk("[1, 2]"),
-            "record `a`: conversations[0].from: expected `human`, found nothing",
-        ),
+        (talk("\"hello\""), "record `a`: conversations: expected a list of turns, found text"),
+        (talk("[1, 2]"), "record `a`: conversations[0].from: expected `human`, found nothing"),
         (
             talk(&TALK.replace("}]", r#"},{"from":"human","value":"and?"}]"#)),
             "record `a`: conversations: 3 entries: the last question has no answer",
         ),
         (good("a").replace("\"a\"", "true"), "id: expected text or a number"),
         ("17".into(), "expected an object, found a number"),
-        (
-            good("a").replace("\"image\"", "\"image\":\"b.png\",\"image\""),
-            "the field `image` twice",
-        ),
+        (good("a").replace("\"image\"", "\"image\":\"b.png\",\"image\""), "the field `image` twice"),
         (
             good("a").replace("\"image\"", "\"images\":[\"b.png\"],\"image\""),
             "record `a`: image: other than `images` says",
         ),
         (good("a")[..40].into(), "not JSON: EOF"),
-        (
-            good("a").replace("cat", &"x".repeat(MAX_RECORD)),
-            "1048713 bytes long, longer than 1048576",
-        ),
+        (good("a").replace("cat", &"x".repeat(MAX_RECORD)), "1048713 bytes long, longer than 1048576"),
         ("[".repeat(1000) + "1" + &"]".repeat(1000), "not JSON"),
     ];
     for (bad, expected) in table {
@@ -213,64 +160,36 @@ fn a_system_turn_in_front_is_the_system_text_and_a_greeting_is_passed_over() {
         (vec![&system], r#""system":"Be brief.","#, Some("Be brief."), 0),
     ] {
         let turns: Vec<&str> = front.iter().map(|turn| turn.as_str()).chain([talk]).collect();
-        let line = format!(
-            r#"{{"id":"g","image":"a.png",{field}"conversations":[{}]}}"#,
-            turns.join(",")
-        );
+        let line = format!(r#"{{"id":"g","image":"a.png",{field}"conversations":[{}]}}"#, turns.join(","));
         let found = load(&line).unwrap();
         assert_eq!(found.bad.count, 0, "{line}: {}", found.bad.list());
         let content = &found.records[0].content;
-        assert_eq!(
-            (content.turns.len(), content.turns[0].answer.as_str()),
-            (1, "a cat"),
-            "{line}"
-        );
+        assert_eq!((content.turns.len(), content.turns[0].answer.as_str()), (1, "a cat"), "{line}");
         assert_eq!(content.system.as_deref(), expected, "{line}");
         let lines: Vec<String> = found.passed_over.lines().collect();
         assert_eq!(lines.len(), passed, "{line}");
-        assert!(
-            passed == 0 || lines[0].contains("1 first turns that are not the human's: g"),
-            "{lines:?}"
-        );
+        assert!(passed == 0 || lines[0].contains("1 first turns that are not the human's: g"), "{lines:?}");
     }
     let other = format!(r#"{{"image":"a.png","system":"Be kind.","conversations":[{system},{talk}]}}"#);
-    assert!(
-        load(&other)
-            .unwrap()
-            .bad
-            .list()
-            .contains("system: other than `conversations[0]`")
-    );
+    assert!(load(&other).unwrap().bad.list().contains("system: other than `conversations[0]`"));
 }
 
 /// What Python's json.dump writes.
 #[test]
 fn nan_is_read_where_nobody_reads_it_and_named_where_somebody_does() {
     let with = |field: &str| good("a").replacen('{', &format!("{{{field},"), 1);
-    let unread = [
-        "\"score\": NaN",
-        "\"score\": [1, -Infinity, Infinity]",
-        "\"say\": \"NaN \\\" Infinity\"",
-    ];
+    let unread = ["\"score\": NaN", "\"score\": [1, -Infinity, Infinity]", "\"say\": \"NaN \\\" Infinity\""];
     let lines: Vec<String> = unread.iter().map(|field| with(field)).collect();
     for text in [lines.join("\n"), format!("[{}]", lines.join(",\n "))] {
         let found = load(&text).unwrap();
-        assert_eq!(
-            (found.records.len(), found.bad.count),
-            (3, 0),
-            "{text}: {}",
-            found.bad.list()
-        );
+        assert_eq!((found.records.len(), found.bad.count), (3, 0), "{text}: {}", found.bad.list());
         // Records stay where they are in the file, and as they are.
         let second = found.records[1].bytes.clone().unwrap();
         assert_eq!(&text[second], lines[1]);
     }
     let read = good("a").replace("\"a.png\"", "NaN");
     let column = read.find("NaN").unwrap() + 1;
-    for (text, line, column) in [
-        (read.clone(), 1, column),
-        (format!("[{},\n  {read}]", good("b")), 2, column + 2),
-    ] {
+    for (text, line, column) in [(read.clone(), 1, column), (format!("[{},\n  {read}]", good("b")), 2, column + 2)] {
         let list = load(&text).unwrap().bad.list();
         let start =
             format!("  d.jsonl:{line}: record `a`: image: expected a file name or a list of them, found an object");
@@ -287,17 +206,10 @@ fn files_that_are_no_utf8_are_said_to_be_so() {
     let latin = [
         good("b").as_bytes(),
         b"\n",
-        &good("a")
-            .into_bytes()
-            .iter()
-            .map(|b| if *b == b'h' { 0xe9 } else { *b })
-            .collect::<Vec<_>>(),
+        &good("a").into_bytes().iter().map(|b| if *b == b'h' { 0xe9 } else { *b }).collect::<Vec<_>>(),
     ]
     .concat();
-    let bad = parse(&latin, Path::new("d.jsonl"), &Select::default())
-        .unwrap()
-        .bad
-        .list();
+    let bad = parse(&latin, Path::new("d.jsonl"), &Select::default()).unwrap().bad.list();
     assert!(bad.contains("d.jsonl:2: not UTF-8"), "{bad}");
     let folder = tempfile::tempdir().unwrap();
     for (bytes, expected) in [
@@ -340,30 +252,16 @@ fn empty_and_broken_files_are_errors_that_name_file_and_line() {
 #[test]
 fn splits_and_limits_select_and_an_absent_split_lists_those_there_are() {
     let text = format!("{}\n{}\n{}", good("a"), good("b").replace("train", "test"), good("c"));
-    let select = |split: &str, limit| Select {
-        split: Some(split.into()),
-        limit,
-        ..Select::default()
-    };
+    let select = |split: &str, limit| Select { split: Some(split.into()), limit, ..Select::default() };
     let read = |select| parse(text.as_bytes(), Path::new("d"), &select);
     let train = read(select("train", None)).unwrap();
     assert_eq!((train.records.len(), train.other_splits), (2, 1));
     assert_eq!(read(select("train", Some(1))).unwrap().records.len(), 1);
     let message = read(select("val", None)).unwrap_err().to_string();
-    assert!(
-        message.contains("no record has split = \"val\"; there are test (1), train (2)"),
-        "{message}"
-    );
-    let other = Select {
-        field: "part".into(),
-        ..select("x", None)
-    };
+    assert!(message.contains("no record has split = \"val\"; there are test (1), train (2)"), "{message}");
+    let other = Select { field: "part".into(), ..select("x", None) };
     let bad = read(other).unwrap().bad;
-    assert!(
-        bad.count == 3 && bad.list().contains("record `a`: part: expected the name of a split"),
-        "{}",
-        bad.list()
-    );
+    assert!(bad.count == 3 && bad.list().contains("record `a`: part: expected the name of a split"), "{}", bad.list());
 }
 
 #[test]

@@ -14,10 +14,7 @@ use serde_json::Value;
 pub(super) fn content(record: &Object) -> Result<Content, Fault> {
     match record.get("messages") {
         Some(Value::Array(messages)) => conversation(record, "messages", messages.iter()),
-        other => fault(
-            "messages",
-            format!("expected a list of messages, found {}", kind(other)),
-        ),
+        other => fault("messages", format!("expected a list of messages, found {}", kind(other))),
     }
 }
 
@@ -35,11 +32,7 @@ pub(super) fn conversation<'m>(
         match role {
             "system" | "developer" if index == 0 => system = Some(text),
             "system" | "developer" => return fault(place + ".role", "only the first message may be the system's"),
-            _ => said.push(Said {
-                answers: role == "assistant",
-                text,
-                field: place + ".content",
-            }),
+            _ => said.push(Said { answers: role == "assistant", text, field: place + ".content" }),
         }
     }
     if let Some((_, wrong)) = said.iter().enumerate().find(|(i, said)| said.answers != (i % 2 == 1)) {
@@ -54,10 +47,7 @@ pub(super) fn conversation<'m>(
     if images.is_empty() {
         images = named;
     } else if !named.is_empty() && named != images {
-        return fault(
-            field,
-            "its parts name other images than the record's `images`; leave one of them out",
-        );
+        return fault(field, "its parts name other images than the record's `images`; leave one of them out");
     }
     talk::conversation(field, said, system, images, Place::Mark)
 }
@@ -66,14 +56,10 @@ fn role<'m>(message: &'m Value, place: &str) -> Result<&'m str, Fault> {
     const ROLES: [&str; 4] = ["system", "developer", "user", "assistant"];
     match message.get("role") {
         Some(Value::String(role)) if ROLES.contains(&role.as_str()) => Ok(role),
-        Some(Value::String(role)) => fault(
-            format!("{place}.role"),
-            format!("unknown role `{role}`; expected `system`, `user` or `assistant`"),
-        ),
-        other => fault(
-            format!("{place}.role"),
-            format!("expected `user` or `assistant`, found {}", kind(other)),
-        ),
+        Some(Value::String(role)) => {
+            fault(format!("{place}.role"), format!("unknown role `{role}`; expected `system`, `user` or `assistant`"))
+        }
+        other => fault(format!("{place}.role"), format!("expected `user` or `assistant`, found {}", kind(other))),
     }
 }
 
@@ -84,10 +70,7 @@ fn words(message: &Value, place: &str, named: &mut Vec<String>) -> Result<String
         Some(Value::String(text)) => return Ok(text.clone()),
         Some(Value::Array(parts)) => parts,
         other => {
-            return fault(
-                field,
-                format!("expected text or a list of parts, found {}", kind(other)),
-            );
+            return fault(field, format!("expected text or a list of parts, found {}", kind(other)));
         }
     };
     let mut words = String::new();

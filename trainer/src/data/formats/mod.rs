@@ -55,10 +55,7 @@ pub struct Ask {
 
 impl Default for Ask {
     fn default() -> Ask {
-        Ask {
-            question: "Describe the image.".into(),
-            templates: vec!["a photo of a {}.".into()],
-        }
+        Ask { question: "Describe the image.".into(), templates: vec!["a photo of a {}.".into()] }
     }
 }
 
@@ -103,10 +100,9 @@ impl Format {
                 Ok((found, ImageSource::of_tables(path, tables)))
             }
             #[cfg(not(feature = "parquet"))]
-            Format::Parquet => bail!(
-                "{}: this lenslet was built without Parquet; build it with `--features parquet`",
-                path.display()
-            ),
+            Format::Parquet => {
+                bail!("{}: this lenslet was built without Parquet; build it with `--features parquet`", path.display())
+            }
             _ => {
                 let images = images.context("the images' folder or archive is missing")?;
                 let images = ImageSource::open(images)?;
@@ -171,10 +167,7 @@ pub(crate) fn image(record: &Object) -> Result<String> {
 /// # Errors
 /// When there are marks, but not one for each image.
 pub(crate) fn place_images(question: &str, images: usize) -> Result<String, String> {
-    let mut turns = [Turn {
-        question: question.into(),
-        answer: String::new(),
-    }];
+    let mut turns = [Turn { question: question.into(), answer: String::new() }];
     talk::put_marks("question", &mut turns, images, talk::Place::Mark).map_err(|fault| fault.message)?;
     let [turn] = turns;
     Ok(turn.question)
@@ -183,12 +176,7 @@ pub(crate) fn place_images(question: &str, images: usize) -> Result<String, Stri
 /// Adds what is known of the sample `id`: good, broken, without an image or, where there is no content, of another split.
 fn add(found: &mut Found, file: &Path, id: String, content: Result<Option<Content>, Fault>) {
     match content {
-        Ok(Some(content)) => found.add(Record {
-            line: 0,
-            id,
-            bytes: None,
-            content,
-        }),
+        Ok(Some(content)) => found.add(Record { line: 0, id, bytes: None, content }),
         Ok(None) => found.other_splits += 1,
         Err(fault) => found.bad.add(BadRecord {
             file: file.to_owned(),

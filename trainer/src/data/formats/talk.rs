@@ -53,10 +53,7 @@ fn names(field: &str, value: &Value) -> Result<Vec<String>, Fault> {
     }
     let name = |(i, name): (usize, &Value)| match name.get("path").unwrap_or(name) {
         Value::String(name) if !name.is_empty() => Ok(name.clone()),
-        other => fault(
-            format!("{field}[{i}]"),
-            format!("expected a file name, found {}", kind(Some(other))),
-        ),
+        other => fault(format!("{field}[{i}]"), format!("expected a file name, found {}", kind(Some(other)))),
     };
     names.iter().enumerate().map(name).collect()
 }
@@ -86,10 +83,7 @@ pub(super) fn conversation(
         return fault(field, "empty");
     }
     if said.len() % 2 == 1 {
-        return fault(
-            field,
-            format!("{} entries: the last question has no answer", said.len()),
-        );
+        return fault(field, format!("{} entries: the last question has no answer", said.len()));
     }
     let mut turns = Vec::with_capacity(said.len() / 2);
     for pair in said.chunks(2) {
@@ -102,18 +96,10 @@ pub(super) fn conversation(
                 return fault(&entry.field, "says nothing");
             }
         }
-        turns.push(Turn {
-            question: asked.text.clone(),
-            answer: told.text.clone(),
-        });
+        turns.push(Turn { question: asked.text.clone(), answer: told.text.clone() });
     }
     put_marks(field, &mut turns, images.len(), place)?;
-    Ok(Content {
-        images,
-        system: system.filter(|text| !text.trim().is_empty()),
-        turns,
-        ..Content::default()
-    })
+    Ok(Content { images, system: system.filter(|text| !text.trim().is_empty()), turns, ..Content::default() })
 }
 
 /// Brings the marks in order: none where the only image stands in front of the first question, otherwise one for each.

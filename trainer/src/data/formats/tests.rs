@@ -4,12 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn parse(format: Format, text: &str) -> Result<Found> {
-    format.parse(
-        text.as_bytes(),
-        Path::new("d.jsonl"),
-        &Select::default(),
-        &Ask::default(),
-    )
+    format.parse(text.as_bytes(), Path::new("d.jsonl"), &Select::default(), &Ask::default())
 }
 
 /// The only record of a text.
@@ -27,10 +22,7 @@ fn fault(format: Format, value: Value) -> String {
 }
 
 fn turns(pairs: &[(&str, &str)]) -> Vec<Turn> {
-    let turn = |(question, answer): &(&str, &str)| Turn {
-        question: question.to_string(),
-        answer: answer.to_string(),
-    };
+    let turn = |(question, answer): &(&str, &str)| Turn { question: question.to_string(), answer: answer.to_string() };
     pairs.iter().map(turn).collect()
 }
 
@@ -54,11 +46,7 @@ fn messages_are_read_as_text_or_parts_with_a_system_first() {
         {"role": "assistant", "content": "x"}]})
     };
     let image = json!({"type": "image", "path": "b.png"});
-    for images in [
-        json!(["b.png", "c.png"]),
-        json!([{"path": "b.png", "bytes": null}, {"path": "c.png"}]),
-        json!([]),
-    ] {
+    for images in [json!(["b.png", "c.png"]), json!([{"path": "b.png", "bytes": null}, {"path": "c.png"}]), json!([])] {
         let content = one(Format::Messages, parts(images, image.clone()));
         assert_eq!(content.images, ["b.png", "c.png"]);
         assert_eq!(content.turns, turns(&[("<image>which is <image>?", "x")]));
@@ -78,37 +66,13 @@ fn an_image_goes_where_its_format_says() {
         {"role": "user", "content": parts("and ", " ?")}, {"role": "assistant", "content": "a"}]);
     let llava = json!([{"from": "human", "value": "look at <image> ?"}, {"from": "gpt", "value": "a"}]);
     for (format, record, expected) in [
-        (
-            Format::Messages,
-            json!({"messages": messages(parts("what is this ? ", ""))}),
-            "what is this ? <image>",
-        ),
-        (
-            Format::Messages,
-            json!({"messages": messages(parts("look at ", " ?"))}),
-            "look at <image> ?",
-        ),
-        (
-            Format::Messages,
-            json!({"messages": messages(parts("", "what ?"))}),
-            "what ?",
-        ),
-        (
-            Format::Messages,
-            json!({"messages": messages(json!("what ?\n<image>"))}),
-            "what ?\n<image>",
-        ),
+        (Format::Messages, json!({"messages": messages(parts("what is this ? ", ""))}), "what is this ? <image>"),
+        (Format::Messages, json!({"messages": messages(parts("look at ", " ?"))}), "look at <image> ?"),
+        (Format::Messages, json!({"messages": messages(parts("", "what ?"))}), "what ?"),
+        (Format::Messages, json!({"messages": messages(json!("what ?\n<image>"))}), "what ?\n<image>"),
         (Format::Messages, json!({"messages": later}), "and <image> ?"),
-        (
-            Format::Completion,
-            json!({"prompt": "look at <image> ?", "completion": "a"}),
-            "look at <image> ?",
-        ),
-        (
-            Format::Completion,
-            json!({"prompt": "<image>\nwhat ?", "completion": "a"}),
-            "what ?",
-        ),
+        (Format::Completion, json!({"prompt": "look at <image> ?", "completion": "a"}), "look at <image> ?"),
+        (Format::Completion, json!({"prompt": "<image>\nwhat ?", "completion": "a"}), "what ?"),
         (
             Format::Completion,
             json!({"prompt": [{"role": "user", "content": parts("see ", "")}], "completion": [{"role": "assistant", "content": "a"}]}),
@@ -122,10 +86,7 @@ fn an_image_goes_where_its_format_says() {
         assert_eq!(content.turns.last().unwrap().question, expected, "{record}");
     }
     let two = json!({"images": ["a.png", "b.png"], "prompt": "compare <image> with <image>", "completion": "c"});
-    assert_eq!(
-        one(Format::Completion, two).turns[0].question,
-        "compare <image> with <image>"
-    );
+    assert_eq!(one(Format::Completion, two).turns[0].question, "compare <image> with <image>");
     let named = json!([{"type": "image", "image": "b.png"}, {"type": "text", "text": "q"}]);
     let message = fault(Format::Messages, json!({"image": "a.png", "messages": messages(named)}));
     assert!(message.contains("messages: its parts name other images"), "{message}");
@@ -144,38 +105,14 @@ fn what_is_wrong_with_messages_is_said_with_its_place() {
         (json!("q"), "messages: expected a list of messages, found text"),
         (json!([]), "messages: empty"),
         (json!([user]), "messages: 1 entries: the last question has no answer"),
-        (
-            json!([assistant, user]),
-            "messages[0].role: turns do not alternate: `assistant` speaks where `user` should",
-        ),
-        (
-            json!([user, assistant, {"role": "system", "content": "s"}]),
-            "messages[2].role: only the first",
-        ),
-        (
-            json!([{"role": "tool", "content": "s"}]),
-            "messages[0].role: unknown role `tool`",
-        ),
-        (
-            json!([{"content": "s"}]),
-            "messages[0].role: expected `user` or `assistant`, found nothing",
-        ),
-        (
-            json!([user, {"role": "assistant", "content": 5}]),
-            "messages[1].content: expected text or a list of parts",
-        ),
-        (
-            json!([user, {"role": "assistant", "content": " "}]),
-            "messages[1].content: says nothing",
-        ),
-        (
-            json!([user, {"role": "assistant", "content": "<image>"}]),
-            "messages[1].content: an answer with the mark",
-        ),
-        (
-            json!([{"role": "user", "content": [{"type": "audio"}]}]),
-            "messages[0].content[0].type: `audio`: expected",
-        ),
+        (json!([assistant, user]), "messages[0].role: turns do not alternate: `assistant` speaks where `user` should"),
+        (json!([user, assistant, {"role": "system", "content": "s"}]), "messages[2].role: only the first"),
+        (json!([{"role": "tool", "content": "s"}]), "messages[0].role: unknown role `tool`"),
+        (json!([{"content": "s"}]), "messages[0].role: expected `user` or `assistant`, found nothing"),
+        (json!([user, {"role": "assistant", "content": 5}]), "messages[1].content: expected text or a list of parts"),
+        (json!([user, {"role": "assistant", "content": " "}]), "messages[1].content: says nothing"),
+        (json!([user, {"role": "assistant", "content": "<image>"}]), "messages[1].content: an answer with the mark"),
+        (json!([{"role": "user", "content": [{"type": "audio"}]}]), "messages[0].content[0].type: `audio`: expected"),
         (
             json!([{"role": "user", "content": [{"type": "text"}]}]),
             "messages[0].content[0].text: expected text, found nothing",
@@ -186,10 +123,7 @@ fn what_is_wrong_with_messages_is_said_with_its_place() {
         ),
     ] {
         let found = fault(Format::Messages, with(messages));
-        assert!(
-            found.starts_with(&format!("d.jsonl:1: record `1`: {expected}")),
-            "{found}\n{expected}"
-        );
+        assert!(found.starts_with(&format!("d.jsonl:1: record `1`: {expected}")), "{found}\n{expected}");
     }
 }
 
@@ -205,10 +139,7 @@ fn prompts_and_completions_are_texts_or_messages() {
         assert_eq!((content.images.len(), answer.trim_start()), (1, "a cat"));
         assert_eq!(content.turns, turns(&[("what?", &answer)]));
     }
-    let content = one(
-        Format::Completion,
-        json!({"prompt": "so: ", "completion": " a cat\n", "image": "a.png"}),
-    );
+    let content = one(Format::Completion, json!({"prompt": "so: ", "completion": " a cat\n", "image": "a.png"}));
     assert_eq!(content.turns, turns(&[("so: ", " a cat\n")]));
     let content = one(
         Format::Messages,
@@ -216,26 +147,11 @@ fn prompts_and_completions_are_texts_or_messages() {
     );
     assert_eq!(content.turns, turns(&[("q", "  a")]));
     for (record, expected) in [
-        (
-            json!({"image": "a", "completion": "x"}),
-            "prompt: expected text or messages, found nothing",
-        ),
-        (
-            json!({"image": "a", "prompt": "x"}),
-            "completion: expected text, found nothing",
-        ),
-        (
-            json!({"image": "a", "prompt": "x", "completion": ""}),
-            "completion: says nothing",
-        ),
-        (
-            json!({"image": "a", "prompt": [], "completion": "x"}),
-            "completion: expected messages, found text",
-        ),
-        (
-            json!({"prompt": "<image>x", "completion": "y"}),
-            "image: missing, but the conversation has the mark",
-        ),
+        (json!({"image": "a", "completion": "x"}), "prompt: expected text or messages, found nothing"),
+        (json!({"image": "a", "prompt": "x"}), "completion: expected text, found nothing"),
+        (json!({"image": "a", "prompt": "x", "completion": ""}), "completion: says nothing"),
+        (json!({"image": "a", "prompt": [], "completion": "x"}), "completion: expected messages, found text"),
+        (json!({"prompt": "<image>x", "completion": "y"}), "image: missing, but the conversation has the mark"),
     ] {
         let found = fault(Format::Completion, record);
         assert!(found.starts_with(&format!("d.jsonl:1: {expected}")), "{found}");
@@ -248,21 +164,12 @@ fn coco_is_read_as_published_and_by_lines() {
         "annotations": [{"id": 1, "image_id": 4, "caption": "four"}, {"image_id": 9, "caption": " nine "},
             {"image_id": 4, "caption": "vier"}]});
     let lines = "{\"id\":9,\"file\":\"9.jpg\",\"captions\":[\"nine\"]}\n{\"id\":4,\"file\":\"4.jpg\",\"captions\":[\"four\",\"vier\"]}";
-    for text in [
-        published.to_string(),
-        serde_json::to_string_pretty(&published).unwrap(),
-        lines.into(),
-    ] {
+    for text in [published.to_string(), serde_json::to_string_pretty(&published).unwrap(), lines.into()] {
         let found = parse(Format::Coco, &text).unwrap();
-        let [nine, four] = &found.records[..] else {
-            panic!("{found:?}")
-        };
+        let [nine, four] = &found.records[..] else { panic!("{found:?}") };
         assert_eq!((nine.id.as_str(), four.id.as_str()), ("9", "4"));
         assert_eq!(nine.content.images, ["9.jpg"]);
-        assert_eq!(
-            (nine.content.captions.len(), &nine.content.turns[0].answer[..]),
-            (0, "nine")
-        );
+        assert_eq!((nine.content.captions.len(), &nine.content.turns[0].answer[..]), (0, "nine"));
         assert_eq!(four.content.captions, ["four", "vier"]);
         assert_eq!(four.content.turns, turns(&[("Describe the image.", "four")]));
     }
@@ -283,10 +190,7 @@ fn coco_is_read_as_published_and_by_lines() {
         {"id": 4, "file_name": NaN}], "annotations": [{"image_id": 1.0, "caption": "a"}, {"image_id": 4, "caption": "b"},
         {"image_id": 9, "caption": "c"}, {"image_id": 4, "caption": -Infinity}]}"#;
     let found = parse(Format::Coco, doubtful).unwrap();
-    assert_eq!(
-        (found.records.len(), found.records[0].content.turns[0].answer.as_str()),
-        (1, "a")
-    );
+    assert_eq!((found.records.len(), found.records[0].content.turns[0].answer.as_str()), (1, "a"));
     let list = found.bad.list();
     for expected in [
         "record `1`: images[1].id: an image before has it, too",
@@ -307,20 +211,8 @@ const FILES: [Format; 4] = [Format::Llava, Format::Messages, Format::Completion,
 
 /// A value as records have them, well-formed or not.
 fn value() -> impl Strategy<Value = Value> {
-    const WORDS: [&str; 12] = [
-        "user",
-        "assistant",
-        "system",
-        "human",
-        "gpt",
-        "text",
-        "image",
-        "a.png",
-        "<image> what",
-        "",
-        "x",
-        "<image>",
-    ];
+    const WORDS: [&str; 12] =
+        ["user", "assistant", "system", "human", "gpt", "text", "image", "a.png", "<image> what", "", "x", "<image>"];
     const KEYS: [&str; 16] = [
         "role",
         "content",

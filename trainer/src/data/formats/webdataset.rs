@@ -42,10 +42,7 @@ pub(super) fn records(pattern: &Path, select: &Select, ask: &Ask) -> Result<(Fou
             Err(why) => return passed.add(why, name),
         };
         if samples.last().is_none_or(|last| last.key != key) {
-            samples.push(Files {
-                key: key.into(),
-                ..Files::default()
-            });
+            samples.push(Files { key: key.into(), ..Files::default() });
         }
         let Some(sample) = samples.last_mut() else { return };
         match field.as_str() {
@@ -129,14 +126,10 @@ fn content(
             Some(own) => unread = !said.is_ok_and(|said| says(own, said.trim())),
         }
     }
-    let mut content = fields::content(record, sample.images, ask).map_err(|fault| Fault {
-        message: fault.message + &json::about_nan(&bytes, 0..bytes.len()),
-        ..fault
-    })?;
+    let mut content = fields::content(record, sample.images, ask)
+        .map_err(|fault| Fault { message: fault.message + &json::about_nan(&bytes, 0..bytes.len()), ..fault })?;
     if unread {
-        content
-            .passed_over
-            .push("texts `.txt` that say otherwise than their `.json`");
+        content.passed_over.push("texts `.txt` that say otherwise than their `.json`");
     }
     Ok(Some(content))
 }

@@ -39,11 +39,7 @@ impl Scene {
     /// A caption that is false of this scene beyond doubt: one of `other` if that is, else one of this scene altered.
     pub fn false_caption(&self, other: &Scene, rng: &mut impl Rng) -> Caption {
         let theirs = other.any_caption(rng);
-        if theirs.holds(self) == Some(false) {
-            theirs
-        } else {
-            self.altered_caption(rng)
-        }
+        if theirs.holds(self) == Some(false) { theirs } else { self.altered_caption(rng) }
     }
 
     /// A caption that is false of this scene beyond doubt although only one thing in it is: a colour or a shape, the
@@ -55,19 +51,10 @@ impl Scene {
                 pairs[at] = self.altered_pair(pairs[at], rng);
                 Caption::List(pairs)
             }
-            Caption::Relation {
-                subject,
-                relation,
-                object,
-            } => Caption::Relation {
-                subject,
-                relation: relation.opposite(),
-                object,
-            },
-            Caption::Count { shape, count } => Caption::Count {
-                shape,
-                count: (count + rng.random_range(1..5)) % 5,
-            },
+            Caption::Relation { subject, relation, object } => {
+                Caption::Relation { subject, relation: relation.opposite(), object }
+            }
+            Caption::Count { shape, count } => Caption::Count { shape, count: (count + rng.random_range(1..5)) % 5 },
         }
     }
 
@@ -76,14 +63,8 @@ impl Scene {
         let allowed = self.allowed().without(self.pairs());
         let colours = Colour::ALL.map(|colour| Pair { colour, ..pair });
         let shapes = Shape::ALL.map(|shape| Pair { shape, ..pair });
-        let near: Vec<Pair> = colours
-            .into_iter()
-            .chain(shapes)
-            .filter(|&other| allowed.contains(other))
-            .collect();
-        *near
-            .choose(rng)
-            .expect("six pairs or more are near, at most two of them held out and three others present")
+        let near: Vec<Pair> = colours.into_iter().chain(shapes).filter(|&other| allowed.contains(other)).collect();
+        *near.choose(rng).expect("six pairs or more are near, at most two of them held out and three others present")
     }
 
     pub(super) fn list_caption(&self) -> Caption {
@@ -91,33 +72,18 @@ impl Scene {
     }
 
     pub(super) fn relation_caption(&self, rng: &mut impl Rng) -> Option<Caption> {
-        let axes: Vec<Axis> = Axis::ALL
-            .into_iter()
-            .filter(|&axis| self.decisive(axis).next().is_some())
-            .collect();
+        let axes: Vec<Axis> = Axis::ALL.into_iter().filter(|&axis| self.decisive(axis).next().is_some()).collect();
         let axis = *axes.choose(rng)?;
         let pairs: Vec<_> = self.decisive(axis).collect();
         let &(a, b) = pairs.choose(rng)?;
         let (a, b) = if rng.random() { (a, b) } else { (b, a) };
         let relation = self.relation(axis, a, b)?;
-        Some(Caption::Relation {
-            subject: self.objects[a].pair,
-            relation,
-            object: self.objects[b].pair,
-        })
+        Some(Caption::Relation { subject: self.objects[a].pair, relation, object: self.objects[b].pair })
     }
 
     fn count_caption(&self, rng: &mut impl Rng) -> Caption {
-        let shape = if rng.random() {
-            self.objects.choose(rng).map(|object| object.pair.shape)
-        } else {
-            None
-        };
-        let count = self
-            .objects
-            .iter()
-            .filter(|object| shape.is_none_or(|s| s == object.pair.shape))
-            .count();
+        let shape = if rng.random() { self.objects.choose(rng).map(|object| object.pair.shape) } else { None };
+        let count = self.objects.iter().filter(|object| shape.is_none_or(|s| s == object.pair.shape)).count();
         Caption::Count { shape, count }
     }
 }

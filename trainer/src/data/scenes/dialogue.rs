@@ -50,57 +50,14 @@ impl QuestionWeights {
     pub const EVEN: Self = Self::from_array([1.0; 10]);
 
     const fn from_array(weights: [f64; 10]) -> Self {
-        let [
-            existence,
-            count,
-            colour,
-            shape,
-            spatial,
-            choice,
-            r#where,
-            which,
-            describe,
-            describe_relation,
-        ] = weights;
-        Self {
-            existence,
-            count,
-            colour,
-            shape,
-            spatial,
-            choice,
-            r#where,
-            which,
-            describe,
-            describe_relation,
-        }
+        let [existence, count, colour, shape, spatial, choice, r#where, which, describe, describe_relation] = weights;
+        Self { existence, count, colour, shape, spatial, choice, r#where, which, describe, describe_relation }
     }
 
     fn to_array(self) -> [f64; 10] {
-        let Self {
-            existence,
-            count,
-            colour,
-            shape,
-            spatial,
-            choice,
-            r#where,
-            which,
-            describe,
-            describe_relation,
-        } = self;
-        [
-            existence,
-            count,
-            colour,
-            shape,
-            spatial,
-            choice,
-            r#where,
-            which,
-            describe,
-            describe_relation,
-        ]
+        let Self { existence, count, colour, shape, spatial, choice, r#where, which, describe, describe_relation } =
+            self;
+        [existence, count, colour, shape, spatial, choice, r#where, which, describe, describe_relation]
     }
 
     /// The weights the fraction `t` of the way from these to `end`.
@@ -119,10 +76,7 @@ impl QuestionWeights {
             weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0),
             "a question weight is not a number from zero up"
         );
-        ensure!(
-            weights.iter().any(|&weight| weight > 0.0),
-            "no question weight is above zero"
-        );
+        ensure!(weights.iter().any(|&weight| weight > 0.0), "no question weight is above zero");
         Ok(())
     }
 }

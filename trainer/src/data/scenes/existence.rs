@@ -44,15 +44,8 @@ pub(super) fn candidates(world: World, split: Split, negatives: Negatives, shown
         _ => world.pairs_of(split),
     };
     let absent = askable.without(shown);
-    let absent = if negatives == Negatives::Adversarial {
-        nearest(absent, shown)
-    } else {
-        absent
-    };
-    Candidates {
-        present: askable.and(shown),
-        absent,
-    }
+    let absent = if negatives == Negatives::Adversarial { nearest(absent, shown) } else { absent };
+    Candidates { present: askable.and(shown), absent }
 }
 
 /// The pairs of `absent` whose colour and shape both occur in `shown`, else those that share one, else all.
@@ -114,11 +107,7 @@ fn pair_sets(world: World, split: Split) -> Vec<(PairSet, f64)> {
         if i > 0 {
             level = grow(&level, world.pairs_of(split), true);
         }
-        sets.extend(
-            level
-                .iter()
-                .map(|(&set, probability)| (set, probability * count_weight)),
-        );
+        sets.extend(level.iter().map(|(&set, probability)| (set, probability * count_weight)));
     }
     sets
 }
@@ -131,9 +120,7 @@ fn balance(sets: &[(PairSet, f64)], world: World, split: Split, negatives: Negat
     for &(shown, probability) in sets {
         let Candidates { present, absent } = candidates(world, split, negatives, shown);
         if !present.is_empty() && !absent.is_empty() {
-            absent
-                .iter()
-                .for_each(|pair| wanted[pair.index()] += probability / absent.len() as f64);
+            absent.iter().for_each(|pair| wanted[pair.index()] += probability / absent.len() as f64);
             asked.push((present, probability));
         }
     }
@@ -142,9 +129,7 @@ fn balance(sets: &[(PairSet, f64)], world: World, split: Split, negatives: Negat
         let mut drawn = [0.0; Pair::COUNT];
         for &(present, probability) in &asked {
             let total: f64 = present.iter().map(|pair| weights[pair.index()]).sum();
-            present
-                .iter()
-                .for_each(|pair| drawn[pair.index()] += probability * weights[pair.index()] / total);
+            present.iter().for_each(|pair| drawn[pair.index()] += probability * weights[pair.index()] / total);
         }
         for k in (0..Pair::COUNT).filter(|&k| drawn[k] > 0.0) {
             weights[k] *= wanted[k] / drawn[k];
@@ -173,24 +158,12 @@ mod tests {
                     }
                     let weight = |pair| present_weight(world, split, negatives, pair);
                     let sum: f64 = present.iter().map(weight).sum();
-                    present
-                        .iter()
-                        .for_each(|pair| yes[pair.index()] += probability * weight(pair) / sum);
-                    absent
-                        .iter()
-                        .for_each(|pair| no[pair.index()] += probability / absent.len() as f64);
+                    present.iter().for_each(|pair| yes[pair.index()] += probability * weight(pair) / sum);
+                    absent.iter().for_each(|pair| no[pair.index()] += probability / absent.len() as f64);
                 }
-                for (k, (yes, no)) in yes
-                    .iter()
-                    .zip(&no)
-                    .enumerate()
-                    .filter(|(_, (yes, no))| *yes + *no > 0.0)
-                {
+                for (k, (yes, no)) in yes.iter().zip(&no).enumerate().filter(|(_, (yes, no))| *yes + *no > 0.0) {
                     let share = yes / (yes + no);
-                    assert!(
-                        (share - 0.5).abs() < 1e-4,
-                        "{world:?} {split:?} {negatives:?} pair {k}: yes {share}"
-                    );
+                    assert!((share - 0.5).abs() < 1e-4, "{world:?} {split:?} {negatives:?} pair {k}: yes {share}");
                 }
             }
         }

@@ -60,9 +60,7 @@ impl Caption {
         if stop != "." {
             return None;
         }
-        parse_count(words)
-            .or_else(|| parse_relation(words))
-            .or_else(|| parse_list(words))
+        parse_count(words).or_else(|| parse_relation(words)).or_else(|| parse_list(words))
     }
 
     /// Whether the scene bears the claim out; `None` where that cannot be told by eye, such as for left and right of
@@ -73,19 +71,12 @@ impl Caption {
                 let named: PairSet = pairs.iter().copied().collect();
                 Some(named.len() == pairs.len() && named.without(scene.pairs()).is_empty())
             }
-            Self::Relation {
-                subject,
-                relation,
-                object,
-            } => match (scene.find(*subject), scene.find(*object)) {
+            Self::Relation { subject, relation, object } => match (scene.find(*subject), scene.find(*object)) {
                 (Some(a), Some(b)) if a != b => scene.holds(a, *relation, b),
                 _ => Some(false),
             },
             Self::Count { shape, count } => {
-                let counted = scene
-                    .objects
-                    .iter()
-                    .filter(|object| shape.is_none_or(|s| s == object.pair.shape));
+                let counted = scene.objects.iter().filter(|object| shape.is_none_or(|s| s == object.pair.shape));
                 Some(counted.count() == *count)
             }
         }
@@ -117,18 +108,8 @@ impl fmt::Display for Caption {
                 }
                 write!(f, ".")
             }
-            Self::Relation {
-                subject,
-                relation,
-                object,
-            } => {
-                write!(
-                    f,
-                    "{} {subject} {} {} {object} .",
-                    subject.article(),
-                    relation.words(),
-                    object.article()
-                )
+            Self::Relation { subject, relation, object } => {
+                write!(f, "{} {subject} {} {} {object} .", subject.article(), relation.words(), object.article())
             }
             Self::Count { shape, count } => write!(f, "{} {} .", NUMBERS[*count], counted_noun(*shape, *count)),
         }
@@ -155,14 +136,8 @@ fn parse_count(words: &[&str]) -> Option<Caption> {
 fn parse_relation(words: &[&str]) -> Option<Caption> {
     let (subject, rest) = words.split_at_checked(3)?;
     let (relation, object) = rest.split_at_checked(rest.len().checked_sub(3)?)?;
-    let relation = Relation::ALL
-        .into_iter()
-        .find(|r| r.words().split(' ').eq(relation.iter().copied()))?;
-    Some(Caption::Relation {
-        subject: parse_named(subject)?,
-        relation,
-        object: parse_named(object)?,
-    })
+    let relation = Relation::ALL.into_iter().find(|r| r.words().split(' ').eq(relation.iter().copied()))?;
+    Some(Caption::Relation { subject: parse_named(subject)?, relation, object: parse_named(object)? })
 }
 
 fn parse_list(words: &[&str]) -> Option<Caption> {
@@ -205,8 +180,5 @@ pub fn mentions(text: &str) -> Vec<Pair> {
 
 /// The mentions of a text that are not in the scene, as CHAIR counts them (Rohrbach et al. 2018).
 pub fn hallucinated(text: &str, scene: &Scene) -> Vec<Pair> {
-    mentions(text)
-        .into_iter()
-        .filter(|&pair| scene.find(pair).is_none())
-        .collect()
+    mentions(text).into_iter().filter(|&pair| scene.find(pair).is_none()).collect()
 }

@@ -16,14 +16,7 @@ pub enum Colour {
 
 impl Colour {
     /// Every colour, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
-        Self::Red,
-        Self::Green,
-        Self::Blue,
-        Self::Yellow,
-        Self::Purple,
-        Self::Orange,
-    ];
+    pub const ALL: [Self; 6] = [Self::Red, Self::Green, Self::Blue, Self::Yellow, Self::Purple, Self::Orange];
 
     /// The word for this colour.
     pub const fn word(self) -> &'static str {
@@ -88,10 +81,7 @@ impl Pair {
     }
 
     const fn from_index(index: usize) -> Self {
-        Self {
-            colour: Colour::ALL[index / Shape::ALL.len()],
-            shape: Shape::ALL[index % Shape::ALL.len()],
-        }
+        Self { colour: Colour::ALL[index / Shape::ALL.len()], shape: Shape::ALL[index % Shape::ALL.len()] }
     }
 
     /// The pair at place `rank` of the fixed order of falling frequency. 7 and 30 share no factor, so every pair has
@@ -130,26 +120,11 @@ impl PairSet {
     pub const ALL: Self = Self((1 << Pair::COUNT) - 1);
     /// The pairs kept out of training: every shape once, five different colours.
     pub const HELD_OUT: Self = Self::EMPTY
-        .with(Pair {
-            colour: Colour::Red,
-            shape: Shape::Ring,
-        })
-        .with(Pair {
-            colour: Colour::Green,
-            shape: Shape::Triangle,
-        })
-        .with(Pair {
-            colour: Colour::Blue,
-            shape: Shape::Cross,
-        })
-        .with(Pair {
-            colour: Colour::Yellow,
-            shape: Shape::Circle,
-        })
-        .with(Pair {
-            colour: Colour::Purple,
-            shape: Shape::Square,
-        });
+        .with(Pair { colour: Colour::Red, shape: Shape::Ring })
+        .with(Pair { colour: Colour::Green, shape: Shape::Triangle })
+        .with(Pair { colour: Colour::Blue, shape: Shape::Cross })
+        .with(Pair { colour: Colour::Yellow, shape: Shape::Circle })
+        .with(Pair { colour: Colour::Purple, shape: Shape::Square });
 
     /// The pairs of the first `colours` colours and the first `shapes` shapes.
     pub const fn of_first(colours: usize, shapes: usize) -> Self {

@@ -34,13 +34,7 @@ impl Scene {
             objects.insert(at, back);
             objects.insert(rng.random_range(at + 1..=objects.len()), front);
         }
-        Self {
-            world,
-            split,
-            objects,
-            background: rng.random_range(0.10..0.35),
-            noise_seed: rng.next_u64(),
-        }
+        Self { world, split, objects, background: rng.random_range(0.10..0.35), noise_seed: rng.next_u64() }
     }
 }
 
@@ -103,17 +97,8 @@ fn place(pairs: &[Pair], radii: [f32; 2], overlap: bool, rng: &mut impl Rng) -> 
 }
 
 fn draw_object(pair: Pair, radii: [f32; 2], rng: &mut impl Rng) -> Object {
-    let rgb = pair
-        .colour
-        .rgb()
-        .map(|mean| (mean + rng.random_range(-0.04..0.04f32)).clamp(0.0, 1.0));
-    let mut object = Object {
-        pair,
-        x: 0.5,
-        y: 0.5,
-        radius: rng.random_range(radii[0]..radii[1]),
-        rgb,
-    };
+    let rgb = pair.colour.rgb().map(|mean| (mean + rng.random_range(-0.04..0.04f32)).clamp(0.0, 1.0));
+    let mut object = Object { pair, x: 0.5, y: 0.5, radius: rng.random_range(radii[0]..radii[1]), rgb };
     let margin = object.reach() + GAP;
     object.x = rng.random_range(margin..1.0 - margin);
     object.y = rng.random_range(margin..1.0 - margin);
@@ -145,9 +130,7 @@ fn move_onto(base: &Object, object: &mut Object, rng: &mut impl Rng) -> bool {
 /// two given pairs is likelier than its opposite, and text alone says nothing about the answer to a question.
 fn recognisable(a: &Object, b: &Object) -> bool {
     let (dx, dy) = (b.x - a.x, b.y - a.y);
-    [dy, -dy]
-        .iter()
-        .all(|&dy| VISIBLE.contains(&visible(a, b, dx, dy)) && VISIBLE.contains(&visible(b, a, -dx, -dy)))
+    [dy, -dy].iter().all(|&dy| VISIBLE.contains(&visible(a, b, dx, dy)) && VISIBLE.contains(&visible(b, a, -dx, -dy)))
 }
 
 /// Share of `back` that `front`, with its centre `(dx, dy)` off that of `back`, leaves visible.

@@ -88,11 +88,7 @@ pub struct Turn {
 
 impl Turn {
     fn new(kind: QuestionKind, question: String, answer: impl ToString) -> Self {
-        Self {
-            kind,
-            question,
-            answer: answer.to_string(),
-        }
+        Self { kind, question, answer: answer.to_string() }
     }
 
     fn yes_no(kind: QuestionKind, question: String, yes: bool) -> Self {
@@ -122,17 +118,11 @@ pub fn balanced_questions(scene: &Scene, kind: QuestionKind, rng: &mut impl Rng)
         }
         QuestionKind::Spatial(relation) => {
             let pairs = open_pairs(scene, relation.axis(), &none);
-            both.into_iter()
-                .filter_map(|yes| Some(spatial(scene, *pairs.choose(rng)?, relation, yes)))
-                .collect()
+            both.into_iter().filter_map(|yes| Some(spatial(scene, *pairs.choose(rng)?, relation, yes))).collect()
         }
         QuestionKind::Choice(axis) => {
             let pairs = open_pairs(scene, axis, &none);
-            pairs
-                .choose(rng)
-                .map(|&pair| choice(scene, pair, axis, rng))
-                .into_iter()
-                .collect()
+            pairs.choose(rng).map(|&pair| choice(scene, pair, axis, rng)).into_iter().collect()
         }
         QuestionKind::Count => vec![count(scene, rng)],
         QuestionKind::Colour => colour(scene, rng).into_iter().collect(),
@@ -146,10 +136,7 @@ pub fn balanced_questions(scene: &Scene, kind: QuestionKind, rng: &mut impl Rng)
 
 /// [`balanced_questions`] of every kind.
 pub fn evaluation(scene: &Scene, rng: &mut impl Rng) -> Vec<Turn> {
-    QuestionKind::ALL
-        .into_iter()
-        .flat_map(|kind| balanced_questions(scene, kind, rng))
-        .collect()
+    QuestionKind::ALL.into_iter().flat_map(|kind| balanced_questions(scene, kind, rng)).collect()
 }
 
 /// Asks after a pair not asked after before. Whether there is anything to ask does not depend on the answer drawn.
@@ -157,9 +144,7 @@ pub(super) fn ask_existence(scene: &Scene, asked: &mut Asked, rng: &mut impl Rng
     let &negatives = ways(scene.split).choose(rng)?;
     let from = existence_candidates(scene, negatives, asked)?;
     let turn = existence(scene, negatives, &from, rng.random(), rng);
-    asked.pairs = super::language::mentions(&turn.question)
-        .into_iter()
-        .fold(asked.pairs, PairSet::with);
+    asked.pairs = super::language::mentions(&turn.question).into_iter().fold(asked.pairs, PairSet::with);
     Some(turn)
 }
 
@@ -171,19 +156,11 @@ fn existence_candidates(scene: &Scene, negatives: Negatives, asked: &Asked) -> O
 
 fn existence(scene: &Scene, negatives: Negatives, from: &Candidates, yes: bool, rng: &mut impl Rng) -> Turn {
     let pair = if yes {
-        draw_pair(
-            from.present,
-            |pair| present_weight(scene.world, scene.split, negatives, pair),
-            rng,
-        )
+        draw_pair(from.present, |pair| present_weight(scene.world, scene.split, negatives, pair), rng)
     } else {
         draw_pair(from.absent, |_| 1.0, rng)
     };
-    Turn::yes_no(
-        QuestionKind::Existence(negatives),
-        format!("is there {} {pair} ?", pair.article()),
-        yes,
-    )
+    Turn::yes_no(QuestionKind::Existence(negatives), format!("is there {} {pair} ?", pair.article()), yes)
 }
 
 /// Asks how two objects lie along an axis on which they were not compared before. Whether there is anything to ask does
@@ -215,25 +192,14 @@ fn compare(scene: &Scene, asked: &mut Asked, rng: &mut impl Rng) -> Option<(Axis
 }
 
 fn open_pairs(scene: &Scene, axis: Axis, asked: &Asked) -> Vec<(usize, usize)> {
-    scene
-        .decisive(axis)
-        .filter(|&(a, b)| !asked.relations.contains(&(axis, a, b)))
-        .collect()
+    scene.decisive(axis).filter(|&(a, b)| !asked.relations.contains(&(axis, a, b))).collect()
 }
 
 /// Whether one of two objects is `relation` the other, put in the order that makes `yes` the answer.
 fn spatial(scene: &Scene, (a, b): (usize, usize), relation: Relation, yes: bool) -> Turn {
-    let (a, b) = if scene.holds(a, relation, b) == Some(yes) {
-        (a, b)
-    } else {
-        (b, a)
-    };
+    let (a, b) = if scene.holds(a, relation, b) == Some(yes) { (a, b) } else { (b, a) };
     let (a, b) = (scene.objects[a].pair, scene.objects[b].pair);
-    Turn::yes_no(
-        QuestionKind::Spatial(relation),
-        format!("is the {a} {} the {b} ?", relation.words()),
-        yes,
-    )
+    Turn::yes_no(QuestionKind::Spatial(relation), format!("is the {a} {} the {b} ?", relation.words()), yes)
 }
 
 /// How one of two objects lies to the other, of the two relations of an axis. Which comes first is drawn, so that either
@@ -241,11 +207,7 @@ fn spatial(scene: &Scene, (a, b): (usize, usize), relation: Relation, yes: bool)
 fn choice(scene: &Scene, (a, b): (usize, usize), axis: Axis, rng: &mut impl Rng) -> Turn {
     let (a, b) = if rng.random() { (a, b) } else { (b, a) };
     let [first, second] = axis.relations();
-    let answer = if scene.holds(a, first, b) == Some(true) {
-        first
-    } else {
-        second
-    };
+    let answer = if scene.holds(a, first, b) == Some(true) { first } else { second };
     let (a, b) = (scene.objects[a].pair, scene.objects[b].pair);
     Turn::new(
         QuestionKind::Choice(axis),
@@ -272,54 +234,32 @@ pub(super) fn count(scene: &Scene, rng: &mut impl Rng) -> Turn {
             (Shape::ALL[i].plural().to_string(), counts[i])
         }
     };
-    Turn::new(
-        QuestionKind::Count,
-        format!("how many {noun} are there ?"),
-        NUMBERS[count],
-    )
+    Turn::new(QuestionKind::Count, format!("how many {noun} are there ?"), NUMBERS[count])
 }
 
 /// Draws one of the counts that occur by its weight, then evenly something with that count.
 fn by_count(counts: &[usize], weight_of_count: &[f64; 5], rng: &mut impl Rng) -> usize {
     let mut having = [0.0; 5];
     counts.iter().for_each(|&count| having[count] += 1.0);
-    let weights: Vec<f64> = counts
-        .iter()
-        .map(|&count| weight_of_count[count] / having[count])
-        .collect();
+    let weights: Vec<f64> = counts.iter().map(|&count| weight_of_count[count] / having[count]).collect();
     choose_weighted(&weights, rng)
 }
 
 /// An object that is alone in what `same` compares.
 fn unique<'a>(scene: &'a Scene, same: impl Fn(Pair, Pair) -> bool, rng: &mut impl Rng) -> Option<&'a Object> {
-    let alone = |object: &&Object| {
-        scene
-            .objects
-            .iter()
-            .filter(|other| same(other.pair, object.pair))
-            .count()
-            == 1
-    };
+    let alone = |object: &&Object| scene.objects.iter().filter(|other| same(other.pair, object.pair)).count() == 1;
     let objects: Vec<_> = scene.objects.iter().filter(alone).collect();
     objects.choose(rng).copied()
 }
 
 pub(super) fn colour(scene: &Scene, rng: &mut impl Rng) -> Option<Turn> {
     let Pair { colour, shape } = unique(scene, |a, b| a.shape == b.shape, rng)?.pair;
-    Some(Turn::new(
-        QuestionKind::Colour,
-        format!("what colour is the {} ?", shape.word()),
-        colour.word(),
-    ))
+    Some(Turn::new(QuestionKind::Colour, format!("what colour is the {} ?", shape.word()), colour.word()))
 }
 
 pub(super) fn shape(scene: &Scene, rng: &mut impl Rng) -> Option<Turn> {
     let Pair { colour, shape } = unique(scene, |a, b| a.colour == b.colour, rng)?.pair;
-    Some(Turn::new(
-        QuestionKind::Shape,
-        format!("what shape is the {} one ?", colour.word()),
-        shape.word(),
-    ))
+    Some(Turn::new(QuestionKind::Shape, format!("what shape is the {} one ?", colour.word()), shape.word()))
 }
 
 pub(super) fn where_is(scene: &Scene, rng: &mut impl Rng) -> Option<Turn> {
@@ -329,20 +269,13 @@ pub(super) fn where_is(scene: &Scene, rng: &mut impl Rng) -> Option<Turn> {
 }
 
 pub(super) fn which(scene: &Scene, rng: &mut impl Rng) -> Option<Turn> {
-    let everything = Relation::ALL
-        .into_iter()
-        .flat_map(|relation| (0..scene.objects.len()).map(move |b| (relation, b)));
-    let plain: Vec<_> = everything
-        .filter_map(|(relation, b)| Some((relation, b, only(scene, relation, b)?)))
-        .collect();
+    let everything =
+        Relation::ALL.into_iter().flat_map(|relation| (0..scene.objects.len()).map(move |b| (relation, b)));
+    let plain: Vec<_> = everything.filter_map(|(relation, b)| Some((relation, b, only(scene, relation, b)?))).collect();
     let &(relation, b, a) = plain.choose(rng)?;
     let (a, b) = (scene.objects[a].pair, scene.objects[b].pair);
     let answer = format!("{} {a}", a.article());
-    Some(Turn::new(
-        QuestionKind::Which,
-        format!("what is {} the {b} ?", relation.words()),
-        answer,
-    ))
+    Some(Turn::new(QuestionKind::Which, format!("what is {} the {b} ?", relation.words()), answer))
 }
 
 /// The one object that is `relation` object `b`, if that is beyond doubt for every other object. Objects that do not
@@ -362,18 +295,10 @@ fn only(scene: &Scene, relation: Relation, b: usize) -> Option<usize> {
 }
 
 pub(super) fn describe(scene: &Scene) -> Turn {
-    Turn::new(
-        QuestionKind::Describe,
-        "describe the image .".to_string(),
-        scene.list_caption(),
-    )
+    Turn::new(QuestionKind::Describe, "describe the image .".to_string(), scene.list_caption())
 }
 
 pub(super) fn describe_relation(scene: &Scene, rng: &mut impl Rng) -> Option<Turn> {
     let caption: Caption = scene.relation_caption(rng)?;
-    Some(Turn::new(
-        QuestionKind::DescribeRelation,
-        "describe a relation .".to_string(),
-        caption,
-    ))
+    Some(Turn::new(QuestionKind::DescribeRelation, "describe a relation .".to_string(), caption))
 }

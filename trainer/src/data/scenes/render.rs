@@ -64,9 +64,5 @@ pub(in crate::data) fn quantise(values: &[f32], noise: f32, noise_seed: u64) -> 
         .map(|&[a, b, c, d]| f32::from(u16::from(a) + u16::from(b) + u16::from(c) + u16::from(d)) - MEAN);
     let scale = 255.0 * noise / DEVIATION;
     // Adding one half before truncating rounds, and the cast saturates.
-    values
-        .iter()
-        .zip(normal)
-        .map(|(value, normal)| (value * 255.0 + normal * scale + 0.5) as u8)
-        .collect()
+    values.iter().zip(normal).map(|(value, normal)| (value * 255.0 + normal * scale + 0.5) as u8).collect()
 }

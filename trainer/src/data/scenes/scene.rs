@@ -99,14 +99,7 @@ pub enum Relation {
 
 impl Relation {
     /// Every relation.
-    pub const ALL: [Self; 6] = [
-        Self::LeftOf,
-        Self::RightOf,
-        Self::Above,
-        Self::Below,
-        Self::InFrontOf,
-        Self::Behind,
-    ];
+    pub const ALL: [Self; 6] = [Self::LeftOf, Self::RightOf, Self::Above, Self::Below, Self::InFrontOf, Self::Behind];
 
     /// The axis this relation lies on.
     pub fn axis(self) -> Axis {
@@ -175,8 +168,7 @@ impl Scene {
 
     /// Whether `a` is `relation` `b`; `None` where it cannot be told by eye.
     pub fn holds(&self, a: usize, relation: Relation, b: usize) -> Option<bool> {
-        self.relation(relation.axis(), a, b)
-            .map(|true_one| true_one == relation)
+        self.relation(relation.axis(), a, b).map(|true_one| true_one == relation)
     }
 
     /// The pairs `a < b` of objects whose relation along `axis` can be told.
@@ -197,19 +189,14 @@ impl Scene {
     /// Which ninth of the image the centre of object `a` is in; `None` close to a boundary.
     pub fn region(&self, a: usize) -> Option<&'static str> {
         let third = |v: f32| {
-            let plain = [1.0 / 3.0, 2.0 / 3.0]
-                .iter()
-                .all(|edge| (v - edge).abs() >= REGION_MARGIN);
+            let plain = [1.0 / 3.0, 2.0 / 3.0].iter().all(|edge| (v - edge).abs() >= REGION_MARGIN);
             plain.then_some((v * 3.0) as usize)
         };
         let object = &self.objects[a];
         let (column, row) = (third(object.x)?, third(object.y)?);
         Some(
-            [
-                ["top left", "top", "top right"],
-                ["left", "centre", "right"],
-                ["bottom left", "bottom", "bottom right"],
-            ][row][column],
+            [["top left", "top", "top right"], ["left", "centre", "right"], ["bottom left", "bottom", "bottom right"]]
+                [row][column],
         )
     }
 }

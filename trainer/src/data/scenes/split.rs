@@ -54,8 +54,7 @@ impl Scenes {
     fn rng(&self, split: Split, index: u64, stream: u64) -> ChaCha8Rng {
         let mut key = [0; 32];
         for (bytes, word) in
-            key.chunks_exact_mut(8)
-                .zip([self.seed, split as u64 | (self.world as u64) << 8, index, stream])
+            key.chunks_exact_mut(8).zip([self.seed, split as u64 | (self.world as u64) << 8, index, stream])
         {
             bytes.copy_from_slice(&word.to_le_bytes());
         }

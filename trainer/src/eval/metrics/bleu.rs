@@ -18,22 +18,12 @@ pub(super) fn ngrams(tokens: &[String], n: usize) -> HashMap<&[String], usize> {
 /// What one caption adds: its length, that of the reference closest in length (the shorter of two), and per n the
 /// n-grams it has and those that a reference has, too, at most as often.
 pub fn row(caption: &[String], references: &[Vec<String>]) -> Vec<f64> {
-    let closest = references
-        .iter()
-        .map(Vec::len)
-        .min_by_key(|len| (len.abs_diff(caption.len()), *len));
+    let closest = references.iter().map(Vec::len).min_by_key(|len| (len.abs_diff(caption.len()), *len));
     let mut row = vec![caption.len() as f64, closest.unwrap_or(0) as f64];
     for n in 1..=LONGEST {
         let counts = ngrams(caption, n);
         let references: Vec<_> = references.iter().map(|reference| ngrams(reference, n)).collect();
-        let most = |ngram: &[String]| {
-            references
-                .iter()
-                .filter_map(|r| r.get(ngram))
-                .max()
-                .copied()
-                .unwrap_or(0)
-        };
+        let most = |ngram: &[String]| references.iter().filter_map(|r| r.get(ngram)).max().copied().unwrap_or(0);
         let right: usize = counts.iter().map(|(ngram, &count)| count.min(most(ngram))).sum();
         row.extend([counts.values().sum::<usize>() as f64, right as f64]);
     }

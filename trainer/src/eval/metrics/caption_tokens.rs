@@ -16,10 +16,7 @@ const CLITICS: [&str; 7] = ["n't", "'s", "'re", "'ve", "'ll", "'d", "'m"];
 /// assert_eq!(words, ["a", "man", "'s", "t-shirt", "is", "n't", "it", "red"]);
 /// ```
 pub fn tokens(caption: &str) -> Vec<String> {
-    let text = caption
-        .to_lowercase()
-        .replace(['\u{2019}', '\u{2018}'], "'")
-        .replace('\u{2026}', " ");
+    let text = caption.to_lowercase().replace(['\u{2019}', '\u{2018}'], "'").replace('\u{2026}', " ");
     let mut words = Vec::new();
     for chunk in text.split_whitespace() {
         for piece in chunk.split_inclusive(parts_words) {
@@ -73,19 +70,9 @@ fn push_piece(piece: &str, words: &mut Vec<String>) {
 fn push_word(word: &str, words: &mut Vec<String>) {
     // The apostrophe of `'s` by itself, or of `'em`, is a part of it.
     let word = word.trim_matches('-').trim_start_matches('.');
-    let word = if CLITICS.contains(&word) {
-        word
-    } else {
-        word.trim_matches('\'')
-    };
-    let word = if is_abbreviation(word) {
-        word
-    } else {
-        word.trim_end_matches(['.', '\'', '-'])
-    };
-    let clitic = CLITICS
-        .iter()
-        .find(|clitic| word.len() > clitic.len() && word.ends_with(**clitic));
+    let word = if CLITICS.contains(&word) { word } else { word.trim_matches('\'') };
+    let word = if is_abbreviation(word) { word } else { word.trim_end_matches(['.', '\'', '-']) };
+    let clitic = CLITICS.iter().find(|clitic| word.len() > clitic.len() && word.ends_with(**clitic));
     match (word, clitic) {
         ("", _) => {}
         ("cannot", _) => words.extend(["can".into(), "not".into()]),

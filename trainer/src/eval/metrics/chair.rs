@@ -58,14 +58,9 @@ impl Objects {
         let (mut found, mut at) = (Vec::new(), 0);
         while at < words.len() {
             let longest = LONGEST.min(words.len() - at);
-            let phrase = (1..=longest)
-                .rev()
-                .find_map(|n| Some((n, self.category(&words[at..at + n].join(" "))?)));
+            let phrase = (1..=longest).rev().find_map(|n| Some((n, self.category(&words[at..at + n].join(" "))?)));
             let qualifies = AGES.contains(&words[at].as_str())
-                && words
-                    .get(at + 1)
-                    .and_then(|next| self.category(next))
-                    .is_some_and(|next| ANIMALS.contains(&next));
+                && words.get(at + 1).and_then(|next| self.category(next)).is_some_and(|next| ANIMALS.contains(&next));
             match phrase {
                 Some((n, category)) if !qualifies => {
                     found.push(category);
@@ -79,9 +74,7 @@ impl Objects {
 }
 
 /// COCO's animals.
-const ANIMALS: [&str; 10] = [
-    "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe",
-];
+const ANIMALS: [&str; 10] = ["bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"];
 
 /// What a phrase in the plural may be in the singular, by the common rules of English; that which is an object decides.
 fn singulars(phrase: &str) -> Vec<String> {
@@ -162,10 +155,7 @@ mod tests {
             ("A teddy bear beside a bear", vec!["teddy bear", "bear"]),
             ("a baby elephant with its mother", vec!["elephant", "person"]),
             ("an orange cat eats oranges", vec!["cat", "orange"]),
-            (
-                "buses, benches, knives and sofas",
-                vec!["bus", "bench", "knife", "couch"],
-            ),
+            ("buses, benches, knives and sofas", vec!["bus", "bench", "knife", "couch"]),
             ("skis, skies, a pair of scissors", vec!["skis", "scissors"]),
             ("the tv remote on a dining table", vec!["tv", "remote", "dining table"]),
             ("a couple of things to see", vec![]),
@@ -177,10 +167,7 @@ mod tests {
     #[test]
     fn every_category_is_known_by_its_own_name() {
         let objects = Objects::coco([]);
-        let names: Vec<&str> = COCO
-            .lines()
-            .map(|line| line.split(',').next().unwrap().trim())
-            .collect();
+        let names: Vec<&str> = COCO.lines().map(|line| line.split(',').next().unwrap().trim()).collect();
         assert_eq!(names.len(), 80);
         for name in names {
             let mentioned = if name == "orange" { "oranges" } else { name };
@@ -188,10 +175,7 @@ mod tests {
             assert_eq!(objects.canonical(name), name);
         }
         let own = Objects::coco(["Traffic cone", "sofa"]);
-        assert_eq!(
-            own.mentions("three traffic cones and a sofa"),
-            ["traffic cone", "couch"]
-        );
+        assert_eq!(own.mentions("three traffic cones and a sofa"), ["traffic cone", "couch"]);
     }
 
     #[test]
@@ -201,10 +185,6 @@ mod tests {
         let counts = captions.map(|(cluster, named)| Mentions::count(cluster, &named, &there));
         let values: Vec<f64> = measures(&counts).iter().map(Measure::value).collect();
         assert_eq!(values, [0.5, 1.0 / 3.0, 2.0 / 6.0]);
-        assert_eq!(
-            measures(&[Mentions::default()])[0].value(),
-            0.0,
-            "silence says nothing wrong"
-        );
+        assert_eq!(measures(&[Mentions::default()])[0].value(), 0.0, "silence says nothing wrong");
     }
 }

@@ -15,10 +15,7 @@ pub fn scores(captions: &[Vec<String>], references: &[Vec<Vec<String>>]) -> Vec<
     let weights = Weights::new(references);
     let score = |(caption, references): (&Vec<String>, &Vec<Vec<String>>)| {
         let caption = weights.vector(caption);
-        let sum: f64 = references
-            .iter()
-            .map(|r| similarity(&caption, &weights.vector(r)))
-            .sum();
+        let sum: f64 = references.iter().map(|r| similarity(&caption, &weights.vector(r))).sum();
         10.0 * sum / (LONGEST * references.len().max(1)) as f64
     };
     captions.iter().zip(references).map(score).collect()
@@ -42,18 +39,12 @@ impl<'a> Weights<'a> {
     fn new(references: &'a [Vec<Vec<String>>]) -> Weights<'a> {
         let mut images = HashMap::new();
         for image in references {
-            let all: HashSet<&[String]> = image
-                .iter()
-                .flat_map(|r| (1..=LONGEST).flat_map(|n| r.windows(n)))
-                .collect();
+            let all: HashSet<&[String]> = image.iter().flat_map(|r| (1..=LONGEST).flat_map(|n| r.windows(n))).collect();
             for ngram in all {
                 *images.entry(ngram).or_default() += 1;
             }
         }
-        Weights {
-            images,
-            log_all: (references.len() as f64).ln(),
-        }
+        Weights { images, log_all: (references.len() as f64).ln() }
     }
 
     fn vector<'t>(&self, tokens: &'t [String]) -> Vector<'t> {
@@ -64,11 +55,7 @@ impl<'a> Weights<'a> {
         let weights: [HashMap<_, _>; LONGEST] =
             std::array::from_fn(|n| ngrams(tokens, n + 1).into_iter().map(weigh).collect());
         let norm = |weights: &HashMap<_, f64>| weights.values().map(|w| w * w).sum::<f64>().sqrt();
-        Vector {
-            norms: std::array::from_fn(|n| norm(&weights[n])),
-            weights,
-            length: tokens.len().saturating_sub(1),
-        }
+        Vector { norms: std::array::from_fn(|n| norm(&weights[n])), weights, length: tokens.len().saturating_sub(1) }
     }
 }
 
@@ -78,9 +65,8 @@ fn similarity(caption: &Vector<'_>, reference: &Vector<'_>) -> f64 {
     let penalty = (-(delta * delta) / (2.0 * SIGMA * SIGMA)).exp();
     let cosine = |n: usize| {
         let own = caption.weights[n].iter();
-        let dot: f64 = own
-            .filter_map(|(ngram, &weight)| reference.weights[n].get(ngram).map(|r| weight.min(*r) * r))
-            .sum();
+        let dot: f64 =
+            own.filter_map(|(ngram, &weight)| reference.weights[n].get(ngram).map(|r| weight.min(*r) * r)).sum();
         match caption.norms[n] * reference.norms[n] {
             0.0 => dot,
             norms => dot / norms,

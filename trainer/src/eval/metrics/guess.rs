@@ -6,9 +6,7 @@ use std::hash::Hash;
 /// The share of the `k` most frequent of some values.
 pub fn most_frequent<T: Hash + Eq>(values: impl IntoIterator<Item = T>, k: usize) -> f64 {
     let mut counts = HashMap::<T, usize>::new();
-    values
-        .into_iter()
-        .for_each(|value| *counts.entry(value).or_default() += 1);
+    values.into_iter().for_each(|value| *counts.entry(value).or_default() += 1);
     let all: usize = counts.values().sum();
     let mut counts: Vec<usize> = counts.into_values().collect();
     counts.sort_unstable_by(|a, b| b.cmp(a));
@@ -45,26 +43,9 @@ mod tests {
     #[test]
     fn the_most_frequent_answer_to_each_question_is_guessed() {
         let asked = |rows: &[(&'static str, &[&'static str])]| by_question(rows.iter().map(|(q, a)| (*q, a.to_vec())));
-        assert_eq!(
-            asked(&[
-                ("a", &["1"]),
-                ("a", &["1"]),
-                ("a", &["2"]),
-                ("b", &["2"]),
-                ("b", &["2"])
-            ]),
-            0.8
-        );
-        assert_eq!(
-            asked(&[("a", &["1"]), ("b", &["1"]), ("c", &["2"])]),
-            2.0 / 3.0,
-            "asked once each"
-        );
-        assert_eq!(
-            asked(&[("a", &["1", "2"]), ("a", &["2", "3"])]),
-            1.0,
-            "each of several counts"
-        );
+        assert_eq!(asked(&[("a", &["1"]), ("a", &["1"]), ("a", &["2"]), ("b", &["2"]), ("b", &["2"])]), 0.8);
+        assert_eq!(asked(&[("a", &["1"]), ("b", &["1"]), ("c", &["2"])]), 2.0 / 3.0, "asked once each");
+        assert_eq!(asked(&[("a", &["1", "2"]), ("a", &["2", "3"])]), 1.0, "each of several counts");
         assert_eq!(asked(&[]), 0.0);
         assert_eq!(most_frequent(["x", "y", "x", "z"], 1), 0.5);
         assert_eq!(most_frequent(["x", "y", "x", "z"], 5), 1.0);

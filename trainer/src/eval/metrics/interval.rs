@@ -26,10 +26,7 @@ pub fn wilson(right: f64, all: f64) -> Option<Interval> {
     let (p, z2) = (right / all, Z * Z / all);
     let centre = (p + z2 / 2.0) / (1.0 + z2);
     let half = Z / (1.0 + z2) * (p * (1.0 - p) / all + z2 / (4.0 * all)).sqrt();
-    Some(Interval {
-        low: (centre - half).max(0.0),
-        high: (centre + half).min(1.0),
-    })
+    Some(Interval { low: (centre - half).max(0.0), high: (centre + half).min(1.0) })
 }
 
 /// The percentile bootstrap (Efron 1979) of a figure that is a function of sums over items: whole clusters, whose sums are
@@ -58,10 +55,7 @@ pub fn bootstrap(clusters: &[Vec<f64>], seed: u64, figure: impl Fn(&[f64]) -> f6
         let (below, above) = (drawn[place.floor() as usize], drawn[place.ceil() as usize]);
         below + (above - below) * place.fract()
     };
-    Some(Interval {
-        low: quantile(0.025),
-        high: quantile(0.975),
-    })
+    Some(Interval { low: quantile(0.025), high: quantile(0.975) })
 }
 
 #[cfg(test)]
@@ -87,21 +81,13 @@ mod tests {
         // √(0.25/400)·2·1.96 = 0.098, and √10 times as much.
         assert!((width(&single) - 0.098).abs() < 0.01, "{}", width(&single));
         assert!((width(&paired) - 0.31).abs() < 0.04, "{}", width(&paired));
-        assert_eq!(
-            bootstrap(&single, 3, mean),
-            bootstrap(&single, 3, mean),
-            "the seed decides"
-        );
+        assert_eq!(bootstrap(&single, 3, mean), bootstrap(&single, 3, mean), "the seed decides");
     }
 
     #[test]
     fn one_cluster_says_nothing_of_its_spread() {
         assert_eq!(bootstrap(&[vec![1.0, 1.0]], 0, |s| s[0]), None);
         assert_eq!(bootstrap(&[], 0, |s| s[0]), None);
-        assert_eq!(
-            bootstrap(&[vec![0.0], vec![0.0]], 0, |s| 1.0 / s[0]),
-            None,
-            "no finite figure"
-        );
+        assert_eq!(bootstrap(&[vec![0.0], vec![0.0]], 0, |s| 1.0 / s[0]), None, "no finite figure");
     }
 }

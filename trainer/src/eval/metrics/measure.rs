@@ -36,31 +36,18 @@ impl Measure {
                 None => drop(clusters.insert(cluster, row)),
             }
         }
-        Measure {
-            name: name.into(),
-            guess: None,
-            formula,
-            is_share: false,
-            items,
-            clusters,
-        }
+        Measure { name: name.into(), guess: None, formula, is_share: false, items, clusters }
     }
 
     /// The mean of scores from 0 to 1, each with its item's cluster.
     pub fn mean(name: impl Into<String>, scores: impl IntoIterator<Item = (usize, f64)>) -> Measure {
         let rows = scores.into_iter().map(|(cluster, score)| (cluster, vec![score, 1.0]));
-        Measure {
-            is_share: true,
-            ..Measure::new(name, share, rows)
-        }
+        Measure { is_share: true, ..Measure::new(name, share, rows) }
     }
 
     /// With what guessing reaches.
     pub fn guessing(self, guess: f64) -> Measure {
-        Measure {
-            guess: Some(guess),
-            ..self
-        }
+        Measure { guess: Some(guess), ..self }
     }
 
     /// Items it rests on.
@@ -75,11 +62,7 @@ impl Measure {
         for cluster in self.clusters.values() {
             sums.iter_mut().zip(cluster).for_each(|(sum, x)| *sum += x);
         }
-        if sums.is_empty() {
-            f64::NAN
-        } else {
-            (self.formula)(&sums)
-        }
+        if sums.is_empty() { f64::NAN } else { (self.formula)(&sums) }
     }
 
     /// Its 95 % interval: Wilson's for a share of independent items that are right or wrong, else a bootstrap over clusters.
@@ -121,11 +104,7 @@ mod tests {
         let clustered = Measure::mean("x", [(0, 1.0), (0, 1.0), (1, 0.0), (1, 0.0)]);
         assert_eq!(clustered.interval(0), Some(Interval { low: 0.0, high: 1.0 }));
         let never = Measure::mean("x", [(0, 0.0), (0, 0.0), (1, 0.0), (1, 0.0)]);
-        assert_eq!(
-            never.interval(0),
-            wilson(0.0, 2.0),
-            "nothing right in two clusters is not surely nothing"
-        );
+        assert_eq!(never.interval(0), wilson(0.0, 2.0), "nothing right in two clusters is not surely nothing");
         let score = Measure::new("x", share, [(0, vec![0.0, 1.0]), (1, vec![0.0, 1.0])]);
         assert_eq!(score.interval(0), None, "Wilson's is for shares");
         let parts = Measure::mean("x", (0..50).map(|i| (i, 0.3 + 0.4 * (i % 2) as f64)));

@@ -25,10 +25,7 @@ pub enum Ties {
 /// The chance that one of one's own candidates, by their places, is among the first `k` by score.
 pub fn hit(scores: &[f32], own: impl Fn(usize) -> bool, k: usize, ties: Ties) -> f64 {
     let places = || scores.iter().enumerate();
-    let best = places()
-        .filter(|(place, _)| own(*place))
-        .map(|(_, score)| *score)
-        .reduce(f32::max);
+    let best = places().filter(|(place, _)| own(*place)).map(|(_, score)| *score).reduce(f32::max);
     // What is no number is not found.
     let Some(best) = best.filter(|best| !best.is_nan()) else {
         return 0.0;
@@ -138,9 +135,7 @@ mod tests {
 
     fn figures(scored: &Scored) -> Vec<(String, f64, f64)> {
         let measures = scored.measures(&[1, 2, 5]).into_iter();
-        measures
-            .map(|m| (m.name.clone(), m.value(), m.guess.unwrap()))
-            .collect()
+        measures.map(|m| (m.name.clone(), m.value(), m.guess.unwrap())).collect()
     }
 
     #[test]
@@ -160,32 +155,17 @@ mod tests {
         assert_eq!((found[3].1, found[3].2), (2.0 * third, found[0].2));
         scored.scores = vec![vec![1.0; 3]; 3];
         for (name, value, guess) in figures(&scored) {
-            assert!(
-                (value - guess).abs() < 1e-12,
-                "{name}: equal scores find what guessing does"
-            );
+            assert!((value - guess).abs() < 1e-12, "{name}: equal scores find what guessing does");
         }
         scored.ties = Ties::Against;
-        assert!(
-            figures(&scored).iter().take(2).all(|(_, value, _)| *value == 0.0),
-            "or nothing"
-        );
+        assert!(figures(&scored).iter().take(2).all(|(_, value, _)| *value == 0.0), "or nothing");
         scored.scores = vec![vec![f32::NAN; 3]; 3];
-        assert!(
-            figures(&scored).iter().all(|(_, value, _)| *value == 0.0),
-            "what is no number finds nothing"
-        );
+        assert!(figures(&scored).iter().all(|(_, value, _)| *value == 0.0), "what is no number finds nothing");
     }
 
     #[test]
     fn equal_captions_are_one_and_so_are_equal_images() {
-        let texts = [
-            (0, "a dog"),
-            (1, "a cat"),
-            (2, " a dog "),
-            (2, "a dog"),
-            (3, "a red dog"),
-        ];
+        let texts = [(0, "a dog"), (1, "a cat"), (2, " a dog "), (2, "a dog"), (3, "a red dog")];
         let (columns, mut images_of) = distinct(texts);
         assert_eq!(columns, ["a dog", "a cat", "a red dog"]);
         assert_eq!(images_of, [vec![0, 2], vec![1], vec![3]]);
@@ -193,18 +173,11 @@ mod tests {
         assert_eq!(images_of, [vec![0, 2], vec![1, 3], vec![1, 3]]);
         let dog = vec![9.0, 1.0, 2.0];
         let cat = vec![1.0, 8.0, 8.0];
-        let scored = Scored {
-            scores: vec![dog.clone(), cat.clone(), dog, cat],
-            images_of,
-            ties: Ties::Even,
-        };
+        let scored = Scored { scores: vec![dog.clone(), cat.clone(), dog, cat], images_of, ties: Ties::Even };
         let found = figures(&scored);
         assert!(found.iter().all(|(_, value, _)| *value == 1.0), "{found:?}");
         // One of three captions belongs to the dogs, two to the cats.
-        assert!(
-            (found[0].2 - 0.5).abs() < 1e-12 && (found[3].2 - 0.5).abs() < 1e-12,
-            "{found:?}"
-        );
+        assert!((found[0].2 - 0.5).abs() < 1e-12 && (found[3].2 - 0.5).abs() < 1e-12, "{found:?}");
     }
 
     #[test]

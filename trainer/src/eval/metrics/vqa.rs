@@ -8,9 +8,7 @@ use std::collections::HashMap;
 /// Marks that are dropped beside a space, and become one elsewhere.
 const PUNCTUATION: &str = ";/[]\"{}()=+\\_-><@`,?!";
 /// Numbers as the server writes them.
-const NUMBERS: [&str; 11] = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-];
+const NUMBERS: [&str; 11] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
 /// Words that get their apostrophe back where it was left out. Those that are words without it (`wed`, `shed`) are not
 /// among them.
 const CONTRACTIONS: &str = "ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's \
@@ -42,18 +40,13 @@ fn plain(answer: &str) -> String {
     let answer = answer.to_lowercase().replace([',', '?'], "").replace("'s", " 's");
     let answer = answer.replace(['\n', '\t'], " ");
     let plain = without_points(&without_punctuation(answer.trim()));
-    let words = plain
-        .split_whitespace()
-        .map(|word| match NUMBERS.iter().position(|number| *number == word) {
-            Some(number) => number.to_string(),
-            None if word == "none" => "0".into(),
-            None => word.into(),
-        });
+    let words = plain.split_whitespace().map(|word| match NUMBERS.iter().position(|number| *number == word) {
+        Some(number) => number.to_string(),
+        None if word == "none" => "0".into(),
+        None => word.into(),
+    });
     let words = words.filter(|word| !matches!(word.as_str(), "a" | "an" | "the"));
-    words
-        .map(|word| contraction(&word).unwrap_or(word))
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| contraction(&word).unwrap_or(word)).collect::<Vec<_>>().join(" ")
 }
 
 fn without_punctuation(answer: &str) -> String {
@@ -108,11 +101,7 @@ pub fn right(people: &[String]) -> Vec<String> {
         *counts.entry(normalised(said)).or_default() += 1;
     }
     let most = counts.values().copied().max();
-    let mut right: Vec<String> = counts
-        .into_iter()
-        .filter(|(_, n)| Some(*n) == most)
-        .map(|(said, _)| said)
-        .collect();
+    let mut right: Vec<String> = counts.into_iter().filter(|(_, n)| Some(*n) == most).map(|(said, _)| said).collect();
     right.sort();
     right
 }

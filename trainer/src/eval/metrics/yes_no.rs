@@ -25,9 +25,7 @@ impl YesNo {
     }
 
     fn row(&self) -> Vec<f64> {
-        [self.true_yes, self.false_yes, self.true_no, self.missed]
-            .map(|n| n as f64)
-            .to_vec()
+        [self.true_yes, self.false_yes, self.true_no, self.missed].map(|n| n as f64).to_vec()
     }
 }
 

@@ -66,20 +66,13 @@ impl Task for Caption {
         let answers = setup.answers(&self.items, view, ANSWER)?;
         let captions: Vec<Vec<String>> = answers.iter().map(|answer| tokens(&answer.text)).collect();
         let clusters = by_image(&self.items);
-        let rows = captions
-            .iter()
-            .zip(&self.references)
-            .map(|(caption, references)| bleu::row(caption, references));
+        let rows = captions.iter().zip(&self.references).map(|(caption, references)| bleu::row(caption, references));
         let rows: Vec<_> = clusters.iter().copied().zip(rows).collect();
         let scores = cider::scores(&captions, &self.references);
         let mut measures = bleu::measures(&rows);
         // Up to 10: no share, so that its interval is a bootstrap's in any case.
         let sums = scores.iter().map(|score| vec![*score, 1.0]);
         measures.push(Measure::new("cider", share, clusters.into_iter().zip(sums)));
-        Ok(Found {
-            measures,
-            answers,
-            scores,
-        })
+        Ok(Found { measures, answers, scores })
     }
 }

@@ -149,19 +149,14 @@ fn captioned(line: Line) -> Result<Captioned> {
                 fault: None,
             }
         }
-        None => Captioned {
-            image: image(&record)?,
-            ..Captioned::default()
-        },
+        None => Captioned { image: image(&record)?, ..Captioned::default() },
     };
     let captions: Vec<String> = line.captions.into_iter().chain(line.caption).collect();
     if !captions.is_empty() {
         found.captions = captions;
     }
     found.captions.retain(|caption| !caption.trim().is_empty());
-    found.objects = line
-        .objects
-        .map(|objects| objects.into_iter().map(|object| object.category).collect());
+    found.objects = line.objects.map(|objects| objects.into_iter().map(|object| object.category).collect());
     if found.captions.is_empty() && found.objects.is_none() {
         bail!("no caption: expected `captions`, `caption`, or a conversation: {CONVERSATIONS}");
     }
@@ -169,17 +164,9 @@ fn captioned(line: Line) -> Result<Captioned> {
 }
 
 fn coco(coco: Coco, file: &Path) -> Result<Vec<Captioned>> {
-    let names: HashMap<u64, String> = coco
-        .categories
-        .into_iter()
-        .map(|category| (category.id, category.name))
-        .collect();
-    let places: HashMap<u64, usize> = coco
-        .images
-        .iter()
-        .enumerate()
-        .map(|(place, image)| (image.id, place))
-        .collect();
+    let names: HashMap<u64, String> =
+        coco.categories.into_iter().map(|category| (category.id, category.name)).collect();
+    let places: HashMap<u64, usize> = coco.images.iter().enumerate().map(|(place, image)| (image.id, place)).collect();
     let image = |image: CocoImage| Captioned {
         image: image.file_name,
         // A file with categories says all there is, of images without an object, too.
@@ -190,10 +177,7 @@ fn coco(coco: Coco, file: &Path) -> Result<Vec<Captioned>> {
     for annotation in coco.annotations {
         let id = annotation.image_id;
         let Some(image) = places.get(&id).map(|&place| &mut images[place]) else {
-            bail!(
-                "{}: an annotation of image {id}, which is not in `images`",
-                file.display()
-            );
+            bail!("{}: an annotation of image {id}, which is not in `images`", file.display());
         };
         image.captions.extend(annotation.caption);
         if let (Some(objects), Some(category)) = (&mut image.objects, annotation.category_id) {
@@ -212,17 +196,11 @@ fn merge<K: Eq + Hash>(all: Vec<Captioned>, key: impl Fn(&Captioned) -> K) -> Ve
     let mut objects = HashMap::<String, BTreeSet<String>>::new();
     for one in &all {
         if let Some(more) = &one.objects {
-            objects
-                .entry(one.image.clone())
-                .or_default()
-                .extend(more.iter().cloned());
+            objects.entry(one.image.clone()).or_default().extend(more.iter().cloned());
         }
     }
-    let asked: HashSet<String> = all
-        .iter()
-        .filter(|one| !one.captions.is_empty())
-        .map(|one| one.image.clone())
-        .collect();
+    let asked: HashSet<String> =
+        all.iter().filter(|one| !one.captions.is_empty()).map(|one| one.image.clone()).collect();
     let mut places = HashMap::<K, usize>::new();
     let mut merged: Vec<Captioned> = Vec::new();
     for mut one in all {

@@ -57,10 +57,7 @@ impl Matching {
     fn drawn(source: &Source) -> Result<Matching> {
         let images = captioned::read(source, Per::Image)?.into_iter();
         let (images, without): (Vec<_>, Vec<_>) = images.partition(|image| captioned::no_pair(image).is_none());
-        ensure!(
-            images.len() > 1,
-            "matching needs two images or more: one's caption is asked about the other"
-        );
+        ensure!(images.len() > 1, "matching needs two images or more: one's caption is asked about the other");
         let mut rng = ChaCha8Rng::seed_from_u64(source.seed);
         let mut items = Vec::with_capacity(2 * images.len());
         for (i, image) in images.iter().enumerate() {
@@ -106,25 +103,13 @@ impl Task for Matching {
     }
 
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
-        let pairs: Vec<(&str, &str)> = self
-            .items
-            .iter()
-            .map(|i| (i.image.as_str(), i.question.as_str()))
-            .collect();
+        let pairs: Vec<(&str, &str)> = self.items.iter().map(|i| (i.image.as_str(), i.question.as_str())).collect();
         let found = setup.matches(&pairs, view)?;
         let said = |yes: &bool| Reply::whole(if *yes { "yes" } else { "no" });
         let answers: Vec<Reply> = found.iter().map(said).collect();
         let clusters = by_image(&self.items);
         let rows = (0..answers.len()).map(|i| (clusters[i], self.items[i].expected == "yes", answers[i].text.as_str()));
-        let right = self
-            .items
-            .iter()
-            .zip(&answers)
-            .map(|(item, answer)| score(item.expected == answer.text));
-        Ok(Found {
-            measures: yes_no::measures("", &rows.collect::<Vec<_>>()),
-            scores: right.collect(),
-            answers,
-        })
+        let right = self.items.iter().zip(&answers).map(|(item, answer)| score(item.expected == answer.text));
+        Ok(Found { measures: yes_no::measures("", &rows.collect::<Vec<_>>()), scores: right.collect(), answers })
     }
 }

@@ -51,8 +51,7 @@ pub enum Name {
 impl Name {
     /// As on the command line.
     pub fn text(self) -> String {
-        self.to_possible_value()
-            .map_or(String::new(), |value| value.get_name().to_string())
+        self.to_possible_value().map_or(String::new(), |value| value.get_name().to_string())
     }
 
     /// What it asks of a model.
@@ -84,10 +83,7 @@ impl Source {
     /// The one way of asking, with `{}` where a question stands; `usual` where none is given.
     fn prompt(&self, usual: &str) -> Result<String> {
         let prompt = self.prompts.first().map_or(usual, String::as_str);
-        ensure!(
-            self.prompts.len() < 2,
-            "--prompt: one is enough; several are for zeroshot"
-        );
+        ensure!(self.prompts.len() < 2, "--prompt: one is enough; several are for zeroshot");
         ensure!(
             prompt.contains("{}") || !usual.contains("{}"),
             "--prompt: `{prompt}` has no `{{}}`, the place of the question"
@@ -136,11 +132,7 @@ impl Item {
 
     /// In the place of a record that cannot be read.
     fn unread(Unread { place, why }: Unread) -> Item {
-        Item {
-            image: place,
-            fault: Some(why),
-            ..Item::default()
-        }
+        Item { image: place, fault: Some(why), ..Item::default() }
     }
 
     /// Question number `turn` of a record, after what came before it unless the model was trained without.
@@ -155,9 +147,7 @@ impl Item {
             question: content.turns[turn].question.clone(),
             expected: content.turns[turn].answer.clone(),
             system: content.system.clone(),
-            before: before
-                .map(|turn| (turn.question.clone(), turn.answer.clone()))
-                .collect(),
+            before: before.map(|turn| (turn.question.clone(), turn.answer.clone())).collect(),
             shown_later: !independent && shows(&content.turns) && !shows(&content.turns[..=turn]),
             fault: content.images.is_empty().then(|| "no image in the record".into()),
         }

@@ -33,17 +33,11 @@ pub(super) struct Nlvr {
 impl Nlvr {
     pub(super) fn open(source: &Source, pictures: &Pictures) -> Result<Nlvr> {
         let file = only(&source.data)?;
-        let stem = file
-            .file_stem()
-            .map_or(String::new(), |stem| stem.to_string_lossy().into_owned());
+        let stem = file.file_stem().map_or(String::new(), |stem| stem.to_string_lossy().into_owned());
         let name = |example: &Example, order: usize| {
             let plain = format!("{stem}-{}-{order}.png", example.identifier);
             let directory = example.directory.as_deref().unwrap_or_default();
-            let names = [
-                plain.clone(),
-                format!("{directory}/{plain}"),
-                format!("images/{directory}/{plain}"),
-            ];
+            let names = [plain.clone(), format!("{directory}/{plain}"), format!("images/{directory}/{plain}")];
             let found = match names.into_iter().find(|name| pictures.has(name)) {
                 None => pictures.find(&plain)?,
                 usual => usual,
@@ -112,11 +106,7 @@ impl Task for Nlvr {
         };
         let mut measures = measures(&(0..scores.len()).map(answered).collect::<Vec<_>>());
         measures.push(neither(&self.sentences, &answers));
-        Ok(Found {
-            measures,
-            answers,
-            scores,
-        })
+        Ok(Found { measures, answers, scores })
     }
 }
 
@@ -131,17 +121,8 @@ mod tests {
             {"sentence": "b", "label": "true", "identifier": "13-0"}"#;
         let name = |example: &Example, order: usize| Ok(format!("{}-{order}", example.identifier));
         let nlvr = Nlvr::read(lines, Path::new("dev.json"), &Source::default(), &name).unwrap();
-        assert_eq!(
-            (nlvr.items.len(), &nlvr.sentences[5..7], nlvr.sentences[12]),
-            (18, &[0, 0][..], 1)
-        );
-        assert_eq!(
-            (nlvr.items[7].image.as_str(), nlvr.items[7].expected.as_str()),
-            ("12-3-1", "false")
-        );
-        assert_eq!(
-            nlvr.items[0].question,
-            "Is this statement true of the picture? a\nAnswer true or false."
-        );
+        assert_eq!((nlvr.items.len(), &nlvr.sentences[5..7], nlvr.sentences[12]), (18, &[0, 0][..], 1));
+        assert_eq!((nlvr.items[7].image.as_str(), nlvr.items[7].expected.as_str()), ("12-3-1", "false"));
+        assert_eq!(nlvr.items[0].question, "Is this statement true of the picture? a\nAnswer true or false.");
     }
 }

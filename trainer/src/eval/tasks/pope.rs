@@ -31,10 +31,7 @@ pub(super) struct Pope {
 impl Pope {
     pub(super) fn open(source: &Source) -> Result<Pope> {
         let prompt = source.prompt("{}")?;
-        let mut pope = Pope {
-            items: Vec::new(),
-            splits: Vec::new(),
-        };
+        let mut pope = Pope { items: Vec::new(), splits: Vec::new() };
         let files = files(&source.data)?;
         for file in &files {
             // Two files of one split are no one set.
@@ -81,11 +78,7 @@ fn files(data: &[PathBuf]) -> Result<Vec<PathBuf>> {
             say_aside!("{}: {line}", path.display());
         }
         if found.is_empty() {
-            bail!(
-                "{}: no .json named after a split: {}",
-                path.display(),
-                SPLITS.join(", ")
-            );
+            bail!("{}: no .json named after a split: {}", path.display(), SPLITS.join(", "));
         }
         found.sort_by_key(|file| SPLITS.iter().position(|s| named_split(file) == Some(*s)));
         files.extend(found);
@@ -126,9 +119,7 @@ impl Task for Pope {
         let mut measures = Vec::new();
         let rows = |name: Option<&String>| {
             let places = (0..read.len()).filter(|&i| name.is_none_or(|name| *name == self.splits[i]));
-            places
-                .map(|i| (clusters[i], self.items[i].expected == "yes", read[i]))
-                .collect::<Vec<_>>()
+            places.map(|i| (clusters[i], self.items[i].expected == "yes", read[i])).collect::<Vec<_>>()
         };
         for name in &names {
             measures.extend(yes_no::measures(&format!("{name}."), &rows(Some(name))));
@@ -136,20 +127,10 @@ impl Task for Pope {
         if names.len() > 1 {
             measures.extend(yes_no::measures("all.", &rows(None)));
         }
-        let neither = clusters
-            .iter()
-            .zip(&answers)
-            .map(|(&c, answer)| (c, score(yes_no::says_true(&answer.text).is_none())));
+        let neither =
+            clusters.iter().zip(&answers).map(|(&c, answer)| (c, score(yes_no::says_true(&answer.text).is_none())));
         measures.push(Measure::mean("neither_yes_nor_no", neither));
-        let right = self
-            .items
-            .iter()
-            .zip(&read)
-            .map(|(item, read)| score(item.expected == *read));
-        Ok(Found {
-            measures,
-            scores: right.collect(),
-            answers,
-        })
+        let right = self.items.iter().zip(&read).map(|(item, read)| score(item.expected == *read));
+        Ok(Found { measures, scores: right.collect(), answers })
     }
 }

@@ -19,10 +19,7 @@ const PEOPLE: usize = 10;
 
 /// One person's answer, by itself or as VQA has it.
 #[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected text, a number, true or false, or an object with such an `answer`"
-)]
+#[serde(untagged, expecting = "expected text, a number, true or false, or an object with such an `answer`")]
 enum Said {
     Text(String),
     Number(serde_json::Number),
@@ -68,11 +65,7 @@ impl Line {
         people.extend(self.answer.filter(|_| people.is_empty()).map(Said::text));
         let answered = self.question.is_none() || !people.is_empty();
         if let Some(question) = self.question {
-            let item = Item {
-                image: image(&record)?,
-                question: unmarked(&question),
-                ..Item::default()
-            };
+            let item = Item { image: image(&record)?, question: unmarked(&question), ..Item::default() };
             asked.push((item, people));
         }
         ensure!(
@@ -166,11 +159,8 @@ impl Vqa {
         let prompt = source.prompt("{}")?;
         let questions: Questions = records::document(questions, file)?;
         let annotations: Annotations = records::document(annotations, annotations_file)?;
-        let mut answers: HashMap<u64, Annotation> = annotations
-            .annotations
-            .into_iter()
-            .map(|a| (a.question_id, a))
-            .collect();
+        let mut answers: HashMap<u64, Annotation> =
+            annotations.annotations.into_iter().map(|a| (a.question_id, a)).collect();
         let subtype = questions.data_subtype.unwrap_or_default();
         let mut vqa = Vqa::default();
         for question in questions.questions.into_iter().take(source.limit.unwrap_or(usize::MAX)) {
@@ -179,11 +169,8 @@ impl Vqa {
             let missing = || format!("{}: no answer to question {id}", annotations_file.display());
             let annotation = found.with_context(missing)?;
             let people = annotation.answers.into_iter().map(Said::text).collect();
-            let item = Item {
-                image: name(&subtype, question.image_id)?,
-                question: question.question,
-                ..Item::default()
-            };
+            let item =
+                Item { image: name(&subtype, question.image_id)?, question: question.question, ..Item::default() };
             vqa.push(item, &prompt, people, annotation.answer_type);
         }
         ensure!(!vqa.items.is_empty(), "{}: not one question", file.display());
@@ -201,9 +188,7 @@ impl Vqa {
     }
 
     fn of(&self, name: &str, scores: &[f64], clusters: &[usize], chosen: &dyn Fn(usize) -> bool) -> Measure {
-        let rows = (0..scores.len())
-            .filter(|&i| chosen(i))
-            .map(|i| (clusters[i], scores[i]));
+        let rows = (0..scores.len()).filter(|&i| chosen(i)).map(|i| (clusters[i], scores[i]));
         Measure::mean(name, rows)
     }
 }
@@ -239,10 +224,7 @@ impl Task for Vqa {
         // An answer that was cut is not what anybody said.
         let both = |(answer, people): (&Reply, &Vec<String>)| match answer.cut {
             true => (0.0, 0.0),
-            false => (
-                score(vqa::exact(&answer.text, people)),
-                vqa::accuracy(&answer.text, people),
-            ),
+            false => (score(vqa::exact(&answer.text, people)), vqa::accuracy(&answer.text, people)),
         };
         let (exact, accuracy): (Vec<f64>, Vec<f64>) = answers.iter().zip(&self.people).map(both).unzip();
         let asked = self.items.iter().zip(&self.people);
@@ -258,10 +240,6 @@ impl Task for Vqa {
                 measures.push(self.of(&name, &accuracy, &clusters, &chosen));
             }
         }
-        Ok(Found {
-            measures,
-            answers,
-            scores: if official { accuracy } else { exact },
-        })
+        Ok(Found { measures, answers, scores: if official { accuracy } else { exact } })
     }
 }

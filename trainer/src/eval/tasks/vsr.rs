@@ -74,16 +74,8 @@ impl Task for Vsr {
         };
         let mut measures = vec![of("accuracy", &|_| true), neither(&clusters, &answers)];
         let relations: BTreeSet<&String> = self.relations.iter().filter(|relation| !relation.is_empty()).collect();
-        measures.extend(
-            relations
-                .iter()
-                .map(|relation| of(relation, &|i| self.relations[i] == **relation)),
-        );
-        Ok(Found {
-            measures,
-            answers,
-            scores,
-        })
+        measures.extend(relations.iter().map(|relation| of(relation, &|i| self.relations[i] == **relation)));
+        Ok(Found { measures, answers, scores })
     }
 }
 
@@ -98,8 +90,5 @@ pub(super) fn statement_scores(items: &[Item], answers: &[Reply]) -> Vec<f64> {
 /// The share of answers that say neither true nor false.
 pub(super) fn neither(clusters: &[usize], answers: &[Reply]) -> Measure {
     let rows = clusters.iter().zip(answers);
-    Measure::mean(
-        "neither_true_nor_false",
-        rows.map(|(&c, answer)| (c, score(says_true(&answer.text).is_none()))),
-    )
+    Measure::mean("neither_true_nor_false", rows.map(|(&c, answer)| (c, score(says_true(&answer.text).is_none()))))
 }

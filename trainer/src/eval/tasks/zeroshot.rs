@@ -32,41 +32,24 @@ impl Zeroshot {
         let root = only(&source.data)?;
         let prompts = prompts(source);
         for prompt in &prompts {
-            ensure!(
-                prompt.contains("{}"),
-                "--prompt: `{prompt}` has no `{{}}`, the place of the class"
-            );
+            ensure!(prompt.contains("{}"), "--prompt: `{prompt}` has no `{{}}`, the place of the class");
         }
         let (found, _) = Format::Folder.open(root, None, &Select::default(), &Ask::default())?;
         for line in found.passed_over.lines() {
             say_aside!("{}: {line}", root.display());
         }
-        let mut task = Zeroshot {
-            items: Vec::new(),
-            classes: Vec::new(),
-            labels: Vec::new(),
-            prompts,
-        };
+        let mut task = Zeroshot { items: Vec::new(), classes: Vec::new(), labels: Vec::new(), prompts };
         // The records come class by class.
         for class in found.records.chunk_by(|a, b| a.content.class == b.content.class) {
             task.add(&class[..class.len().min(source.limit.unwrap_or(usize::MAX))]);
         }
-        ensure!(
-            task.classes.len() > 1,
-            "{}: fewer than two classes with images",
-            root.display()
-        );
+        ensure!(task.classes.len() > 1, "{}: fewer than two classes with images", root.display());
         Ok(task)
     }
 
     /// The images of one class.
     fn add(&mut self, records: &[Record]) {
-        let class = records[0]
-            .content
-            .class
-            .as_deref()
-            .unwrap_or_default()
-            .replace('_', " ");
+        let class = records[0].content.class.as_deref().unwrap_or_default().replace('_', " ");
         self.items.extend(records.iter().map(|record| Item {
             image: record.id.clone(),
             question: "which class?".into(),
@@ -125,13 +108,8 @@ impl Task for Zeroshot {
         let first = scores.iter().zip(&self.labels);
         Ok(Found {
             measures,
-            answers: scores
-                .iter()
-                .map(|row| Reply::whole(&self.classes[best(row)]))
-                .collect(),
-            scores: first
-                .map(|(row, &label)| hit(row, |class| class == label, 1, Ties::Even))
-                .collect(),
+            answers: scores.iter().map(|row| Reply::whole(&self.classes[best(row)])).collect(),
+            scores: first.map(|(row, &label)| hit(row, |class| class == label, 1, Ties::Even)).collect(),
         })
     }
 }

@@ -94,18 +94,9 @@ impl Chart<'_> {
     fn label(&self) -> String {
         let course = |curve: &Curve| {
             let (first, last) = ends(&curve.smooth);
-            format!(
-                "{} from {} to {}",
-                curve.name,
-                (self.format)(first),
-                (self.format)(last)
-            )
+            format!("{} from {} to {}", curve.name, (self.format)(first), (self.format)(last))
         };
-        format!(
-            "{}: {}",
-            self.title,
-            self.curves.iter().map(course).collect::<Vec<_>>().join("; ")
-        )
+        format!("{}: {}", self.title, self.curves.iter().map(course).collect::<Vec<_>>().join("; "))
     }
 
     /// Numbers along the axes, and the names of marks.
@@ -113,10 +104,7 @@ impl Chart<'_> {
         let mut labels = String::new();
         for y in axes.y_ticks() {
             let top = 100.0 * axes.place_y(y) / HEIGHT;
-            labels += &format!(
-                "<span class=\"y\" style=\"top:{top:.1}%\">{}</span>\n",
-                escape(&(self.format)(y))
-            );
+            labels += &format!("<span class=\"y\" style=\"top:{top:.1}%\">{}</span>\n", escape(&(self.format)(y)));
         }
         for x in axes.x_ticks() {
             let left = 100.0 * axes.place_x(x) / WIDTH;
@@ -170,11 +158,7 @@ impl Axes {
             true => (low / 1.1, high * 1.1),
             false => (low.min(0.0) * 1.05, (high * 1.05).max(low.min(0.0) + 1e-12)),
         };
-        Axes {
-            x: (first, last.max(first + 1.0)),
-            y,
-            log,
-        }
+        Axes { x: (first, last.max(first + 1.0)), y, log }
     }
 
     fn place_x(&self, x: f64) -> f64 {
@@ -209,9 +193,7 @@ impl Axes {
 
     /// Whole steps.
     fn x_ticks(&self) -> Vec<f64> {
-        let whole = ticks(self.x, 5.0)
-            .into_iter()
-            .filter(|x| x.fract() == 0.0 && *x >= self.x.0);
+        let whole = ticks(self.x, 5.0).into_iter().filter(|x| x.fract() == 0.0 && *x >= self.x.0);
         let mut whole: Vec<f64> = whole.collect();
         if whole.is_empty() {
             whole.push(self.x.0);
@@ -224,10 +206,7 @@ impl Axes {
 fn ticks((low, high): (f64, f64), count: f64) -> Vec<f64> {
     let raw = (high - low) / count;
     let power = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0]
-        .map(|nice| nice * power)
-        .into_iter()
-        .find(|step| *step >= raw * 0.999);
+    let step = [1.0, 2.0, 5.0, 10.0].map(|nice| nice * power).into_iter().find(|step| *step >= raw * 0.999);
     let step = step.unwrap_or(10.0 * power);
     let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
     (first..=last).take(20).map(|i| i as f64 * step).collect()
@@ -290,11 +269,7 @@ mod tests {
     #[test]
     fn a_curve_over_decades_has_a_logarithmic_axis_and_others_begin_at_zero() {
         let axes = Axes::of(&[curve(&[1000.0, 10.0, 1.0, 0.5])], true);
-        assert!(
-            axes.log && axes.y_ticks() == [1.0, 10.0, 100.0, 1000.0],
-            "{:?}",
-            axes.y_ticks()
-        );
+        assert!(axes.log && axes.y_ticks() == [1.0, 10.0, 100.0, 1000.0], "{:?}", axes.y_ticks());
         assert!(!Axes::of(&[curve(&[1000.0, 10.0, 1.0, 0.5])], false).log);
         let plain = Axes::of(&[curve(&[3.0, 2.0])], true);
         assert_eq!((plain.log, plain.y.0, plain.place_y(0.0)), (false, 0.0, HEIGHT));
@@ -312,10 +287,7 @@ mod tests {
                 may_be_log: true,
             };
             let html = chart.html();
-            assert!(
-                html.contains("<polyline") && !html.contains("NaN") && !html.contains("inf"),
-                "{html}"
-            );
+            assert!(html.contains("<polyline") && !html.contains("NaN") && !html.contains("inf"), "{html}");
         }
         let none = Chart {
             title: "t",

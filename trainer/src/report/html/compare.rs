@@ -48,8 +48,7 @@ impl Comparison {
         let name = |run: &Files| {
             let own = short(run);
             let is_only = runs.iter().filter(|other| short(other) == own).count() == 1;
-            own.filter(|_| is_only)
-                .unwrap_or_else(|| run.folder.display().to_string())
+            own.filter(|_| is_only).unwrap_or_else(|| run.folder.display().to_string())
         };
         let names = runs.iter().map(name).collect();
         (Comparison { runs, names }, bad)
@@ -88,11 +87,7 @@ impl Comparison {
         let differences = self.differences()?;
         let sections = [
             ("runs", "Runs", rows("Losses with the step of each", &self.overview())),
-            (
-                "recipes",
-                "Recipes",
-                shown("What differs", &differences, "The recipes are the same."),
-            ),
+            ("recipes", "Recipes", shown("What differs", &differences, "The recipes are the same.")),
             ("curves", "Curves", self.curves()),
             (
                 "evaluation",
@@ -114,23 +109,12 @@ impl Comparison {
 
     /// A row for each run.
     fn overview(&self) -> Table {
-        let mut table = Table::new([
-            "run",
-            "parameters",
-            "phase",
-            "steps",
-            "last loss",
-            "best",
-            "held out, last",
-            "best",
-            "took",
-        ]);
+        let mut table =
+            Table::new(["run", "parameters", "phase", "steps", "last loss", "best", "held out, last", "best", "took"]);
         for (run, name) in self.runs.iter().zip(&self.names) {
             let about = run.summary.as_ref();
             let took = about.and_then(|about| about.seconds);
-            let took = took.map_or("not over".into(), |seconds| {
-                duration(Duration::from_secs_f64(seconds.max(0.0)))
-            });
+            let took = took.map_or("not over".into(), |seconds| duration(Duration::from_secs_f64(seconds.max(0.0))));
             let parameters = about.map_or("-".into(), |about| about.parameters.to_string());
             let phases = losses(&run.steps);
             if phases.is_empty() {
@@ -142,17 +126,7 @@ impl Comparison {
                 let [last, best] = ends(found.train);
                 let [held_last, held_best] = ends(found.heldout);
                 let steps = found.steps.to_string();
-                let cells = [
-                    own(name),
-                    own(&parameters),
-                    phase,
-                    steps,
-                    last,
-                    best,
-                    held_last,
-                    held_best,
-                    own(&took),
-                ];
+                let cells = [own(name), own(&parameters), phase, steps, last, best, held_last, held_best, own(&took)];
                 table.row(cells);
             }
         }
@@ -195,9 +169,7 @@ impl Comparison {
         }
         let mut table = self.table("held out, %");
         for name in names {
-            let cells = found
-                .iter()
-                .map(|cells| cells.get(&name).cloned().unwrap_or("-".into()));
+            let cells = found.iter().map(|cells| cells.get(&name).cloned().unwrap_or("-".into()));
             table.row([name.clone()].into_iter().chain(cells));
         }
         table
@@ -205,12 +177,8 @@ impl Comparison {
 
     /// Of each phase the losses and the accuracy of all runs.
     fn curves(&self) -> String {
-        let mut phases: Vec<&str> = self
-            .runs
-            .iter()
-            .flat_map(|run| &run.steps)
-            .map(|step| step.phase.as_str())
-            .collect();
+        let mut phases: Vec<&str> =
+            self.runs.iter().flat_map(|run| &run.steps).map(|step| step.phase.as_str()).collect();
         phases.sort_unstable();
         phases.dedup();
         let charts = phases.into_iter().map(|phase| {
@@ -232,24 +200,9 @@ impl Comparison {
                 };
             let accuracy = |step: &StepMetrics| step.mean_token_accuracy.map(|share| 100.0 * share);
             [
-                chart(
-                    "Loss",
-                    "Thin as measured, thick smoothed.",
-                    &|step| Some(step.loss),
-                    number,
-                ),
-                chart(
-                    "Held-out loss",
-                    "Measured on the way.",
-                    &|step| step.parts.get(EVAL_LOSS).copied(),
-                    number,
-                ),
-                chart(
-                    "Token accuracy",
-                    "In percent, on what is trained on.",
-                    &accuracy,
-                    number,
-                ),
+                chart("Loss", "Thin as measured, thick smoothed.", &|step| Some(step.loss), number),
+                chart("Held-out loss", "Measured on the way.", &|step| step.parts.get(EVAL_LOSS).copied(), number),
+                chart("Token accuracy", "In percent, on what is trained on.", &accuracy, number),
             ]
             .concat()
         });
@@ -273,13 +226,7 @@ impl Comparison {
             };
             others.iter().all(asked)
         };
-        let cards: String = first
-            .samples
-            .iter()
-            .filter(same)
-            .take(MOST)
-            .map(|sample| self.card(sample))
-            .collect();
+        let cards: String = first.samples.iter().filter(same).take(MOST).map(|sample| self.card(sample)).collect();
         match cards.is_empty() {
             true => absent("There is no question that all runs were asked about the same picture."),
             false => format!("<div class=\"cards\">\n{cards}</div>\n"),
@@ -288,11 +235,7 @@ impl Comparison {
 
     fn card(&self, sample: &Shown) -> String {
         let answers = self.runs.iter().zip(&self.names).map(|(run, name)| {
-            let said = run
-                .samples
-                .iter()
-                .find(|other| is_same(other, sample))
-                .and_then(|other| other.said.last());
+            let said = run.samples.iter().find(|other| is_same(other, sample)).and_then(|other| other.said.last());
             let (answer, mark) = match said {
                 Some(said) if said.right => (said.answer.as_str(), "<dd class=\"right\">✓ right</dd>"),
                 Some(said) => (said.answer.as_str(), "<dd class=\"wrong\">✗ wrong</dd>"),
@@ -300,10 +243,7 @@ impl Comparison {
             };
             line(&escape(name), answer, mark)
         });
-        let expected = sample
-            .expected
-            .as_ref()
-            .map_or(String::new(), |text| line("expected", text, ""));
+        let expected = sample.expected.as_ref().map_or(String::new(), |text| line("expected", text, ""));
         let alt = format!("Image of the question: {}", sample.question);
         let folder = self.runs.first().map_or(Path::new(""), |run| &run.folder);
         format!(

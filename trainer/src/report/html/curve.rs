@@ -15,11 +15,7 @@ impl Curve {
     /// What has no noise, such as a schedule: shown as it is.
     pub(super) fn exact(name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Curve {
         let raw: Vec<(f64, f64)> = points.into_iter().filter(|(_, y)| y.is_finite()).collect();
-        Curve {
-            name: name.into(),
-            smooth: raw.clone(),
-            raw,
-        }
+        Curve { name: name.into(), smooth: raw.clone(), raw }
     }
 
     /// Smooths a metric by an exponential mean over about a fiftieth of the steps, 500 at the most, without the bias
@@ -33,11 +29,7 @@ impl Curve {
             weight = keep * weight + 1.0;
             (*x, sum / weight)
         });
-        Curve {
-            name,
-            smooth: smooth.collect(),
-            raw,
-        }
+        Curve { name, smooth: smooth.collect(), raw }
     }
 }
 

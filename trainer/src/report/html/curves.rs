@@ -13,25 +13,14 @@ pub(super) fn loss(run: &Files) -> String {
     let mut charts = String::new();
     for (_, phase) in phases(run) {
         let steps: Vec<&StepMetrics> = run.steps.iter().filter(|step| step.phase == phase).collect();
-        let mut names: Vec<&str> = steps
-            .iter()
-            .flat_map(|step| step.parts.keys())
-            .map(String::as_str)
-            .collect();
+        let mut names: Vec<&str> = steps.iter().flat_map(|step| step.parts.keys()).map(String::as_str).collect();
         names.sort_unstable();
         names.dedup();
         let of = |name: &str, value: &dyn Fn(&StepMetrics) -> Option<f64>| {
-            Curve::new(
-                name,
-                steps.iter().filter_map(|step| Some((step.step as f64, value(step)?))),
-            )
+            Curve::new(name, steps.iter().filter_map(|step| Some((step.step as f64, value(step)?))))
         };
         let mut curves = vec![of("loss", &|step| Some(step.loss))];
-        curves.extend(
-            names
-                .iter()
-                .map(|name| of(name, &|step| step.parts.get(*name).copied())),
-        );
+        curves.extend(names.iter().map(|name| of(name, &|step| step.parts.get(*name).copied())));
         charts += &Chart {
             title: &format!("Loss of {phase}"),
             about: "Thin as measured, thick smoothed; the parts before they are weighted.",
@@ -77,13 +66,7 @@ pub(super) fn throughput(run: &Files) -> String {
     framed(
         over_run(run, ("Tokens per second", of_tokens), tokens, number, false)
             + &over_run(run, ("Images per second", of_images), samples, number, false)
-            + &over_run(
-                run,
-                ("Waiting for data", "Share of a step's time."),
-                wait,
-                percent,
-                false,
-            )
+            + &over_run(run, ("Waiting for data", "Share of a step's time."), wait, percent, false)
             + &over_run(run, ("Model FLOP/s utilisation", of_mfu), mfu, percent, false),
     )
 }
@@ -93,13 +76,7 @@ pub(super) fn memory(run: &Files) -> String {
     const MIB: f64 = (1 << 20) as f64;
     let held = Curve::exact("memory", all(run, |step| Some(step.memory_bytes? as f64 / MIB)));
     let about = "Of the process on a CPU; on a GPU the most that tensors have held there.";
-    let chart = over_run(
-        run,
-        ("Memory", about),
-        held,
-        |value| format!("{} MiB", number(value)),
-        false,
-    );
+    let chart = over_run(run, ("Memory", about), held, |value| format!("{} MiB", number(value)), false);
     match (chart.is_empty(), run.steps.is_empty()) {
         (true, false) => absent("How much memory the steps took is not known: metrics.jsonl does not say."),
         _ => framed(chart),
@@ -131,15 +108,7 @@ fn over_run(
     may_be_log: bool,
 ) -> String {
     let marks: Vec<(f64, String)> = phases(run).into_iter().skip(1).collect();
-    Chart {
-        title,
-        about,
-        curves: vec![curve],
-        marks: &marks,
-        format,
-        may_be_log,
-    }
-    .html()
+    Chart { title, about, curves: vec![curve], marks: &marks, format, may_be_log }.html()
 }
 
 /// The phases in their order, with the run's step at which each begins.
@@ -156,12 +125,8 @@ fn phases(run: &Files) -> Vec<(f64, String)> {
 /// Where steps on the first phase's losses begin to be taken in the midst of a later one.
 fn mixed_in(run: &Files, phase: &str) -> Vec<(f64, String)> {
     let mut behind = run.steps.iter().skip_while(|step| step.phase == phase);
-    let other = behind
-        .next()
-        .filter(|_| run.steps.first().is_some_and(|first| first.phase == phase));
+    let other = behind.next().filter(|_| run.steps.first().is_some_and(|first| first.phase == phase));
     let again = behind.find(|step| step.phase == phase);
     let mark = other.zip(again);
-    mark.map(|(other, again)| (again.step as f64, format!("within {}", other.phase)))
-        .into_iter()
-        .collect()
+    mark.map(|(other, again)| (again.step as f64, format!("within {}", other.phase))).into_iter().collect()
 }

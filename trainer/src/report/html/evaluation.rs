@@ -38,26 +38,16 @@ fn all(figures: &Figures) -> Table {
 /// A table as HTML. Rows that begin with spaces belong to the one above.
 pub(super) fn rows(caption: &str, table: &Table) -> String {
     let class: Vec<&str> = (0..table.head().len())
-        .map(|column| {
-            if column > 0 && table.is_numeric(column) {
-                " class=\"number\""
-            } else {
-                ""
-            }
-        })
+        .map(|column| if column > 0 && table.is_numeric(column) { " class=\"number\"" } else { "" })
         .collect();
     let head = table.head().iter().zip(&class);
     let head = head.map(|(cell, class)| format!("<th scope=\"col\"{class}>{}</th>", escape(cell)));
     let line = |row: &Vec<String>| {
-        let cells = row
-            .iter()
-            .zip(&class)
-            .enumerate()
-            .map(|(column, (cell, class))| match column {
-                0 if cell.starts_with(' ') => format!("<th scope=\"row\" class=\"part\">{}</th>", escape(cell.trim())),
-                0 => format!("<th scope=\"row\">{}</th>", escape(cell)),
-                _ => format!("<td{class}>{}</td>", escape(cell)),
-            });
+        let cells = row.iter().zip(&class).enumerate().map(|(column, (cell, class))| match column {
+            0 if cell.starts_with(' ') => format!("<th scope=\"row\" class=\"part\">{}</th>", escape(cell.trim())),
+            0 => format!("<th scope=\"row\">{}</th>", escape(cell)),
+            _ => format!("<td{class}>{}</td>", escape(cell)),
+        });
         format!("<tr>{}</tr>\n", cells.collect::<String>())
     };
     format!(

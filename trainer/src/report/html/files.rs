@@ -27,16 +27,9 @@ pub(super) fn section(run: &Files) -> String {
             true => ("/", String::new()),
             false => ("", format!(" <span class=\"muted\">{}</span>", memory::size(*size))),
         };
-        format!(
-            "<li><a href=\"./{}{slash}\">{}{slash}</a>{size}</li>\n",
-            url(name),
-            escape(name)
-        )
+        format!("<li><a href=\"./{}{slash}\">{}{slash}</a>{size}</li>\n", url(name), escape(name))
     };
-    format!(
-        "<ul class=\"files\">\n{}</ul>\n",
-        names.iter().map(item).collect::<String>()
-    )
+    format!("<ul class=\"files\">\n{}</ul>\n", names.iter().map(item).collect::<String>())
 }
 
 /// A file's name as part of an address: everything but letters, digits and what is safe among them by its bytes.

@@ -62,11 +62,7 @@ fn cells(found: &Similarity, i: usize) -> String {
     let best = best(&found.scores[i]);
     let cell = |(j, score): (usize, &f32)| {
         let share = ((score - low) / (high - low).max(1e-6)).clamp(0.0, 1.0);
-        let share = if share.is_finite() {
-            (100.0 * share).round()
-        } else {
-            0.0
-        };
+        let share = if share.is_finite() { (100.0 * share).round() } else { 0.0 };
         let class = if i == j { " class=\"own\"" } else { "" };
         let dot = if best == Some(j) { "<i></i>" } else { "" };
         let title = format!("image {}, caption {}: {score:.2}", i + 1, j + 1);

@@ -46,9 +46,7 @@ pub fn is_page(file: &Path) -> bool {
 
 /// A page of sections, each with its id, title and body.
 pub(super) fn frame(name: &str, sections: &[(&str, &str, String)]) -> String {
-    let links = sections
-        .iter()
-        .map(|(id, title, _)| format!("<a href=\"#{id}\">{title}</a>\n"));
+    let links = sections.iter().map(|(id, title, _)| format!("<a href=\"#{id}\">{title}</a>\n"));
     let bodies = sections.iter().map(|(id, title, body)| {
         format!("<section id=\"{id}\" aria-labelledby=\"{id}-title\">\n<h2 id=\"{id}-title\">{title}</h2>\n{body}</section>\n")
     });

@@ -21,25 +21,16 @@ const QUALITY: u8 = 85;
 pub(super) fn picture(folder: &Path, name: &str, alt: &str, most: u32) -> String {
     match data(folder, name, most) {
         Ok((address, width, height)) => {
-            let class = if width.max(height) <= SMALL {
-                " class=\"small\""
-            } else {
-                ""
-            };
+            let class = if width.max(height) <= SMALL { " class=\"small\"" } else { "" };
             let alt = escape(alt);
             format!("<img{class} alt=\"{alt}\" width=\"{width}\" height=\"{height}\" src=\"{address}\">")
         }
-        Err(error) => format!(
-            "<span class=\"absent\">no picture: {}</span>",
-            escape(&format!("{error:#}"))
-        ),
+        Err(error) => format!("<span class=\"absent\">no picture: {}</span>", escape(&format!("{error:#}"))),
     }
 }
 
 fn data(folder: &Path, name: &str, most: u32) -> Result<(String, u32, u32)> {
-    let inside = Path::new(name)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
+    let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
     ensure!(inside, "{name} is not a place in the run's folder");
     let path = folder.join(name);
     let bytes = read_file(&path, MAX_IMAGE_FILE).with_context(|| name.to_string())?;

@@ -40,11 +40,7 @@ impl Files {
     /// When the folder is no run's; names a file that is damaged.
     pub(super) fn read(folder: &Path) -> Result<Files> {
         let path = folder.join(RECIPE);
-        ensure!(
-            path.exists(),
-            "{}: not a run's folder: it has no {RECIPE}",
-            folder.display()
-        );
+        ensure!(path.exists(), "{}: not a run's folder: it has no {RECIPE}", folder.display());
         let recipe = text(&path)?;
         let log = folder.join("metrics.jsonl");
         let figures: Option<BTreeMap<String, Option<f64>>> = json(&folder.join("eval.json"))?;
@@ -87,10 +83,7 @@ impl Files {
 fn name(path: &Path, recipe: &str) -> Result<String> {
     let table: toml::Table =
         toml::from_str(recipe).map_err(|error| anyhow!("{}: not TOML: {}", path.display(), error.message()))?;
-    let name = table
-        .get("run")
-        .and_then(|run| run.get("name"))
-        .and_then(|name| name.as_str());
+    let name = table.get("run").and_then(|run| run.get("name")).and_then(|name| name.as_str());
     let name = name.with_context(|| format!("{}: expected run.name", path.display()))?;
     Ok(name.to_string())
 }

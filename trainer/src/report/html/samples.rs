@@ -33,12 +33,8 @@ pub(super) fn answers(run: &Files) -> String {
 /// How many answers were right each time.
 fn progress(samples: &[Shown]) -> String {
     let count = |when: &&str| {
-        let said: Vec<bool> = samples
-            .iter()
-            .flat_map(|s| &s.said)
-            .filter(|s| s.when == **when)
-            .map(|s| s.right)
-            .collect();
+        let said: Vec<bool> =
+            samples.iter().flat_map(|s| &s.said).filter(|s| s.when == **when).map(|s| s.right).collect();
         let right = said.iter().filter(|right| **right).count();
         (!said.is_empty()).then(|| format!("{right} of {} {when}", said.len()))
     };
@@ -53,18 +49,11 @@ fn progress(samples: &[Shown]) -> String {
 }
 
 fn card(run: &Files, sample: &Shown) -> String {
-    let asked_halfway = run
-        .samples
-        .iter()
-        .flat_map(|s| &s.said)
-        .any(|said| said.when == TIMES[1]);
+    let asked_halfway = run.samples.iter().flat_map(|s| &s.said).any(|said| said.when == TIMES[1]);
     let expected_halfway = asked_halfway || run.steps.iter().any(|step| step.phase == "phase2");
     let times = TIMES.iter().filter(|when| **when != TIMES[1] || expected_halfway);
     let rows = times.map(|when| row(run, sample, when)).collect::<String>();
-    let expected = sample
-        .expected
-        .as_ref()
-        .map_or(String::new(), |text| line("expected", text, ""));
+    let expected = sample.expected.as_ref().map_or(String::new(), |text| line("expected", text, ""));
     let before = sample.before.iter().map(|text| line("before", text, ""));
     let before = before.collect::<String>();
     let alt = format!("Image of the question: {}", sample.question);
@@ -87,15 +76,8 @@ fn row(run: &Files, sample: &Shown, when: &str) -> String {
 
 /// A name, a text and a mark; a long text stands below the others.
 pub(super) fn line(name: &str, text: &str, mark: &str) -> String {
-    let class = if text.chars().count() > SHORT {
-        " class=\"long\""
-    } else {
-        ""
-    };
-    format!(
-        "<div{class}><dt>{name}</dt><dd class=\"said\">{}</dd>{mark}</div>\n",
-        words(text)
-    )
+    let class = if text.chars().count() > SHORT { " class=\"long\"" } else { "" };
+    format!("<div{class}><dt>{name}</dt><dd class=\"said\">{}</dd>{mark}</div>\n", words(text))
 }
 
 /// The beginning of a text.
@@ -124,14 +106,8 @@ fn words(text: &str) -> String {
 }
 
 pub(super) fn attention(run: &Files) -> String {
-    let seen = run
-        .samples
-        .iter()
-        .filter_map(|sample| Some((sample, sample.attention.as_ref()?)));
-    let figures: Vec<String> = seen
-        .take(MOST / 3)
-        .map(|(sample, name)| figure(run, sample, name))
-        .collect();
+    let seen = run.samples.iter().filter_map(|sample| Some((sample, sample.attention.as_ref()?)));
+    let figures: Vec<String> = seen.take(MOST / 3).map(|(sample, name)| figure(run, sample, name)).collect();
     match figures.is_empty() {
         true => absent(
             "No pictures of attention: the run is not over, eval.attention is 0, or the decoder sees queries and no patches.",
@@ -145,14 +121,8 @@ pub(super) fn attention(run: &Files) -> String {
 }
 
 fn figure(run: &Files, sample: &Shown, name: &str) -> String {
-    let alt = format!(
-        "Image, and beside it the model's attention over it, asked: {}",
-        sample.question
-    );
-    let answer = sample
-        .said
-        .last()
-        .map_or(String::new(), |said| format!(" → <b>{}</b>", brief(&said.answer)));
+    let alt = format!("Image, and beside it the model's attention over it, asked: {}", sample.question);
+    let answer = sample.said.last().map_or(String::new(), |said| format!(" → <b>{}</b>", brief(&said.answer)));
     format!(
         "<figure>\n{}\n<figcaption>{}{answer}</figcaption>\n</figure>\n",
         picture(&run.folder, name, &alt, 584),

@@ -8,9 +8,8 @@ use std::time::Duration;
 
 pub(super) fn section(run: &Files) -> String {
     let rows = rows(run);
-    let rows = rows
-        .iter()
-        .map(|(name, value)| format!("<tr><th scope=\"row\">{name}</th><td>{}</td></tr>\n", escape(value)));
+    let rows =
+        rows.iter().map(|(name, value)| format!("<tr><th scope=\"row\">{name}</th><td>{}</td></tr>\n", escape(value)));
     let unknown = match run.summary {
         Some(_) => String::new(),
         None => absent("Device, parameters and time are not known: the folder has no summary.json."),
@@ -30,26 +29,14 @@ fn rows(run: &Files) -> Vec<(&'static str, String)> {
     rows.push(("device", format!("{}, {} threads", found.device, found.threads)));
     rows.push((
         "parameters",
-        format!(
-            "{}, {} of them trainable, {}",
-            grouped(found.parameters),
-            grouped(found.trainable),
-            found.dtype
-        ),
+        format!("{}, {} of them trainable, {}", grouped(found.parameters), grouped(found.trainable), found.dtype),
     ));
     rows.push((
         "time",
         match found.seconds {
             Some(seconds) => {
-                let since = if found.goes_on {
-                    ", since the run was gone on with"
-                } else {
-                    ""
-                };
-                format!(
-                    "{}{since}",
-                    duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-                )
+                let since = if found.goes_on { ", since the run was gone on with" } else { "" };
+                format!("{}{since}", duration(Duration::try_from_secs_f64(seconds).unwrap_or_default()))
             }
             None => "under way, or stopped".into(),
         },
@@ -59,11 +46,7 @@ fn rows(run: &Files) -> Vec<(&'static str, String)> {
         match found.peak_memory_bytes {
             Some(peak) => {
                 let off = 100.0 * (peak as f64 / found.estimate_bytes.max(1) as f64 - 1.0);
-                format!(
-                    "{} ({off:+.0} % against the estimate of {})",
-                    memory(peak),
-                    memory(found.estimate_bytes)
-                )
+                format!("{} ({off:+.0} % against the estimate of {})", memory(peak), memory(found.estimate_bytes))
             }
             None => format!("not known; estimated at {}", memory(found.estimate_bytes)),
         },
@@ -84,10 +67,7 @@ fn steps(run: &Files) -> String {
             None => phases.push((&step.phase, 1)),
         }
     }
-    let phases: Vec<String> = phases
-        .iter()
-        .map(|(phase, count)| format!("{count} on {phase}'s losses"))
-        .collect();
+    let phases: Vec<String> = phases.iter().map(|(phase, count)| format!("{count} on {phase}'s losses")).collect();
     match phases.is_empty() {
         true => "none yet".into(),
         false => phases.join(", "),

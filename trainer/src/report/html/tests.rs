@@ -13,18 +13,8 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 
-const SECTIONS: [&str; 10] = [
-    "summary",
-    "loss",
-    "rate",
-    "throughput",
-    "memory",
-    "evaluation",
-    "samples",
-    "attention",
-    "similarity",
-    "files",
-];
+const SECTIONS: [&str; 10] =
+    ["summary", "loss", "rate", "throughput", "memory", "evaluation", "samples", "attention", "similarity", "files"];
 /// What must not become markup.
 const HOSTILE: &str = "</td></table><script>alert('x')</script><img src=x onerror=\"alert(1)\"> & \u{0}\u{202e}";
 
@@ -82,26 +72,13 @@ fn run(count: usize, questions: usize, width: u32) -> TempDir {
         fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
         fs::write(folder.path().join(name), bytes).unwrap();
     };
-    put(
-        RECIPE,
-        format!("[run]\nname = {HOSTILE:?}\n")
-            .replace("\\0", "")
-            .replace("\\u{202e}", "")
-            .as_bytes(),
-    );
+    put(RECIPE, format!("[run]\nname = {HOSTILE:?}\n").replace("\\0", "").replace("\\u{202e}", "").as_bytes());
     let lines = [steps("phase1", count), steps("phase2", count), steps(HOSTILE, 1)].concat();
     let lines: Vec<String> = lines.iter().map(|line| serde_json::to_string(line).unwrap()).collect();
     put("metrics.jsonl", lines.join("\n").as_bytes());
-    put(
-        "eval.json",
-        br#"{"existence.accuracy": 0.975, "<script>": 0.5, "answers.exact": null}"#,
-    );
+    put("eval.json", br#"{"existence.accuracy": 0.975, "<script>": 0.5, "answers.exact": null}"#);
     put(SUMMARY, &serde_json::to_vec(&summary()).unwrap());
-    let said = |when: &str, right| Said {
-        when: when.into(),
-        answer: HOSTILE.into(),
-        right,
-    };
+    let said = |when: &str, right| Said { when: when.into(), answer: HOSTILE.into(), right };
     let sample = |i: usize| Shown {
         image: format!("samples/{i:02}.png"),
         before: Vec::new(),
@@ -113,10 +90,7 @@ fn run(count: usize, questions: usize, width: u32) -> TempDir {
     let samples: Vec<Shown> = (0..questions).map(sample).collect();
     for (i, shown) in samples.iter().enumerate() {
         put(&shown.image, &png(&photograph(width, width * 3 / 4, i as u32)).unwrap());
-        put(
-            shown.attention.as_ref().unwrap(),
-            &png(&photograph(2 * width, width, i as u32)).unwrap(),
-        );
+        put(shown.attention.as_ref().unwrap(), &png(&photograph(2 * width, width, i as u32)).unwrap());
     }
     put(SAMPLES, &serde_json::to_vec(&samples).unwrap());
     let found = Similarity {
@@ -136,11 +110,7 @@ fn elements(html: &str) -> Vec<String> {
         let end = start + rest[start..].find('>').expect("a tag that ends");
         let tag = &rest[start + 1..end];
         rest = &rest[end + 1..];
-        let name: String = tag
-            .trim_start_matches('/')
-            .chars()
-            .take_while(|c| c.is_ascii_alphanumeric())
-            .collect();
+        let name: String = tag.trim_start_matches('/').chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
         if tag.starts_with('/') {
             assert_eq!(open.pop().as_deref(), Some(name.as_str()), "closed by </{name}>");
             continue;
@@ -160,15 +130,9 @@ fn elements(html: &str) -> Vec<String> {
 
 fn assert_sound(html: &str) {
     let elements = elements(html);
-    assert_eq!(
-        elements.iter().filter(|name| *name == "script").count(),
-        1,
-        "the page's own script alone"
-    );
+    assert_eq!(elements.iter().filter(|name| *name == "script").count(), 1, "the page's own script alone");
     for id in SECTIONS {
-        let begin = html
-            .find(&format!("<section id=\"{id}\""))
-            .unwrap_or_else(|| panic!("no section {id}"));
+        let begin = html.find(&format!("<section id=\"{id}\"")).unwrap_or_else(|| panic!("no section {id}"));
         let length = html[begin..].find("</section>").unwrap();
         assert!(length > 120, "section {id} is empty: {}", &html[begin..begin + length]);
     }
@@ -228,11 +192,7 @@ fn a_long_run_over_photographs_stays_below_three_megabytes() {
     let html = page(folder.path()).unwrap();
     assert!(html.len() < 3_000_000, "{} bytes", html.len());
     assert!(html.contains("These are the first"));
-    let most = html
-        .split("points=\"")
-        .skip(1)
-        .map(|line| line.split('"').next().unwrap().split(' ').count())
-        .max();
+    let most = html.split("points=\"").skip(1).map(|line| line.split('"').next().unwrap().split(' ').count()).max();
     assert!(most.is_some_and(|most| (900..=1001).contains(&most)), "{most:?} points");
 }
 
@@ -245,11 +205,7 @@ fn damaged_files_are_named() {
         assert!(text.contains(name), "{name}: {text}");
     }
     let folder = run(2, 1, 16);
-    fs::write(
-        folder.path().join(SIMILARITY),
-        r#"{"images": ["a"], "captions": ["b"], "scores": [[1, 2]]}"#,
-    )
-    .unwrap();
+    fs::write(folder.path().join(SIMILARITY), r#"{"images": ["a"], "captions": ["b"], "scores": [[1, 2]]}"#).unwrap();
     let text = page(folder.path()).unwrap_err().to_string();
     assert!(text.contains("as many captions, rows and columns"), "{text}");
 }
@@ -279,41 +235,26 @@ proptest! {
 fn runs_are_compared_on_one_page_and_the_bad_ones_are_named() {
     let (a, b, bad) = (run(30, 2, 64), run(20, 2, 64), run(1, 1, 64));
     let recipe = fs::read_to_string(b.path().join(RECIPE)).unwrap();
-    fs::write(
-        b.path().join(RECIPE),
-        format!("{recipe}[phase2]\nlr = 2e-3\nrules = [{{ match = \"<b>\" }}]\n"),
-    )
-    .unwrap();
+    fs::write(b.path().join(RECIPE), format!("{recipe}[phase2]\nlr = 2e-3\nrules = [{{ match = \"<b>\" }}]\n"))
+        .unwrap();
     fs::write(bad.path().join("eval.json"), "{").unwrap();
     let none = a.path().join("none");
     let folders = [a.path(), b.path(), bad.path(), &none].map(Path::to_path_buf);
     let (comparison, errors) = Comparison::read(&folders);
     assert_eq!((comparison.len(), errors.len()), (2, 2));
     let errors = format!("{:#} {:#}", errors[0], errors[1]);
-    assert!(
-        errors.contains("eval.json:1") && errors.contains("none: not a run's folder"),
-        "{errors}"
-    );
+    assert!(errors.contains("eval.json:1") && errors.contains("none: not a run's folder"), "{errors}");
     let page = comparison.page().unwrap();
-    for expected in [
-        "phase2.lr",
-        "0.002",
-        "phase2.rules.0.match",
-        "&lt;b&gt;",
-        "97.5",
-        "Loss of phase1",
-        "data:image/png",
-    ] {
+    for expected in
+        ["phase2.lr", "0.002", "phase2.rules.0.match", "&lt;b&gt;", "97.5", "Loss of phase1", "data:image/png"]
+    {
         assert!(page.contains(expected), "{expected}");
     }
     assert!(!page.contains("run.name"), "what is the same is no difference");
     assert!(!page.contains("<script>alert") && !page.contains("<img src=x") && !page.contains("<b>\""));
     let text = comparison.text().unwrap();
     let name = a.path().file_name().unwrap().to_str().unwrap();
-    assert!(
-        text.contains(name) && text.contains("phase2.lr") && text.contains("existence"),
-        "{text}"
-    );
+    assert!(text.contains(name) && text.contains("phase2.lr") && text.contains("existence"), "{text}");
     // Another picture: the question is not the same any more.
     fs::write(b.path().join("samples/00.png"), png(&photograph(64, 48, 99)).unwrap()).unwrap();
     let (comparison, _) = Comparison::read(&folders);
