@@ -20,9 +20,6 @@ impl Pairs {
     /// Wrong ones are drawn by `exp(hardness · score)` among those that `truth` (n, n) U8 does not call true, with 2n numbers
     /// in [0, 1), F64. `scores` (n, queries, n) are those of texts with each of an image's vectors, times
     /// `exp(log_scale)` what the contrastive loss sees.
-    ///
-    /// # Errors
-    /// Shapes or types that do not fit.
     pub fn draw(scores: &Tensor, log_scale: &Tensor, hardness: f64, truth: &Tensor, uniform: &Tensor) -> Result<Pairs> {
         let [n, queries, columns] = scores.shape()[..] else {
             return mismatch("draw_pairs", format!("scores {}, expected (n, queries, n)", scores.shape()));

@@ -130,9 +130,6 @@ impl Optimizer {
     }
 
     /// Exchanges the weights and their running average, where one is kept; a second time brings the weights back.
-    ///
-    /// # Errors
-    /// When a graph still uses the parameters.
     pub fn swap_average(&mut self, params: &mut Params) -> Result<()> {
         let Some(average) = &mut self.average else {
             return Ok(());

@@ -177,9 +177,6 @@ impl Tensor {
 
     /// Images' bytes (batch, height, width, 3) as numbers (batch, 3, height, width): `(byte/255 − mean) / deviation`, colour
     /// by colour.
-    ///
-    /// # Errors
-    /// Another shape or type.
     pub fn normalised(&self, mean: [f64; 3], deviation: [f64; 3], dtype: DType) -> Result<Tensor> {
         let [batch, height, width, 3] = self.shape[..] else {
             return mismatch("normalised", format!("{}, expected (batch, height, width, 3)", self.shape));

@@ -148,9 +148,6 @@ impl Device {
     /// From now on, or no longer, a GPU's work is collected and handed out as a whole when something is read back: work that
     /// comes again in the same course is one CUDA graph then, without a launch for every kernel. Failures show where that
     /// is. The CPU works at once in any case.
-    ///
-    /// # Errors
-    /// Failures of work collected so far.
     pub fn collect_work(&self, collecting: bool) -> Result<()> {
         self.gpu().map_or(Ok(()), |gpu| gpu.collect(collecting))
     }
@@ -165,9 +162,6 @@ impl Device {
     }
 
     /// Waits until the device has done everything asked of it.
-    ///
-    /// # Errors
-    /// Failures of that work, where it runs beside the host.
     pub fn synchronize(&self) -> Result<()> {
         self.gpu().map_or(Ok(()), Gpu::synchronize)
     }
@@ -182,9 +176,6 @@ impl Device {
     }
 
     /// Bytes of a GPU's own memory that nobody holds; None where tensors lie in the host's.
-    ///
-    /// # Errors
-    /// When the driver does not say.
     pub fn free_memory(&self) -> Result<Option<usize>> {
         self.gpu().map_or(Ok(None), Gpu::free_memory)
     }

@@ -9,6 +9,7 @@
 //! - `T` is F32, BF16 or F64; F64 is for checks and computed on the CPU only. Statistics, losses and weight gradients are in
 //!   `A`, the accumulator of `T` (F32, or F64 for F64).
 //! - Outputs are overwritten, never read, unless the contract says "adds to".
+//! - Lengths, types and devices that do not fit are errors that name the argument; what else is refused stands with the contract.
 //! - How work is split depends on shapes alone, so results are the same to the last bit for any number of threads.
 
 pub mod activation;

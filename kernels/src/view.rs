@@ -89,9 +89,6 @@ impl View<'_> {
     }
 
     /// The elements' bytes, copied to the host; zeros from the trace device.
-    ///
-    /// # Errors
-    /// A device that fails.
     pub fn download_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.len * self.dtype.size()];
         self.read(&mut bytes)?;

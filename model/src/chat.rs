@@ -250,9 +250,6 @@ impl Chat {
     }
 
     /// A conversation up to where the assistant's next message starts: what generation continues.
-    ///
-    /// # Errors
-    /// When the template refuses.
     pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
         match &self.layout {
             Layout::Own(roles) => {
@@ -268,9 +265,6 @@ impl Chat {
     }
 
     /// A conversation as the template's text; None for Lenslet's own layout, which knows no text.
-    ///
-    /// # Errors
-    /// When the template refuses.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Option<String>> {
         match &self.layout {
             Layout::Own(_) => Ok(None),

@@ -107,9 +107,6 @@ impl DualEncoder {
 
     /// Texts as the encoder reads them: with the tokens that its tokenizer puts around them, cut to what fits with the last
     /// token kept, SigLIP's filled up to their full length.
-    ///
-    /// # Errors
-    /// Those of the tokenizer.
     pub fn texts<S: AsRef<str>>(&self, tokenizer: &Tokenizer, texts: &[S]) -> crate::Result<Texts> {
         let (most, pad) = (self.config.text.max_position_embeddings, tokenizer.specials().pad);
         let row = |text: &S| {

@@ -65,9 +65,6 @@ pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>> {
 }
 
 /// The content of a model's file of at most `most` bytes.
-///
-/// # Errors
-/// Names the file.
 pub(crate) fn read_up_to(path: &Path, most: u64) -> crate::error::Result<Vec<u8>> {
     let bytes = read_file(path, most).map_err(at(path))?;
     match other_kind(&bytes) {
@@ -84,9 +81,6 @@ pub(crate) fn other_kind(start: &[u8]) -> Option<String> {
 
 /// JSON as Python's `json` writes and reads it: `NaN` and infinities, which the format does not have, become texts, so that
 /// they do no harm in a field nobody reads, and are named where one is read as a number.
-///
-/// # Errors
-/// Names the file.
 pub(crate) fn parse_json<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> crate::error::Result<T> {
     serde_json::from_slice(bytes)
         .or_else(|error| serde_json::from_slice(&quote_constants(bytes)).map_err(|_| error))

@@ -66,9 +66,6 @@ impl Default for GroupRule {
 /// assert!(params.is_frozen(id));
 /// # Ok::<(), model::Error>(())
 /// ```
-///
-/// # Errors
-/// Those of [`check_groups`].
 pub fn set_groups(params: &mut Params, rules: &[GroupRule], weight_decay: f64, muon: Option<f64>) -> Result<()> {
     let specs: Vec<ParamSpec> = params.specs().cloned().collect();
     check_groups(&specs, rules, muon.is_some())?;

@@ -15,9 +15,6 @@ static HOOK: Once = Once::new();
 pub struct Panicked;
 
 /// What `work` gives; a panic within it becomes an error and prints nothing. What `work` changes must not be used afterwards.
-///
-/// # Errors
-/// Those of `work`, and [`Panicked`].
 pub fn guarded<T, E: From<Panicked>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     HOOK.call_once(|| {
         let usual = take_hook();

@@ -122,9 +122,6 @@ impl FolderPlan {
     }
 
     /// Writes the whole folder, the weights last.
-    ///
-    /// # Errors
-    /// As [`FolderPlan::write_settings`].
     pub fn write(&self, folder: &Path, params: &Params) -> Result<()> {
         self.write_settings(folder)?;
         self.weights.write(folder, params)

@@ -94,18 +94,12 @@ pub(crate) struct Processes {
 
 impl Processes {
     /// The first, which takes `first`.
-    ///
-    /// # Errors
-    /// Why `first` is refused.
     pub(crate) fn start(job: &'static str, first: Value) -> std::result::Result<Processes, String> {
         let idle = Mutex::new(vec![Process::start(job, &first)?]);
         Ok(Processes { job, first, idle, ended: OnceLock::new() })
     }
 
     /// The reply to a request.
-    ///
-    /// # Errors
-    /// Why there is none.
     pub(crate) fn ask(&self, request: &impl Serialize) -> Reply {
         if let Some(why) = self.ended.get() {
             return Err(why.clone());
@@ -135,9 +129,6 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts one; `first` is its first request.
-    ///
-    /// # Errors
-    /// Why that is refused.
     pub(crate) fn start(job: &str, first: &impl Serialize) -> std::result::Result<Process, String> {
         // This very program, even where another has taken its place on the disk.
         let own = PathBuf::from("/proc/self/exe");
@@ -160,9 +151,6 @@ impl Process {
     }
 
     /// The reply to a request.
-    ///
-    /// # Errors
-    /// Why there is none: the process ended.
     fn ask(&mut self, request: &impl Serialize) -> std::result::Result<Reply, String> {
         let mut text = serde_json::to_vec(request).map_err(|error| error.to_string())?;
         text.push(b'\n');

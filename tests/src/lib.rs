@@ -68,9 +68,6 @@ impl Expected {
     }
 
     /// The case's loss, from what [`Model::trace`] gave.
-    ///
-    /// # Errors
-    /// Those of the model.
     pub fn loss(&self, g: &Graph<'_>, model: &Model, trace: &Trace) -> model::Result<Var> {
         let last = |name: &str| {
             let found = trace.iter().rev().find(|(found, _)| found.starts_with(name));

@@ -16,9 +16,6 @@ pub fn open(name: &str) -> Result<Device> {
 }
 
 /// As [`open`], for work that keeps coming in the same course: a GPU does it as CUDA graphs, if `graphs`.
-///
-/// # Errors
-/// As [`open`].
 pub fn open_for_training(name: &str, graphs: bool) -> Result<Device> {
     let device = open(name)?;
     device.collect_work(graphs && matches!(device.kind(), Kind::Cuda(_)))?;
@@ -26,9 +23,6 @@ pub fn open_for_training(name: &str, graphs: bool) -> Result<Device> {
 }
 
 /// As [`open`], with the seed of the order in which the emulator runs threads.
-///
-/// # Errors
-/// As [`open`].
 pub fn open_seeded(name: &str, seed: u64) -> Result<Device> {
     let emulated = matches!(name, "emulated" | "emulated:check");
     ensure!(

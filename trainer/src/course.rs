@@ -47,15 +47,9 @@ pub trait Trained {
     /// Trains one phase, from its start or from a checkpoint in it, to its end or until `observe` says to stop. A phase the
     /// recipe leaves out does nothing. A phase that is over leaves the running average of the weights in their place, where
     /// one was kept.
-    ///
-    /// # Errors
-    /// Those of data and training.
     fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Next>;
 
     /// Its folder as it will be written.
-    ///
-    /// # Errors
-    /// When it cannot be.
     fn folder_plan(&self) -> Result<FolderPlan>;
 }
 
@@ -72,9 +66,6 @@ pub struct Course<'r> {
 
 impl<'r> Course<'r> {
     /// The course of a run from its start, on a device that can do `peak` FLOP/s, on data that `seal` is of.
-    ///
-    /// # Errors
-    /// When the log of metrics cannot be opened.
     pub fn start(folder: &'r mut RunFolder, keep: usize, peak: Option<f64>, seal: Seal) -> Result<Course<'r>> {
         Ok(Course {
             checkpoints: Checkpoints::of(folder.path(), keep),
@@ -87,9 +78,6 @@ impl<'r> Course<'r> {
     }
 
     /// Begins at the start, or goes on from a checkpoint; what came after it is forgotten.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn begin(&mut self, how: &How, from: Option<(Checkpoint, Place)>) -> Result<()> {
         self.watch.profile(how.profile);
         if how.begin == Begin::New {

@@ -29,7 +29,6 @@ pub struct DualSession {
     pub tokenizer: Tokenizer,
     /// Images to pixels.
     pub processor: ImageProcessor,
-    /// The model.
     pub model: DualEncoder,
     /// Its weights.
     pub params: Params,
@@ -45,9 +44,6 @@ impl DualSession {
     }
 
     /// As [`DualSession::new`]; a run that goes on takes tokenizer and image processor from its `checkpoint`.
-    ///
-    /// # Errors
-    /// As [`DualSession::new`].
     pub fn begin(mut recipe: Recipe, device: &Device, checkpoint: Option<&Path>) -> Result<DualSession> {
         preflight::dual(&recipe)?;
         let processor = match checkpoint {
@@ -70,9 +66,6 @@ impl DualSession {
     }
 
     /// A model that this recipe made, with its own tokenizer and image processor, beside the data.
-    ///
-    /// # Errors
-    /// Those of data and files.
     pub fn of_trained(recipe: Recipe, folder: &Path, device: &Device, dtype: DType) -> Result<DualSession> {
         let (Model::Dual(model), params) = hf::load(folder, device, dtype, true)? else {
             bail!("{}: the recipe is a dual encoder's, but the model is none", folder.display());
@@ -84,9 +77,6 @@ impl DualSession {
     }
 
     /// A few steps and the evaluation on a device that only counts memory.
-    ///
-    /// # Errors
-    /// Those the run itself would meet.
     pub fn rehearse(&self, recipe: &Recipe, trace: &Device) -> Result<()> {
         let (model, mut params) = build(&self.model.config, &recipe.run, trace)?;
         if let Some(training) = Phase::Contrast.training(recipe) {
@@ -114,9 +104,6 @@ impl DualSession {
     }
 
     /// Retrieval among pairs that were held out.
-    ///
-    /// # Errors
-    /// Those of data and model.
     pub fn evaluate(&self) -> Result<Figures> {
         self.evaluate_model(&self.model, &self.params)
     }

@@ -14,17 +14,11 @@ const PER_THREAD: u64 = 6 << 20;
 
 /// Bytes this process will hold at the most: what it holds now, and what its tensors will need, found by training a few
 /// steps and evaluating on a device that computes nothing and only counts, as `rehearse` does on the device it is given.
-///
-/// # Errors
-/// Those the run itself would meet.
 pub fn peak(device: &Device, rehearse: impl FnOnce(&Device) -> Result<()>) -> Result<u64> {
     Ok(in_all(tensors(rehearse)?, device))
 }
 
 /// Fails where a model's parameters alone take more memory than is free.
-///
-/// # Errors
-/// How much they take, and how much is free.
 pub fn weights_fit(specs: &[ParamSpec], dtype: DType, device: &Device) -> Result<()> {
     let free = match (device.free_memory()?, device.kind()) {
         (Some(free), _) => free as u64,

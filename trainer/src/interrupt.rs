@@ -13,9 +13,6 @@ pub const STATUS: u8 = 130;
 static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// From now on signals are noted.
-///
-/// # Errors
-/// When the system does not allow it.
 pub fn listen() -> Result<()> {
     let asked = ASKED.get_or_init(Default::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -32,9 +29,6 @@ pub fn listen() -> Result<()> {
 }
 
 /// From now on a file that grows beyond what a file may have is an error of the write, and not the end of the process.
-///
-/// # Errors
-/// When the system does not allow it.
 pub fn outlive_full_files() -> std::io::Result<()> {
     // The flag is never read: that something listens is enough.
     flag::register(SIGXFSZ, Arc::default()).map(|_| ())

@@ -1,4 +1,5 @@
 //! Trains small vision-language models from raw pixels to answers: recipe, data, run folder, report, command line.
+#![allow(missing_docs, reason = "a program: only its own tests call it as a library")]
 
 #[macro_use]
 pub mod say;

@@ -85,9 +85,6 @@ pub struct MetricsLog(LineLog);
 
 impl MetricsLog {
     /// Opens `path` for appending.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
     pub fn open(path: &Path) -> Result<MetricsLog> {
         Ok(MetricsLog(LineLog::open(path)?))
     }
@@ -101,18 +98,12 @@ impl MetricsLog {
     }
 
     /// Brings all lines to the disk and returns the file's length in bytes.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn settle(&self) -> Result<u64> {
         self.0.sync()?;
         self.0.bytes()
     }
 
     /// Appends one line.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub fn append(&mut self, step: &StepMetrics) -> Result<()> {
         self.0.append(&serde_json::to_string(step)?)
     }
@@ -120,9 +111,6 @@ impl MetricsLog {
 
 /// Reads a `metrics.jsonl`. Lines that are no step's metrics, as a process that was killed may leave its last, are left out and
 /// named.
-///
-/// # Errors
-/// When the file cannot be read.
 pub fn read(path: &Path) -> Result<Vec<StepMetrics>> {
     let text = read_file(path, MAX_LOG).with_context(|| format!("{}: cannot be read", path.display()))?;
     let (mut steps, mut damaged) = (Vec::new(), PassedOver::default());

@@ -259,9 +259,6 @@ fn save_adapter(session: &Session, folder: &RunFolder) -> Result<()> {
 }
 
 /// What a dry run shows: everything but the training.
-///
-/// # Errors
-/// As [`run`].
 pub fn dry_run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
     if recipe.dual.is_some() {
         let mut session = DualSession::new(recipe, &Device::trace())?;
@@ -352,9 +349,6 @@ fn plan(recipe: &Recipe, data: &Dataset) {
 }
 
 /// What a model can do of what the recipe's phases teach, measured on what they did not show.
-///
-/// # Errors
-/// Those of the model.
 pub fn evaluate(session: &Session, vlm: &Vlm, params: &Params) -> Result<Figures> {
     let mut figures = Figures::new();
     for phase in Phase::of(&session.recipe) {

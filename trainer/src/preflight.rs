@@ -11,9 +11,6 @@ use model::{DualEncoder, Vlm, VlmConfig, check_groups, freezes, lora};
 use std::path::Path;
 
 /// Fails where a vision-language model, its adapters and the rules of its phases do not fit together.
-///
-/// # Errors
-/// [`Invalid`] with the key.
 pub fn vlm(recipe: &Recipe) -> Result<(), Invalid> {
     let mut config = recipe.model.clone();
     // The tokenizer is not made yet, which may add a token for images to a pretrained one.
@@ -29,9 +26,6 @@ pub fn vlm(recipe: &Recipe) -> Result<(), Invalid> {
 }
 
 /// As [`vlm`], of a dual encoder.
-///
-/// # Errors
-/// [`Invalid`] with the key.
 pub fn dual(recipe: &Recipe) -> Result<(), Invalid> {
     let Some(mut config) = recipe.dual.clone() else {
         return Ok(());
@@ -112,9 +106,6 @@ fn stands_on_adapter(recipe: &Recipe) -> bool {
 }
 
 /// Tries out all that is written at the end but the weights, in the disk that `out` is on, and whether the rest has room.
-///
-/// # Errors
-/// Whatever would fail then.
 pub fn end(model: &impl Trained, out: &Path) -> Result<()> {
     let recipe = model.recipe();
     let plan = model.folder_plan()?;

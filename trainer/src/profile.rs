@@ -32,9 +32,6 @@ impl Profiler {
     }
 
     /// Told of each step when it is over, and of the seconds it took.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn see(&mut self, phase: Phase, seconds: f64) -> Result<()> {
         let (steps, sum) = match self.seen {
             Some((known, steps, sum)) if known == phase => (steps + 1, sum),

@@ -375,9 +375,6 @@ impl Recipe {
     }
 
     /// As [`Recipe::load`], from text; `file` is the name messages use.
-    ///
-    /// # Errors
-    /// As [`Recipe::load`].
     pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Recipe, RecipeError> {
         parse::recipe(text, file, overrides)
     }

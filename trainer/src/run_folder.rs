@@ -92,9 +92,6 @@ impl RunFolder {
     }
 
     /// Writes a file of this folder whole or not at all; `name` may contain folders, which are made.
-    ///
-    /// # Errors
-    /// As [`write_whole`].
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         write_whole(&self.file(name), bytes)
     }
@@ -183,9 +180,6 @@ pub(crate) fn open_own(path: &Path, how: &mut OpenOptions) -> io::Result<File> {
 }
 
 /// Fails where a file that the command line names for the output would take another's place, or has no folder to stand in.
-///
-/// # Errors
-/// Names the file.
 pub fn new_file(out: &Path) -> Result<()> {
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
     let there = folder.is_none_or(Path::is_dir);
@@ -231,18 +225,12 @@ pub struct LineLog {
 
 impl LineLog {
     /// Opens `path` for appending, and makes it if need be.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
     pub fn open(path: &Path) -> Result<LineLog> {
         let file = open_own(path, OpenOptions::new().append(true).read(true).create(true));
         Ok(LineLog { path: path.to_owned(), file: file.map_err(|error| explain(error, path, 0))? })
     }
 
     /// Cuts off all that lies behind the first `bytes`. Of a file that has lost some of these it keeps whole lines, and says so.
-    ///
-    /// # Errors
-    /// When it cannot be cut.
     pub fn cut(&mut self, bytes: u64) -> Result<()> {
         let length = self.bytes()?;
         let path = self.path.display();
@@ -269,18 +257,12 @@ impl LineLog {
     }
 
     /// Its length.
-    ///
-    /// # Errors
-    /// When the system does not say.
     pub fn bytes(&self) -> Result<u64> {
         let about = self.file.metadata().with_context(|| self.path.display().to_string())?;
         Ok(about.len())
     }
 
     /// Brings what was appended to the disk.
-    ///
-    /// # Errors
-    /// Names the file.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(|error| explain(error, &self.path, 0))
     }

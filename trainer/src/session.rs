@@ -26,7 +26,6 @@ pub enum Dataset {
     Scenes(SceneSource),
     /// Conversations from disk, and those kept for evaluation.
     Corpus {
-        /// To train on.
         train: Box<CorpusSource>,
         /// To evaluate on.
         heldout: Option<Box<Corpus>>,
@@ -96,7 +95,6 @@ impl HeldOut<'_> {
         }
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -142,7 +140,6 @@ pub struct Session {
     pub vlm: Vlm,
     /// Its weights.
     pub params: Params,
-    /// What it started from.
     pub start: Start,
 }
 
@@ -241,9 +238,6 @@ pub(crate) enum Reading {
 
 impl Reading {
     /// Of a run on these texts.
-    ///
-    /// # Errors
-    /// When a pretrained part is not there, or a tokenizer cannot be made.
     pub(crate) fn of<'t>(mut recipe: Recipe, texts: impl Iterator<Item = &'t str>) -> Result<Reading> {
         if let Some(dual) = &recipe.dual {
             let tokenizer = tokenizer(&recipe, texts)?.with_ends()?;

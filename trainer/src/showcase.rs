@@ -51,9 +51,6 @@ pub struct Showcase {
 impl Showcase {
     /// All questions of some held-out records; of training records where nothing is held out. The images are written into
     /// the run's folder; answers of earlier processes that are there are kept.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn new(session: &Session, folder: &RunFolder) -> Result<Showcase> {
         let eval = &session.recipe.eval;
         let (talks, scenes) = talks(session);

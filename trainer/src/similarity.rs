@@ -25,9 +25,6 @@ pub struct Similarity {
 }
 
 /// Compares held-out pairs and writes images and scores into the run's folder.
-///
-/// # Errors
-/// Those of data, of the model and of the file system.
 pub fn write(comparer: &Comparer<'_>, data: &Dataset, folder: &RunFolder) -> Result<()> {
     let pairs = pairs(data)?;
     if pairs.is_empty() {

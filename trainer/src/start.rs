@@ -71,9 +71,6 @@ impl Start {
 
     /// The language model's tokenizer and conversations, with a token for images; its ids are filled in. A run that goes on
     /// takes those of its `checkpoint`.
-    ///
-    /// # Errors
-    /// When a file is missing or malformed.
     pub fn language(&self, recipe: &mut Recipe, checkpoint: Option<&Path>) -> Result<Option<(Tokenizer, Chat)>> {
         let Some(folder) = self.text() else { return Ok(None) };
         let folder = checkpoint.unwrap_or(folder);

@@ -13,9 +13,6 @@ const STEPS: usize = 6;
 const ENOUGH: Duration = Duration::from_secs(10);
 
 /// Takes a few steps of every phase, which change the model and are not kept, and says how long all steps will take.
-///
-/// # Errors
-/// Those that the run itself would meet.
 pub fn estimate(model: &mut impl Trained) -> Result<String> {
     let (mut whole, mut told) = (0.0, Vec::new());
     for phase in Phase::of(model.recipe()) {

@@ -42,18 +42,12 @@ impl Watch {
     }
 
     /// Takes up behind the first `step` steps of the run; those that came after are forgotten.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn from_step(&mut self, step: usize) -> Result<()> {
         self.board = Some(Board::start(&self.folder, step)?);
         Ok(())
     }
 
     /// Completes the line of a step that `phase` took.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn see(
         &mut self,
         line: &mut StepMetrics,
@@ -80,17 +74,11 @@ impl Watch {
     }
 
     /// Hands the whole line of the run's step `number` to TensorBoard.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn log(&mut self, number: usize, line: &StepMetrics) -> Result<()> {
         self.board()?.step(number, line)
     }
 
     /// Hands the evaluation of the trained model to TensorBoard.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn evaluated(&mut self, figures: &Figures) -> Result<()> {
         self.board()?.figures(figures)
     }

@@ -77,9 +77,6 @@ pub fn finite_differences(case: &Case) -> Vec<String> {
 
 /// Compares result and gradients on `device` in `dtype` with the oracle's, whose gradients [`finite_differences`] proves.
 /// Returns what is wrong, empty when nothing is.
-///
-/// # Errors
-/// Those of the op.
 pub fn follows_oracle(case: &Case, device: &Device, dtype: DType) -> Result<Vec<String>> {
     let rounded = case.inputs.iter().map(|a| a.rounded(dtype)).collect::<Result<Vec<_>>>()?;
     let expected = (case.result)(&rounded);

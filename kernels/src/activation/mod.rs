@@ -23,9 +23,6 @@ pub enum Activation {
 }
 
 /// `y = act(x)`.
-///
-/// # Errors
-/// Lengths or types that differ.
 pub fn activate(x: View, y: &mut ViewMut, act: Activation) -> Result<()> {
     Call::new("activate", "x", &x)?.same("y", y, x.len())?;
     on_device!("activate", x, T => cpu::activate::<T>(x.slice(), y.slice_mut(), act),
@@ -33,9 +30,6 @@ pub fn activate(x: View, y: &mut ViewMut, act: Activation) -> Result<()> {
 }
 
 /// `dx = dy ⊙ act'(x)`.
-///
-/// # Errors
-/// Lengths or types that differ.
 pub fn activate_backward(x: View, dy: View, dx: &mut ViewMut, act: Activation) -> Result<()> {
     let call = Call::new("activate_backward", "x", &x)?;
     call.same("dy", &dy, x.len())?;
@@ -46,9 +40,6 @@ pub fn activate_backward(x: View, dy: View, dx: &mut ViewMut, act: Activation) -
 }
 
 /// `y = silu(gate) ⊙ up`.
-///
-/// # Errors
-/// Lengths or types that differ.
 pub fn silu_mul(gate: View, up: View, y: &mut ViewMut) -> Result<()> {
     let call = Call::new("silu_mul", "gate", &gate)?;
     call.same("up", &up, gate.len())?;
@@ -58,9 +49,6 @@ pub fn silu_mul(gate: View, up: View, y: &mut ViewMut) -> Result<()> {
 }
 
 /// `dgate = dy ⊙ up ⊙ silu'(gate)` and `dup = dy ⊙ silu(gate)`.
-///
-/// # Errors
-/// Lengths or types that differ.
 pub fn silu_mul_backward(gate: View, up: View, dy: View, dgate: &mut ViewMut, dup: &mut ViewMut) -> Result<()> {
     let call = Call::new("silu_mul_backward", "gate", &gate)?;
     for (what, view) in [("up", &up), ("dy", &dy)] {

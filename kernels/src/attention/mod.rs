@@ -205,9 +205,6 @@ pub fn attention_backward(
 }
 
 /// The softmax weights themselves, in `A`, `(batch, q_heads, q_len, k_len)`, before dropout: for pictures.
-///
-/// # Errors
-/// As for [`attention`].
 pub fn attention_weights(p: &Attention, q: View, k: View, lse: View, weights: &mut ViewMut) -> Result<()> {
     const OP: &str = "attention_weights";
     let call = p.check_inputs(OP, &q, &k, &k)?;

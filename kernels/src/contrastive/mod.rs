@@ -87,9 +87,6 @@ pub fn clip_loss(
 ///
 /// Takes what [`clip_loss`] took and wrote. Outputs: `dimage` (n·groups, dim) and `dtext` (n, dim) of T, `dlog_scale` (1)
 /// of A.
-///
-/// # Errors
-/// As [`clip_loss`].
 pub fn clip_loss_backward(
     p: &Contrastive,
     image: View,
@@ -149,9 +146,6 @@ pub fn siglip_loss(
 ///
 /// Takes what [`siglip_loss`] took. Outputs: `dimage` (n·groups, dim) and `dtext` (n, dim) of T, `dlog_scale` and `dbias`
 /// (1) of A.
-///
-/// # Errors
-/// As [`siglip_loss`].
 pub fn siglip_loss_backward(
     p: &Contrastive,
     image: View,

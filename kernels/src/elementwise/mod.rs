@@ -11,9 +11,6 @@ use crate::view::on_device;
 use crate::{DType, Error, Result, View, ViewMut, profile};
 
 /// `out = x + y`; all `T`, of equal length.
-///
-/// # Errors
-/// Lengths, types or devices that differ.
 pub fn add(x: View, y: View, out: &mut ViewMut) -> Result<()> {
     let call = Call::new("add", "x", &x)?;
     call.same("y", &y, x.len())?;
@@ -23,9 +20,6 @@ pub fn add(x: View, y: View, out: &mut ViewMut) -> Result<()> {
 }
 
 /// `out = x ⊙ y`; all `T`, of equal length.
-///
-/// # Errors
-/// Lengths, types or devices that differ.
 pub fn mul(x: View, y: View, out: &mut ViewMut) -> Result<()> {
     let call = Call::new("mul", "x", &x)?;
     call.same("y", &y, x.len())?;
@@ -35,9 +29,6 @@ pub fn mul(x: View, y: View, out: &mut ViewMut) -> Result<()> {
 }
 
 /// `out = factor · x`; both `T`, of equal length.
-///
-/// # Errors
-/// Lengths, types or devices that differ.
 pub fn scale(x: View, out: &mut ViewMut, factor: f64) -> Result<()> {
     let call = Call::new("scale", "x", &x)?;
     call.same("out", out, x.len())?;
@@ -47,9 +38,6 @@ pub fn scale(x: View, out: &mut ViewMut, factor: f64) -> Result<()> {
 
 /// `out = factor · scalar · x`, with `scalar` one element of type `A` on the device: scaling by a number the host has not
 /// seen. `x` and `out` are each `T` or `A`, of equal length.
-///
-/// # Errors
-/// Lengths or devices that differ, types without a common accumulator.
 pub fn scale_by(x: View, scalar: View, out: &mut ViewMut, factor: f64) -> Result<()> {
     let call = Call::new("scale_by", "x", &x)?;
     call.accumulator("scalar", &scalar, 1)?;
@@ -62,9 +50,6 @@ pub fn scale_by(x: View, scalar: View, out: &mut ViewMut, factor: f64) -> Result
 }
 
 /// `y = y + factor · x`; `x` is `T`, `y` is `T` or `A`, of equal length.
-///
-/// # Errors
-/// Lengths or devices that differ, types without a common accumulator.
 pub fn axpy(x: View, y: &mut ViewMut, factor: f64) -> Result<()> {
     let call = Call::new("axpy", "x", &x)?;
     call.same_or_accumulator("y", y, x.len())?;
@@ -73,9 +58,6 @@ pub fn axpy(x: View, y: &mut ViewMut, factor: f64) -> Result<()> {
 }
 
 /// `y = y + factor · scalar · x`, with `scalar` one `A` on the device; `x` is `T`, `y` is `T` or `A`, of equal length.
-///
-/// # Errors
-/// Lengths or devices that differ, types without a common accumulator.
 pub fn axpy_by(x: View, scalar: View, y: &mut ViewMut, factor: f64) -> Result<()> {
     let call = Call::new("axpy_by", "x", &x)?;
     call.accumulator("scalar", &scalar, 1)?;
@@ -87,9 +69,6 @@ pub fn axpy_by(x: View, scalar: View, y: &mut ViewMut, factor: f64) -> Result<()
 
 /// `out = x` in another type, unless `scalar` is NaN: then `out` stays as it is. For results that a number the host has not
 /// seen makes void. `x` and `out` are each `T` or `A`, of equal length, `scalar` is one `A`.
-///
-/// # Errors
-/// Lengths or devices that differ, types without a common accumulator.
 pub fn cast_unless_nan(x: View, scalar: View, out: &mut ViewMut) -> Result<()> {
     let call = Call::new("cast_unless_nan", "x", &x)?;
     call.accumulator("scalar", &scalar, 1)?;
@@ -128,9 +107,6 @@ pub fn add_broadcast(x: View, b: View, out: &mut ViewMut) -> Result<()> {
 
 /// `out = x` in another type: any of F64, F32, BF16 and F16 to any, rounded to nearest, ties to even. Between different
 /// types the value passes through F32, so F64 to a half type rounds twice.
-///
-/// # Errors
-/// Lengths or devices that differ, integers.
 pub fn cast(x: View, out: &mut ViewMut) -> Result<()> {
     float("cast", "x", x.dtype())?;
     float("cast", "out", out.dtype())?;
@@ -172,9 +148,6 @@ pub fn load(bytes: &[u8], from: DType, out: &mut ViewMut) -> Result<()> {
 }
 
 /// Brings each number of `x` into `least..=most`; NaN stays. Of any floating-point type.
-///
-/// # Errors
-/// Integers.
 pub fn clamp(x: &mut ViewMut, least: f64, most: f64) -> Result<()> {
     float("clamp", "x", x.dtype())?;
     match x.kind() {
@@ -186,9 +159,6 @@ pub fn clamp(x: &mut ViewMut, least: f64, most: f64) -> Result<()> {
 }
 
 /// `out = value` everywhere, in any floating-point type.
-///
-/// # Errors
-/// Integers.
 pub fn fill(out: &mut ViewMut, value: f64) -> Result<()> {
     float("fill", "out", out.dtype())?;
     match out.kind() {

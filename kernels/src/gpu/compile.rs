@@ -17,9 +17,6 @@ pub struct Specialisation {
 
 impl Module {
     /// Compiles for an architecture such as `sm_90a`.
-    ///
-    /// # Errors
-    /// [`Error::Kernel`] with the compiler's messages.
     pub fn compile(&self, nvrtc: &Nvrtc, architecture: &str) -> Result<Compiled> {
         self.with_source(|source| nvrtc.compile(source, architecture).map_err(|error| self.failed(error.to_string())))
     }

@@ -107,9 +107,6 @@ impl Context {
     }
 
     /// Bytes of the GPU's memory as (free, all).
-    ///
-    /// # Errors
-    /// [`Error::Driver`].
     pub fn memory(&self) -> Result<(usize, usize)> {
         let (mut free, mut all) = (0, 0);
         let functions = self.0.enter()?;
@@ -134,9 +131,6 @@ impl Context {
     ///
     /// # Safety
     /// `address` came from [`allocate`](Context::allocate) of this context and is not used any more.
-    ///
-    /// # Errors
-    /// [`Error::Driver`], also for failures of earlier work.
     pub unsafe fn free(&self, address: u64) -> Result<()> {
         let functions = self.0.enter()?;
         // SAFETY: the caller's promise.
@@ -147,9 +141,6 @@ impl Context {
     ///
     /// # Safety
     /// `address` lies in memory of this context, with as many bytes from there on.
-    ///
-    /// # Errors
-    /// [`Error::Driver`], also for failures of earlier work.
     pub unsafe fn upload(&self, address: u64, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -166,9 +157,6 @@ impl Context {
     ///
     /// # Safety
     /// `address` lies in memory of this context, with as many bytes from there on.
-    ///
-    /// # Errors
-    /// [`Error::Driver`], also for failures of earlier work.
     pub unsafe fn download(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -184,9 +172,6 @@ impl Context {
     ///
     /// # Safety
     /// Both addresses lie in memory of this context, with `bytes` bytes from there on that do not overlap.
-    ///
-    /// # Errors
-    /// [`Error::Driver`].
     pub unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
         if bytes == 0 {
             return Ok(());
@@ -201,9 +186,6 @@ impl Context {
     ///
     /// # Safety
     /// `address` lies in memory of this context, with `bytes` bytes from there on.
-    ///
-    /// # Errors
-    /// [`Error::Driver`].
     pub unsafe fn fill(&self, address: u64, value: u8, bytes: usize) -> Result<()> {
         if bytes == 0 {
             return Ok(());
@@ -292,9 +274,6 @@ impl Context {
     /// # Safety
     /// The function's module is loaded in this context; `params` points to one value for each of the kernel's
     /// parameters, of its type; the kernel, so called, stays within live memory of this context.
-    ///
-    /// # Errors
-    /// [`Error::Driver`], also for failures of earlier work.
     pub unsafe fn launch(
         &self,
         function: Function,

@@ -26,9 +26,6 @@ pub struct Matching {
 /// `scores` is `(n·queries, n)` of T, `log_scale` (1) of A, `truth` (n, n) of U8: whether text j is true of image i. `uniform`
 /// (2n) of F64, numbers in [0, 1), draws the wrong texts and then the wrong images. Outputs are I32 (3n): `images`, `texts`
 /// and `labels`, 1 for true pairs.
-///
-/// # Errors
-/// Lengths, types or devices that do not fit.
 pub fn draw_pairs(
     p: &Matching,
     scores: View,

@@ -12,9 +12,6 @@ use crate::{Result, View, ViewMut};
 
 /// Layer norm (Ba et al. 2016): `y = (x − mean)·rstd·w + b` with `mean` and the biased variance of the row and
 /// `rstd = 1/√(variance + eps)`. The number of rows is `x.len() / w.len()`.
-///
-/// # Errors
-/// Lengths, types or devices that do not fit.
 pub fn layer_norm(
     x: View,
     w: View,
@@ -38,9 +35,6 @@ pub fn layer_norm(
 
 /// Derivative of [`layer_norm`]. With `x̂ = (x − mean)·rstd` and `g = dy·w`, averages taken over the row:
 /// `dx = rstd·(g − avg(g) − x̂·avg(g·x̂))`, `dw = Σ_rows dy·x̂`, `db = Σ_rows dy`; `dw` and `db` are `(dim)` in `A`.
-///
-/// # Errors
-/// Lengths, types or devices that do not fit.
 pub fn layer_norm_backward(
     x: View,
     w: View,
@@ -67,9 +61,6 @@ pub fn layer_norm_backward(
 
 /// RMS norm (Zhang and Sennrich 2019): `y = x·rstd·w` with `rstd = 1/√(avg(x²) + eps)`. The number of rows is
 /// `x.len() / w.len()`.
-///
-/// # Errors
-/// Lengths, types or devices that do not fit.
 pub fn rms_norm(x: View, w: View, y: &mut ViewMut, rstd: &mut ViewMut, eps: f64) -> Result<()> {
     let call = Call::new("rms_norm", "x", &x)?;
     let rows = rows(&call, &x, w.len())?;
@@ -83,9 +74,6 @@ pub fn rms_norm(x: View, w: View, y: &mut ViewMut, rstd: &mut ViewMut, eps: f64)
 
 /// Derivative of [`rms_norm`]. With `x̂ = x·rstd` and `g = dy·w`: `dx = rstd·(g − x̂·avg(g·x̂))`, `dw = Σ_rows dy·x̂`, which is
 /// `(dim)` in `A`.
-///
-/// # Errors
-/// Lengths, types or devices that do not fit.
 pub fn rms_norm_backward(x: View, w: View, rstd: View, dy: View, dx: &mut ViewMut, dw: &mut ViewMut) -> Result<()> {
     let call = Call::new("rms_norm_backward", "x", &x)?;
     let rows = rows(&call, &x, w.len())?;
@@ -100,9 +88,6 @@ pub fn rms_norm_backward(x: View, w: View, rstd: View, dy: View, dx: &mut ViewMu
 }
 
 /// Rows of unit length: `y = x·inverse` with `inverse = 1/max(‖x‖, eps)`, for rows of `dim` elements.
-///
-/// # Errors
-/// Lengths, types or devices that do not fit.
 pub fn l2_normalize(x: View, y: &mut ViewMut, inverse: &mut ViewMut, dim: usize, eps: f64) -> Result<()> {
     let call = Call::new("l2_normalize", "x", &x)?;
     let rows = rows(&call, &x, dim)?;
@@ -115,9 +100,6 @@ pub fn l2_normalize(x: View, y: &mut ViewMut, inverse: &mut ViewMut, dim: usize,
 
 /// Derivative of [`l2_normalize`] for rows no shorter than `eps`: `dx = inverse·(dy − y·⟨y, dy⟩)`. Towards a row of zeros it
 /// tends to `dy/eps`, which is exact there.
-///
-/// # Errors
-/// Lengths, types or devices that do not fit.
 pub fn l2_normalize_backward(y: View, inverse: View, dy: View, dx: &mut ViewMut, dim: usize) -> Result<()> {
     let call = Call::new("l2_normalize_backward", "y", &y)?;
     let rows = rows(&call, &y, dim)?;

@@ -114,9 +114,6 @@ impl NormScale {
 
 /// `out[0]` is the factor by which `rule` scales a vector whose squares add up to `squares[0]`, NaN where that is not finite:
 /// the host need not see the norm. `squares` is one F64, `out` one F32 or F64.
-///
-/// # Errors
-/// Lengths, types or devices that do not fit.
 pub fn norm_scale(squares: View, rule: NormScale, out: &mut ViewMut) -> Result<()> {
     Call::new("norm_scale", "squares", &squares)?.typed("squares", &squares, DType::F64, 1)?;
     let call = Call::new("norm_scale", "out", out)?;
@@ -129,9 +126,6 @@ pub fn norm_scale(squares: View, rule: NormScale, out: &mut ViewMut) -> Result<(
 }
 
 /// `out[0] = Σ x²` in F64; `x` is `T` of any length, `out` one F64. NaN and infinities come through.
-///
-/// # Errors
-/// Lengths, types or devices that do not fit.
 pub fn sum_squares(x: View, out: &mut ViewMut) -> Result<()> {
     let call = Call::new("sum_squares", "x", &x)?;
     call.typed("out", out, DType::F64, 1)?;

@@ -57,9 +57,6 @@ pub fn unfold(p: Patches, image: View, patches: &mut ViewMut) -> Result<()> {
 }
 
 /// The derivative of [`unfold`]: adds `dpatches` up in their places in `dimage`, zero where no window lies.
-///
-/// # Errors
-/// As for [`unfold`].
 pub fn fold(p: Patches, dpatches: View, dimage: &mut ViewMut) -> Result<()> {
     let call = Call::new("fold", "dpatches", &dpatches)?;
     let (whole, cut) = p.sizes(call)?;

@@ -27,9 +27,6 @@ impl Normalise {
 
 /// `out` `(images, 3, area)` from `bytes` `(images, area, 3)`, computed in f64 and rounded to A, then to T, the type of
 /// `out`; `bytes` are U8.
-///
-/// # Errors
-/// Lengths, types or devices that do not fit.
 pub fn normalise(p: &Normalise, bytes: View, out: &mut ViewMut) -> Result<()> {
     const OP: &str = "normalise";
     let call = Call::new(OP, "out", out)?;

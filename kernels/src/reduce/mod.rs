@@ -8,9 +8,6 @@ use crate::{Result, View, ViewMut};
 
 /// `out[o, i] = factor · Σ_a x[o, a, i]`: `x` is `(outer, axis, inner)` of type `T`, `out` is `(outer, inner)` of type `T` or
 /// `A`. Sums are kept in `A`; a long axis is cut into parts whose sums are added in order. An empty axis gives zeros.
-///
-/// # Errors
-/// Lengths or devices that do not fit, types without a common accumulator.
 pub fn sum_axis(x: View, out: &mut ViewMut, outer: usize, axis: usize, inner: usize, factor: f64) -> Result<()> {
     let call = Call::new("sum_axis", "x", &x)?;
     let (long, short) = (call.elements(&[outer, axis, inner])?, call.elements(&[outer, inner])?);
@@ -23,9 +20,6 @@ pub fn sum_axis(x: View, out: &mut ViewMut, outer: usize, axis: usize, inner: us
 
 /// `out[o, a, i] = factor · x[o, i]`: `out` is `(outer, axis, inner)` of type `T`, `x` is `(outer, inner)` of type `T` or `A`.
 /// The derivative of [`sum_axis`].
-///
-/// # Errors
-/// Lengths or devices that do not fit, types without a common accumulator.
 pub fn broadcast_axis(x: View, out: &mut ViewMut, outer: usize, axis: usize, inner: usize, factor: f64) -> Result<()> {
     let call = Call::new("broadcast_axis", "out", out)?;
     let (long, short) = (call.elements(&[outer, axis, inner])?, call.elements(&[outer, inner])?);

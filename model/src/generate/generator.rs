@@ -145,9 +145,6 @@ impl<'m> Generator<'m> {
 
     /// Answers one request, computing only what `kept` does not hold, and keeps prompt and answer there: the turns of a
     /// conversation. After an error nothing is kept.
-    ///
-    /// # Errors
-    /// As [`Generator::run`].
     pub fn resume(&self, kept: &mut Option<Kept>, request: &Request, listener: Listener<'_>) -> Result<Answer> {
         let prompt = self.expanded(request)?;
         let room = request.settings.max_new;

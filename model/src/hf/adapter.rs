@@ -71,9 +71,6 @@ pub fn save_adapter(folder: &Path, vlm: &Vlm, params: &Params, base: Base<'_>) -
 }
 
 /// The settings that all parts with adapters share, as one folder of PEFT has them.
-///
-/// # Errors
-/// As [`save_adapter`].
 pub fn check_adapter<'c>(lora: &'c LoraConfigs, base: Base<'_>) -> Result<&'c LoraConfig> {
     let parts = match base {
         Base::Decoder(_) => [None, None, lora.decoder.as_ref()],

@@ -42,9 +42,6 @@ pub fn vlm_config(folder: &Path) -> Result<VlmConfig> {
 }
 
 /// The configuration of the image encoder in a folder: of CLIP, SigLIP, or a vision-language model.
-///
-/// # Errors
-/// As [`vlm_config`].
 pub fn vision_config(folder: &Path) -> Result<VisionConfig> {
     let fields = open(folder)?;
     let kind: String = fields.need("model_type")?;
@@ -113,9 +110,6 @@ fn bert(fields: &Fields, said: &QFormerConfig) -> Result<QFormerConfig> {
 }
 
 /// The configuration of the language model in a folder and the size of its vocabulary.
-///
-/// # Errors
-/// As [`vlm_config`].
 pub fn decoder_config(folder: &Path) -> Result<(DecoderConfig, usize)> {
     let fields = open(folder)?;
     let kind: String = fields.need("model_type")?;

@@ -64,9 +64,6 @@ impl SavePlan {
     }
 
     /// Writes to `folder`, which is made if need be. The weights come last, and each file is whole or absent.
-    ///
-    /// # Errors
-    /// Those of files.
     pub fn write(&self, folder: &Path, params: &Params) -> Result<()> {
         let entries = entries(&self.model, self.layout, params);
         let low = entries.iter().all(|entry| entry.dtype == DType::BF16);
@@ -79,9 +76,6 @@ impl SavePlan {
 }
 
 /// Plans and writes a model's folder.
-///
-/// # Errors
-/// Those of [`SavePlan`].
 pub fn save(folder: &Path, model: &Model, params: &Params) -> Result<()> {
     SavePlan::of(model.clone())?.write(folder, params)
 }

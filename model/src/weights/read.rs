@@ -131,9 +131,6 @@ impl TensorFile {
     }
 
     /// Reads a tensor in the file's type.
-    ///
-    /// # Errors
-    /// As [`TensorFile::stored`].
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
         let found = self.stored(name)?;
         Ok(Tensor::from_bytes(device, found.dtype, found.bytes, Shape::new(found.shape))?)

@@ -28,7 +28,6 @@ pub(super) enum Work {
 pub(super) struct Case {
     /// The family's name.
     pub(super) family: &'static str,
-    /// The kernel.
     pub(super) kernel: &'static str,
     /// Its layout or mask, where it has one.
     pub(super) variant: String,

@@ -67,7 +67,6 @@ pub struct Referred {
 /// What is timed.
 #[derive(Debug)]
 pub struct Bench<'a> {
-    /// On which device.
     pub device: &'a Device,
     /// On which shapes.
     pub grid: Grid,

@@ -147,9 +147,6 @@ pub struct Report {
 }
 
 /// Takes `steps` steps and times each; `profiled`: with every kernel call in them.
-///
-/// # Errors
-/// Those of the device.
 pub fn run(size: Size, dtype: DType, device: &Device, steps: usize, profiled: bool) -> Result<(Report, Vec<Event>)> {
     let mut stepper = Stepper::new(size, dtype, device)?;
     for _ in 0..WARM_UP {

@@ -75,9 +75,6 @@ impl<'a, F: FnMut() -> Result<()>> Sampler<'a, F> {
 }
 
 /// Times `count` things by samples taken in turn: `sample(i)` takes one of thing i.
-///
-/// # Errors
-/// Those of the samples.
 pub(super) fn in_turn(count: usize, mut sample: impl FnMut(usize) -> Result<f64>) -> Result<Vec<Timing>> {
     let (begin, mut seconds) = (Instant::now(), vec![Vec::with_capacity(SAMPLES); count]);
     for taken in 0..SAMPLES {

@@ -10,7 +10,6 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// The manifest's name.
 const NAME: &str = "manifest.json";
 
 /// Every file by its path in the folder, with `/` between the parts.
@@ -29,9 +28,6 @@ pub(super) struct Fingerprint {
 }
 
 /// Makes sure that all files in `folder` are on the disk, and writes down what they are.
-///
-/// # Errors
-/// Those of the file system.
 pub(super) fn seal(folder: &Path) -> Result<()> {
     let mut files = BTreeMap::new();
     for (name, path) in files_in(folder)? {

@@ -127,9 +127,6 @@ impl Checkpoints {
     }
 
     /// Removes what a run that died was in the midst of making or removing, and checkpoints behind `number`.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn tidy(&self, number: usize) -> Result<()> {
         for later in self.numbers()?.into_iter().filter(|&later| later > number) {
             self.remove(later)?;

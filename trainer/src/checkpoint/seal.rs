@@ -38,9 +38,6 @@ pub struct Seal(BTreeMap<String, Sealed>);
 
 impl Seal {
     /// Of what this run reads; `start` are the pretrained parts.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn of(recipe: &Recipe, data: &Dataset, start: &Start) -> Result<Seal> {
         let mut seal = Seal::default();
         if let Dataset::Corpus { train, heldout } = data {
@@ -138,9 +135,6 @@ impl Seal {
     }
 
     /// Writes it into a checkpoint's folder.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn write(&self, folder: &Path) -> Result<()> {
         write_whole(&folder.join(NAME), &serde_json::to_vec_pretty(self)?)
     }

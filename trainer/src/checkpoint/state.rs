@@ -38,7 +38,6 @@ pub struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Best {
-    /// The loss.
     pub loss: f64,
     /// The checkpoint with the weights that reached it.
     pub checkpoint: usize,
@@ -47,7 +46,6 @@ pub struct Best {
 }
 
 impl Place {
-    /// The start of a phase.
     pub fn start(phase: Phase, metrics_bytes: u64) -> Place {
         Place { version: VERSION, phase, step: 0, num_tokens: 0, metrics_bytes, best: None, over: false }
     }
@@ -71,9 +69,6 @@ impl Place {
     }
 
     /// Writes it into a checkpoint's folder.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn write(&self, folder: &Path) -> Result<()> {
         write_whole(&folder.join(PLACE), &serde_json::to_vec_pretty(self)?)
     }
@@ -99,9 +94,6 @@ impl Place {
 
 /// Writes all numbers that the next step of `phase` depends on: the optimiser's, and frozen parameters that an earlier phase
 /// trained. Parameters that no phase trains are made again as they were made first.
-///
-/// # Errors
-/// Those of the file system.
 pub fn write_numbers(
     folder: &Path,
     recipe: &Recipe,
@@ -142,9 +134,6 @@ pub fn read_numbers(
 }
 
 /// Reads the weights of a checkpoint alone: their running average where one was kept.
-///
-/// # Errors
-/// As [`read_numbers`].
 pub fn read_weights(folder: &Path, params: &mut Params) -> Result<()> {
     let file = TensorFile::open(&folder.join(NUMBERS))?;
     for id in params.ids().filter(|&id| !params.is_frozen(id)).collect::<Vec<_>>() {

@@ -20,9 +20,6 @@ use crate::compute::with_threads;
 use anyhow::Result;
 
 /// Does what the command line says.
-///
-/// # Errors
-/// Whatever went wrong, in words for the one who typed it.
 pub fn run(cli: Cli) -> Result<()> {
     warn_of_unknown_variables();
     match cli.verb {

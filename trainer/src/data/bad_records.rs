@@ -68,11 +68,9 @@ impl BadRecord {
 /// Bad records: all counted, the first few named.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BadRecords {
-    /// How many there are.
     pub count: usize,
     /// The first few.
     pub first: Vec<BadRecord>,
-    /// How many there are of each kind.
     pub kinds: BTreeMap<String, usize>,
 }
 

@@ -65,7 +65,6 @@ impl Sample {
 pub struct Corpus {
     /// Every usable record, in the set's order.
     pub samples: Vec<Sample>,
-    /// The images.
     pub images: Pictures,
     /// Records left out because they have no image.
     pub text_only: usize,
@@ -198,10 +197,6 @@ impl Corpus {
         Ok(())
     }
 
-    /// The images of a sample.
-    ///
-    /// # Errors
-    /// When one cannot be read.
     pub fn pictures(&self, sample: &Sample) -> Result<Vec<RgbImage>> {
         sample.images.iter().map(|&place| self.images.get(place)).collect()
     }
@@ -222,17 +217,11 @@ impl Corpus {
     }
 
     /// A sample's first image.
-    ///
-    /// # Errors
-    /// When it cannot be read.
     pub fn picture(&self, sample: &Sample) -> Result<RgbImage> {
         self.images.get(sample.images.first().copied().unwrap_or(usize::MAX))
     }
 
     /// A sample as a pair of image and caption: its first answer.
-    ///
-    /// # Errors
-    /// When its image cannot be read.
     pub fn pair(&self, sample: &Sample) -> Result<Pair> {
         Ok(Pair {
             image: self.picture(sample)?,
@@ -242,10 +231,6 @@ impl Corpus {
         })
     }
 
-    /// A sample as a conversation.
-    ///
-    /// # Errors
-    /// When its images cannot be read.
     pub fn conversation(&self, sample: &Sample) -> Result<Conversation> {
         let turns = sample.turns.iter();
         Ok(Conversation {

@@ -25,9 +25,6 @@ impl CorpusSource {
     }
 
     /// As [`Corpus::screen`].
-    ///
-    /// # Errors
-    /// As [`Corpus::screen`].
     pub fn screen(&mut self, screen: &Screen<'_>) -> Result<()> {
         self.corpus.screen(screen)?;
         self.order = Order::new(self.corpus.samples.len(), self.seed);

@@ -67,9 +67,6 @@ impl Features {
     }
 
     /// What [`Features::bytes`] gave on the model's device: (batch, tokens, dim).
-    ///
-    /// # Errors
-    /// Those of the device.
     pub fn tensor(&self, params: &Params, bytes: &[u8]) -> Result<Tensor> {
         let [tokens, dim] = self.shape;
         let batch = bytes.len() / (tokens * dim * self.dtype.size());

@@ -55,9 +55,6 @@ pub(crate) struct Entry {
 
 /// What lies in a folder, links followed, in alphabetical order; hidden files, names that are not text and links that lead
 /// nowhere are passed over.
-///
-/// # Errors
-/// When the folder cannot be read.
 pub(crate) fn entries(folder: &Path, passed: &mut PassedOver) -> Result<Vec<Entry>> {
     let about = || format!("{}: cannot be read", folder.display());
     let mut entries = Vec::new();

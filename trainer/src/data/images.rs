@@ -98,9 +98,6 @@ impl ImageSource {
     }
 
     /// The names of all files.
-    ///
-    /// # Errors
-    /// When a folder cannot be read.
     pub fn names(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         match &self.store {
@@ -149,9 +146,6 @@ impl ImageSource {
 
     /// A hash of an image's name, the size of its file and both its ends. Of compressed images a change within shows at the end,
     /// too: reading a large data set whole for this would take as long as an epoch.
-    ///
-    /// # Errors
-    /// When it is not there.
     pub(super) fn fingerprint(&self, name: &str) -> Result<[u8; 32]> {
         let inside = &self.relative(name)?;
         let (size, ends) = match &self.store {

@@ -28,7 +28,6 @@ pub enum Pictures {
 /// Images that are decoded when they are asked for.
 #[derive(Debug)]
 pub struct Named {
-    /// Their names.
     pub names: Vec<String>,
     /// Folder or archive.
     pub source: ImageSource,
@@ -37,7 +36,6 @@ pub struct Named {
 }
 
 impl Pictures {
-    /// How many there are.
     pub fn len(&self) -> usize {
         match self {
             Pictures::Kept(images) => images.len(),
@@ -45,7 +43,6 @@ impl Pictures {
         }
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

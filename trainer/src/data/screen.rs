@@ -19,7 +19,6 @@ pub const ONE_SAMPLE: &str = "one sample, with what is learned in brackets:";
 pub struct Entry<'a> {
     /// Its line in the file; 0 where there are none.
     pub line: usize,
-    /// Its id.
     pub id: &'a str,
     /// How many images it shows.
     pub images: usize,
@@ -116,9 +115,6 @@ impl<'a> Screen<'a> {
 
 impl Screen<'_> {
     /// Reads all records on all threads.
-    ///
-    /// # Errors
-    /// Those of the tokenizer.
     pub fn all(&self, file: &Path, records: &[Entry<'_>]) -> Result<Screened> {
         let readings: Vec<Result<Result<Reading, Fault>>> = records.par_iter().map(|record| self.one(record)).collect();
         let most = self.conversations.and_then(|(prepare, _)| prepare.max_tokens);

@@ -117,9 +117,6 @@ impl Shards {
     }
 
     /// The archive that a member lies in. Opened anew each time: there may be more shards than a process may have open.
-    ///
-    /// # Errors
-    /// When it is not there any more.
     pub(super) fn archive_of(&self, member: Member) -> std::io::Result<File> {
         open_file(&self.paths[member.shard])
     }

@@ -14,9 +14,7 @@ pub trait Source: Sync {
 
 /// An image and a caption.
 pub struct Pair {
-    /// The image.
     pub image: RgbImage,
-    /// The caption.
     pub caption: String,
     /// Other captions that are as true of it, where they are known.
     pub others: Vec<String>,
@@ -57,7 +55,6 @@ impl Conversation {
 
 /// The built-in scenes as a source.
 pub struct SceneSource {
-    /// The scenes.
     pub scenes: Scenes,
     /// Questions per scene.
     pub turns: usize,

@@ -35,7 +35,6 @@ pub struct Survey {
     pub other_splits: usize,
     /// Records that cannot be used.
     pub broken: usize,
-    /// How many are broken of each kind.
     pub broken_kinds: BTreeMap<String, usize>,
     /// The first broken ones.
     pub broken_first: Vec<String>,

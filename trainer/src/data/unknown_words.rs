@@ -21,9 +21,6 @@ pub struct UnknownWords {
 
 impl UnknownWords {
     /// Of these texts; the marks of images in them are no words.
-    ///
-    /// # Errors
-    /// Those of the tokenizer.
     pub fn of<'t>(tokenizer: &Tokenizer, texts: impl IntoIterator<Item = &'t str>) -> Result<UnknownWords> {
         let mut found = UnknownWords::default();
         for text in texts.into_iter().flat_map(|text| text.split(MARK)) {

@@ -34,9 +34,6 @@ pub struct Expected {
 
 impl Expected {
     /// Of an answer as the data have it.
-    ///
-    /// # Errors
-    /// Those of the tokenizer.
     pub fn new(tokenizer: &Tokenizer, answer: &str) -> Result<Expected> {
         let said = tokenizer.decode(&tokenizer.encode(answer)?)?.trim().to_string();
         let letters = |text: &str| -> String {

@@ -18,7 +18,6 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// A text that is all of it.
     pub fn whole(text: &str) -> Reply {
         Reply { text: text.to_string(), cut: false }
     }

@@ -38,12 +38,10 @@ pub struct Features {
 }
 
 impl Features {
-    /// How many.
     pub fn len(&self) -> usize {
         self.values.len() / self.width()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
@@ -131,14 +129,10 @@ impl<'m> Comparer<'m> {
     }
 
     /// Images of a source as [`Comparer::add_images`] takes them.
-    ///
-    /// # Errors
-    /// Those of the image processor.
     pub fn pixels_of<'i>(&self, images: impl IntoIterator<Item = &'i RgbImage>) -> Result<Vec<u8>> {
         pixels(self.processor, images)
     }
 
-    /// The features of texts.
     pub fn texts<S: AsRef<str>>(&self, texts: &[S]) -> Result<Features> {
         let mut features = Features::default();
         for batch in texts.chunks(BATCH) {
@@ -171,9 +165,6 @@ impl<'m> Comparer<'m> {
     }
 
     /// For each image, pixels (size, size, 3), and text, whether the matching head takes them for a pair.
-    ///
-    /// # Errors
-    /// When the model has none.
     pub fn matches(&self, pairs: &[(&[u8], &str)]) -> Result<Vec<bool>> {
         let Kind::QFormer(vision, qformer) = self.kind else {
             bail!("a dual encoder has no matching head");
@@ -197,9 +188,6 @@ impl<'m> Comparer<'m> {
     }
 
     /// How many of some texts are longer than the model reads: they are cut.
-    ///
-    /// # Errors
-    /// Those of the tokenizer.
     pub fn cut<S: AsRef<str>>(&self, texts: &[S]) -> Result<usize> {
         let most = match self.kind {
             Kind::Dual(dual) => dual.config.text.max_position_embeddings,

@@ -8,17 +8,11 @@ use anyhow::{Context, Result};
 
 impl Setup<'_> {
     /// The model as one that compares.
-    ///
-    /// # Errors
-    /// When it does not.
     pub fn comparer(&self) -> Result<Comparer<'_>> {
         self.subject.comparer().context("this model does not compare images with texts")
     }
 
     /// The features of images in a view.
-    ///
-    /// # Errors
-    /// When an image is damaged.
     pub fn features(&self, names: &[&str], view: View) -> Result<Features> {
         let comparer = self.comparer()?;
         let names = shown(names, view);

@@ -20,9 +20,6 @@ pub struct Pictures {
 
 impl Pictures {
     /// Opens images wherever they are.
-    ///
-    /// # Errors
-    /// As [`ImageSource::open`].
     pub fn open(path: &Path) -> Result<Pictures> {
         Ok(Pictures { path: path.to_owned(), source: ImageSource::open(path)?, by_file: OnceLock::new() })
     }

@@ -83,9 +83,6 @@ const RESULTS: &str = "results.json";
 const SAMPLES: &str = "samples_";
 
 /// Writes `results.json`, and with `samples` a `samples_<task>.jsonl` per task before it: one line an item.
-///
-/// # Errors
-/// When a file cannot be written.
 pub fn write(folder: &Path, config: &Value, outcomes: &[Outcome], samples: bool) -> Result<()> {
     for outcome in outcomes.iter().filter(|_| samples) {
         let mut lines = String::new();

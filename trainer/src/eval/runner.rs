@@ -16,7 +16,6 @@ use std::path::PathBuf;
 /// A task that is wanted.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// Which.
     pub name: Name,
     /// What it is read from.
     pub source: Source,
@@ -58,7 +57,6 @@ pub struct Unasked {
     pub id: usize,
     /// Its first image's name.
     pub image: String,
-    /// Why.
     pub why: String,
 }
 
@@ -84,7 +82,6 @@ pub struct Items {
     pub unknown: Option<String>,
 }
 
-/// One figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
     /// Its name within the task.
@@ -142,7 +139,6 @@ pub struct Sample {
 /// A measured task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// Which.
     pub name: Name,
     /// Its figures, the main ones first.
     pub figures: Vec<Figure>,
@@ -244,7 +240,6 @@ impl Ready {
         }
     }
 
-    /// Its name.
     pub fn name(&self) -> Name {
         self.name
     }
@@ -256,9 +251,6 @@ impl Ready {
 }
 
 /// Measures one task in all views.
-///
-/// # Errors
-/// Those of the model, and damaged images.
 pub fn run(subject: &Subject, ready: &Ready, settings: &Settings) -> Result<Outcome> {
     let found = look(subject, ready, settings, View::Seen)?;
     let (blank, without) = match settings.controls {

@@ -29,7 +29,6 @@ pub struct SceneEval<'a> {
     pub params: &'a Params,
     /// Tokenizer and image processor.
     pub prepare: &'a Prepare,
-    /// The scenes.
     pub scenes: Scenes,
     /// Scenes per split.
     pub count: usize,

@@ -69,7 +69,6 @@ impl Subject {
         Ok(Subject { model, params, processor: ImageProcessor::open(folder)?, tokenizer, chat })
     }
 
-    /// Its image processor.
     pub fn processor(&self) -> &ImageProcessor {
         &self.processor
     }
@@ -79,7 +78,6 @@ impl Subject {
         &self.params
     }
 
-    /// Its tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
@@ -144,9 +142,6 @@ impl Subject {
     }
 
     /// How many tokens an answer to an item may have.
-    ///
-    /// # Errors
-    /// As [`Subject::prompt`].
     pub fn room(&self, item: &Item) -> Result<usize> {
         let numbers: Vec<usize> = (0..item.images().count()).collect();
         let Prompt { ids, images } = self.prompt(item, &numbers)?;

@@ -49,9 +49,6 @@ impl TrainingQuestions {
     }
 
     /// Writes it into the run's folder.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn write(&self, folder: &RunFolder) -> Result<()> {
         folder.write(FILE, &serde_json::to_vec_pretty(self).context(FILE)?)
     }

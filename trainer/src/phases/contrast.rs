@@ -79,7 +79,6 @@ fn inner(x: &Var, gradient: &Tensor) -> Result<Var> {
     Ok(ops::sum(&ops::mul(&flat(x)?, &flat(&Var::constant(gradient.clone()))?)?)?)
 }
 
-/// (part, …) each → (all, …).
 fn stacked(parts: &[Var]) -> Result<Var> {
     let first = parts.first().context("no parts")?.shape();
     let width = first.elements() / first[0].max(1);

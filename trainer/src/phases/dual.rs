@@ -11,7 +11,6 @@ use model::{DualEncoder, ImageProcessor, Texts, Tokenizer};
 
 /// What a dual encoder is trained for.
 pub struct Dual<'a> {
-    /// The model.
     pub model: &'a DualEncoder,
     /// Where pairs come from.
     pub source: &'a dyn Source,

@@ -26,7 +26,6 @@ pub(super) const SMALLEST: [&str; 2] = [
 pub struct Section {
     /// Its place, as in `model.vision`; `phase1.rules` is a list of such tables.
     pub path: String,
-    /// What it is about.
     pub about: String,
     /// Its keys that are no tables themselves.
     pub keys: Vec<Key>,
@@ -37,7 +36,6 @@ pub struct Section {
 /// A key of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// Its name.
     pub name: String,
     /// What may stand there.
     pub kind: String,

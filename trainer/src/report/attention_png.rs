@@ -61,9 +61,6 @@ pub fn in_a_row(images: &[RgbImage]) -> RgbImage {
 }
 
 /// An image as the bytes of a PNG file.
-///
-/// # Errors
-/// When the encoder refuses it.
 pub fn png(image: &RgbImage) -> Result<Vec<u8>> {
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, ImageFormat::Png)?;

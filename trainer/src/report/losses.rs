@@ -18,7 +18,6 @@ pub struct At {
 pub struct Losses {
     /// The first measured.
     pub first: At,
-    /// The last.
     pub last: At,
     /// The lowest, the first of equal ones.
     pub best: At,

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 pub struct Said {
     /// `before training`, `halfway` or `after training`.
     pub when: String,
-    /// The answer.
     pub answer: String,
     /// Whether it is right: what was expected, or any description that is true.
     pub right: bool,

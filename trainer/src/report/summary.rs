@@ -62,9 +62,6 @@ impl Summary {
     }
 
     /// Writes it into the run's folder.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn write(&self, folder: &RunFolder) -> Result<()> {
         folder.write(SUMMARY, &serde_json::to_vec_pretty(self)?)
     }

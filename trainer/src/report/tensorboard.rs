@@ -36,9 +36,6 @@ pub struct Board {
 impl Board {
     /// Starts a file in `folder`, behind the first `step` steps of the run. Events of later steps, which were lost, are
     /// cut off from the files of earlier processes, and a TensorBoard that has read them is told to forget them.
-    ///
-    /// # Errors
-    /// Those of the file system.
     pub fn start(folder: &Path, step: usize) -> Result<Board> {
         fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
         forget(folder, step)?;
@@ -50,9 +47,6 @@ impl Board {
     }
 
     /// Adds what was measured at a step, counted over all phases.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub fn step(&mut self, step: usize, line: &StepMetrics) -> Result<()> {
         self.last = step;
         let scalars: Vec<(String, f64)> = line.scalars().collect();
@@ -60,9 +54,6 @@ impl Board {
     }
 
     /// Adds the evaluation of the model after the last step, as `eval/…`.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub fn figures(&mut self, figures: &Figures) -> Result<()> {
         let tagged: Vec<(String, f64)> = figures.iter().map(|(key, v)| (format!("eval/{key}"), *v)).collect();
         self.scalars(self.last, tagged.iter().map(|(tag, value)| (tag.as_str(), *value)))

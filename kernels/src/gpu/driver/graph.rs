@@ -84,9 +84,6 @@ impl Context {
     ///
     /// # Safety
     /// As [`launch`](Context::launch) and [`copy`](Context::copy) ask for.
-    ///
-    /// # Errors
-    /// [`Error::Driver`](crate::Error::Driver), also for failures of earlier work.
     pub unsafe fn run(&self, node: &Node) -> Result<()> {
         // SAFETY: the caller's promise; the parameters live until the call is over.
         unsafe {
@@ -104,9 +101,6 @@ impl Context {
     ///
     /// # Safety
     /// The kernels' modules are loaded in this context, and each node has one value for each of its kernel's parameters.
-    ///
-    /// # Errors
-    /// [`Error::Driver`](crate::Error::Driver).
     pub unsafe fn record(&self, nodes: Vec<Node>) -> Result<Graph> {
         let functions = self.0.enter()?;
         let mut plan = std::ptr::null_mut();
@@ -166,9 +160,6 @@ impl Context {
     ///
     /// # Safety
     /// As [`run`](Context::run) for each node; they are [alike](Node::are_alike) those that were recorded.
-    ///
-    /// # Errors
-    /// [`Error::Driver`](crate::Error::Driver), also for failures of earlier work.
     pub unsafe fn replay(&self, graph: &mut Graph, nodes: Vec<Node>) -> Result<()> {
         for (i, node) in nodes.into_iter().enumerate() {
             if graph.nodes[i] != node {

@@ -2,7 +2,6 @@
 
 use super::canvas::Point;
 
-/// The strokes of a digit.
 pub(super) fn strokes(digit: usize) -> Vec<Vec<Point>> {
     let line = |points: &[Point]| points.to_vec();
     match digit {

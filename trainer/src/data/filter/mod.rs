@@ -91,7 +91,6 @@ impl Reason {
 /// Why a record goes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
-    /// The reason.
     pub reason: Reason,
     /// The measure that decided, or what is wrong.
     pub detail: String,

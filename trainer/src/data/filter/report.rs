@@ -24,9 +24,6 @@ const STYLE: &str = "body{font:15px/1.4 system-ui,sans-serif;margin:2em auto;max
     figure img{max-width:8.5em;margin-right:.3em;vertical-align:top}figcaption{overflow-wrap:anywhere}small{color:#666}";
 
 /// Writes the page, whole or not at all.
-///
-/// # Errors
-/// When it cannot be written.
 pub fn report(judged: &Judged, criteria: &Criteria, out: &Path) -> Result<()> {
     let page = page(judged, criteria);
     write_atomically(out, |file| file.write_all(page.as_bytes())).with_context(|| out.display().to_string())

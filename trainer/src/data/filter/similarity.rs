@@ -39,10 +39,6 @@ impl Judge {
         Ok(Judge { tokenizer: Tokenizer::open(folder)?, model, params, processor })
     }
 
-    /// The cosine of each image with its text, from −1 to 1.
-    ///
-    /// # Errors
-    /// Those of the tokenizer and the model.
     pub fn cosines(&self, images: &[RgbImage], texts: &[String]) -> Result<Vec<f64>> {
         let graph = Graph::inference(&self.params);
         let pixels = self.processor.batch(images, self.params.device(), self.params.dtype())?;

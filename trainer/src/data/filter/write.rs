@@ -12,9 +12,7 @@ use std::path::Path;
 /// How the records kept were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// Their format.
     pub format: Format,
-    /// How many.
     pub records: usize,
 }
 

@@ -29,10 +29,6 @@ struct Published<'a> {
     annotations: Vec<&'a RawValue>,
 }
 
-/// The records of a file's bytes.
-///
-/// # Errors
-/// As [`json::records`].
 pub(super) fn records(bytes: &[u8], file: &Path, select: &Select, question: &str) -> Result<Found> {
     let published = json::first(bytes).is_some_and(|start| bytes[start] == b'{' && !is_line(&bytes[start..]));
     match published {

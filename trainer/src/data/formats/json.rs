@@ -22,9 +22,6 @@ pub(super) const MAX_RECORD: usize = 1 << 20;
 const MAX_FILE: u64 = 4 << 30;
 
 /// A whole file of text, no longer than is read at once.
-///
-/// # Errors
-/// Names the file.
 pub(crate) fn bytes(file: &Path) -> Result<Vec<u8>> {
     let bytes = read_file(file, MAX_FILE).with_context(|| format!("{}: cannot be read", file.display()))?;
     match file_kind(&bytes).filter(|_| !bytes.is_empty()) {

@@ -47,7 +47,6 @@ pub enum Format {
 /// What is asked about images that come with captions or classes only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
-    /// The question.
     pub question: String,
     /// What is said of an image of a class; `{}` is the class.
     pub templates: Vec<String>,
@@ -119,9 +118,6 @@ impl Format {
     }
 
     /// The records of a file's bytes, of a format that is kept in one file; `file` is the name messages use.
-    ///
-    /// # Errors
-    /// As [`Format::open`].
     pub fn parse(self, bytes: &[u8], file: &Path, select: &Select, ask: &Ask) -> Result<Found> {
         match self {
             Format::Llava => json::records(bytes, file, select, &llava::content),
@@ -151,9 +147,6 @@ pub(crate) fn conversation(record: &Object) -> Option<Result<Content>> {
 }
 
 /// The name of a record's only image.
-///
-/// # Errors
-/// When there is none, or no text.
 pub(crate) fn image(record: &Object) -> Result<String> {
     match fields::first(record, &["image"]) {
         Some((_, Value::String(name))) => Ok(name.clone()),

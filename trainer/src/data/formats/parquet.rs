@@ -10,9 +10,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The rows of all files, in order.
-///
-/// # Errors
-/// Those of [`Tables`], and when no row is wanted.
 pub(super) fn records(path: &Path, select: &Select, ask: &Ask) -> Result<(Found, Tables)> {
     let (mut found, mut splits) = (Found::default(), BTreeMap::new());
     let tables = Tables::open(path, &mut found.passed_over)?;

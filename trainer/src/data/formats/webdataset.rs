@@ -23,16 +23,11 @@ struct Files {
     images: Vec<String>,
     text: Option<Member>,
     json: Option<Member>,
-    /// The fields there are.
     fields: Vec<String>,
-    /// One that is there twice.
     twice: Option<String>,
 }
 
 /// The samples of all shards, in order.
-///
-/// # Errors
-/// Those of [`Shards::open`], and when no sample is wanted.
 pub(super) fn records(pattern: &Path, select: &Select, ask: &Ask) -> Result<(Found, Shards)> {
     let mut samples: Vec<Files> = Vec::new();
     let mut passed = PassedOver::default();

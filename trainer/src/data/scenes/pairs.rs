@@ -65,9 +65,7 @@ impl Shape {
 /// What tells the objects of a scene apart: a colour and a shape, shown as `red circle`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pair {
-    /// The colour.
     pub colour: Colour,
-    /// The shape.
     pub shape: Shape,
 }
 
@@ -109,7 +107,6 @@ impl fmt::Display for Pair {
     }
 }
 
-/// A set of pairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PairSet(u32);
 

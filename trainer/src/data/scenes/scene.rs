@@ -179,7 +179,6 @@ impl Scene {
             .filter(move |&(a, b)| self.relation(axis, a, b).is_some())
     }
 
-    /// The objects from left to right.
     pub fn left_to_right(&self) -> Vec<&Object> {
         let mut objects: Vec<_> = self.objects.iter().collect();
         objects.sort_by(|a, b| a.x.total_cmp(&b.x));

@@ -10,7 +10,6 @@ use super::world::World;
 /// A set of scenes. No scene is in two of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Split {
-    /// To train on.
     Train,
     /// Of the same distribution as training, never trained on.
     HeldOut,

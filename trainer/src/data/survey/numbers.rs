@@ -63,7 +63,6 @@ pub struct Spread {
     pub p99: usize,
     /// The most.
     pub max: usize,
-    /// The mean.
     pub mean: f64,
 }
 

@@ -208,7 +208,6 @@ pub const SEVERAL: &str = " | ";
 
 /// A benchmark, read.
 pub trait Task {
-    /// Its items.
     fn items(&self) -> &[Item];
 
     /// Leaves out items that cannot be measured.
@@ -225,9 +224,6 @@ pub trait Task {
     }
 
     /// Has the model look at all items, and measures.
-    ///
-    /// # Errors
-    /// Those of the model and its images.
     fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found>;
 }
 

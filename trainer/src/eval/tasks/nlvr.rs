@@ -26,7 +26,6 @@ struct Example {
 
 pub(super) struct Nlvr {
     items: Vec<Item>,
-    /// The sentence of each.
     sentences: Vec<usize>,
 }
 

@@ -24,7 +24,6 @@ struct Line {
 
 pub(super) struct Pope {
     items: Vec<Item>,
-    /// The split of each.
     splits: Vec<String>,
 }
 

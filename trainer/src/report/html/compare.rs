@@ -54,20 +54,15 @@ impl Comparison {
         (Comparison { runs, names }, bad)
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.runs.len()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
     /// The tables for a terminal.
-    ///
-    /// # Errors
-    /// As [`Comparison::page`].
     pub fn text(&self) -> Result<String> {
         let (differences, figures) = (self.differences()?, self.figures(false));
         let tables = [self.overview(), differences, figures];
@@ -75,10 +70,6 @@ impl Comparison {
         Ok(shown.map(Table::to_string).collect::<Vec<_>>().join("\n"))
     }
 
-    /// The page.
-    ///
-    /// # Errors
-    /// When a recipe is damaged.
     pub fn page(&self) -> Result<String> {
         let shown = |caption: &str, table: &Table, none: &str| match table.rows().is_empty() {
             true => absent(none),

@@ -13,9 +13,6 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("hover.js");
 
 /// The page of the run in `folder`.
-///
-/// # Errors
-/// When a file of the run is damaged, by its name.
 pub fn page(folder: &Path) -> Result<String> {
     let run = Files::read(folder)?;
     let sections = [
