@@ -2,7 +2,7 @@
 //! 4·batch·heads·queries·keys·width forward, halved when causal, and 2.5 times that backward.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use kernels::attention::{Attention, Mask, attention, attention_backward};
+use kernels::attention::{Attention, Gradients, Mask, Saved, attention, attention_backward};
 use kernels::{Buffer, DType, Device, View, ViewMut};
 
 /// (batch, tokens, heads, head width) of queries and keys.
@@ -55,9 +55,10 @@ fn bench(c: &mut Criterion) {
         group.throughput(Throughput::Elements(flops * 5 / 2));
         group.bench_function(BenchmarkId::new("backward", &name), |b| {
             let (out, lse) = (View::new(&out, DType::F32, 0, len), View::new(&lse, DType::F32, 0, rows));
-            let (mut dq, mut dk, mut dv) = (output(&mut dq, len), output(&mut dk, len), output(&mut dv, len));
             b.iter(|| {
-                attention_backward(&p, q, k, v, out, lse, dout, &mut dq, &mut dk, &mut dv).expect("a valid call");
+                let (dq, dk, dv) = (output(&mut dq, len), output(&mut dk, len), output(&mut dv, len));
+                let saved = Saved { q, k, v, out, lse, dout };
+                attention_backward(&p, saved, Gradients { dq, dk, dv }).expect("a valid call");
             });
         });
     }

@@ -4,8 +4,10 @@
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use kernels::DType;
-use kernels::contrastive::{Contrastive, clip_loss, clip_loss_backward, siglip_loss, siglip_loss_backward};
-use kernels::loss::{CrossEntropy, linear_cross_entropy};
+use kernels::contrastive::{
+    Contrastive, Features, Gradients, clip_loss, clip_loss_backward, siglip_loss, siglip_loss_backward,
+};
+use kernels::loss::{CrossEntropy, Outputs, linear_cross_entropy};
 use lenslet_benches::Array;
 use std::time::Duration;
 
@@ -77,22 +79,14 @@ fn cross_entropy(c: &mut Criterion) {
                 BenchmarkId::new(format!("cross_entropy_{t}"), format!("{rows}x{dim}x{vocab}")),
                 |b| {
                     b.iter(|| {
-                        let (dx, dw) = (&mut dx.view_mut(), &mut dw.view_mut());
-                        let (loss, losses) = (&mut loss.view_mut(), &mut losses.view_mut());
-                        let predictions = &mut predictions.view_mut();
-                        let targets = targets.view();
-                        linear_cross_entropy(
-                            &p,
-                            x.view(),
-                            w.view(),
-                            targets,
-                            loss,
-                            losses,
-                            predictions,
-                            Some(dx),
-                            Some(dw),
-                        )
-                        .expect("the sizes fit")
+                        let out = Outputs {
+                            loss: loss.view_mut(),
+                            losses: losses.view_mut(),
+                            predictions: predictions.view_mut(),
+                            dx: Some(dx.view_mut()),
+                            dw: Some(dw.view_mut()),
+                        };
+                        linear_cross_entropy(&p, x.view(), w.view(), targets.view(), out).expect("the sizes fit")
                     })
                 },
             );
@@ -123,19 +117,14 @@ fn one_contrastive(c: &mut Criterion, p: &Contrastive, t: DType, siglip: bool) {
     let name = format!("{}_{t}", if siglip { "siglip" } else { "clip" });
     group(c).bench_function(BenchmarkId::new(name, format!("{n}x{}x{}", p.dim, p.groups)), |b| {
         b.iter(|| {
-            let (image, text, scale, bias) = (image.view(), text.view(), scale.view(), bias.view());
-            let (loss, dscale, dbias) = (&mut loss.view_mut(), &mut dscale.view_mut(), &mut dbias.view_mut());
-            let (dimage, dtext) = (&mut dimage.view_mut(), &mut dtext.view_mut());
+            let f = Features { image: image.view(), text: text.view(), log_scale: scale.view() };
+            let g = Gradients { dimage: dimage.view_mut(), dtext: dtext.view_mut(), dlog_scale: dscale.view_mut() };
+            let (loss, bias) = (&mut loss.view_mut(), bias.view());
             let done = if siglip {
-                siglip_loss(p, image, text, scale, bias, loss)
-                    .and_then(|()| siglip_loss_backward(p, image, text, scale, bias, dimage, dtext, dscale, dbias))
+                siglip_loss(p, f, bias, loss).and_then(|()| siglip_loss_backward(p, f, bias, g, &mut dbias.view_mut()))
             } else {
-                clip_loss(p, image, text, scale, loss, &mut row_lse.view_mut(), &mut col_lse.view_mut()).and_then(
-                    |()| {
-                        let (row_lse, col_lse) = (row_lse.view(), col_lse.view());
-                        clip_loss_backward(p, image, text, scale, row_lse, col_lse, dimage, dtext, dscale)
-                    },
-                )
+                clip_loss(p, f, loss, &mut row_lse.view_mut(), &mut col_lse.view_mut())
+                    .and_then(|()| clip_loss_backward(p, f, row_lse.view(), col_lse.view(), g))
             };
             done.expect("the sizes fit")
         })

@@ -8,9 +8,9 @@ use kernels::copy::{Blocks, copy_blocks};
 use kernels::dropout::dropout;
 use kernels::elementwise::{add, axpy, cast, mul, scale};
 use kernels::embedding::{embedding, embedding_backward};
+use kernels::norm::{LayerNorm, LayerNormBackward, layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 use kernels::norm::{l2_normalize, l2_normalize_backward};
-use kernels::norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
-use kernels::optimizer::{AdamW, Segment, adamw, sum_squares};
+use kernels::optimizer::{AdamW, Segment, State, adamw, sum_squares};
 use kernels::patch::{Patches, fold, unfold};
 use kernels::reduce::{broadcast_axis, sum_axis};
 use kernels::rotary::rotary;
@@ -64,12 +64,13 @@ fn norms(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
     let (mut dw, mut db) = (Array::new(acc, DIM), Array::new(acc, DIM));
     let bytes = n * dtype.size();
     measure(group, "layer_norm", dtype, 2 * bytes, || {
-        let (y, mean, rstd) = (&mut y.view_mut(), &mut mean.view_mut(), &mut rstd.view_mut());
-        layer_norm(x.view(), w.view(), b.view(), y, mean, rstd, 1e-5).unwrap();
+        let (y, mean, rstd) = (y.view_mut(), mean.view_mut(), rstd.view_mut());
+        layer_norm(LayerNorm { x: x.view(), w: w.view(), b: b.view(), y, mean, rstd, eps: 1e-5 }).unwrap();
     });
     measure(group, "layer_norm_backward", dtype, 3 * bytes, || {
-        let (dx, dw, db) = (&mut dx.view_mut(), &mut dw.view_mut(), &mut db.view_mut());
-        layer_norm_backward(x.view(), w.view(), mean.view(), rstd.view(), dy.view(), dx, dw, db).unwrap();
+        let (x, w, mean, rstd, dy) = (x.view(), w.view(), mean.view(), rstd.view(), dy.view());
+        let (dx, dw, db) = (dx.view_mut(), dw.view_mut(), db.view_mut());
+        layer_norm_backward(LayerNormBackward { x, w, mean, rstd, dy, dx, dw, db }).unwrap();
     });
     measure(group, "rms_norm", dtype, 2 * bytes, || {
         rms_norm(x.view(), w.view(), &mut y.view_mut(), &mut rstd.view_mut(), 1e-5).unwrap();
@@ -119,7 +120,7 @@ fn rotations(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
     let mut turn = |name: &str, positions: &Array, inverse: bool| {
         measure(group, name, dtype, 2 * n * dtype.size(), || {
             let (inv_freq, y) = (inv_freq.view(), &mut y.view_mut());
-            rotary(x.view(), positions.view(), inv_freq, y, DIM / HEAD, HEAD, inverse).unwrap()
+            rotary(x.view(), positions.view(), inv_freq, y, DIM / HEAD, inverse).unwrap()
         });
     };
     let dense = Array::integers((0..ROWS).map(|i| (i % LENGTH) as i32));
@@ -185,11 +186,12 @@ fn optimizer(group: &mut BenchmarkGroup<'_, WallTime>) {
     let all = Segment { range: 0..n, lr: 1e-4, weight_decay: 0.1 };
     let all = std::slice::from_ref(&all);
     measure(group, "adamw", DType::F32, 7 * 4 * n, || {
-        adamw(&p, all, &mut w.view_mut(), g.view(), None, &mut m.view_mut(), &mut v.view_mut(), None).unwrap();
+        let (weights, m, v) = (w.view_mut(), m.view_mut(), v.view_mut());
+        adamw(&p, all, State { weights, grads: g.view(), m, v, low: None }, None).unwrap();
     });
     measure(group, "adamw_with_bf16_copy", DType::F32, (7 * 4 + 2) * n, || {
-        let low = Some(&mut low.view_mut());
-        adamw(&p, all, &mut w.view_mut(), g.view(), None, &mut m.view_mut(), &mut v.view_mut(), low).unwrap();
+        let (weights, m, v) = (w.view_mut(), m.view_mut(), v.view_mut());
+        adamw(&p, all, State { weights, grads: g.view(), m, v, low: Some(low.view_mut()) }, None).unwrap();
     });
 }
 

@@ -39,6 +39,7 @@ pub use gradients::GradientArena;
 pub use graph::Graph;
 pub use kernels::activation::Activation;
 pub use kernels::attention::Mask;
+pub use kernels::copy::Blocks;
 pub use kernels::{DType, Device, Element, Kind, MemoryUse, Stored};
 pub use matching::Pairs;
 pub use optimizer::{AdamW, Optimizer, StepReport};

@@ -2,7 +2,7 @@
 
 use crate::error::{Result, mismatch};
 use crate::{DType, Tensor};
-use kernels::matching::{Matching, draw_pairs};
+use kernels::matching::{Lists, Matching, draw_pairs};
 
 /// Pairs by the numbers of their image and text in a batch, I32 (pairs) each.
 #[derive(Debug, Clone)]
@@ -36,9 +36,7 @@ impl Pairs {
             log_scale.cast(scores.dtype().accumulator())?.view(),
             truth.view(),
             uniform.view(),
-            &mut images.view_mut()?,
-            &mut texts.view_mut()?,
-            &mut labels.view_mut()?,
+            Lists { images: images.view_mut()?, texts: texts.view_mut()?, labels: labels.view_mut()? },
         )?;
         Ok(Pairs { images, texts, labels })
     }

@@ -246,18 +246,14 @@ impl Optimizer {
         let p = kernel::AdamW { beta1, beta2, eps, step, stochastic: stochastic.map(|seed| seed.wrapping_add(step)) };
         let len = params.trainable_elements();
         let (master, low) = params.arenas_mut();
-        let mut low = low.map(|low| low.range_mut("the parameters", 0, len)).transpose()?;
-        kernel::adamw(
-            &p,
-            segments,
-            &mut master.range_mut("the parameters", 0, len)?,
-            gradients.view(),
-            Some(grad_scale.view()),
-            &mut self.first.view_mut()?,
-            &mut self.second.view_mut()?,
-            low.as_mut(),
-        )?;
-        Ok(())
+        let state = kernel::State {
+            weights: master.range_mut("the parameters", 0, len)?,
+            grads: gradients.view(),
+            m: self.first.view_mut()?,
+            v: self.second.view_mut()?,
+            low: low.map(|low| low.range_mut("the parameters", 0, len)).transpose()?,
+        };
+        Ok(kernel::adamw(&p, segments, state, Some(grad_scale.view()))?)
     }
 
     /// Matrices side by side: each alone is too small to share out. Their momentum lies where AdamW's first moment would.

@@ -190,23 +190,22 @@ impl Tensor {
     /// A tensor with its own copy of the memory.
     pub fn copy(&self) -> Result<Tensor> {
         let mut out = Tensor::empty(self.device(), self.dtype, self.shape)?;
-        out.write(self, 0, 0, 1, self.shape.elements(), 0, 0)?;
+        out.write(
+            self,
+            Blocks {
+                outer: 1,
+                block: self.shape.elements(),
+                src_offset: 0,
+                src_stride: 0,
+                dst_offset: 0,
+                dst_stride: 0,
+            },
+        )?;
         Ok(out)
     }
 
-    /// Copies `outer` blocks of `block` elements from `src` (starting at `src_offset`, `src_stride` apart) to this tensor
-    /// (starting at `offset`, `stride` apart).
-    pub fn write(
-        &mut self,
-        src: &Tensor,
-        src_offset: usize,
-        offset: usize,
-        outer: usize,
-        block: usize,
-        src_stride: usize,
-        stride: usize,
-    ) -> Result<()> {
-        let blocks = Blocks { outer, block, src_stride, src_offset, dst_stride: stride, dst_offset: offset };
+    /// Copies blocks of `src` to this tensor.
+    pub fn write(&mut self, src: &Tensor, blocks: Blocks) -> Result<()> {
         Ok(copy_blocks(blocks, src.view(), &mut self.view_mut()?, false)?)
     }
 

@@ -62,14 +62,6 @@ macro_rules! common {
                 let size = self.dtype.size();
                 self.offset * size..(self.offset + self.len) * size
             }
-            /// The elements as a slice on the CPU.
-            ///
-            /// # Panics
-            /// When `T` is not the view's type: the dispatch macros make that impossible.
-            pub fn slice<T: Stored>(&self) -> &[T] {
-                assert_eq!(T::DTYPE, self.dtype, "view read as another type");
-                bytemuck::cast_slice(&self.buffer.bytes()[self.range()])
-            }
         }
     };
 }
@@ -138,6 +130,15 @@ impl ViewMut<'_> {
 }
 
 impl<'a> View<'a> {
+    /// The elements as a slice on the CPU.
+    ///
+    /// # Panics
+    /// When `T` is not the view's type: the dispatch macros make that impossible.
+    pub fn slice<T: Stored>(&self) -> &'a [T] {
+        assert_eq!(T::DTYPE, self.dtype, "view read as another type");
+        bytemuck::cast_slice(&self.buffer.bytes()[self.range()])
+    }
+
     /// The elements `offset .. offset + len` of `buffer` read as `dtype`.
     pub fn new(buffer: &'a Buffer, dtype: DType, offset: usize, len: usize) -> View<'a> {
         View { buffer, dtype, offset, len }

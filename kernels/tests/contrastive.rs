@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Array, close, for_each_isa, numbers, rounded, same_for_any_threads};
-use kernels::contrastive::{Contrastive, clip_loss, clip_loss_backward, siglip_loss, siglip_loss_backward};
+use kernels::contrastive::*;
 use kernels::{DType, Device, Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -133,16 +133,15 @@ fn run(c: &Case) -> Result<[Array; 7]> {
     let mut out = [(acc, 1), (acc, p.n), (acc, p.n), (t, rows), (t, p.n * p.dim), (acc, 1), (acc, 1)]
         .map(|(dtype, len)| Array::out(dtype, len));
     let [loss, row_lse, col_lse, dimage, dtext, dlog_scale, dbias] = &mut out;
-    let (image, text, log_scale, bias) = (image.view(), text.view(), log_scale.view(), bias.view());
-    let (loss, dimage, dtext, dlog_scale) =
-        (&mut loss.view_mut(), &mut dimage.view_mut(), &mut dtext.view_mut(), &mut dlog_scale.view_mut());
+    let f = Features { image: image.view(), text: text.view(), log_scale: log_scale.view() };
+    let loss = &mut loss.view_mut();
+    let g = Gradients { dimage: dimage.view_mut(), dtext: dtext.view_mut(), dlog_scale: dlog_scale.view_mut() };
     if c.loss == Loss::SigLip {
-        siglip_loss(p, image, text, log_scale, bias, loss)?;
-        siglip_loss_backward(p, image, text, log_scale, bias, dimage, dtext, dlog_scale, &mut dbias.view_mut())?;
+        siglip_loss(p, f, bias.view(), loss)?;
+        siglip_loss_backward(p, f, bias.view(), g, &mut dbias.view_mut())?;
     } else {
-        clip_loss(p, image, text, log_scale, loss, &mut row_lse.view_mut(), &mut col_lse.view_mut())?;
-        let (row_lse, col_lse) = (row_lse.view(), col_lse.view());
-        clip_loss_backward(p, image, text, log_scale, row_lse, col_lse, dimage, dtext, dlog_scale)?;
+        clip_loss(p, f, loss, &mut row_lse.view_mut(), &mut col_lse.view_mut())?;
+        clip_loss_backward(p, f, row_lse.view(), col_lse.view(), g)?;
     }
     Ok(out)
 }
@@ -329,5 +328,6 @@ fn the_trace_device_takes_no_memory() {
     let (image, text, scale) = (on(DType::BF16, n * dim), on(DType::BF16, n * dim), on(DType::F32, 1));
     let (mut loss, mut rows, mut cols) = (on(DType::F32, 1), on(DType::F32, n), on(DType::F32, n));
     let (loss, rows, cols) = (&mut loss.view_mut(), &mut rows.view_mut(), &mut cols.view_mut());
-    clip_loss(&p, image.view(), text.view(), scale.view(), loss, rows, cols).unwrap();
+    clip_loss(&p, Features { image: image.view(), text: text.view(), log_scale: scale.view() }, loss, rows, cols)
+        .unwrap();
 }

@@ -1,7 +1,7 @@
 //! The CUDA attention kernels, run by the emulator, against the processor's in double precision.
 
 use half::bf16;
-use kernels::attention::{Attention, Mask, attention, attention_backward, attention_weights};
+use kernels::attention::{Attention, Gradients, Mask, Saved, attention, attention_backward, attention_weights};
 use kernels::gpu::Emulation;
 use kernels::{Buffer, DType, Device, View, ViewMut};
 
@@ -161,10 +161,9 @@ fn run(device: &Device, dtype: DType, case: &Case) -> Vec<Vec<f64>> {
     let mut results = vec![out.values(), lse.values(), weights.values()];
     if p.kv_stride == p.k_len {
         let [mut dq, mut dk, mut dv] = [q_size, kv_size, kv_size].map(|len| poison(dtype, len));
-        let (q, k, v, dout) = (q.view(), k.view(), v.view(), dout.view());
-        let mut gradients = [&mut dq, &mut dk, &mut dv].map(Tensor::view_mut);
-        let [dq_view, dk_view, dv_view] = &mut gradients;
-        attention_backward(&p, q, k, v, out.view(), lse.view(), dout, dq_view, dk_view, dv_view).unwrap();
+        let [q, k, v, out, lse, dout] = [&q, &k, &v, &out, &lse, &dout].map(Tensor::view);
+        let gradients = Gradients { dq: dq.view_mut(), dk: dk.view_mut(), dv: dv.view_mut() };
+        attention_backward(&p, Saved { q, k, v, out, lse, dout }, gradients).unwrap();
         results.extend([dq, dk, dv].map(|gradient| gradient.values()));
     }
     results

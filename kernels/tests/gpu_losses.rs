@@ -4,9 +4,11 @@ mod common;
 
 use common::{close, numbers, rounded};
 use half::bf16;
-use kernels::contrastive::{Contrastive, clip_loss, clip_loss_backward, siglip_loss, siglip_loss_backward};
+use kernels::contrastive::{
+    Contrastive, Features, Gradients, clip_loss, clip_loss_backward, siglip_loss, siglip_loss_backward,
+};
 use kernels::gpu::Emulation;
-use kernels::loss::{CrossEntropy, linear_cross_entropy};
+use kernels::loss::{CrossEntropy, Outputs, linear_cross_entropy};
 use kernels::{Buffer, DType, Device, Result, View, ViewMut};
 
 const IGNORE: i32 = -100;
@@ -121,17 +123,14 @@ impl Linear {
         let lengths = [(acc, 1), (acc, rows), (DType::I32, rows), (t, rows * dim), (acc, vocab * dim)];
         let mut out = lengths.map(|(dtype, len)| Array::empty(device, dtype, len));
         let [loss, losses, predictions, dx, dw] = &mut out;
-        linear_cross_entropy(
-            &self.p,
-            x.view(),
-            w.view(),
-            targets.view(),
-            &mut loss.view_mut(),
-            &mut losses.view_mut(),
-            &mut predictions.view_mut(),
-            with_dx.then_some(&mut dx.view_mut()),
-            with_dw.then_some(&mut dw.view_mut()),
-        )?;
+        let outputs = Outputs {
+            loss: loss.view_mut(),
+            losses: losses.view_mut(),
+            predictions: predictions.view_mut(),
+            dx: with_dx.then(|| dx.view_mut()),
+            dw: with_dw.then(|| dw.view_mut()),
+        };
+        linear_cross_entropy(&self.p, x.view(), w.view(), targets.view(), outputs)?;
         let names = ["loss", "losses", "predictions", "dx", "dw"];
         let present = [true, true, true, with_dx, with_dw];
         let all = names.into_iter().zip(&out).zip(present);
@@ -297,17 +296,16 @@ impl Pairs {
         let lengths = [(acc, 1), (t, p.n * p.groups * p.dim), (t, p.n * p.dim), (acc, 1), (acc, p.n), (acc, p.n)];
         let mut out = lengths.map(|(dtype, len)| Array::empty(device, dtype, len));
         let [loss, dimage, dtext, dlog_scale, extra, col_lse] = &mut out;
-        let (loss, dlog_scale) = (&mut loss.view_mut(), &mut dlog_scale.view_mut());
-        let (dimage, dtext) = (&mut dimage.view_mut(), &mut dtext.view_mut());
+        let (loss, f) = (&mut loss.view_mut(), Features { image, text, log_scale });
+        let g = Gradients { dimage: dimage.view_mut(), dtext: dtext.view_mut(), dlog_scale: dlog_scale.view_mut() };
         let names = if self.loss == Loss::Clip {
-            clip_loss(p, image, text, log_scale, loss, &mut extra.view_mut(), &mut col_lse.view_mut())?;
-            let (row_lse, col_lse) = (extra.view(), col_lse.view());
-            clip_loss_backward(p, image, text, log_scale, row_lse, col_lse, dimage, dtext, dlog_scale)?;
+            clip_loss(p, f, loss, &mut extra.view_mut(), &mut col_lse.view_mut())?;
+            clip_loss_backward(p, f, extra.view(), col_lse.view(), g)?;
             vec!["loss", "dimage", "dtext", "dlog_scale", "row_lse", "col_lse"]
         } else {
             let mut dbias = ViewMut::new(&mut extra.buffer, acc, 0, 1);
-            siglip_loss(p, image, text, log_scale, bias, loss)?;
-            siglip_loss_backward(p, image, text, log_scale, bias, dimage, dtext, dlog_scale, &mut dbias)?;
+            siglip_loss(p, f, bias, loss)?;
+            siglip_loss_backward(p, f, bias, g, &mut dbias)?;
             extra.len = 1;
             vec!["loss", "dimage", "dtext", "dlog_scale", "dbias"]
         };

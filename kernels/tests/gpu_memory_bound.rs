@@ -11,7 +11,7 @@ use kernels::dropout::dropout;
 use kernels::embedding::{embedding, embedding_backward};
 use kernels::gpu::Emulation;
 use kernels::norm::*;
-use kernels::optimizer::{AdamW, Segment, adamw, sum_squares};
+use kernels::optimizer::{AdamW, Segment, State, adamw, sum_squares};
 use kernels::patch::{Patches, fold, unfold};
 use kernels::pixels::{Normalise, normalise};
 use kernels::reduce::{broadcast_axis, sum_axis};
@@ -280,10 +280,21 @@ fn layer_norms() {
             let [mut mean, mut rstd] = [0; 2].map(|_| place.out(DType::F32, rows));
             let [mut dw, mut db] = [0; 2].map(|_| place.out(DType::F32, dim));
             let (x, w, b, dy) = (x.view(), w.view(), b.view(), dy.view());
-            let (mean_out, rstd_out) = (&mut mean.view_mut(), &mut rstd.view_mut());
-            layer_norm(x, w, b, &mut y.view_mut(), mean_out, rstd_out, 1e-5).unwrap();
-            let (dx_out, dw_out, db_out) = (&mut dx.view_mut(), &mut dw.view_mut(), &mut db.view_mut());
-            layer_norm_backward(x, w, mean.view(), rstd.view(), dy, dx_out, dw_out, db_out).unwrap();
+            let out = (y.view_mut(), mean.view_mut(), rstd.view_mut());
+            layer_norm(LayerNorm { x, w, b, y: out.0, mean: out.1, rstd: out.2, eps: 1e-5 }).unwrap();
+            let out = (dx.view_mut(), dw.view_mut(), db.view_mut());
+            let (mean_in, rstd_in) = (mean.view(), rstd.view());
+            layer_norm_backward(LayerNormBackward {
+                x,
+                w,
+                mean: mean_in,
+                rstd: rstd_in,
+                dy,
+                dx: out.0,
+                dw: out.1,
+                db: out.2,
+            })
+            .unwrap();
             vec![y, mean, rstd, dx, dw, db]
         });
     }
@@ -341,7 +352,7 @@ fn rotary_positions() {
                     let inv_freq = place.array(DType::F32, &frequencies);
                     let mut y = place.out(t, x.len);
                     let (x, y_out) = (x.view(), &mut y.view_mut());
-                    rotary(x, positions.view(), inv_freq.view(), y_out, heads, head_dim, inverse).unwrap();
+                    rotary(x, positions.view(), inv_freq.view(), y_out, heads, inverse).unwrap();
                     vec![y]
                 });
             }
@@ -459,11 +470,10 @@ fn steps_of_adamw() {
                 for step in 1..4 {
                     let grads = place.array(DType::F32, &numbers(len, 3 + step));
                     let p = AdamW { beta1: 0.9, beta2: 0.98, eps: 1e-8, step, stochastic: None };
-                    let (mut weights, mut low_out) = (w.view_mut(), rounded.view_mut());
-                    let low_out = low.then_some(&mut low_out);
-                    let (m, v, scale) = (&mut m.view_mut(), &mut v.view_mut(), Some(scale.view()));
-                    let segments = segments(len, most);
-                    adamw(&p, &segments, &mut weights, grads.view(), scale, m, v, low_out).unwrap();
+                    let low = low.then(|| rounded.view_mut());
+                    let (weights, m, v) = (w.view_mut(), m.view_mut(), v.view_mut());
+                    let state = State { weights, grads: grads.view(), m, v, low };
+                    adamw(&p, &segments(len, most), state, Some(scale.view())).unwrap();
                 }
                 // Rounding may go either way where the weights differ in their last place.
                 let gap: Vec<f64> = w.values().iter().zip(rounded.values()).map(|(w, r)| w - r).collect();
@@ -505,8 +515,9 @@ fn weights_rounded_at_random() {
             // Without a rate the weights stay as they are, so that what is rounded is the same everywhere.
             let p = AdamW { beta1: 0.9, beta2: 0.98, eps: 1e-8, step: 1, stochastic: Some(7) };
             let all = [Segment { range: 0..len, lr: 0.0, weight_decay: 0.0 }];
-            let (weights, m, v) = (&mut w.view_mut(), &mut m.view_mut(), &mut v.view_mut());
-            adamw(&p, &all, weights, grads.view(), None, m, v, Some(&mut low.view_mut())).unwrap();
+            let (weights, m, v) = (w.view_mut(), m.view_mut(), v.view_mut());
+            let state = State { weights, grads: grads.view(), m, v, low: Some(low.view_mut()) };
+            adamw(&p, &all, state, None).unwrap();
             vec![low]
         });
     }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Array, close, for_each_isa, numbers, rounded, same_for_any_threads, spacing};
-use kernels::loss::{CrossEntropy, linear_cross_entropy};
+use kernels::loss::{CrossEntropy, Outputs, linear_cross_entropy};
 use kernels::{DType, Device, Error, Result};
 
 const IGNORE: i32 = -100;
@@ -85,17 +85,14 @@ fn run(c: &Case, gradients: (bool, bool)) -> Result<[Array; 5]> {
         Array::out(acc, vocab * dim),
     ];
     let [loss, losses, predictions, dx, dw] = &mut out;
-    linear_cross_entropy(
-        &c.p,
-        x.view(),
-        w.view(),
-        targets.view(),
-        &mut loss.view_mut(),
-        &mut losses.view_mut(),
-        &mut predictions.view_mut(),
-        gradients.0.then_some(&mut dx.view_mut()),
-        gradients.1.then_some(&mut dw.view_mut()),
-    )?;
+    let outputs = Outputs {
+        loss: loss.view_mut(),
+        losses: losses.view_mut(),
+        predictions: predictions.view_mut(),
+        dx: gradients.0.then(|| dx.view_mut()),
+        dw: gradients.1.then(|| dw.view_mut()),
+    };
+    linear_cross_entropy(&c.p, x.view(), w.view(), targets.view(), outputs)?;
     Ok(out)
 }
 
@@ -292,6 +289,7 @@ fn wrong_lengths_are_errors_and_the_trace_device_takes_no_memory() {
     let p = CrossEntropy { rows: n, dim: 4096, vocab: 128256, ignore_index: IGNORE };
     let (x, w, targets) = (on(DType::BF16, n * 4096), on(DType::BF16, 128256 * 4096), on(DType::I32, n));
     let (mut loss, mut losses, mut predictions) = (on(DType::F32, 1), on(DType::F32, n), on(DType::I32, n));
-    let (l, ls, pr) = (&mut loss.view_mut(), &mut losses.view_mut(), &mut predictions.view_mut());
-    linear_cross_entropy(&p, x.view(), w.view(), targets.view(), l, ls, pr, None, None).unwrap();
+    let (loss, losses, predictions) = (loss.view_mut(), losses.view_mut(), predictions.view_mut());
+    let out = Outputs { loss, losses, predictions, dx: None, dw: None };
+    linear_cross_entropy(&p, x.view(), w.view(), targets.view(), out).unwrap();
 }

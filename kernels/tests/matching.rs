@@ -49,9 +49,7 @@ impl Batch {
             View::new(&scale, DType::F32, 0, 1),
             View::new(&truth, DType::U8, 0, self.truth.len()),
             View::new(&uniform, DType::F64, 0, self.uniform.len()),
-            &mut list(images),
-            &mut list(texts),
-            &mut list(labels),
+            Lists { images: list(images), texts: list(texts), labels: list(labels) },
         )?;
         Ok(lists.map(|list| View::new(&list, DType::I32, 0, 3 * n).download().unwrap()))
     }

@@ -5,9 +5,11 @@ mod common;
 use common::{Array, TYPES, for_each_isa, numbers};
 use kernels::DType;
 use kernels::activation::{Activation, activate, activate_backward, silu_mul, silu_mul_backward};
-use kernels::attention::{Attention, Mask, attention, attention_backward, attention_weights};
-use kernels::contrastive::{Contrastive, clip_loss, clip_loss_backward, siglip_loss, siglip_loss_backward};
-use kernels::loss::{CrossEntropy, linear_cross_entropy};
+use kernels::attention::{self, Attention, Mask, Saved, attention, attention_backward, attention_weights};
+use kernels::contrastive::{
+    Contrastive, Features, Gradients, clip_loss, clip_loss_backward, siglip_loss, siglip_loss_backward,
+};
+use kernels::loss::{CrossEntropy, Outputs, linear_cross_entropy};
 
 /// Queries and keys: several registers of any width, and a rest.
 const TOKENS: usize = 37;
@@ -72,10 +74,10 @@ fn attends(dtype: DType, mask: Mask, in_keys: bool, broken: usize) {
     let (mut lse, mut weights) = (Array::out(acc, TOKENS), Array::out(acc, TOKENS * TOKENS));
     attention(&p, q.view(), k.view(), v.view(), &mut out.view_mut(), &mut lse.view_mut()).unwrap();
     attention_weights(&p, q.view(), k.view(), lse.view(), &mut weights.view_mut()).unwrap();
-    let (out_view, lse_view) = (out.view(), lse.view());
-    let (dq_view, dk_view, dv_view) = (&mut dq.view_mut(), &mut dk.view_mut(), &mut dv.view_mut());
-    attention_backward(&p, q.view(), k.view(), v.view(), out_view, lse_view, dout.view(), dq_view, dk_view, dv_view)
-        .unwrap();
+    let [q, k, v, out_view, lse_view, dout] = [&q, &k, &v, &out, &lse, &dout].map(|array| array.view());
+    let saved = Saved { q, k, v, out: out_view, lse: lse_view, dout };
+    let gradients = attention::Gradients { dq: dq.view_mut(), dk: dk.view_mut(), dv: dv.view_mut() };
+    attention_backward(&p, saved, gradients).unwrap();
 
     let what = |of: &str| format!("{of} in {dtype}, {mask:?}, NaN in keys: {in_keys}, at {broken}");
     let sees = |query: usize| {
@@ -112,18 +114,14 @@ fn cross_entropy(dtype: DType, in_class: bool, broken: usize) {
     let targets = Array::ids(&[0, 1, 2, 3, 4, 5, 6]);
     let [mut loss, mut losses, mut dw] = [1, p.rows, classes].map(|n| Array::out(acc, n));
     let (mut predictions, mut dx) = (Array::out(DType::I32, p.rows), Array::out(dtype, rows));
-    linear_cross_entropy(
-        &p,
-        x.view(),
-        w.view(),
-        targets.view(),
-        &mut loss.view_mut(),
-        &mut losses.view_mut(),
-        &mut predictions.view_mut(),
-        Some(&mut dx.view_mut()),
-        Some(&mut dw.view_mut()),
-    )
-    .unwrap();
+    let out = Outputs {
+        loss: loss.view_mut(),
+        losses: losses.view_mut(),
+        predictions: predictions.view_mut(),
+        dx: Some(dx.view_mut()),
+        dw: Some(dw.view_mut()),
+    };
+    linear_cross_entropy(&p, x.view(), w.view(), targets.view(), out).unwrap();
     let what = |of: &str| format!("{of} in {dtype}, NaN in a class: {in_class}, at {broken}");
     let reached = |row: usize| in_class || row == broken;
     broken_rows(&what("loss"), &loss, 1, |_| true);
@@ -142,15 +140,14 @@ fn contrastive(dtype: DType, siglip: bool, in_text: bool, broken: usize) {
     let [mut loss, mut dscale, mut dbias] = [(); 3].map(|()| Array::out(acc, 1));
     let [mut row_lse, mut col_lse] = [(); 2].map(|()| Array::out(acc, TOKENS));
     let [mut dimage, mut dtext] = [(); 2].map(|()| Array::out(dtype, n));
-    let (x, y, s, b) = (image.view(), text.view(), scale.view(), bias.view());
-    let (dx, dy) = (&mut dimage.view_mut(), &mut dtext.view_mut());
+    let f = Features { image: image.view(), text: text.view(), log_scale: scale.view() };
+    let g = Gradients { dimage: dimage.view_mut(), dtext: dtext.view_mut(), dlog_scale: dscale.view_mut() };
     if siglip {
-        siglip_loss(&p, x, y, s, b, &mut loss.view_mut()).unwrap();
-        siglip_loss_backward(&p, x, y, s, b, dx, dy, &mut dscale.view_mut(), &mut dbias.view_mut()).unwrap();
+        siglip_loss(&p, f, bias.view(), &mut loss.view_mut()).unwrap();
+        siglip_loss_backward(&p, f, bias.view(), g, &mut dbias.view_mut()).unwrap();
     } else {
-        let (rows, cols) = (&mut row_lse.view_mut(), &mut col_lse.view_mut());
-        clip_loss(&p, x, y, s, &mut loss.view_mut(), rows, cols).unwrap();
-        clip_loss_backward(&p, x, y, s, row_lse.view(), col_lse.view(), dx, dy, &mut dscale.view_mut()).unwrap();
+        clip_loss(&p, f, &mut loss.view_mut(), &mut row_lse.view_mut(), &mut col_lse.view_mut()).unwrap();
+        clip_loss_backward(&p, f, row_lse.view(), col_lse.view(), g).unwrap();
     }
     let what = |of: &str| format!("{of} in {dtype}, SigLIP: {siglip}, NaN in texts: {in_text}, at {broken}");
     broken_rows(&what("loss"), &loss, 1, |_| true);

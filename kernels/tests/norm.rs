@@ -74,11 +74,13 @@ fn run(norm: Norm, dtype: DType, rows: usize, dim: usize) -> Run {
         db: Array::out(acc, dim),
     };
     let (x, w, b, dy) = (r.x.view(), r.w.view(), r.b.view(), r.dy.view());
-    let (mut y, mut dx, mut dw, mut db) = (r.y.view_mut(), r.dx.view_mut(), r.dw.view_mut(), r.db.view_mut());
+    let (mut y, mut dx, mut dw, db) = (r.y.view_mut(), r.dx.view_mut(), r.dw.view_mut(), r.db.view_mut());
     match norm {
         Norm::Layer => {
-            layer_norm(x, w, b, &mut y, &mut r.mean.view_mut(), &mut r.rstd.view_mut(), EPS).unwrap();
-            layer_norm_backward(x, w, r.mean.view(), r.rstd.view(), dy, &mut dx, &mut dw, &mut db).unwrap();
+            let (mean, rstd) = (r.mean.view_mut(), r.rstd.view_mut());
+            layer_norm(LayerNorm { x, w, b, y, mean, rstd, eps: EPS }).unwrap();
+            let (mean, rstd) = (r.mean.view(), r.rstd.view());
+            layer_norm_backward(LayerNormBackward { x, w, mean, rstd, dy, dx, dw, db }).unwrap();
         }
         Norm::Rms => {
             rms_norm(x, w, &mut y, &mut r.rstd.view_mut(), EPS).unwrap();
@@ -193,8 +195,8 @@ fn a_far_mean_does_not_drown_the_variance() {
     let (w, b) = (Array::new(DType::F32, &[1.0; 192]), Array::new(DType::F32, &[0.0; 192]));
     let (mut y, mut mean, mut rstd) =
         (Array::out(DType::F32, 192), Array::out(DType::F32, 1), Array::out(DType::F32, 1));
-    layer_norm(x.view(), w.view(), b.view(), &mut y.view_mut(), &mut mean.view_mut(), &mut rstd.view_mut(), EPS)
-        .unwrap();
+    let (y_out, mean, rstd) = (y.view_mut(), mean.view_mut(), rstd.view_mut());
+    layer_norm(LayerNorm { x: x.view(), w: w.view(), b: b.view(), y: y_out, mean, rstd, eps: EPS }).unwrap();
     // The mean itself is rounded to 2⁻¹² or a few of them.
     close("y", &y.values(), &forward(Norm::Layer, &x.values(), &[1.0; 192], &[0.0; 192]), 2e-3, 1.0);
 }

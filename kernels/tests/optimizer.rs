@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use kernels::optimizer::*;
-use kernels::{DType, Error};
+use kernels::{DType, Error, ViewMut};
 use std::ops::Range;
 
 const SIZES: [usize; 8] = [0, 1, 7, 16, 41, 123, 200, 40_001];
@@ -17,7 +17,7 @@ fn segment(range: Range<usize>) -> Segment {
     Segment { range, lr: LR, weight_decay: WEIGHT_DECAY }
 }
 
-struct State {
+struct Stepped {
     weights: Array,
     m: Array,
     v: Array,
@@ -25,8 +25,8 @@ struct State {
 }
 
 /// Three steps with gradients that change.
-fn run(dtype: DType, n: usize) -> State {
-    let mut state = State {
+fn run(dtype: DType, n: usize) -> Stepped {
+    let mut state = Stepped {
         weights: Array::new(dtype, &numbers(n, 1)),
         m: Array::new(dtype, &vec![0.0; n]),
         v: Array::new(dtype, &vec![0.0; n]),
@@ -36,19 +36,10 @@ fn run(dtype: DType, n: usize) -> State {
     for step in 1..=3 {
         let p = AdamW { step, ..STEP };
         let grads = Array::new(dtype, &numbers(n, 10 + step));
-        let (mut w, mut m, mut v) = (state.weights.view_mut(), state.m.view_mut(), state.v.view_mut());
-        let mut low = state.low.view_mut();
-        adamw(
-            &p,
-            &[segment(0..n / 3), segment(n / 3..n)],
-            &mut w,
-            grads.view(),
-            Some(scale.view()),
-            &mut m,
-            &mut v,
-            (step == 3).then_some(&mut low),
-        )
-        .unwrap();
+        let low = (step == 3).then(|| state.low.view_mut());
+        let (weights, m, v) = (state.weights.view_mut(), state.m.view_mut(), state.v.view_mut());
+        let all = State { weights, grads: grads.view(), m, v, low };
+        adamw(&p, &[segment(0..n / 3), segment(n / 3..n)], all, Some(scale.view())).unwrap();
     }
     state
 }
@@ -128,18 +119,21 @@ fn what_does_not_fit_is_an_error() {
     let (mut w, mut m, mut v) = (Array::out(DType::F32, 5), Array::out(DType::F32, 5), Array::out(DType::F32, 5));
     let all = [segment(0..5)];
     let mut short = Array::out(DType::BF16, 4);
-    let (mut w, mut m, mut v) = (w.view_mut(), m.view_mut(), v.view_mut());
-    let error =
-        adamw(&STEP, &all, &mut w, grads.view(), None, &mut m, &mut v, Some(&mut short.view_mut())).unwrap_err();
+    let mut step = |p: &AdamW, segments: &[Segment], weights: Option<ViewMut>, low: Option<ViewMut>| {
+        let weights = weights.unwrap_or_else(|| w.view_mut());
+        let state = State { weights, grads: grads.view(), m: m.view_mut(), v: v.view_mut(), low };
+        adamw(p, segments, state, None).unwrap_err()
+    };
+    let error = step(&STEP, &all, None, Some(short.view_mut()));
     assert_eq!(error.to_string(), "adamw: low has 4 elements, expected 5");
     let zero = AdamW { step: 0, ..STEP };
-    let error = adamw(&zero, &all, &mut w, grads.view(), None, &mut m, &mut v, None).unwrap_err();
+    let error = step(&zero, &all, None, None);
     assert!(matches!(error, Error::Value { .. }), "{error}");
     let mut half = Array::out(DType::BF16, 5);
-    let error = adamw(&STEP, &all, &mut half.view_mut(), grads.view(), None, &mut m, &mut v, None).unwrap_err();
+    let error = step(&STEP, &all, Some(half.view_mut()), None);
     assert!(matches!(error, Error::Type { what: "weights", .. }), "{error}");
     for wrong in [[segment(0..3), segment(2..5)], [segment(3..5), segment(0..3)], [segment(0..1), segment(1..6)]] {
-        let error = adamw(&STEP, &wrong, &mut w, grads.view(), None, &mut m, &mut v, None).unwrap_err();
+        let error = step(&STEP, &wrong, None, None);
         assert!(error.to_string().contains("segment") && matches!(error, Error::Value { .. }), "{error}");
     }
     let error = sum_squares(grads.view(), &mut Array::out(DType::F32, 1).view_mut()).unwrap_err();
@@ -152,9 +146,8 @@ fn what_lies_outside_the_segments_stays() {
     let [mut w, mut m, mut v] = [(); 3].map(|()| Array::new(DType::F64, &before));
     let grads = Array::new(DType::F64, &numbers(100, 2));
     let other = Segment { lr: 1.0, ..segment(50..71) };
-    let (weights, m_view, v_view) = (&mut w.view_mut(), &mut m.view_mut(), &mut v.view_mut());
-    let segments = [segment(3..40), other];
-    adamw(&STEP, &segments, weights, grads.view(), None, m_view, v_view, None).unwrap();
+    let state = State { weights: w.view_mut(), grads: grads.view(), m: m.view_mut(), v: v.view_mut(), low: None };
+    adamw(&STEP, &[segment(3..40), other], state, None).unwrap();
     for array in [&w, &m, &v] {
         for (i, (old, new)) in before.iter().zip(array.values()).enumerate() {
             let stepped = (3..40).contains(&i) || (50..71).contains(&i);
@@ -175,8 +168,9 @@ fn rounding_at_random_keeps_the_mean() {
         let mut low = |seed| {
             let p = AdamW { stochastic: Some(seed), ..STEP };
             let mut low = Array::out(DType::BF16, n);
-            let (weights, m, v) = (&mut w.view_mut(), &mut m.view_mut(), &mut v.view_mut());
-            adamw(&p, &all, weights, grads.view(), None, m, v, Some(&mut low.view_mut())).unwrap();
+            let (weights, m, v) = (w.view_mut(), m.view_mut(), v.view_mut());
+            let state = State { weights, grads: grads.view(), m, v, low: Some(low.view_mut()) };
+            adamw(&p, &all, state, None).unwrap();
             low.values()
         };
         let (first, second) = (low(1), low(2));
@@ -195,9 +189,8 @@ fn a_scale_that_is_not_a_number_changes_nothing() {
         let [mut w, mut m, mut v] = [2, 3, 4].map(|seed| Array::new(dtype, &numbers(41, seed)));
         let before = [w.values(), m.values(), v.values()];
         let scale = Array::new(dtype, &[f64::NAN]);
-        let (weights, scale) = (&mut w.view_mut(), Some(scale.view()));
-        adamw(&STEP, &[segment(0..41)], weights, grads.view(), scale, &mut m.view_mut(), &mut v.view_mut(), None)
-            .unwrap();
+        let state = State { weights: w.view_mut(), grads: grads.view(), m: m.view_mut(), v: v.view_mut(), low: None };
+        adamw(&STEP, &[segment(0..41)], state, Some(scale.view())).unwrap();
         assert_eq!([w.values(), m.values(), v.values()], before);
     }
 }

@@ -44,7 +44,6 @@ fn run<T: Element>(shape: &Shape, x: &[T], inverse: bool) -> Vec<T> {
         View::new(&freq_buffer, T::Acc::DTYPE, 0, freq.len()),
         &mut ViewMut::new(&mut y, T::DTYPE, 0, x.len()),
         shape.heads,
-        shape.dim,
         inverse,
     )
     .unwrap();
@@ -132,9 +131,9 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 #[test]
-fn an_odd_width_is_refused() {
+fn widths_that_are_no_pairs_are_refused() {
     let (x, positions, mut y) = (buffer(&[0f32; 3]), buffer(&[0i32]), buffer(&[0f32; 3]));
     let (x, positions) = (View::new(&x, DType::F32, 0, 3), View::new(&positions, DType::I32, 0, 1));
-    let error = rotary(x, positions, x, &mut ViewMut::new(&mut y, DType::F32, 0, 3), 1, 3, false).unwrap_err();
-    assert_eq!(error.to_string(), "rotary: head_dim 3 is odd, pairs need an even one");
+    let error = rotary(x, positions, x, &mut ViewMut::new(&mut y, DType::F32, 0, 3), 1, false).unwrap_err();
+    assert_eq!(error.to_string(), "rotary: x has 3 elements, expected 6");
 }

@@ -1,7 +1,7 @@
 //! Keys and values of tokens already seen, so that the next token costs one token's work.
 
 use crate::error::shape;
-use engine::{Device, Params, Result, Shape, Tensor, Var};
+use engine::{Blocks, Device, Params, Result, Shape, Tensor, Var};
 
 /// Keys and values of every block, (batch, capacity, kv_heads, head_dim) each; the first [`KvCache::len`] tokens count.
 #[derive(Debug)]
@@ -72,7 +72,17 @@ impl KvCache {
         let width = heads * head_dim;
         *self = self.rebuilt([batch, capacity], |x| {
             let mut larger = Tensor::zeros(x.device(), x.dtype(), [batch, capacity, heads, head_dim])?;
-            larger.write(x, 0, 0, batch, held * width, held * width, capacity * width)?;
+            larger.write(
+                x,
+                Blocks {
+                    outer: batch,
+                    block: held * width,
+                    src_offset: 0,
+                    src_stride: held * width,
+                    dst_offset: 0,
+                    dst_stride: capacity * width,
+                },
+            )?;
             Ok(larger)
         })?;
         Ok(())
@@ -114,7 +124,17 @@ impl LayerCache<'_> {
             let (batch, capacity, tokens) = (*batch, *capacity, *tokens);
             let width = held.shape()[2] * held.shape()[3];
             let block = tokens * width;
-            held.write(new.tensor(), 0, self.start * width, batch, block, block, capacity * width)?;
+            held.write(
+                new.tensor(),
+                Blocks {
+                    outer: batch,
+                    block,
+                    src_offset: 0,
+                    src_stride: block,
+                    dst_offset: self.start * width,
+                    dst_stride: capacity * width,
+                },
+            )?;
         }
         Ok((Var::constant(held_k.clone()), Var::constant(held_v.clone())))
     }

@@ -195,7 +195,7 @@ impl Session {
         let model = (vlm, params, optimizer);
         let see =
             |step: &Step, params: &mut Params, optimizer: &mut Optimizer| observe(step, params, optimizer, &measure);
-        train(recipe, data, prepare, model, features.as_ref(), phase, training, see)
+        train(recipe, data, prepare, model, features.as_ref(), (phase, training), see)
     }
 
     /// What a phase keeps of the images, if the recipe says that it does.
@@ -224,7 +224,7 @@ impl Session {
         let mut optimizer = optimizer(params, training, seed_of(phase, recipe))?;
         let model = (vlm, params, &mut optimizer);
         let see = |_: &Step, _: &mut Params, _: &mut Optimizer| Ok(Next::Go);
-        train(recipe, data, prepare, model, None, phase, training, see)
+        train(recipe, data, prepare, model, None, (phase, training), see)
     }
 }
 
@@ -435,8 +435,7 @@ fn train(
     prepare: &Prepare,
     (vlm, params, optimizer): (&Vlm, &mut Params, &mut Optimizer),
     features: Option<&Features>,
-    phase: Phase,
-    training: &Training,
+    (phase, training): (Phase, &Training),
     observe: impl FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Next>,
 ) -> Result<Next> {
     let source = data.source();

@@ -114,18 +114,11 @@ impl Op for Attention {
     fn backward(self: Box<Self>, dy: Tensor, context: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
         let Attention { qkv: [q, k, v], out, lse, attend } = *self;
         let (mut dq, mut dk, mut dv) = (q.like()?, k.like()?, v.like()?);
-        kernel::attention_backward(
-            &attend.problem(&q, &k)?,
-            q.view(),
-            k.view(),
-            v.view(),
-            out.view(),
-            lse.view(),
-            dy.view(),
-            &mut dq.view_mut()?,
-            &mut dk.view_mut()?,
-            &mut dv.view_mut()?,
-        )?;
+        let [q_view, k_view, v_view] = [&q, &k, &v].map(Tensor::view);
+        let saved =
+            kernel::Saved { q: q_view, k: k_view, v: v_view, out: out.view(), lse: lse.view(), dout: dy.view() };
+        let gradients = kernel::Gradients { dq: dq.view_mut()?, dk: dk.view_mut()?, dv: dv.view_mut()? };
+        kernel::attention_backward(&attend.problem(&q, &k)?, saved, gradients)?;
         let needs = &context.needs;
         Ok(vec![needs[0].then_some(dq), needs[1].then_some(dk), needs[2].then_some(dv)])
     }

@@ -14,15 +14,9 @@ pub fn clip_loss(image: &Var, text: &Var, log_scale: &Var) -> Result<Var> {
     let accumulated = |n: usize| Tensor::empty(text.tensor().device(), text.dtype().accumulator(), [n]);
     let (mut loss, mut row_lse, mut col_lse) = (accumulated(1)?, accumulated(problem.n)?, accumulated(problem.n)?);
     let log_scale_value = log_scale.tensor().cast(text.dtype().accumulator())?;
-    kernel::clip_loss(
-        &problem,
-        image.tensor().view(),
-        text.tensor().view(),
-        log_scale_value.view(),
-        &mut loss.view_mut()?,
-        &mut row_lse.view_mut()?,
-        &mut col_lse.view_mut()?,
-    )?;
+    let features = features(image.tensor(), text.tensor(), &log_scale_value);
+    let (row, col) = (&mut row_lse.view_mut()?, &mut col_lse.view_mut()?);
+    kernel::clip_loss(&problem, features, &mut loss.view_mut()?, row, col)?;
     let (image_value, text_value) = (image.tensor().clone(), text.tensor().clone());
     Ok(record(&[image, text, log_scale], loss, || ClipLoss {
         problem,
@@ -65,15 +59,23 @@ impl Op for ClipLoss {
         let (mut dimage, mut dtext, mut dlog_scale) = (self.image.like()?, self.text.like()?, dy.like()?);
         kernel::clip_loss_backward(
             &self.problem,
-            self.image.view(),
-            self.text.view(),
-            self.log_scale.view(),
+            features(&self.image, &self.text, &self.log_scale),
             self.row_lse.view(),
             self.col_lse.view(),
-            &mut dimage.view_mut()?,
-            &mut dtext.view_mut()?,
-            &mut dlog_scale.view_mut()?,
+            gradients(&mut dimage, &mut dtext, &mut dlog_scale)?,
         )?;
         Ok(vec![scaled(Some(dimage), &dy)?, scaled(Some(dtext), &dy)?, scaled(Some(dlog_scale), &dy)?])
     }
+}
+
+pub(super) fn features<'a>(image: &'a Tensor, text: &'a Tensor, log_scale: &'a Tensor) -> kernel::Features<'a> {
+    kernel::Features { image: image.view(), text: text.view(), log_scale: log_scale.view() }
+}
+
+pub(super) fn gradients<'a>(
+    dimage: &'a mut Tensor,
+    dtext: &'a mut Tensor,
+    dlog_scale: &'a mut Tensor,
+) -> Result<kernel::Gradients<'a>> {
+    Ok(kernel::Gradients { dimage: dimage.view_mut()?, dtext: dtext.view_mut()?, dlog_scale: dlog_scale.view_mut()? })
 }

@@ -1,5 +1,6 @@
 //! Joining token sequences.
 
+use crate::Blocks;
 use crate::error::{Result, mismatch};
 use crate::tape::{Context, Op, Var, record};
 use crate::{Shape, Tensor};
@@ -19,7 +20,17 @@ pub fn concat(parts: &[&Var]) -> Result<Var> {
     let mut start = 0;
     for part in parts {
         let block = part.shape()[1] * dim;
-        out.write(part.tensor(), 0, start, batch, block, block, tokens * dim)?;
+        out.write(
+            part.tensor(),
+            Blocks {
+                outer: batch,
+                block,
+                src_offset: 0,
+                src_stride: block,
+                dst_offset: start,
+                dst_stride: tokens * dim,
+            },
+        )?;
         start += block;
     }
     Ok(record(parts, out, || Concat { shapes }))
@@ -43,7 +54,17 @@ impl Op for Concat {
             gradients.push(match needed {
                 true => {
                     let mut dx = Tensor::empty(dy.device(), dy.dtype(), *shape)?;
-                    dx.write(&dy, start, 0, shape[0], block, stride, block)?;
+                    dx.write(
+                        &dy,
+                        Blocks {
+                            outer: shape[0],
+                            block,
+                            src_offset: start,
+                            src_stride: stride,
+                            dst_offset: 0,
+                            dst_stride: block,
+                        },
+                    )?;
                     Some(dx)
                 }
                 false => None,

@@ -32,17 +32,14 @@ pub fn linear_cross_entropy(x: &Var, w: &Var, targets: &Tensor) -> Result<CrossE
     let mut predictions = Tensor::empty(device, DType::I32, [rows])?;
     let mut dx = x.needs_gradient().then(|| x.tensor().like()).transpose()?;
     let mut dw = w.needs_gradient().then(|| Tensor::empty(device, accumulator, w.shape())).transpose()?;
-    kernel::linear_cross_entropy(
-        &problem,
-        x.tensor().view(),
-        w.tensor().view(),
-        targets.view(),
-        &mut loss.view_mut()?,
-        &mut losses.view_mut()?,
-        &mut predictions.view_mut()?,
-        dx.as_mut().map(Tensor::view_mut).transpose()?.as_mut(),
-        dw.as_mut().map(Tensor::view_mut).transpose()?.as_mut(),
-    )?;
+    let out = kernel::Outputs {
+        loss: loss.view_mut()?,
+        losses: losses.view_mut()?,
+        predictions: predictions.view_mut()?,
+        dx: dx.as_mut().map(Tensor::view_mut).transpose()?,
+        dw: dw.as_mut().map(Tensor::view_mut).transpose()?,
+    };
+    kernel::linear_cross_entropy(&problem, x.tensor().view(), w.tensor().view(), targets.view(), out)?;
     let w_tensor = w.tensor().clone();
     let loss = record(&[x, w], loss, || LinearCrossEntropy { w: w_tensor, dx, dw });
     Ok(CrossEntropy { loss, losses, predictions })

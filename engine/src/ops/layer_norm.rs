@@ -13,8 +13,15 @@ pub fn layer_norm(x: &Var, w: &Var, b: &Var, eps: f64) -> Result<Var> {
     let mut y = x.tensor().like()?;
     let statistics = || Tensor::empty(x.tensor().device(), x.dtype().accumulator(), [x.shape().rows()]);
     let (mut mean, mut rstd) = (statistics()?, statistics()?);
-    let (xv, wv, bv) = (x.tensor().view(), w.tensor().view(), b.tensor().view());
-    norm::layer_norm(xv, wv, bv, &mut y.view_mut()?, &mut mean.view_mut()?, &mut rstd.view_mut()?, eps)?;
+    norm::layer_norm(norm::LayerNorm {
+        x: x.tensor().view(),
+        w: w.tensor().view(),
+        b: b.tensor().view(),
+        y: y.view_mut()?,
+        mean: mean.view_mut()?,
+        rstd: rstd.view_mut()?,
+        eps,
+    })?;
     let (x_value, w_value) = (x.tensor().clone(), w.tensor().clone());
     Ok(record(&[x, w, b], y, || LayerNorm { x: x_value, w: w_value, mean, rstd }))
 }
@@ -35,16 +42,16 @@ impl Op for LayerNorm {
         let LayerNorm { x, w, mean, rstd } = *self;
         let accumulated = || Tensor::empty(x.device(), x.dtype().accumulator(), w.shape());
         let (mut dx, mut dw, mut db) = (dy.like()?, accumulated()?, accumulated()?);
-        norm::layer_norm_backward(
-            x.view(),
-            w.view(),
-            mean.view(),
-            rstd.view(),
-            dy.view(),
-            &mut dx.view_mut()?,
-            &mut dw.view_mut()?,
-            &mut db.view_mut()?,
-        )?;
+        norm::layer_norm_backward(norm::LayerNormBackward {
+            x: x.view(),
+            w: w.view(),
+            mean: mean.view(),
+            rstd: rstd.view(),
+            dy: dy.view(),
+            dx: dx.view_mut()?,
+            dw: dw.view_mut()?,
+            db: db.view_mut()?,
+        })?;
         let needs = &context.needs;
         Ok(vec![needs[0].then_some(dx), needs[1].then_some(dw), needs[2].then_some(db)])
     }

@@ -13,7 +13,7 @@ pub fn rotary(x: &Var, positions: &Tensor, inv_freq: &Tensor) -> Result<Var> {
     };
     expect_shape("rotary", "positions", positions.shape(), [batch, tokens])?;
     expect_shape("rotary", "inv_freq", inv_freq.shape(), [head_dim / 2])?;
-    let op = Rotary { positions: positions.clone(), inv_freq: inv_freq.clone(), heads, head_dim };
+    let op = Rotary { positions: positions.clone(), inv_freq: inv_freq.clone(), heads };
     let y = op.turn(x.tensor(), false)?;
     Ok(record(&[x], y, || op))
 }
@@ -22,14 +22,13 @@ struct Rotary {
     positions: Tensor,
     inv_freq: Tensor,
     heads: usize,
-    head_dim: usize,
 }
 
 impl Rotary {
     fn turn(&self, x: &Tensor, inverse: bool) -> Result<Tensor> {
         let mut y = x.like()?;
         let (positions, inv_freq) = (self.positions.view(), self.inv_freq.view());
-        kernel::rotary(x.view(), positions, inv_freq, &mut y.view_mut()?, self.heads, self.head_dim, inverse)?;
+        kernel::rotary(x.view(), positions, inv_freq, &mut y.view_mut()?, self.heads, inverse)?;
         Ok(y)
     }
 }

@@ -1,6 +1,6 @@
 //! The sigmoid contrastive loss of SigLIP (Zhai et al. 2023), without the N×N matrix.
 
-use super::clip_loss::problem;
+use super::clip_loss::{features, gradients, problem};
 use super::cross_entropy::scaled;
 use crate::Tensor;
 use crate::error::Result;
@@ -14,8 +14,8 @@ pub fn siglip_loss(image: &Var, text: &Var, log_scale: &Var, bias: &Var) -> Resu
     let accumulator = text.dtype().accumulator();
     let mut loss = Tensor::empty(text.tensor().device(), accumulator, [1])?;
     let (scale_value, bias_value) = (log_scale.tensor().cast(accumulator)?, bias.tensor().cast(accumulator)?);
-    let (iv, tv) = (image.tensor().view(), text.tensor().view());
-    kernel::siglip_loss(&problem, iv, tv, scale_value.view(), bias_value.view(), &mut loss.view_mut()?)?;
+    let features = features(image.tensor(), text.tensor(), &scale_value);
+    kernel::siglip_loss(&problem, features, bias_value.view(), &mut loss.view_mut()?)?;
     let (image_value, text_value) = (image.tensor().clone(), text.tensor().clone());
     Ok(record(&[image, text, log_scale, bias], loss, || SiglipLoss {
         problem,
@@ -44,13 +44,9 @@ impl Op for SiglipLoss {
         let (mut dlog_scale, mut dbias) = (dy.like()?, dy.like()?);
         kernel::siglip_loss_backward(
             &self.problem,
-            self.image.view(),
-            self.text.view(),
-            self.log_scale.view(),
+            features(&self.image, &self.text, &self.log_scale),
             self.bias.view(),
-            &mut dimage.view_mut()?,
-            &mut dtext.view_mut()?,
-            &mut dlog_scale.view_mut()?,
+            gradients(&mut dimage, &mut dtext, &mut dlog_scale)?,
             &mut dbias.view_mut()?,
         )?;
         [dimage, dtext, dlog_scale, dbias].into_iter().map(|g| scaled(Some(g), &dy)).collect()

@@ -1,5 +1,6 @@
 //! A stretch of a token sequence.
 
+use crate::Blocks;
 use crate::error::{Result, mismatch};
 use crate::tape::{Context, Op, Var, record};
 use crate::{Shape, Tensor};
@@ -13,7 +14,17 @@ pub fn slice(x: &Var, start: usize, count: usize) -> Result<Var> {
         return mismatch("slice", format!("tokens {start}..{} of shape {}", start + count, x.shape()));
     }
     let mut out = Tensor::empty(x.tensor().device(), x.dtype(), [batch, count, dim])?;
-    out.write(x.tensor(), start * dim, 0, batch, count * dim, tokens * dim, count * dim)?;
+    out.write(
+        x.tensor(),
+        Blocks {
+            outer: batch,
+            block: count * dim,
+            src_offset: start * dim,
+            src_stride: tokens * dim,
+            dst_offset: 0,
+            dst_stride: count * dim,
+        },
+    )?;
     let shape = x.shape();
     Ok(record(&[x], out, || Slice { shape, start }))
 }
@@ -31,7 +42,17 @@ impl Op for Slice {
     fn backward(self: Box<Self>, dy: Tensor, _: &mut Context<'_>) -> Result<Vec<Option<Tensor>>> {
         let (dim, block) = (self.shape[2], dy.shape()[1] * dy.shape()[2]);
         let mut dx = Tensor::zeros(dy.device(), dy.dtype(), self.shape)?;
-        dx.write(&dy, 0, self.start * dim, self.shape[0], block, block, self.shape[1] * dim)?;
+        dx.write(
+            &dy,
+            Blocks {
+                outer: self.shape[0],
+                block,
+                src_offset: 0,
+                src_stride: block,
+                dst_offset: self.start * dim,
+                dst_stride: self.shape[1] * dim,
+            },
+        )?;
         Ok(vec![Some(dx)])
     }
 }

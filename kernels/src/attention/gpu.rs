@@ -1,6 +1,6 @@
 //! Launches of `attention.cu` and `attention_backward.cu`.
 
-use crate::attention::{Attention, Mask};
+use crate::attention::{Attention, Gradients, Mask, Saved};
 use crate::gpu::{Arg, Grid, Module, args, launch, refuse_f64};
 use crate::{DType, Error, Result, View, ViewMut};
 
@@ -15,16 +15,6 @@ const WIDEST: usize = 128;
 
 /// Bytes of the widest load; rows of a head that start at multiples of it are copied in the background.
 const WIDE: usize = 16;
-
-/// What the backward pass reads.
-pub(crate) struct Saved<'a> {
-    pub(crate) q: View<'a>,
-    pub(crate) k: View<'a>,
-    pub(crate) v: View<'a>,
-    pub(crate) out: View<'a>,
-    pub(crate) lse: View<'a>,
-    pub(crate) dout: View<'a>,
-}
 
 /// One specialisation of a family of kernels.
 #[derive(Debug, Clone, Copy)]
@@ -148,16 +138,10 @@ pub(crate) fn weights(p: &Attention, q: View, k: View, lse: View, weights: &mut 
     launch(q.device(), &tiles.module(), "attention_weights", grid, &with_options(own, p))
 }
 
-pub(crate) fn backward(
-    p: &Attention,
-    saved: Saved,
-    dq: &mut ViewMut,
-    dk: &mut ViewMut,
-    dv: &mut ViewMut,
-) -> Result<()> {
+pub(crate) fn backward(p: &Attention, saved: Saved, Gradients { dq, dk, dv }: Gradients) -> Result<()> {
     const OP: &str = "attention_backward";
     let Saved { q, k, v, out, lse, dout } = saved;
-    let heads = args![q, k, v, dout, &*dq, &*dk, &*dv];
+    let heads = args![q, k, v, dout, &dq, &dk, &dv];
     let tiles = Tiles::new(OP, OP, p, q.dtype(), heads)?;
     let (device, module) = (q.device(), tiles.module());
     let rows = p.batch * p.q_len * p.q_heads;
@@ -165,10 +149,10 @@ pub(crate) fn backward(
     let delta = ViewMut::new(&mut delta, DType::F32, 0, rows);
     let own = args![out, dout, &delta, rows as i64, p.q_len as i32, p.q_heads as i32];
     launch(device, &module, "attention_delta", Grid::over(rows * WARP, 1), own)?;
-    let own = args![q, k, v, dout, lse, &delta, &*dk, &*dv];
+    let own = args![q, k, v, dout, lse, &delta, &dk, &dv];
     let grid = tiles.grid(p.k_len, p.kv_heads, p.batch, 2, 2);
     launch(device, &module, "attention_backward_keys", grid, &with_options(own, p))?;
-    let own = args![q, k, v, dout, lse, &delta, &*dq];
+    let own = args![q, k, v, dout, lse, &delta, &dq];
     let grid = tiles.grid(p.q_len, p.q_heads, p.batch, 2, 2);
     launch(device, &module, "attention_backward_queries", grid, &with_options(own, p))
 }

@@ -160,26 +160,41 @@ pub fn attention(p: &Attention, q: View, k: View, v: View, out: &mut ViewMut, ls
     }, gpu => gpu::forward(p, q, k, v, out, lse))
 }
 
-/// The gradients of [`attention`]: `dq`, `dk` and `dv`, of the shapes of `q`, `k` and `v`, for the output's gradient `dout`.
-///
-/// `out` and `lse` are what the forward pass wrote for the same `p`. With grouped queries `dk` and `dv` sum over the
-/// query heads in their order.
+/// What [`attention_backward`] reads: what [`attention`] read and wrote, and the output's gradient.
+#[derive(Debug, Clone, Copy)]
+pub struct Saved<'a> {
+    /// As in [`attention`].
+    pub q: View<'a>,
+    /// As in [`attention`].
+    pub k: View<'a>,
+    /// As in [`attention`].
+    pub v: View<'a>,
+    /// What the forward pass wrote.
+    pub out: View<'a>,
+    /// What the forward pass wrote.
+    pub lse: View<'a>,
+    /// Of the shape of `out`.
+    pub dout: View<'a>,
+}
+
+/// What [`attention_backward`] writes, of the shapes of q, k and v.
+#[derive(Debug)]
+pub struct Gradients<'a> {
+    /// Of q.
+    pub dq: ViewMut<'a>,
+    /// Of k.
+    pub dk: ViewMut<'a>,
+    /// Of v.
+    pub dv: ViewMut<'a>,
+}
+
+/// The gradients of [`attention`], for the same `p`. With grouped queries `dk` and `dv` sum over the query heads in their order.
 ///
 /// # Errors
 /// As for [`attention`]; `kv_stride` has to equal `k_len`.
-pub fn attention_backward(
-    p: &Attention,
-    q: View,
-    k: View,
-    v: View,
-    out: View,
-    lse: View,
-    dout: View,
-    dq: &mut ViewMut,
-    dk: &mut ViewMut,
-    dv: &mut ViewMut,
-) -> Result<()> {
+pub fn attention_backward(p: &Attention, saved: Saved, gradients: Gradients) -> Result<()> {
     const OP: &str = "attention_backward";
+    let Saved { q, k, v, out, lse, dout } = saved;
     let call = p.check_inputs(OP, &q, &k, &v)?;
     if p.kv_stride != p.k_len {
         return Err(call.refuse(format!("keys of {} tokens in strides of {}", p.k_len, p.kv_stride)));
@@ -187,21 +202,12 @@ pub fn attention_backward(
     call.same("out", &out, p.q_size())?;
     call.same("dout", &dout, p.q_size())?;
     call.accumulator("lse", &lse, p.rows())?;
-    call.same("dq", dq, p.q_size())?;
-    call.same("dk", dk, p.kv_size())?;
-    call.same("dv", dv, p.kv_size())?;
+    call.same("dq", &gradients.dq, p.q_size())?;
+    call.same("dk", &gradients.dk, p.kv_size())?;
+    call.same("dv", &gradients.dv, p.kv_size())?;
     profile::computes(p.products(5.0));
-    on_device!("attention_backward", q, T => {
-        let saved = cpu::Saved::<T> {
-            q: q.slice(),
-            k: k.slice(),
-            v: v.slice(),
-            out: out.slice(),
-            lse: lse.slice(),
-            dout: dout.slice(),
-        };
-        cpu::backward(p, saved, dq.slice_mut(), dk.slice_mut(), dv.slice_mut())
-    }, gpu => gpu::backward(p, gpu::Saved { q, k, v, out, lse, dout }, dq, dk, dv))
+    on_device!("attention_backward", q, T => cpu::backward::<T>(p, saved, gradients),
+        gpu => gpu::backward(p, saved, gradients))
 }
 
 /// The softmax weights themselves, in `A`, `(batch, q_heads, q_len, k_len)`, before dropout: for pictures.

@@ -1,6 +1,6 @@
 //! Launches of `contrastive.cu`.
 
-use crate::contrastive::Contrastive;
+use crate::contrastive::{Contrastive, Features, Gradients};
 use crate::gemm::{Epilogue, Gemm, Layout, gemm};
 use crate::gpu::score::{MOST_THREADS, Space, threads, typed};
 use crate::gpu::{Arg, Grid, Module, args, launch};
@@ -19,34 +19,27 @@ pub(crate) fn modules() -> Vec<(Module, usize)> {
 /// The arguments that all the losses have, and memory for some images' dot products with all texts.
 struct Scores<'a> {
     p: &'a Contrastive,
-    image: View<'a>,
-    text: View<'a>,
+    f: Features<'a>,
     module: Module,
     space: Space,
 }
 
 impl<'a> Scores<'a> {
-    fn new(
-        op: &'static str,
-        p: &'a Contrastive,
-        image: View<'a>,
-        text: View<'a>,
-        gradient: bool,
-    ) -> Result<Scores<'a>> {
-        crate::gpu::refuse_f64(op, image.dtype())?;
+    fn new(op: &'static str, p: &'a Contrastive, f: Features<'a>, gradient: bool) -> Result<Scores<'a>> {
+        let dtype = f.image.dtype();
+        crate::gpu::refuse_f64(op, dtype)?;
         Ok(Scores {
             p,
-            image,
-            text,
-            module: Module::new("contrastive").stored_as("TYPE_T", image.dtype()),
-            space: Space::new(image.device(), image.dtype(), p.n, p.groups, p.n, gradient)?,
+            f,
+            module: Module::new("contrastive").stored_as("TYPE_T", dtype),
+            space: Space::new(f.image.device(), dtype, p.n, p.groups, p.n, gradient)?,
         })
     }
 
     /// The rows of some images.
     fn rows(&self, images: &Range<usize>) -> View<'a> {
         let width = self.p.groups * self.p.dim;
-        self.image.part(images.start * width, images.len() * width)
+        self.f.image.part(images.start * width, images.len() * width)
     }
 
     /// Computes the dot products of a slice of a chunk of images. Where they are, and where their gradient goes.
@@ -54,7 +47,7 @@ impl<'a> Scores<'a> {
         let rows = self.rows(slice);
         let (mut dots, gradient) = self.space.of_slice(chunk, slice);
         let shape = Gemm::new(Layout::Nt, slice.len() * self.p.groups, self.p.n, self.p.dim);
-        gemm(shape, rows, self.text, &mut dots, Epilogue::default())?;
+        gemm(shape, rows, self.f.text, &mut dots, Epilogue::default())?;
         Ok([Arg::from(&dots), gradient])
     }
 
@@ -79,21 +72,20 @@ impl<'a> Scores<'a> {
     }
 
     fn launch(&self, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
-        launch(self.image.device(), &self.module, kernel, grid, args)
+        launch(self.f.image.device(), &self.module, kernel, grid, args)
     }
 
     /// `dimage = G·text` and `dtext = Gᵀ·image`, with `derive` writing G over a slice of images.
     fn backward(
         &mut self,
-        dimage: &mut ViewMut,
-        dtext: &mut ViewMut,
+        Gradients { dimage, dtext, .. }: &mut Gradients,
         derive: impl Fn(&Scores, [Arg; 2], &Range<usize>) -> Result<()>,
     ) -> Result<()> {
         let Contrastive { n, dim, groups } = *self.p;
         // Several chunks add up in F32.
         let wide = dtext.dtype() != DType::F32 && self.space.chunk() < n;
         let wide_len = if wide { n * dim } else { 0 };
-        let mut sum = self.image.device().allocate(wide_len * size_of::<f32>())?;
+        let mut sum = self.f.image.device().allocate(wide_len * size_of::<f32>())?;
         let mut sum = ViewMut::new(&mut sum, DType::F32, 0, wide_len);
         for chunk in self.space.chunks(n) {
             for slice in self.space.slices(&chunk) {
@@ -103,7 +95,7 @@ impl<'a> Scores<'a> {
             let (rows, gradient) = (chunk.len() * groups, self.space.gradient(&chunk));
             let mut dimage = dimage.part(chunk.start * groups * dim, rows * dim);
             let shape = Gemm::new(Layout::Nn, rows, dim, n);
-            gemm(shape, gradient, self.text, &mut dimage, Epilogue::default())?;
+            gemm(shape, gradient, self.f.text, &mut dimage, Epilogue::default())?;
             let epilogue = Epilogue { accumulate: chunk.start > 0, ..Epilogue::default() };
             let mut dtext = if wide { sum.part(0, n * dim) } else { dtext.part(0, n * dim) };
             let shape = Gemm::new(Layout::Tn, n, dim, rows);
@@ -118,24 +110,22 @@ impl<'a> Scores<'a> {
 
 pub(crate) fn clip_loss(
     p: &Contrastive,
-    image: View,
-    text: View,
-    log_scale: View,
+    f: Features,
     loss: &mut ViewMut,
     row_lse: &mut ViewMut,
     col_lse: &mut ViewMut,
 ) -> Result<()> {
-    let mut scores = Scores::new("clip_loss", p, image, text, false)?;
-    let mut space = image.device().allocate(3 * p.n * size_of::<f32>())?;
+    let mut scores = Scores::new("clip_loss", p, f, false)?;
+    let mut space = f.image.device().allocate(3 * p.n * size_of::<f32>())?;
     let mut space = ViewMut::new(&mut space, DType::F32, 0, 3 * p.n);
     let [own, excess, col_sum] = [0, 1, 2].map(|part| Arg::from(&space.part(part * p.n, p.n)));
     for images in scores.slices() {
         let [dots, _] = scores.compute(&images, &images)?;
         let [n, groups, first] = scores.sizes(&images);
-        let args = args![dots, log_scale, &*row_lse, own, excess, n, groups, first];
+        let args = args![dots, f.log_scale, &*row_lse, own, excess, n, groups, first];
         scores.launch_rows("clip_rows", &images, args)?;
         let count = images.len() as i32;
-        let args = args![dots, log_scale, &*col_lse, col_sum, count, n, groups, first];
+        let args = args![dots, f.log_scale, &*col_lse, col_sum, count, n, groups, first];
         let grid = Grid::new(p.n.div_ceil(COLUMNS), COLUMN_THREADS);
         scores.launch("clip_columns", grid, args)?;
     }
@@ -144,43 +134,32 @@ pub(crate) fn clip_loss(
 
 pub(crate) fn clip_loss_backward(
     p: &Contrastive,
-    image: View,
-    text: View,
-    log_scale: View,
+    f: Features,
     row_lse: View,
     col_lse: View,
-    dimage: &mut ViewMut,
-    dtext: &mut ViewMut,
-    dlog_scale: &mut ViewMut,
+    mut g: Gradients,
 ) -> Result<()> {
-    let mut scores = Scores::new("clip_loss_backward", p, image, text, true)?;
-    let mut moments = image.device().allocate(p.n * size_of::<f32>())?;
+    let mut scores = Scores::new("clip_loss_backward", p, f, true)?;
+    let mut moments = f.image.device().allocate(p.n * size_of::<f32>())?;
     let moments = ViewMut::new(&mut moments, DType::F32, 0, p.n);
-    scores.backward(dimage, dtext, |scores, [dots, gradient], images| {
+    scores.backward(&mut g, |scores, [dots, gradient], images| {
         let [n, groups, first] = scores.sizes(images);
-        let args = args![dots, gradient, log_scale, row_lse, col_lse, &moments, n, groups, first];
+        let args = args![dots, gradient, f.log_scale, row_lse, col_lse, &moments, n, groups, first];
         scores.launch_rows("clip_gradient", images, args)
     })?;
     let nothing = None::<&View>;
-    let args = args![&moments, nothing, &*dlog_scale, nothing, p.n as i32];
+    let args = args![&moments, nothing, &g.dlog_scale, nothing, p.n as i32];
     scores.launch_sum("scalar_gradients", args)
 }
 
-pub(crate) fn siglip_loss(
-    p: &Contrastive,
-    image: View,
-    text: View,
-    log_scale: View,
-    bias: View,
-    loss: &mut ViewMut,
-) -> Result<()> {
-    let mut scores = Scores::new("siglip_loss", p, image, text, false)?;
-    let mut losses = image.device().allocate(p.n * size_of::<f32>())?;
+pub(crate) fn siglip_loss(p: &Contrastive, f: Features, bias: View, loss: &mut ViewMut) -> Result<()> {
+    let mut scores = Scores::new("siglip_loss", p, f, false)?;
+    let mut losses = f.image.device().allocate(p.n * size_of::<f32>())?;
     let losses = ViewMut::new(&mut losses, DType::F32, 0, p.n);
     for images in scores.slices() {
         let [dots, _] = scores.compute(&images, &images)?;
         let [n, groups, first] = scores.sizes(&images);
-        let args = args![dots, log_scale, bias, &losses, n, groups, first];
+        let args = args![dots, f.log_scale, bias, &losses, n, groups, first];
         scores.launch_rows("siglip_rows", &images, args)?;
     }
     scores.launch_sum("siglip_loss", args![&losses, &*loss, p.n as i32])
@@ -188,24 +167,20 @@ pub(crate) fn siglip_loss(
 
 pub(crate) fn siglip_loss_backward(
     p: &Contrastive,
-    image: View,
-    text: View,
-    log_scale: View,
+    f: Features,
     bias: View,
-    dimage: &mut ViewMut,
-    dtext: &mut ViewMut,
-    dlog_scale: &mut ViewMut,
+    mut g: Gradients,
     dbias: &mut ViewMut,
 ) -> Result<()> {
-    let mut scores = Scores::new("siglip_loss_backward", p, image, text, true)?;
-    let mut space = image.device().allocate(2 * p.n * size_of::<f32>())?;
+    let mut scores = Scores::new("siglip_loss_backward", p, f, true)?;
+    let mut space = f.image.device().allocate(2 * p.n * size_of::<f32>())?;
     let mut space = ViewMut::new(&mut space, DType::F32, 0, 2 * p.n);
     let [moments, sums] = [0, 1].map(|part| Arg::from(&space.part(part * p.n, p.n)));
-    scores.backward(dimage, dtext, |scores, [dots, gradient], images| {
+    scores.backward(&mut g, |scores, [dots, gradient], images| {
         let [n, groups, first] = scores.sizes(images);
-        let args = args![dots, gradient, log_scale, bias, moments, sums, n, groups, first];
+        let args = args![dots, gradient, f.log_scale, bias, moments, sums, n, groups, first];
         scores.launch_rows("siglip_gradient", images, args)
     })?;
-    let args = args![moments, sums, &*dlog_scale, &*dbias, p.n as i32];
+    let args = args![moments, sums, &g.dlog_scale, &*dbias, p.n as i32];
     scores.launch_sum("scalar_gradients", args)
 }

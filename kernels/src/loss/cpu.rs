@@ -5,10 +5,10 @@ use crate::cpu::parallel::{chunk_rows, for_chunks};
 use crate::cpu::score::{Scratch, Statistics, narrow_space, narrowed, statistics};
 use crate::cpu::simd::{Real, simd};
 use crate::elementwise::cpu::scale_chunk;
-use crate::gemm::Layout;
 use crate::gemm::cpu::product;
-use crate::loss::CrossEntropy;
-use crate::{Element, Error, Result, Stored};
+use crate::gemm::{Gemm, Layout};
+use crate::loss::{CrossEntropy, Outputs};
+use crate::{Element, Error, Result, Stored, View};
 use num_traits::{One, Zero};
 use std::ops::Range;
 
@@ -21,22 +21,28 @@ const CHUNK_LOGITS: usize = 1 << 18;
 /// Bytes for a chunk's logits at most.
 const CHUNK_BYTES: usize = 64 << 20;
 
-/// What [`linear_cross_entropy`] writes.
-pub(crate) struct Outputs<'a, T: Element> {
-    pub(crate) loss: &'a mut T::Acc,
-    pub(crate) losses: &'a mut [T::Acc],
-    pub(crate) predictions: &'a mut [i32],
-    pub(crate) dx: Option<&'a mut [T]>,
-    pub(crate) dw: Option<&'a mut [T::Acc]>,
+/// What chunks write.
+struct Slices<'a, T: Element> {
+    losses: &'a mut [T::Acc],
+    predictions: &'a mut [i32],
+    dx: Option<&'a mut [T]>,
+    dw: Option<&'a mut [T::Acc]>,
 }
 
 pub(crate) fn linear_cross_entropy<T: Element>(
     p: &CrossEntropy,
-    x: &[T],
-    w: &[T],
-    targets: &[i32],
-    out: &mut Outputs<T>,
+    x: View,
+    w: View,
+    targets: View,
+    mut all: Outputs,
 ) -> Result<()> {
+    let (x, w, targets) = (x.slice::<T>(), w.slice::<T>(), targets.slice());
+    let mut out = Slices::<T> {
+        losses: all.losses.slice_mut(),
+        predictions: all.predictions.slice_mut(),
+        dx: all.dx.as_mut().map(|dx| dx.slice_mut()),
+        dw: all.dw.as_mut().map(|dw| dw.slice_mut()),
+    };
     let active = active_rows(p, targets)?;
     out.losses.fill(T::Acc::zero());
     out.predictions.fill(-1);
@@ -54,10 +60,10 @@ pub(crate) fn linear_cross_entropy<T: Element>(
     };
     for (index, rows) in active.chunks(rows).enumerate() {
         let chunk = Chunk { p, rows, count: active.len(), first: index == 0, targets };
-        chunk.run(x, w, &mut space, out);
+        chunk.run(x, w, &mut space, &mut out);
     }
     let total: f64 = out.losses.iter().map(|loss| loss.f64()).sum();
-    *out.loss = T::Acc::of(total / active.len().max(1) as f64);
+    all.loss.slice_mut()[0] = T::Acc::of(total / active.len().max(1) as f64);
     Ok(())
 }
 
@@ -133,30 +139,30 @@ struct Chunk<'a> {
 }
 
 impl Chunk<'_> {
-    fn run<T: Element>(&self, x: &[T], w: &[T], space: &mut Space<T>, out: &mut Outputs<T>) {
+    fn run<T: Element>(&self, x: &[T], w: &[T], space: &mut Space<T>, out: &mut Slices<T>) {
         let (p, m, one) = (self.p, self.rows.len(), T::Acc::one());
         let logits = &mut space.logits[..m * p.vocab];
         let x = gather(x, p.dim, self.rows, &mut space.gathered);
-        product(Layout::Nt, m, p.vocab, p.dim, one, x, w, logits, false);
+        product(Gemm::new(Layout::Nt, m, p.vocab, p.dim), one, x, w, logits, false);
         let wanted = out.dx.is_some() || out.dw.is_some();
         self.score(logits, space.dlogits.as_deref_mut().map(|all| &mut all[..m * p.vocab]), wanted, out);
         let dlogits = narrowed(logits, &space.dlogits);
         if let Some(dw) = out.dw.as_deref_mut() {
-            product(Layout::Tn, p.vocab, p.dim, m, one, dlogits, x, dw, !self.first);
+            product(Gemm::new(Layout::Tn, p.vocab, p.dim, m), one, dlogits, x, dw, !self.first);
         }
         if let Some(dx) = out.dx.as_deref_mut() {
             let dx_rows = match consecutive(self.rows, p.dim) {
                 Some(range) => &mut dx[range],
                 None => &mut space.gathered[..m * p.dim],
             };
-            product(Layout::Nn, m, p.dim, p.vocab, one, dlogits, w, dx_rows, false);
+            product(Gemm::new(Layout::Nn, m, p.dim, p.vocab), one, dlogits, w, dx_rows, false);
             scatter(&space.gathered, p.dim, self.rows, dx);
         }
     }
 
     /// Losses and predictions; where `wanted` the derivative of the mean loss takes the place of the logits, or, rounded,
     /// that of `dlogits` if there is one.
-    fn score<T: Element>(&self, logits: &mut [T::Acc], dlogits: Option<&mut [T]>, wanted: bool, out: &mut Outputs<T>) {
+    fn score<T: Element>(&self, logits: &mut [T::Acc], dlogits: Option<&mut [T]>, wanted: bool, out: &mut Slices<T>) {
         let (vocab, step) = (self.p.vocab, chunk_rows(self.p.vocab));
         let mut results = vec![(T::Acc::zero(), 0); self.rows.len()];
         let parts = ((self.rows, step), (logits, step * vocab), (dlogits, step * vocab), (&mut results[..], step));

@@ -3,7 +3,7 @@
 use crate::gemm::{Epilogue, Gemm, Layout, gemm};
 use crate::gpu::score::{MOST_THREADS, Space, threads, typed};
 use crate::gpu::{Arg, Grid, Module, args, launch};
-use crate::loss::CrossEntropy;
+use crate::loss::{CrossEntropy, Outputs};
 use crate::{DType, Result, View, ViewMut, elementwise};
 use std::ops::Range;
 
@@ -23,17 +23,7 @@ fn rows(dtype: DType, len: usize, aligned: bool) -> (Module, usize) {
     (module.define("WIDTH", width), width)
 }
 
-pub(crate) fn linear_cross_entropy(
-    p: &CrossEntropy,
-    x: View,
-    w: View,
-    targets: View,
-    loss: &mut ViewMut,
-    losses: &mut ViewMut,
-    predictions: &mut ViewMut,
-    mut dx: Option<&mut ViewMut>,
-    mut dw: Option<&mut ViewMut>,
-) -> Result<()> {
+pub(crate) fn linear_cross_entropy(p: &CrossEntropy, x: View, w: View, targets: View, mut out: Outputs) -> Result<()> {
     crate::gpu::refuse_f64("linear_cross_entropy", x.dtype())?;
     let (device, dtype) = (x.device(), x.dtype());
     let (module, _) = rows(dtype, p.vocab, true);
@@ -43,20 +33,20 @@ pub(crate) fn linear_cross_entropy(
     let args = args![targets, &count, p.rows as i64, p.ignore_index];
     launch(device, &module, "count_rows", all_rows, args)?;
 
-    let (count, with_gradient) = (count.read(), dx.is_some() || dw.is_some());
+    let (count, with_gradient) = (count.read(), out.dx.is_some() || out.dw.is_some());
     let inputs = Inputs { p, x, w, targets, count };
     let mut space = Space::new(device, dtype, p.rows, 1, p.vocab, with_gradient)?;
     for chunk in space.chunks(p.rows) {
         for slice in space.slices(&chunk) {
             let (logits, dlogits) = space.of_slice(&chunk, &slice);
-            inputs.score(&module, slice, logits, dlogits, losses, predictions)?;
+            inputs.score(&module, slice, logits, dlogits, &mut out)?;
         }
-        inputs.gradients(chunk.clone(), space.gradient(&chunk), dx.as_deref_mut(), dw.as_deref_mut())?;
+        inputs.gradients(chunk.clone(), space.gradient(&chunk), &mut out)?;
     }
-    if let Some(dw) = dw.filter(|_| p.rows == 0) {
+    if let Some(dw) = out.dw.as_mut().filter(|_| p.rows == 0) {
         elementwise::fill(dw, 0.0)?;
     }
-    let args = args![&*losses, count, &*loss, p.rows as i64];
+    let args = args![&out.losses, count, &out.loss, p.rows as i64];
     launch(device, &module, "mean_loss", all_rows, args)
 }
 
@@ -77,8 +67,7 @@ impl Inputs<'_> {
         rows: Range<usize>,
         mut logits: ViewMut,
         dlogits: Arg,
-        losses: &mut ViewMut,
-        predictions: &mut ViewMut,
+        out: &mut Outputs,
     ) -> Result<()> {
         let CrossEntropy { dim, vocab, .. } = *self.p;
         let (first, len) = (rows.start, rows.len());
@@ -90,8 +79,8 @@ impl Inputs<'_> {
             dlogits,
             self.targets.part(first, len),
             self.count,
-            &losses.part(first, len),
-            &predictions.part(first, len),
+            &out.losses.part(first, len),
+            &out.predictions.part(first, len),
             vocab as i32,
             self.p.ignore_index,
         ];
@@ -99,17 +88,11 @@ impl Inputs<'_> {
     }
 
     /// `dx = dz·w` for some rows, and their part of `dw = dzᵀ·x`.
-    fn gradients(
-        &self,
-        rows: Range<usize>,
-        dlogits: View,
-        dx: Option<&mut ViewMut>,
-        dw: Option<&mut ViewMut>,
-    ) -> Result<()> {
+    fn gradients(&self, rows: Range<usize>, dlogits: View, out: &mut Outputs) -> Result<()> {
         let CrossEntropy { dim, vocab, .. } = *self.p;
         let (start, len) = (rows.start * dim, rows.len() * dim);
-        let mut dx = dx.map(|dx| dx.part(start, len));
-        if let Some(dw) = dw {
+        let mut dx = out.dx.as_mut().map(|dx| dx.part(start, len));
+        if let Some(dw) = &mut out.dw {
             // Where dx is to be, rows of x are kept until they have made dw.
             let dtype = self.x.dtype();
             let spare_len = if dx.is_none() { len } else { 0 };

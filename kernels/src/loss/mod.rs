@@ -25,53 +25,45 @@ pub struct CrossEntropy {
     pub ignore_index: i32,
 }
 
+/// What [`linear_cross_entropy`] writes.
+#[derive(Debug)]
+pub struct Outputs<'a> {
+    /// (1) of A: 0 when all rows are ignored.
+    pub loss: ViewMut<'a>,
+    /// (rows) of A: 0 where ignored.
+    pub losses: ViewMut<'a>,
+    /// (rows) of I32: the class with the largest logit (the first of equals), −1 where ignored.
+    pub predictions: ViewMut<'a>,
+    /// (rows, dim) of T: 0 where ignored.
+    pub dx: Option<ViewMut<'a>>,
+    /// (vocab, dim) of A.
+    pub dw: Option<ViewMut<'a>>,
+}
+
 /// The mean cross-entropy of `x·wᵀ` over the rows that are not ignored, and its derivatives (for upstream gradient 1).
 ///
-/// `x` (rows, dim) and `w` (vocab, dim) of T, `targets` (rows) of I32. Outputs: `loss` (1) of A, 0 when all rows are
-/// ignored; `losses` (rows) of A, 0 where ignored; `predictions` (rows) of I32, the class with the largest logit (the
-/// first of equals), −1 where ignored; `dx` (rows, dim) of T, 0 where ignored; `dw` (vocab, dim) of A.
-/// Ignored rows are not computed, so their `x` may hold anything.
+/// `x` (rows, dim) and `w` (vocab, dim) of T, `targets` (rows) of I32. Ignored rows are not computed, so their `x` may hold
+/// anything.
 ///
 /// # Errors
-/// Lengths, types or devices that do not fit; a target that is neither a class nor `ignore_index`.
-/// Where CUDA kernels run nobody waits for the targets to be looked at: there such a row's loss is NaN, and the gradients.
-pub fn linear_cross_entropy(
-    p: &CrossEntropy,
-    x: View,
-    w: View,
-    targets: View,
-    loss: &mut ViewMut,
-    losses: &mut ViewMut,
-    predictions: &mut ViewMut,
-    mut dx: Option<&mut ViewMut>,
-    mut dw: Option<&mut ViewMut>,
-) -> Result<()> {
+/// A target that is neither a class nor `ignore_index`. Where CUDA kernels run nobody waits for the targets to be looked at:
+/// there such a row's loss is NaN, and the gradients.
+pub fn linear_cross_entropy(p: &CrossEntropy, x: View, w: View, targets: View, out: Outputs) -> Result<()> {
     let call = Call::new("linear_cross_entropy", "x", &x)?;
     call.same("x", &x, p.rows * p.dim)?;
     call.same("w", &w, p.vocab * p.dim)?;
     call.typed("targets", &targets, DType::I32, p.rows)?;
-    call.accumulator("loss", loss, 1)?;
-    call.accumulator("losses", losses, p.rows)?;
-    call.typed("predictions", predictions, DType::I32, p.rows)?;
-    if let Some(dx) = dx.as_deref() {
+    call.accumulator("loss", &out.loss, 1)?;
+    call.accumulator("losses", &out.losses, p.rows)?;
+    call.typed("predictions", &out.predictions, DType::I32, p.rows)?;
+    if let Some(dx) = &out.dx {
         call.same("dx", dx, p.rows * p.dim)?;
     }
-    if let Some(dw) = dw.as_deref() {
+    if let Some(dw) = &out.dw {
         call.accumulator("dw", dw, p.vocab * p.dim)?;
     }
-    let products = 1 + u8::from(dx.is_some()) + u8::from(dw.is_some());
+    let products = 1 + u8::from(out.dx.is_some()) + u8::from(out.dw.is_some());
     profile::computes(2.0 * f64::from(products) * p.rows as f64 * p.vocab as f64 * p.dim as f64);
-    on_device!("linear_cross_entropy", x, T => cpu::linear_cross_entropy::<T>(
-        p,
-        x.slice(),
-        w.slice(),
-        targets.slice(),
-        &mut cpu::Outputs {
-            loss: &mut loss.slice_mut()[0],
-            losses: losses.slice_mut(),
-            predictions: predictions.slice_mut(),
-            dx: dx.as_mut().map(|dx| dx.slice_mut()),
-            dw: dw.as_mut().map(|dw| dw.slice_mut()),
-        },
-    )?, gpu => gpu::linear_cross_entropy(p, x, w, targets, loss, losses, predictions, dx, dw))
+    on_device!("linear_cross_entropy", x, T => cpu::linear_cross_entropy::<T>(p, x, w, targets, out)?,
+        gpu => gpu::linear_cross_entropy(p, x, w, targets, out))
 }

@@ -2,7 +2,7 @@
 
 use crate::Element;
 use crate::cpu::simd::Real;
-use crate::matching::Matching;
+use crate::matching::{Lists, Matching};
 
 pub(crate) fn draw_pairs<T: Element>(
     p: &Matching,
@@ -10,8 +10,10 @@ pub(crate) fn draw_pairs<T: Element>(
     log_scale: T::Acc,
     truth: &[u8],
     uniform: &[f64],
-    [images, texts, labels]: [&mut [i32]; 3],
+    mut lists: Lists,
 ) {
+    let (images, texts) = (lists.images.slice_mut(), lists.texts.slice_mut());
+    let labels: &mut [i32] = lists.labels.slice_mut();
     let (n, queries) = (p.n, p.queries);
     let scale = log_scale.f64().exp();
     let score = |image: usize, text: usize| {

@@ -1,8 +1,8 @@
 //! Launches of `matching.cu`.
 
 use crate::gpu::{Grid, Module, Workspace, args, launch};
-use crate::matching::Matching;
-use crate::{DType, Result, View, ViewMut};
+use crate::matching::{Lists, Matching};
+use crate::{DType, Result, View};
 
 const THREADS: usize = 256;
 const WARP: usize = 32;
@@ -21,7 +21,7 @@ pub(crate) fn draw_pairs(
     log_scale: View,
     truth: View,
     uniform: View,
-    [images, texts, labels]: [&ViewMut; 3],
+    Lists { images, texts, labels }: Lists,
 ) -> Result<()> {
     crate::gpu::refuse_f64("draw_pairs", scores.dtype())?;
     let (device, module, n) = (scores.device(), specialise(scores.dtype()), p.n);
@@ -30,6 +30,6 @@ pub(crate) fn draw_pairs(
     let args = args![scores, &best.view_mut(), log_scale, p.hardness as f32, sizes.0, sizes.1];
     launch(device, &module, "best_scores", Grid::over(n * n, 1), args)?;
     let grid = Grid::new((2 * n * WARP).div_ceil(THREADS), THREADS);
-    let args = args![best.view(), truth, uniform, images, texts, labels, sizes.0];
+    let args = args![best.view(), truth, uniform, &images, &texts, &labels, sizes.0];
     launch(device, &module, "draw_pairs", grid, args)
 }

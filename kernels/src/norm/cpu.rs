@@ -8,26 +8,20 @@ use crate::cpu::lanes::{Place, lanes};
 use crate::cpu::parallel::{chunk_rows, for_chunks, with_scratch};
 use crate::cpu::simd::{Lanes, Real, simd};
 use crate::elementwise::cpu::widened;
+use crate::norm::{LayerNorm, LayerNormBackward};
 use crate::reduce::cpu::sum_axis;
 use num_traits::{Float, One, Zero};
 
 /// Fewest rows per chunk in the derivatives: each chunk leaves partial sums of the size of a row or two.
 const BACKWARD_ROWS: usize = 32;
 
-pub(crate) fn layer_norm<T: Element>(
-    x: &[T],
-    w: &[T],
-    b: &[T],
-    y: &mut [T],
-    mean: &mut [T::Acc],
-    rstd: &mut [T::Acc],
-    eps: f64,
-) {
-    let per = chunk_rows(w.len());
-    let parts = ((x, per * w.len()), (y, per * w.len()), (mean, per), (rstd, per));
-    widened([w, b], |[w, b]| {
-        for_chunks(x.len().div_ceil(per * w.len()), parts, |_, (x, y, mean, rstd)| {
-            layer_norm_rows(x, w, b, y, mean, rstd, T::Acc::of(eps));
+pub(crate) fn layer_norm<T: Element>(mut a: LayerNorm) {
+    let (x, dim, eps) = (a.x.slice::<T>(), a.w.len(), T::Acc::of(a.eps));
+    let per = chunk_rows(dim);
+    let parts = ((x, per * dim), (a.y.slice_mut(), per * dim), (a.mean.slice_mut(), per), (a.rstd.slice_mut(), per));
+    widened([a.w.slice::<T>(), a.b.slice()], |[w, b]| {
+        for_chunks(x.len().div_ceil(per * dim), parts, |_, (x, y, mean, rstd)| {
+            layer_norm_rows(x, w, b, y, mean, rstd, eps);
         });
     });
 }
@@ -59,19 +53,11 @@ struct Gradients<'a, T: Element> {
     db: &'a mut [T::Acc],
 }
 
-pub(crate) fn layer_norm_backward<T: Element>(
-    x: &[T],
-    w: &[T],
-    mean: &[T::Acc],
-    rstd: &[T::Acc],
-    dy: &[T],
-    dx: &mut [T],
-    dw: &mut [T::Acc],
-    db: &mut [T::Acc],
-) {
-    widened([w], |[w]| {
-        let known = Known { x, w, mean, rstd, dy };
-        backward::<T>(known, Gradients { dx, dw, db }, layer_norm_backward_rows);
+pub(crate) fn layer_norm_backward<T: Element>(mut a: LayerNormBackward) {
+    widened([a.w.slice::<T>()], |[w]| {
+        let known = Known { x: a.x.slice(), w, mean: a.mean.slice(), rstd: a.rstd.slice(), dy: a.dy.slice() };
+        let gradients = Gradients { dx: a.dx.slice_mut(), dw: a.dw.slice_mut(), db: a.db.slice_mut() };
+        backward::<T>(known, gradients, layer_norm_backward_rows);
     });
 }
 

@@ -1,6 +1,7 @@
 //! Launches of `norm.cu`.
 
 use crate::gpu::{Arg, Grid, Module, Workspace, args, launch, width};
+use crate::norm::{LayerNorm, LayerNormBackward};
 use crate::reduce::gpu as reduce;
 use crate::{DType, Result, View, ViewMut};
 
@@ -31,20 +32,12 @@ fn module(t: DType, dim: usize, rows: &[Arg]) -> (Module, usize) {
     (specialise(t, w), dim.div_ceil(values).next_multiple_of(32).min(THREADS))
 }
 
-pub(crate) fn layer_norm(
-    x: View,
-    w: View,
-    b: View,
-    y: &mut ViewMut,
-    mean: &mut ViewMut,
-    rstd: &mut ViewMut,
-    eps: f64,
-) -> Result<()> {
+pub(crate) fn layer_norm(LayerNorm { x, w, b, y, mean, rstd, eps }: LayerNorm) -> Result<()> {
     crate::gpu::refuse_f64("layer_norm", x.dtype())?;
     let dim = w.len();
-    let (module, threads) = module(x.dtype(), dim, args![x, w, b, &*y]);
+    let (module, threads) = module(x.dtype(), dim, args![x, w, b, &y]);
     let grid = Grid::new(x.len() / dim, threads);
-    let args = args![x, w, b, y, mean, rstd, dim as i64, eps as f32];
+    let args = args![x, w, b, &y, &mean, &rstd, dim as i64, eps as f32];
     launch(x.device(), &module, "layer_norm", grid, args)
 }
 
@@ -78,28 +71,20 @@ fn backward_grid(rows: usize, threads: usize) -> Grid {
     Grid::new(rows.div_ceil(ROWS).min(BUSY / threads), threads)
 }
 
-pub(crate) fn layer_norm_backward(
-    x: View,
-    w: View,
-    mean: View,
-    rstd: View,
-    dy: View,
-    dx: &mut ViewMut,
-    dw: &mut ViewMut,
-    db: &mut ViewMut,
-) -> Result<()> {
+pub(crate) fn layer_norm_backward(a: LayerNormBackward) -> Result<()> {
+    let LayerNormBackward { x, w, mean, rstd, dy, dx, mut dw, mut db } = a;
     crate::gpu::refuse_f64("layer_norm_backward", x.dtype())?;
     let (rows, dim) = (rstd.len(), w.len());
-    let (module, threads) = module(x.dtype(), dim, args![x, w, dy, &*dx]);
+    let (module, threads) = module(x.dtype(), dim, args![x, w, dy, &dx]);
     let grid = backward_grid(rows, threads);
     let parts = grid.blocks[0];
     let mut dw_parts = Workspace::new(x.device(), DType::F32, parts * dim)?;
     let mut db_parts = Workspace::new(x.device(), DType::F32, parts * dim)?;
     let (dw_out, db_out) = (dw_parts.view_mut(), db_parts.view_mut());
-    let args = args![x, w, mean, rstd, dy, dx, &dw_out, &db_out, rows as i64, dim as i64];
+    let args = args![x, w, mean, rstd, dy, &dx, &dw_out, &db_out, rows as i64, dim as i64];
     launch(x.device(), &module, "layer_norm_backward", grid, args)?;
-    reduce::sum_axis(dw_parts.view(), dw, [1, parts, dim], 1.0)?;
-    reduce::sum_axis(db_parts.view(), db, [1, parts, dim], 1.0)
+    reduce::sum_axis(dw_parts.view(), &mut dw, [1, parts, dim], 1.0)?;
+    reduce::sum_axis(db_parts.view(), &mut db, [1, parts, dim], 1.0)
 }
 
 pub(crate) fn rms_norm_backward(

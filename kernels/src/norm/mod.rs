@@ -10,53 +10,74 @@ use crate::dispatch::Call;
 use crate::view::on_device;
 use crate::{Result, View, ViewMut};
 
+/// What [`layer_norm`] takes.
+#[derive(Debug)]
+pub struct LayerNorm<'a> {
+    /// (rows, dim)
+    pub x: View<'a>,
+    /// (dim)
+    pub w: View<'a>,
+    /// (dim)
+    pub b: View<'a>,
+    /// (rows, dim)
+    pub y: ViewMut<'a>,
+    /// (rows)
+    pub mean: ViewMut<'a>,
+    /// (rows)
+    pub rstd: ViewMut<'a>,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
 /// Layer norm (Ba et al. 2016): `y = (x − mean)·rstd·w + b` with `mean` and the biased variance of the row and
 /// `rstd = 1/√(variance + eps)`. The number of rows is `x.len() / w.len()`.
-pub fn layer_norm(
-    x: View,
-    w: View,
-    b: View,
-    y: &mut ViewMut,
-    mean: &mut ViewMut,
-    rstd: &mut ViewMut,
-    eps: f64,
-) -> Result<()> {
+pub fn layer_norm(a: LayerNorm) -> Result<()> {
+    let x = a.x;
     let call = Call::new("layer_norm", "x", &x)?;
-    let rows = rows(&call, &x, w.len())?;
-    call.same("w", &w, w.len())?;
-    call.same("b", &b, w.len())?;
-    call.same("y", y, x.len())?;
-    call.accumulator("mean", mean, rows)?;
-    call.accumulator("rstd", rstd, rows)?;
-    on_device!("layer_norm", x, T => cpu::layer_norm::<T>(
-        x.slice(), w.slice(), b.slice(), y.slice_mut(), mean.slice_mut(), rstd.slice_mut(), eps
-    ), gpu => gpu::layer_norm(x, w, b, y, mean, rstd, eps))
+    let rows = rows(&call, &x, a.w.len())?;
+    call.same("w", &a.w, a.w.len())?;
+    call.same("b", &a.b, a.w.len())?;
+    call.same("y", &a.y, x.len())?;
+    call.accumulator("mean", &a.mean, rows)?;
+    call.accumulator("rstd", &a.rstd, rows)?;
+    on_device!("layer_norm", x, T => cpu::layer_norm::<T>(a), gpu => gpu::layer_norm(a))
+}
+
+/// What [`layer_norm_backward`] takes.
+#[derive(Debug)]
+pub struct LayerNormBackward<'a> {
+    /// (rows, dim)
+    pub x: View<'a>,
+    /// (dim)
+    pub w: View<'a>,
+    /// (rows), from the forward pass.
+    pub mean: View<'a>,
+    /// (rows), from the forward pass.
+    pub rstd: View<'a>,
+    /// (rows, dim)
+    pub dy: View<'a>,
+    /// (rows, dim)
+    pub dx: ViewMut<'a>,
+    /// (dim), A
+    pub dw: ViewMut<'a>,
+    /// (dim), A
+    pub db: ViewMut<'a>,
 }
 
 /// Derivative of [`layer_norm`]. With `x̂ = (x − mean)·rstd` and `g = dy·w`, averages taken over the row:
-/// `dx = rstd·(g − avg(g) − x̂·avg(g·x̂))`, `dw = Σ_rows dy·x̂`, `db = Σ_rows dy`; `dw` and `db` are `(dim)` in `A`.
-pub fn layer_norm_backward(
-    x: View,
-    w: View,
-    mean: View,
-    rstd: View,
-    dy: View,
-    dx: &mut ViewMut,
-    dw: &mut ViewMut,
-    db: &mut ViewMut,
-) -> Result<()> {
+/// `dx = rstd·(g − avg(g) − x̂·avg(g·x̂))`, `dw = Σ_rows dy·x̂`, `db = Σ_rows dy`.
+pub fn layer_norm_backward(a: LayerNormBackward) -> Result<()> {
+    let x = a.x;
     let call = Call::new("layer_norm_backward", "x", &x)?;
-    let rows = rows(&call, &x, w.len())?;
-    call.same("w", &w, w.len())?;
-    call.accumulator("mean", &mean, rows)?;
-    call.accumulator("rstd", &rstd, rows)?;
-    call.same("dy", &dy, x.len())?;
-    call.same("dx", dx, x.len())?;
-    call.accumulator("dw", dw, w.len())?;
-    call.accumulator("db", db, w.len())?;
-    on_device!("layer_norm_backward", x, T => cpu::layer_norm_backward::<T>(
-        x.slice(), w.slice(), mean.slice(), rstd.slice(), dy.slice(), dx.slice_mut(), dw.slice_mut(), db.slice_mut()
-    ), gpu => gpu::layer_norm_backward(x, w, mean, rstd, dy, dx, dw, db))
+    let rows = rows(&call, &x, a.w.len())?;
+    call.same("w", &a.w, a.w.len())?;
+    call.accumulator("mean", &a.mean, rows)?;
+    call.accumulator("rstd", &a.rstd, rows)?;
+    call.same("dy", &a.dy, x.len())?;
+    call.same("dx", &a.dx, x.len())?;
+    call.accumulator("dw", &a.dw, a.w.len())?;
+    call.accumulator("db", &a.db, a.w.len())?;
+    on_device!("layer_norm_backward", x, T => cpu::layer_norm_backward::<T>(a), gpu => gpu::layer_norm_backward(a))
 }
 
 /// RMS norm (Zhang and Sennrich 2019): `y = x·rstd·w` with `rstd = 1/√(avg(x²) + eps)`. The number of rows is

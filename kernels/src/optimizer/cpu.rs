@@ -1,25 +1,24 @@
 //! The optimiser's step on the CPU.
 
-use crate::Element;
 use crate::cpu::lanes::{Place, lanes};
 use crate::cpu::parallel::{CHUNK, fold_chunks, for_chunks};
 use crate::cpu::random::{bits, spread};
 use crate::cpu::simd::{Real, simd};
-use crate::optimizer::{AdamW, Segment};
+use crate::optimizer::{AdamW, Segment, State};
+use crate::{Element, View};
 use half::bf16;
 use num_traits::Zero;
 
 pub(crate) fn adamw<A: Element<Acc = A> + Real>(
     p: &AdamW,
     segments: &[Segment],
-    weights: &mut [A],
-    grads: &[A],
-    grad_scale: Option<A>,
-    m: &mut [A],
-    v: &mut [A],
-    mut low: Option<&mut [bf16]>,
+    mut state: State,
+    grad_scale: Option<View>,
 ) {
-    let grad_scale = grad_scale.unwrap_or(A::of(1.0));
+    let grad_scale = grad_scale.map_or(A::of(1.0), |scale| scale.slice()[0]);
+    let (weights, grads): (&mut [A], &[A]) = (state.weights.slice_mut(), state.grads.slice());
+    let (m, v): (&mut [A], &mut [A]) = (state.m.slice_mut(), state.v.slice_mut());
+    let mut low: Option<&mut [bf16]> = state.low.as_mut().map(|low| low.slice_mut());
     if grad_scale.f64().is_nan() {
         return;
     }

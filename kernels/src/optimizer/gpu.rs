@@ -1,7 +1,7 @@
 //! Launches of `optimizer.cu`.
 
 use crate::gpu::{Grid, Module, Workspace, args, launch, width};
-use crate::optimizer::{AdamW, NormScale, Segment};
+use crate::optimizer::{AdamW, NormScale, Segment, State};
 use crate::{DType, Result, View, ViewMut};
 
 const THREADS: usize = 256;
@@ -51,28 +51,20 @@ fn correction(beta: f64, step: u64) -> f64 {
     1.0 - beta.powf(step as f64)
 }
 
-pub(crate) fn adamw(
-    p: &AdamW,
-    segments: &[Segment],
-    weights: &mut ViewMut,
-    grads: View,
-    grad_scale: Option<View>,
-    m: &mut ViewMut,
-    v: &mut ViewMut,
-    low: Option<&ViewMut>,
-) -> Result<()> {
+pub(crate) fn adamw(p: &AdamW, segments: &[Segment], state: State, grad_scale: Option<View>) -> Result<()> {
+    let State { weights, grads, m, v, low } = state;
     crate::gpu::refuse_f64("adamw", weights.dtype())?;
-    let w = width(4, &[], args![&*weights, grads, &*m, &*v, low]);
+    let w = width(4, &[], args![&weights, grads, &m, &v, low.as_ref()]);
     let (rows, blocks) = table(p, segments, w);
     let words: &[i32] = bytemuck::cast_slice(&rows);
     let mut table = Workspace::new(weights.device(), DType::I32, words.len())?;
     table.view_mut().upload(words)?;
     let args = args![
-        &*weights,
+        &weights,
         grads,
-        m,
-        v,
-        low,
+        &m,
+        &v,
+        low.as_ref(),
         table.view(),
         rows.len() as i32,
         (1.0 / correction(p.beta2, p.step).sqrt()) as f32,

@@ -35,36 +35,41 @@ pub struct Segment {
     pub weight_decay: f64,
 }
 
+/// What a step changes, and the gradients: all of one length and in `A` (F32 or F64).
+#[derive(Debug)]
+pub struct State<'a> {
+    /// The parameters.
+    pub weights: ViewMut<'a>,
+    /// Their gradients.
+    pub grads: View<'a>,
+    /// The gradients' running mean.
+    pub m: ViewMut<'a>,
+    /// That of their squares.
+    pub v: ViewMut<'a>,
+    /// BF16: receives the rounded weights.
+    pub low: Option<ViewMut<'a>>,
+}
+
 /// One step of AdamW (Loshchilov and Hutter 2019), in place, on the parameters of all `segments` at once. With
 /// `g = grad_scale · grads`, or `grads` where none is given:
 /// `m = β₁m + (1 − β₁)g`, `v = β₂v + (1 − β₂)g²`, `m̂ = m / (1 − β₁ˢᵗᵉᵖ)`, `v̂ = v / (1 − β₂ˢᵗᵉᵖ)`,
-/// `w = w − lr·weight_decay·w − lr·m̂ / (√v̂ + eps)`. All arguments have the same length and are in `A` (F32 or F64);
-/// `low`, if given, is BF16 and receives the rounded weights. `grad_scale` is one `A` on the device, as [`norm_scale`] leaves
+/// `w = w − lr·weight_decay·w − lr·m̂ / (√v̂ + eps)`. `grad_scale` is one `A` on the device, as [`norm_scale`] leaves
 /// it; where it is NaN nothing is changed, as nothing is outside the segments.
 ///
 /// # Errors
-/// Lengths, types or devices that do not fit; a `step` of 0; segments that overlap, are not in order or pass the end.
-pub fn adamw(
-    p: &AdamW,
-    segments: &[Segment],
-    weights: &mut ViewMut,
-    grads: View,
-    grad_scale: Option<View>,
-    m: &mut ViewMut,
-    v: &mut ViewMut,
-    mut low: Option<&mut ViewMut>,
-) -> Result<()> {
-    let call = Call::new("adamw", "weights", weights)?;
-    let len = weights.len();
-    call.accumulator("weights", weights, len)?;
-    call.same("grads", &grads, len)?;
+/// A `step` of 0; segments that overlap, are not in order or pass the end.
+pub fn adamw(p: &AdamW, segments: &[Segment], state: State, grad_scale: Option<View>) -> Result<()> {
+    let call = Call::new("adamw", "weights", &state.weights)?;
+    let len = state.weights.len();
+    call.accumulator("weights", &state.weights, len)?;
+    call.same("grads", &state.grads, len)?;
     if let Some(grad_scale) = &grad_scale {
         call.same("grad_scale", grad_scale, 1)?;
     }
-    call.same("m", m, len)?;
-    call.same("v", v, len)?;
-    if let Some(low) = &low {
-        call.typed("low", *low, DType::BF16, len)?;
+    call.same("m", &state.m, len)?;
+    call.same("v", &state.v, len)?;
+    if let Some(low) = &state.low {
+        call.typed("low", low, DType::BF16, len)?;
     }
     if p.step == 0 {
         return Err(call.refuse("steps are counted from 1".to_string()));
@@ -77,16 +82,9 @@ pub fn adamw(
         }
         end = range.end;
     }
-    on_device!("adamw", weights, T => cpu::adamw::<<T as Element>::Acc>(
-        p,
-        segments,
-        weights.slice_mut(),
-        grads.slice(),
-        grad_scale.map(|scale| scale.slice()[0]),
-        m.slice_mut(),
-        v.slice_mut(),
-        low.as_mut().map(|low| low.slice_mut())
-    ), gpu => gpu::adamw(p, segments, weights, grads, grad_scale, m, v, low.as_deref()))
+    let grads = state.grads;
+    on_device!("adamw", grads, T => cpu::adamw::<<T as Element>::Acc>(p, segments, state, grad_scale),
+        gpu => gpu::adamw(p, segments, state, grad_scale))
 }
 
 /// What a vector is to be scaled by, given its norm.

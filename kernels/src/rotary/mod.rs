@@ -11,25 +11,11 @@ use crate::{DType, Result, View, ViewMut};
 ///
 /// `x` and `y` are `(tokens, heads, head_dim)`, `positions` I32 `(tokens)`, `inv_freq` in `A` `(head_dim/2)`. The derivative
 /// is the rotation by the opposite angle: the same call with `inverse` turned.
-///
-/// # Errors
-/// Lengths or types that do not fit; an odd `head_dim`.
-pub fn rotary(
-    x: View,
-    positions: View,
-    inv_freq: View,
-    y: &mut ViewMut,
-    heads: usize,
-    head_dim: usize,
-    inverse: bool,
-) -> Result<()> {
+pub fn rotary(x: View, positions: View, inv_freq: View, y: &mut ViewMut, heads: usize, inverse: bool) -> Result<()> {
     let call = Call::new("rotary", "x", &x)?;
-    if !head_dim.is_multiple_of(2) {
-        return Err(call.refuse(format!("head_dim {head_dim} is odd, pairs need an even one")));
-    }
     call.typed("positions", &positions, DType::I32, positions.len())?;
-    call.accumulator("inv_freq", &inv_freq, head_dim / 2)?;
-    call.same("x", &x, positions.len() * heads * head_dim)?;
+    call.accumulator("inv_freq", &inv_freq, inv_freq.len())?;
+    call.same("x", &x, positions.len() * heads * 2 * inv_freq.len())?;
     call.same("y", y, x.len())?;
     on_device!("rotary", x, T => {
         cpu::rotary::<T>(x.slice(), positions.slice(), inv_freq.slice(), y.slice_mut(), heads, inverse)

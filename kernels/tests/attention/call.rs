@@ -1,7 +1,7 @@
 //! The kernels called with plain numbers.
 
 use crate::reference::Case;
-use kernels::attention::{Attention, attention, attention_backward, attention_weights};
+use kernels::attention::{Attention, Gradients, Saved, attention, attention_backward, attention_weights};
 use kernels::cpu::simd::Real;
 use kernels::{Buffer, DType, Device, Element, View, ViewMut};
 
@@ -107,9 +107,9 @@ where
     let mut gradients = [poison::<T>(q_size), poison::<T>(kv_size), poison::<T>(kv_size)];
     if c.kv_stride == c.k_len {
         let [dq, dk, dv_sum] = &mut gradients;
-        let mut dq = view_mut::<T>(dq, q_size);
-        let (mut dk, mut dv_sum) = (view_mut::<T>(dk, kv_size), view_mut::<T>(dv_sum, kv_size));
-        attention_backward(&p, qv, kv, vv, out_view, lse_view, dv, &mut dq, &mut dk, &mut dv_sum).unwrap();
+        let saved = Saved { q: qv, k: kv, v: vv, out: out_view, lse: lse_view, dout: dv };
+        let (dq, dk, dv) = (view_mut::<T>(dq, q_size), view_mut::<T>(dk, kv_size), view_mut::<T>(dv_sum, kv_size));
+        attention_backward(&p, saved, Gradients { dq, dk, dv }).unwrap();
     }
     let [dq, dk, dv] = &gradients;
     Results {

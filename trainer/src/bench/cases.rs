@@ -4,14 +4,14 @@ use super::shapes::{Grid, Heads};
 use anyhow::Result;
 use engine::{DType, Device, Tensor};
 use kernels::activation::{Activation, activate, silu_mul};
-use kernels::attention::{Attention, Mask, attention, attention_backward};
-use kernels::contrastive::{Contrastive, clip_loss, clip_loss_backward};
+use kernels::attention::{self, Attention, Mask, Saved, attention, attention_backward};
+use kernels::contrastive::{Contrastive, Features, Gradients, clip_loss, clip_loss_backward};
 use kernels::copy::{Blocks, copy_blocks};
 use kernels::elementwise::add;
 use kernels::gemm::{Epilogue, Gemm, gemm};
-use kernels::loss::{CrossEntropy, linear_cross_entropy};
-use kernels::norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
-use kernels::optimizer::{AdamW, Segment, adamw};
+use kernels::loss::{CrossEntropy, Outputs, linear_cross_entropy};
+use kernels::norm::{LayerNorm, LayerNormBackward, layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
+use kernels::optimizer::{AdamW, Segment, State, adamw};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -188,9 +188,9 @@ fn attend(device: &Device, dtype: DType, (shape, mask): Heads, backward: bool) -
     let (mut dq, mut dk, mut dv) =
         (output(device, dtype, q.shape())?, output(device, dtype, k.shape())?, output(device, dtype, v.shape())?);
     let run = move || {
-        let (q, k, v, out, lse) = (q.view(), k.view(), v.view(), out.view(), lse.view());
-        let (dq, dk, dv) = (&mut dq.view_mut()?, &mut dk.view_mut()?, &mut dv.view_mut()?);
-        Ok(attention_backward(&p, q, k, v, out, lse, dout.view(), dq, dk, dv)?)
+        let [q, k, v, out, lse, dout] = [&q, &k, &v, &out, &lse, &dout].map(Tensor::view);
+        let (dq, dk, dv) = (dq.view_mut()?, dk.view_mut()?, dv.view_mut()?);
+        Ok(attention_backward(&p, Saved { q, k, v, out, lse, dout }, attention::Gradients { dq, dk, dv })?)
     };
     Ok(Case {
         family: "attention",
@@ -228,15 +228,10 @@ fn norm(device: &Device, dtype: DType, which: Norm, rows: usize, dim: usize) -> 
     let (mut y, mut dx) = (output(device, dtype, x.shape())?, output(device, dtype, x.shape())?);
     let (mut dw, mut db) = (output(device, DType::F32, [dim])?, output(device, DType::F32, [dim])?);
     match which {
-        Norm::LayerBackward => layer_norm(
-            x.view(),
-            w.view(),
-            b.view(),
-            &mut y.view_mut()?,
-            &mut mean.view_mut()?,
-            &mut rstd.view_mut()?,
-            1e-5,
-        )?,
+        Norm::LayerBackward => {
+            let (y, mean, rstd) = (y.view_mut()?, mean.view_mut()?, rstd.view_mut()?);
+            layer_norm(LayerNorm { x: x.view(), w: w.view(), b: b.view(), y, mean, rstd, eps: 1e-5 })?;
+        }
         Norm::RmsBackward => rms_norm(x.view(), w.view(), &mut y.view_mut()?, &mut rstd.view_mut()?, 1e-5)?,
         Norm::Layer | Norm::Rms => {}
     }
@@ -245,12 +240,14 @@ fn norm(device: &Device, dtype: DType, which: Norm, rows: usize, dim: usize) -> 
         let (x, w, dy) = (x.view(), w.view(), dy.view());
         match which {
             Norm::Layer => {
-                layer_norm(x, w, b.view(), &mut y.view_mut()?, &mut mean.view_mut()?, &mut rstd.view_mut()?, 1e-5)?
+                let (y, mean, rstd) = (y.view_mut()?, mean.view_mut()?, rstd.view_mut()?);
+                layer_norm(LayerNorm { x, w, b: b.view(), y, mean, rstd, eps: 1e-5 })?;
             }
             Norm::Rms => rms_norm(x, w, &mut y.view_mut()?, &mut rstd.view_mut()?, 1e-5)?,
             Norm::LayerBackward => {
-                let (dx, dw, db) = (&mut dx.view_mut()?, &mut dw.view_mut()?, &mut db.view_mut()?);
-                layer_norm_backward(x, w, mean.view(), rstd.view(), dy, dx, dw, db)?;
+                let (mean, rstd) = (mean.view(), rstd.view());
+                let (dx, dw, db) = (dx.view_mut()?, dw.view_mut()?, db.view_mut()?);
+                layer_norm_backward(LayerNormBackward { x, w, mean, rstd, dy, dx, dw, db })?;
             }
             Norm::RmsBackward => rms_norm_backward(x, w, rstd.view(), dy, &mut dx.view_mut()?, &mut dw.view_mut()?)?,
         }
@@ -311,10 +308,10 @@ fn classify(device: &Device, dtype: DType, [rows, dim, vocab]: [usize; 3]) -> Re
     let mut predictions = Tensor::from_slice(device, &vec![0; rows], [rows])?;
     let (mut dx, mut dw) = (output(device, dtype, x.shape())?, output(device, DType::F32, [vocab, dim])?);
     let run = move || {
-        let (loss, losses, predictions) =
-            (&mut loss.view_mut()?, &mut losses.view_mut()?, &mut predictions.view_mut()?);
-        let (dx, dw) = (&mut dx.view_mut()?, &mut dw.view_mut()?);
-        Ok(linear_cross_entropy(&p, x.view(), w.view(), targets.view(), loss, losses, predictions, Some(dx), Some(dw))?)
+        let (loss, losses, predictions) = (loss.view_mut()?, losses.view_mut()?, predictions.view_mut()?);
+        let (dx, dw) = (Some(dx.view_mut()?), Some(dw.view_mut()?));
+        let out = Outputs { loss, losses, predictions, dx, dw };
+        Ok(linear_cross_entropy(&p, x.view(), w.view(), targets.view(), out)?)
     };
     Ok(Case {
         family: "loss",
@@ -335,11 +332,11 @@ fn clip(device: &Device, dtype: DType, n: usize, dim: usize, backward: bool) -> 
     let (mut dimage, mut dtext) = (output(device, dtype, image.shape())?, output(device, dtype, text.shape())?);
     let run = move || {
         let (loss, rows, columns) = (&mut loss.view_mut()?, &mut row_lse.view_mut()?, &mut col_lse.view_mut()?);
-        clip_loss(&p, image.view(), text.view(), scale.view(), loss, rows, columns)?;
+        let f = Features { image: image.view(), text: text.view(), log_scale: scale.view() };
+        clip_loss(&p, f, loss, rows, columns)?;
         if backward {
-            let (rows, columns) = (row_lse.view(), col_lse.view());
-            let (dimage, dtext, dscale) = (&mut dimage.view_mut()?, &mut dtext.view_mut()?, &mut dscale.view_mut()?);
-            clip_loss_backward(&p, image.view(), text.view(), scale.view(), rows, columns, dimage, dtext, dscale)?;
+            let (dimage, dtext, dlog_scale) = (dimage.view_mut()?, dtext.view_mut()?, dscale.view_mut()?);
+            clip_loss_backward(&p, f, row_lse.view(), col_lse.view(), Gradients { dimage, dtext, dlog_scale })?;
         }
         Ok(())
     };
@@ -363,9 +360,9 @@ fn step(device: &Device, dtype: DType, len: usize) -> Result<Case> {
     // Weights, m and v are read and written, gradients read, the bf16 copy written.
     let bytes = len * (7 * 4 + if low.is_some() { 2 } else { 0 });
     let run = move || {
-        let mut low = low.as_mut().map(Tensor::view_mut).transpose()?;
-        let (w, m, v) = (&mut weights.view_mut()?, &mut m.view_mut()?, &mut v.view_mut()?);
-        Ok(adamw(&p, &all, w, grads.view(), None, m, v, low.as_mut())?)
+        let low = low.as_mut().map(Tensor::view_mut).transpose()?;
+        let (weights, m, v) = (weights.view_mut()?, m.view_mut()?, v.view_mut()?);
+        Ok(adamw(&p, &all, State { weights, grads: grads.view(), m, v, low }, None)?)
     };
     Ok(Case {
         family: "optimizer",

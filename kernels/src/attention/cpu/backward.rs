@@ -6,7 +6,7 @@ use super::sequence::Sequence;
 use super::tile::{Left, Size, product};
 use super::{Plan, scratch};
 use crate::Element;
-use crate::attention::Attention;
+use crate::attention::{Attention, Gradients, Saved};
 use crate::cpu::simd::Real;
 use num_traits::{One, Zero};
 use rayon::prelude::*;
@@ -15,19 +15,27 @@ use rayon::prelude::*;
 const QUERIES: usize = 32;
 
 /// What the backward pass reads.
-pub(crate) struct Saved<'a, T: Element> {
-    pub(crate) q: &'a [T],
-    pub(crate) k: &'a [T],
-    pub(crate) v: &'a [T],
-    pub(crate) out: &'a [T],
-    pub(crate) lse: &'a [T::Acc],
-    pub(crate) dout: &'a [T],
+struct Slices<'a, T: Element> {
+    q: &'a [T],
+    k: &'a [T],
+    v: &'a [T],
+    out: &'a [T],
+    lse: &'a [T::Acc],
+    dout: &'a [T],
 }
 
 /// See [`crate::attention::attention_backward`].
-pub(crate) fn backward<T: Element>(p: &Attention, saved: Saved<T>, dq: &mut [T], dk: &mut [T], dv: &mut [T]) {
-    let pass =
-        Pass { p, plan: Plan::new(p, QUERIES), saved, dq: Shared::new(dq), dk: Shared::new(dk), dv: Shared::new(dv) };
+pub(crate) fn backward<T: Element>(p: &Attention, saved: Saved, mut gradients: Gradients) {
+    let Saved { q, k, v, out, lse, dout } = saved;
+    let (q, k, v, out, lse, dout) = (q.slice(), k.slice(), v.slice(), out.slice(), lse.slice(), dout.slice());
+    let pass = Pass::<T> {
+        p,
+        plan: Plan::new(p, QUERIES),
+        saved: Slices { q, k, v, out, lse, dout },
+        dq: Shared::new(gradients.dq.slice_mut()),
+        dk: Shared::new(gradients.dk.slice_mut()),
+        dv: Shared::new(gradients.dv.slice_mut()),
+    };
     (0..p.batch * p.kv_heads)
         .into_par_iter()
         .for_each(|task| scratch::with(pass.sizes(), |memory| pass.key_head(task, memory)));
@@ -37,7 +45,7 @@ pub(crate) fn backward<T: Element>(p: &Attention, saved: Saved<T>, dq: &mut [T],
 struct Pass<'a, T: Element> {
     p: &'a Attention<'a>,
     plan: Plan,
-    saved: Saved<'a, T>,
+    saved: Slices<'a, T>,
     dq: Shared<'a, T>,
     dk: Shared<'a, T>,
     dv: Shared<'a, T>,

@@ -11,7 +11,7 @@ mod scratch;
 mod sequence;
 mod tile;
 
-pub(crate) use backward::{Saved, backward};
+pub(crate) use backward::backward;
 pub(crate) use forward::{forward, weights};
 
 use crate::attention::Attention;

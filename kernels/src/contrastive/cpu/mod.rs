@@ -2,14 +2,14 @@
 
 mod queries;
 
-use crate::contrastive::Contrastive;
+use crate::contrastive::{Contrastive, Features, Gradients};
 use crate::cpu::lanes::{Place, lanes};
 use crate::cpu::parallel::{chunk_rows, for_chunks};
 use crate::cpu::score::{Scratch, Statistics, narrow_space, narrowed, softplus, statistics};
 use crate::cpu::simd::{Real, simd};
 use crate::elementwise::cpu::{scale, scale_chunk};
-use crate::gemm::Layout;
 use crate::gemm::cpu::product;
+use crate::gemm::{Gemm, Layout};
 use crate::{Element, Stored};
 use num_traits::{Float, One, Zero};
 use std::ops::Range;
@@ -34,8 +34,8 @@ struct Scores<'a, T: Element> {
 }
 
 impl<'a, T: Element> Scores<'a, T> {
-    fn new(p: &'a Contrastive, image: &'a [T], text: &'a [T], log_scale: T::Acc) -> Scores<'a, T> {
-        Scores { p, image, text, scale: log_scale.exp() }
+    fn new(p: &'a Contrastive, f: Features<'a>) -> Scores<'a, T> {
+        Scores { p, image: f.image.slice(), text: f.text.slice(), scale: f.log_scale.slice::<T::Acc>()[0].exp() }
     }
 
     /// Scores per image.
@@ -63,7 +63,14 @@ impl<'a, T: Element> Scores<'a, T> {
     fn compute<'s>(&self, block: &Range<usize>, space: &'s mut Scratch<T::Acc>) -> &'s mut [T::Acc] {
         let scores = &mut space[..block.len() * self.width()];
         let rows = block.len() * self.p.groups;
-        product(Layout::Nt, rows, self.p.n, self.p.dim, self.scale, self.rows(block), self.text, scores, false);
+        product(
+            Gemm::new(Layout::Nt, rows, self.p.n, self.p.dim),
+            self.scale,
+            self.rows(block),
+            self.text,
+            scores,
+            false,
+        );
         scores
     }
 }
@@ -92,13 +99,11 @@ simd! {
 
 pub(crate) fn clip_loss<T: Element>(
     p: &Contrastive,
-    image: &[T],
-    text: &[T],
-    log_scale: T::Acc,
+    f: Features,
     row_lse: &mut [T::Acc],
     col_lse: &mut [T::Acc],
 ) -> T::Acc {
-    let scores = Scores::new(p, image, text, log_scale);
+    let scores = Scores::<T>::new(p, f);
     let (n, width, step) = (p.n, scores.width(), chunk_rows(scores.width()));
     let mut space = Scratch::new(scores.block() * width);
     let (mut own, mut excess) = (Scratch::<T::Acc>::new(n), Scratch::<T::Acc>::new(n));
@@ -130,14 +135,8 @@ pub(crate) fn clip_loss<T: Element>(
     T::Acc::of(total / (2 * n) as f64)
 }
 
-pub(crate) fn siglip_loss<T: Element>(
-    p: &Contrastive,
-    image: &[T],
-    text: &[T],
-    log_scale: T::Acc,
-    bias: T::Acc,
-) -> T::Acc {
-    let scores = Scores::new(p, image, text, log_scale);
+pub(crate) fn siglip_loss<T: Element>(p: &Contrastive, f: Features, bias: T::Acc) -> T::Acc {
+    let scores = Scores::<T>::new(p, f);
     let (n, width, step) = (p.n, scores.width(), chunk_rows(scores.width()));
     let mut space = Scratch::new(scores.block() * width);
     let mut losses = Scratch::<T::Acc>::new(n);
@@ -228,36 +227,22 @@ impl<A: Real + Element<Acc = A>> Derivative<A> for SigLip<A> {
 
 pub(crate) fn clip_loss_backward<T: Element>(
     p: &Contrastive,
-    image: &[T],
-    text: &[T],
-    log_scale: T::Acc,
+    f: Features,
     row_lse: &[T::Acc],
     col_lse: &[T::Acc],
-    dimage: &mut [T],
-    dtext: &mut [T],
-) -> T::Acc {
-    backward(Scores::new(p, image, text, log_scale), &Clip { row_lse, col_lse }, dimage, dtext)[0]
+    g: Gradients,
+) {
+    backward(Scores::<T>::new(p, f), &Clip { row_lse, col_lse }, g);
 }
 
-pub(crate) fn siglip_loss_backward<T: Element>(
-    p: &Contrastive,
-    image: &[T],
-    text: &[T],
-    log_scale: T::Acc,
-    bias: T::Acc,
-    dimage: &mut [T],
-    dtext: &mut [T],
-) -> (T::Acc, T::Acc) {
-    backward(Scores::new(p, image, text, log_scale), &SigLip { bias }, dimage, dtext).into()
+/// Returns the bias's gradient.
+pub(crate) fn siglip_loss_backward<T: Element>(p: &Contrastive, f: Features, bias: T::Acc, g: Gradients) -> T::Acc {
+    backward(Scores::<T>::new(p, f), &SigLip { bias }, g)
 }
 
-/// The gradients of the image and text rows, written, and of the logarithm of the scale and the bias, returned.
-fn backward<T: Element>(
-    scores: Scores<T>,
-    loss: &impl Derivative<T::Acc>,
-    dimage: &mut [T],
-    dtext: &mut [T],
-) -> [T::Acc; 2] {
+/// The gradients, written but for that of the bias, which is returned.
+fn backward<T: Element>(scores: Scores<T>, loss: &impl Derivative<T::Acc>, mut g: Gradients) -> T::Acc {
+    let (dimage, dtext) = (g.dimage.slice_mut::<T>(), g.dtext.slice_mut::<T>());
     let mut sums = vec![[T::Acc::zero(); 2]; scores.p.n];
     if T::DTYPE == T::Acc::DTYPE {
         backward_rows(&scores, loss, dimage, bytemuck::cast_slice_mut(dtext), &mut sums);
@@ -267,7 +252,8 @@ fn backward<T: Element>(
         scale::<T::Acc, T>(&wide, dtext, 1.0);
     }
     let total = |part: usize| T::Acc::of(sums.iter().map(|row| row[part].f64()).sum());
-    [total(0), total(1)]
+    g.dlog_scale.slice_mut()[0] = total(0);
+    total(1)
 }
 
 /// `backward` with the texts' gradients in A, and the sums by image.
@@ -294,8 +280,8 @@ fn backward_rows<T: Element>(
             continue;
         }
         let ds = narrowed(s, &narrow);
-        product(Layout::Nn, m, p.dim, p.n, scores.scale, ds, scores.text, dimage, false);
-        product(Layout::Tn, p.n, p.dim, m, scores.scale, ds, scores.rows(&block), dtext, block.start > 0);
+        product(Gemm::new(Layout::Nn, m, p.dim, p.n), scores.scale, ds, scores.text, dimage, false);
+        product(Gemm::new(Layout::Tn, p.n, p.dim, m), scores.scale, ds, scores.rows(&block), dtext, block.start > 0);
     }
 }
 
@@ -331,7 +317,7 @@ mod tests {
     fn blocks_cover_every_image_once_and_stay_small() {
         for (n, groups) in [(1, 1), (300, 1), (4097, 1), (4096, 32), (1 << 20, 32)] {
             let p = Contrastive { n, dim: 1, groups };
-            let scores = Scores::<f32>::new(&p, &[], &[], 0.0);
+            let scores = Scores::<f32> { p: &p, image: &[], text: &[], scale: 1.0 };
             let covered: usize = scores.blocks().map(|block| block.len()).sum();
             assert!(covered == n && scores.block() <= MAX_IMAGES);
             assert!(scores.block() == 1 || scores.block() * scores.width() <= BLOCK_SCORES);

@@ -33,17 +33,14 @@ use std::ops::Range;
 
 /// `c = [c +] alpha·a·b` for one product; parallel where it is large enough, also inside other parallel work.
 pub(crate) fn product<T: Element, C: Element<Acc = T::Acc>>(
-    layout: Layout,
-    m: usize,
-    n: usize,
-    k: usize,
+    shape: Gemm,
     alpha: T::Acc,
     a: &[T],
     b: &[T],
     c: &mut [C],
     accumulate: bool,
 ) {
-    gemm(Gemm::new(layout, m, n, k), a, b, c, Finish::plain(alpha, accumulate));
+    gemm(shape, a, b, c, Finish::plain(alpha, accumulate));
 }
 
 /// Whether the processor multiplies bf16 in tiles and the system lets this process do so.
