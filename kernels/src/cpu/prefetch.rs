@@ -3,9 +3,9 @@
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
 
-/// Asks for a cache line in the first-level cache.
+/// Asks for a cache line in the L1 cache.
 #[inline(always)]
-pub(crate) fn soon<A>(p: *const A) {
+pub(crate) fn prefetch_l1<A>(p: *const A) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint, without effect on memory or faults at any address.
     unsafe {
@@ -16,9 +16,9 @@ pub(crate) fn soon<A>(p: *const A) {
     let _ = p;
 }
 
-/// Asks for the cache lines, in the second-level cache, of `len` elements from `p` on, which need not exist.
+/// Asks for the cache lines, in the L2 cache, of `len` elements from `p` on, which need not exist.
 #[inline(always)]
-pub(crate) fn fetch<A>(p: *const A, len: usize) {
+pub(crate) fn prefetch_l2<A>(p: *const A, len: usize) {
     for byte in (0..len * size_of::<A>()).step_by(LINE) {
         let line = p.cast::<i8>().wrapping_add(byte);
         #[cfg(target_arch = "x86_64")]

@@ -189,7 +189,7 @@ fn load_slice<T: Single, U: Single>(bytes: &[u8], out: &mut [U]) {
 }
 
 fn cast_slice<T: Single, U: Single>(x: &[T], out: &mut [U]) {
-    /// Elements converted at a time: their singles stay in the first-level cache.
+    /// Elements converted at a time: their singles stay in the L1 cache.
     const BLOCK: usize = 1024;
     for_chunks(x.len().div_ceil(CHUNK), ((x, CHUNK), (out, CHUNK)), |_, (x, out)| {
         if T::DTYPE == U::DTYPE {

@@ -6,7 +6,6 @@ pub(crate) mod gpu;
 use crate::activation::Activation;
 use crate::cpu::simd::Real;
 use crate::dispatch::Call;
-use crate::gemm::cpu::Finish;
 use crate::view::on_device;
 use crate::{Element, Result, View, ViewMut, profile};
 
@@ -69,7 +68,7 @@ pub fn gemm(shape: Gemm, a: View, b: View, c: &mut ViewMut, mut epilogue: Epilog
     check(shape, a, b, c, &epilogue)?;
     profile::computes(2.0 * shape.batch as f64 * shape.m as f64 * shape.n as f64 * shape.k as f64);
     on_device!("gemm", a, T => {
-        let finish = Finish::<T> {
+        let slices = cpu::Epilogue::<T> {
             alpha: <T as Element>::Acc::of(epilogue.alpha.unwrap_or(1.0)),
             accumulate: epilogue.accumulate,
             bias: epilogue.bias.as_ref().map(|v| v.slice()),
@@ -78,9 +77,9 @@ pub fn gemm(shape: Gemm, a: View, b: View, c: &mut ViewMut, mut epilogue: Epilog
             residual: epilogue.residual.as_ref().map(|v| v.slice()),
         };
         if c.dtype() == a.dtype() {
-            cpu::gemm::<T, T>(shape, a.slice(), b.slice(), c.slice_mut(), finish);
+            cpu::gemm::<T, T>(shape, a.slice(), b.slice(), c.slice_mut(), slices);
         } else {
-            cpu::gemm::<T, <T as Element>::Acc>(shape, a.slice(), b.slice(), c.slice_mut(), finish);
+            cpu::gemm::<T, <T as Element>::Acc>(shape, a.slice(), b.slice(), c.slice_mut(), slices);
         }
     }, gpu => gpu::gemm(shape, a, b, c, epilogue))
 }

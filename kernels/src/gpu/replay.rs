@@ -1,4 +1,4 @@
-//! Work that keeps coming in the same course, done as one CUDA graph from the second time on.
+//! Work that keeps coming in the same graph, done as one CUDA graph from the second time on.
 
 use super::driver::{Context, Copy, Graph, Node};
 use crate::Result;
@@ -10,18 +10,18 @@ const LEAST: usize = 4;
 /// What is uploaded together starts at whole lines of the GPU's cache.
 const LINE: usize = 128;
 
-/// The courses seen lately, and memory that data from the host passes through: one copy brings all of it.
+/// The graphs seen lately, and memory that data from the host passes through: one copy brings all of it.
 #[derive(Debug)]
 pub(super) struct Replay {
     context: Context,
     /// The last used comes first.
-    courses: Vec<Course>,
+    graphs: Vec<CachedGraph>,
     staging: Option<Staging>,
 }
 
 /// Work in its order.
 #[derive(Debug)]
-enum Course {
+enum CachedGraph {
     /// Done once.
     Seen(Vec<Node>),
     Recorded(Graph),
@@ -34,18 +34,18 @@ struct Staging {
     bytes: usize,
 }
 
-impl Course {
+impl CachedGraph {
     fn is_like(&self, nodes: &[Node]) -> bool {
         match self {
-            Course::Seen(seen) => Node::are_alike(seen, nodes),
-            Course::Recorded(graph) => graph.is_like(nodes),
+            CachedGraph::Seen(seen) => Node::are_alike(seen, nodes),
+            CachedGraph::Recorded(graph) => graph.is_like(nodes),
         }
     }
 }
 
 impl Replay {
     pub(super) fn new(context: Context) -> Replay {
-        Replay { context, courses: Vec::new(), staging: None }
+        Replay { context, graphs: Vec::new(), staging: None }
     }
 
     /// Brings data to the GPU at once, after all earlier work; the nodes that copy each part to its place. The host waits.
@@ -86,26 +86,26 @@ impl Replay {
             // SAFETY: the caller's promise, here and below.
             return nodes.iter().try_for_each(|node| unsafe { self.context.run(node) });
         }
-        let known = self.courses.iter().position(|course| course.is_like(&nodes));
-        let course = match known.map(|place| self.courses.remove(place)) {
+        let known = self.graphs.iter().position(|graph| graph.is_like(&nodes));
+        let graph = match known.map(|place| self.graphs.remove(place)) {
             None => {
                 // SAFETY: as above.
                 nodes.iter().try_for_each(|node| unsafe { self.context.run(node) })?;
-                Course::Seen(nodes)
+                CachedGraph::Seen(nodes)
             }
-            Some(course) => {
-                let mut graph = match course {
-                    Course::Recorded(graph) => graph,
+            Some(graph) => {
+                let mut graph = match graph {
+                    CachedGraph::Recorded(graph) => graph,
                     // SAFETY: as above.
-                    Course::Seen(_) => unsafe { self.context.record(nodes.clone())? },
+                    CachedGraph::Seen(_) => unsafe { self.context.record(nodes.clone())? },
                 };
                 // SAFETY: as above; the nodes are like those recorded, or the very same.
                 unsafe { self.context.replay(&mut graph, nodes)? };
-                Course::Recorded(graph)
+                CachedGraph::Recorded(graph)
             }
         };
-        self.courses.insert(0, course);
-        self.courses.truncate(KEPT);
+        self.graphs.insert(0, graph);
+        self.graphs.truncate(KEPT);
         Ok(())
     }
 }
@@ -113,7 +113,7 @@ impl Replay {
 impl Drop for Staging {
     fn drop(&mut self) {
         // A failure here is that of earlier work, or of a process that ends.
-        // SAFETY: only nodes made for one course copy from it, and the driver lets running work finish first.
+        // SAFETY: only nodes made for one graph copy from it, and the driver lets running work finish first.
         let _ = unsafe { self.context.free(self.address) };
     }
 }

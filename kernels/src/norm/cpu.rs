@@ -1,7 +1,7 @@
 //! Normalisation of rows on the CPU.
 //!
 //! RMS norm is layer norm without a mean and a bias, so both share their rows' code, told apart by `CENTER`. A row is read
-//! from memory once; further passes over it find it in the first-level cache.
+//! from memory once; further passes over it find it in the L1 cache.
 
 use crate::Element;
 use crate::cpu::lanes::{Place, lanes};

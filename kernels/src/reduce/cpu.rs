@@ -10,7 +10,7 @@ use crate::cpu::simd::{Real, simd};
 use crate::elementwise::cpu::scale_chunk;
 use num_traits::{One, Zero};
 
-/// Columns summed together: their sums stay in the first-level cache.
+/// Columns summed together: their sums stay in the L1 cache.
 const COLUMNS: usize = 512;
 /// Parts the axis is cut into at most, and outputs (in blocks of columns) beyond which it is not cut.
 const PARTS: usize = 64;

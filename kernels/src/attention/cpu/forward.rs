@@ -3,7 +3,7 @@
 use super::rows::{Shared, drop_row, pack, pack_transposed, softmax, unpack};
 use super::sequence::Sequence;
 use super::tile::{Left, Size, product};
-use super::{Plan, few, rows, scratch};
+use super::{Plan, decode, rows, scratch};
 use crate::Element;
 use crate::attention::Attention;
 use crate::cpu::simd::{MAX_LANES, Real};
@@ -22,8 +22,8 @@ pub(crate) fn forward<T: Element>(p: &Attention, q: &[T], k: &[T], v: &[T], out:
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let heads =
         |batch| Heads { p, plan, sequence: Sequence::new(p, batch), batch, inputs: [q, k, v], out: &out, lse: &lse };
-    if few::fits(p) {
-        return few::forward(p, heads);
+    if decode::fits(p) {
+        return decode::forward(p, heads);
     }
     let together = if p.batch * p.kv_heads < ENOUGH_TASKS { 1 } else { plan.group() };
     (0..p.batch * p.q_heads / together).into_par_iter().for_each(|task| {

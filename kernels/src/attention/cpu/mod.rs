@@ -4,7 +4,7 @@
 //! see. Scratch is in the accumulator's type, with rows padded to whole registers.
 
 mod backward;
-mod few;
+mod decode;
 mod forward;
 mod rows;
 mod scratch;
@@ -35,7 +35,7 @@ struct Plan {
     kv_stride: usize,
 }
 
-/// Elements a block's scores may take: a quarter of a megabyte in single precision, well inside the second-level cache.
+/// Elements a block's scores may take: a quarter of a megabyte in single precision, well inside the L2 cache.
 const BLOCK_SCORES: usize = 1 << 16;
 
 impl Plan {

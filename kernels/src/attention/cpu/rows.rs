@@ -1,7 +1,7 @@
 //! Row by row: between heads in memory and padded scratch, and from scores to softmax weights and back.
 
 use super::sequence::Sequence;
-use crate::cpu::prefetch::fetch;
+use crate::cpu::prefetch::prefetch_l2;
 use crate::cpu::random::uniform;
 use crate::cpu::simd::{Real, load_tail, simd, store_tail};
 use crate::cpu::transpose;
@@ -59,10 +59,10 @@ impl Head {
     }
 }
 
-/// Asks for `rows` rows of a head in the second-level cache: the first is full of what the current head's products read.
+/// Asks for `rows` rows of a head in the L2 cache: the first is full of what the current head's products read.
 pub(super) fn prefetch<T>(x: *const T, head: Head, rows: usize) {
     for row in 0..rows {
-        fetch(x.wrapping_add(head.first + row * head.stride), head.dim);
+        prefetch_l2(x.wrapping_add(head.first + row * head.stride), head.dim);
     }
 }
 

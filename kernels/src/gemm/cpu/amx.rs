@@ -1,7 +1,7 @@
 //! Tile products of pairs of bf16 (Intel AMX), in assembly: the compiler has no stable intrinsics for them. All tiles are
 //! 16 rows of 64 bytes: 16 sums, or 16 steps.
 
-use super::tile::Ahead;
+use super::tile::Prefetch;
 
 /// Steps that one tile product takes.
 pub(super) const STEPS: usize = 16;
@@ -24,7 +24,7 @@ pub(super) struct Block {
     pub(super) groups: usize,
     /// Whether the sums start from zero.
     pub(super) fresh: bool,
-    pub(super) ahead: Ahead<f32>,
+    pub(super) prefetch: Prefetch<f32>,
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -141,12 +141,12 @@ mod asm {
                     } else {
                         block!(@asm $load, c = in(reg) block.sums, d = in(reg) low_sums, w = in(reg) block.sums_stride);
                     }
-                    let ahead = block.ahead.spread(block.groups);
+                    let prefetch = block.prefetch.spread(block.groups);
                     let mut a = block.a;
                     let mut low_a = low_a;
                     let mut b = block.b;
                     for group in 0..block.groups {
-                        ahead.fetch(group);
+                        prefetch.group(group);
                         block!(@asm $step,
                             a = in(reg) a, l = in(reg) low_a, s = in(reg) block.a_stride,
                             b = in(reg) b, t = in(reg) block.b_stride);

@@ -1,21 +1,21 @@
 //! One task: a rectangle of `c` over a range of `k`, on one thread.
 
-use super::epilogue::{Finish, Rect, Shared, write_tile};
+use super::epilogue::{Epilogue, Rect, Shared, write_tile};
 use super::format::Format;
 use super::pack::Operand;
 use super::scratch::{Purpose, Scratch};
 use super::side::{Side, panels};
-use super::tile::{Ahead, MAX_TILE, Rows, Step};
+use super::tile::{MAX_TILE, Prefetch, Rows, Step};
 use crate::cpu::prefetch::LINE;
 use crate::cpu::simd::{Lanes, Real};
 use crate::{Element, Stored};
 use std::ops::Range;
 
-/// Values of `k` between two visits to a tile: a panel of `b` this long stays in the first-level cache while the rows
+/// Values of `k` between two visits to a tile: a panel of `b` this long stays in the L1 cache while the rows
 /// of `a` pass by. A multiple of what any format groups, so that no step straddles two blocks.
 pub(super) const K_BLOCK: usize = 384;
 
-/// Elements from which on `c` is not in the first-level cache anyway.
+/// Elements from which on `c` is not in the L1 cache anyway.
 const FAR: usize = 1 << 14;
 
 /// One matrix product.
@@ -26,7 +26,7 @@ pub(super) struct Job<'a, T: Element, C> {
     pub(super) k: usize,
     pub(super) a: Operand<'a, T>,
     pub(super) b: Operand<'a, T>,
-    pub(super) finish: Finish<'a, T>,
+    pub(super) epilogue: Epilogue<'a, T>,
     pub(super) c: Shared<C>,
 }
 
@@ -49,11 +49,11 @@ pub(super) struct Panels<'a, A> {
 }
 
 /// Sums that outlive a task: where they lie and what becomes of them.
-pub(super) struct Kept<'a, A> {
+pub(super) struct Accumulators<'a, A> {
     pub(super) sums: &'a mut [A],
     /// Start them from zero.
     pub(super) fresh: bool,
-    /// Finish them into `c`.
+    /// Epilogue them into `c`.
     pub(super) last: bool,
 }
 
@@ -73,7 +73,7 @@ pub(super) unsafe fn multiply_part<
     job: &Job<T, C>,
     part: Part,
     packed: Option<Panels<T::Acc>>,
-    kept: Option<Kept<T::Acc>>,
+    kept: Option<Accumulators<T::Acc>>,
 ) {
     let session = F::begin();
     let blocks = part.ks.len().div_ceil(K_BLOCK).max(1);
@@ -82,10 +82,10 @@ pub(super) unsafe fn multiply_part<
     let [a_scratch, b_scratch, sums_scratch] = &mut scratch;
     let whole = part.rows.len().is_multiple_of(R) && part.cols.len().is_multiple_of(V::N);
     let (mut sums, fresh, last) = match kept {
-        Some(Kept { sums, fresh, last }) => (Sums::Tiles(sums), fresh, last),
-        None if whole && C::DTYPE == T::Acc::DTYPE && job.finish.is_sum() => {
+        Some(Accumulators { sums, fresh, last }) => (Sums::Tiles(sums), fresh, last),
+        None if whole && C::DTYPE == T::Acc::DTYPE && job.epilogue.is_sum() => {
             let first = job.c.element(part.rows.start * job.n + part.cols.start).cast();
-            (Sums::InPlace { first, stride: job.n }, !job.finish.accumulate, false)
+            (Sums::InPlace { first, stride: job.n }, !job.epilogue.accumulate, false)
         }
         None if blocks == 1 => (Sums::One(&mut single.0), true, true),
         None => {
@@ -102,9 +102,9 @@ pub(super) unsafe fn multiply_part<
             Some(panels) => panels.block::<F>(&now),
             None => Side::columns::<V, T, F, W>(job.b, job.m, &now, b_scratch),
         };
-        let visit = Visit { fresh: fresh && block == 0, last: last && block + 1 == blocks };
+        let k_block = KBlock { fresh: fresh && block == 0, last: last && block + 1 == blocks };
         // SAFETY: the caller's promise; both sides hold the block's steps, and `sums` all tiles, or one if it is enough.
-        unsafe { sweep::<V, T, C, F, R, W>(job, &now, &session, left, right, &mut sums, visit) }
+        unsafe { sweep::<V, T, C, F, R, W>(job, &now, &session, left, right, &mut sums, k_block) }
     }
 }
 
@@ -114,7 +114,7 @@ struct Single<A>([A; MAX_TILE]);
 
 /// What one block of `k` does with the sums.
 #[derive(Clone, Copy)]
-struct Visit {
+struct KBlock {
     /// Starts them from zero.
     fresh: bool,
     /// Finishes them into `c`.
@@ -165,10 +165,10 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
     left: Side<T::Acc>,
     right: Side<T::Acc>,
     sums: &mut Sums<T::Acc>,
-    visit: Visit,
+    k_block: KBlock,
 ) {
     let (steps, count) = (F::steps(part.ks.len()), part.rows.len());
-    let writes = (visit.last || matches!(sums, Sums::InPlace { .. })) && job.m * job.n >= FAR;
+    let writes = (k_block.last || matches!(sums, Sums::InPlace { .. })) && job.m * job.n >= FAR;
     let mut index = 0;
     for (cols, vectors) in panels::<W>(part.cols.clone(), V::N) {
         let (col, width) = (cols.start - part.cols.start, vectors * V::N);
@@ -187,28 +187,28 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
             let next = if col == 0 { row + R } else { count };
             // Sums that are gone on with are read before they are written: those of the next tile are fetched.
             let touched = Rect {
-                row: at.row + if visit.fresh { 0 } else { R },
-                rows: if visit.fresh { at.rows } else { R.min(count.saturating_sub(row + R)) },
+                row: at.row + if k_block.fresh { 0 } else { R },
+                rows: if k_block.fresh { at.rows } else { R.min(count.saturating_sub(row + R)) },
                 ..at
             };
-            let ahead = Ahead {
+            let prefetch = Prefetch {
                 panel: b.wrapping_add(width * steps + row / R * share),
                 share,
-                ..left.ahead::<R>(next, count, results(job, touched, writes, visit.last))
+                ..left.prefetch::<R>(next, count, results(job, touched, writes, k_block.last))
             };
-            let step = Step { vectors, steps, b, b_stride, tile, tile_stride, fresh: visit.fresh, ahead };
+            let step = Step { vectors, steps, b, b_stride, tile, tile_stride, fresh: k_block.fresh, prefetch };
             // SAFETY: both sides hold `steps` steps, the tile R rows of W registers; the rectangle lies inside the part.
             unsafe {
                 F::multiply::<T::Acc, V, R>(session, left.left::<R>(row, count, steps), step);
-                if visit.last {
-                    write_tile::<V, T, C>(tile, tile_stride, at, &job.finish, job.c);
+                if k_block.last {
+                    write_tile::<V, T, C>(tile, tile_stride, at, &job.epilogue, job.c);
                 }
             }
         }
     }
 }
 
-/// What a tile that `writes` into `at` will touch of `c`, and if it is its `last` visit of what else belongs to it; to be fetched ahead.
+/// What a tile that `writes` into `at` will touch of `c`, and if it is its `last` k_block of what else belongs to it; to be fetched prefetch.
 #[inline(always)]
 fn results<T: Element, C: Element<Acc = T::Acc>>(job: &Job<T, C>, at: Rect, writes: bool, last: bool) -> [Rows; 3] {
     let place = at.row * at.stride + at.col;
@@ -219,8 +219,8 @@ fn results<T: Element, C: Element<Acc = T::Acc>>(job: &Job<T, C>, at: Rect, writ
         // Where rows do not begin with a cache line they reach into one more.
         bytes: at.cols * size + if (at.stride * size).is_multiple_of(LINE) { 0 } else { LINE },
     };
-    let pre = job.finish.pre.map_or(std::ptr::null(), |pre| pre.element(place).cast_const());
-    let residual = job.finish.residual.map_or(std::ptr::null(), |x| x.as_ptr().wrapping_add(place));
+    let pre = job.epilogue.pre.map_or(std::ptr::null(), |pre| pre.element(place).cast_const());
+    let residual = job.epilogue.residual.map_or(std::ptr::null(), |x| x.as_ptr().wrapping_add(place));
     let last = writes && last;
     [
         rows(job.c.element(place).cast(), size_of::<C>(), writes),

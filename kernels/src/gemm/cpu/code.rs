@@ -1,6 +1,6 @@
 //! The task functions compiled for each instruction set.
 
-use super::block::{Job, Kept, Panels, Part, multiply_part};
+use super::block::{Accumulators, Job, Panels, Part, multiply_part};
 use super::format::{Amx, Format, Pairs, Singles};
 use super::pack::Operand;
 use super::side::{pack_columns, reads_in_place};
@@ -26,7 +26,7 @@ impl Tile {
 
 type Acc<T> = <T as Element>::Acc;
 type Pack<T> = unsafe fn(Operand<T>, Range<usize>, Range<usize>, &mut [Acc<T>]);
-type Multiply<T, C> = unsafe fn(&Job<T, C>, Part, Option<Panels<Acc<T>>>, Option<Kept<Acc<T>>>);
+type Multiply<T, C> = unsafe fn(&Job<T, C>, Part, Option<Panels<Acc<T>>>, Option<Accumulators<Acc<T>>>);
 
 /// The functions of one instruction set. Chosen once per product, so that all its tasks agree on the panels.
 #[derive(Clone, Copy)]
@@ -55,7 +55,7 @@ macro_rules! code {
             job: &Job<T, C>,
             part: Part,
             packed: Option<Panels<T::Acc>>,
-            kept: Option<Kept<T::Acc>>,
+            kept: Option<Accumulators<T::Acc>>,
         ) {
             // SAFETY: the caller's promise is the same.
             unsafe {

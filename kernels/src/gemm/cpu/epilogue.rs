@@ -37,7 +37,7 @@ impl<C> Shared<C> {
 
 /// `c = [c +] residual + act(alpha·sum + bias)`, with slices as long as `c` and `bias` as long as a row of it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Finish<'a, T: Element> {
+pub(crate) struct Epilogue<'a, T: Element> {
     pub(crate) alpha: T::Acc,
     pub(crate) accumulate: bool,
     pub(crate) bias: Option<&'a [T]>,
@@ -46,10 +46,10 @@ pub(crate) struct Finish<'a, T: Element> {
     pub(crate) residual: Option<&'a [T]>,
 }
 
-impl<'a, T: Element> Finish<'a, T> {
+impl<'a, T: Element> Epilogue<'a, T> {
     /// `c = [c +] alpha·sum`.
-    pub(crate) fn plain(alpha: T::Acc, accumulate: bool) -> Finish<'a, T> {
-        Finish { alpha, accumulate, bias: None, activation: None, pre: None, residual: None }
+    pub(crate) fn plain(alpha: T::Acc, accumulate: bool) -> Epilogue<'a, T> {
+        Epilogue { alpha, accumulate, bias: None, activation: None, pre: None, residual: None }
     }
 
     /// Whether it is `c = [c +] sum`.
@@ -69,8 +69,8 @@ impl<'a, T: Element> Finish<'a, T> {
     ///
     /// # Safety
     /// `offset` must lie inside `c` or at its end.
-    pub(super) unsafe fn skip(self, offset: usize) -> Finish<'a, T> {
-        Finish {
+    pub(super) unsafe fn skip(self, offset: usize) -> Epilogue<'a, T> {
+        Epilogue {
             // SAFETY: the caller's promise; `pre` is as long as `c`.
             pre: self.pre.map(|pre| unsafe { pre.skip(offset) }),
             residual: self.residual.map(|x| &x[offset..]),
@@ -93,26 +93,26 @@ pub(super) struct Rect {
 ///
 /// # Safety
 /// `sums` must hold `at.rows` rows of `width ≥ at.cols` elements, `width` a multiple of `V::N`; the rectangle must lie
-/// inside `c` and the slices of `finish`, and no other thread may touch its elements meanwhile.
+/// inside `c` and the slices of `epilogue`, and no other thread may touch its elements meanwhile.
 #[inline(always)]
 pub(super) unsafe fn write_tile<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>>(
     sums: *const T::Acc,
     width: usize,
     at: Rect,
-    finish: &Finish<T>,
+    epilogue: &Epilogue<T>,
     c: Shared<C>,
 ) {
     if !at.cols.is_multiple_of(V::N) {
         // SAFETY: the caller's promise.
-        return unsafe { finish_tile::<V, T, C>(sums, width, at, finish, c, |col| (at.cols - col).min(V::N)) };
+        return unsafe { finish_tile::<V, T, C>(sums, width, at, epilogue, c, |col| (at.cols - col).min(V::N)) };
     }
     // What most products of a step are is told apart once for a tile: to ask for each register would cost as much as its sum.
-    let alpha = V::splat(finish.alpha);
+    let alpha = V::splat(epilogue.alpha);
     // SAFETY: the caller's promise: bias reaches to the last column, the other slices cover `c`.
     unsafe {
         let at_col = |bias: &[T], col| T::load::<V>(bias.as_ptr().add(at.col + col));
         let at_place = |x: &[T], place| T::load::<V>(x.as_ptr().add(place));
-        match (finish.is_affine(), finish.bias, finish.residual) {
+        match (epilogue.is_affine(), epilogue.bias, epilogue.residual) {
             (true, None, None) => each::<V, C>(sums, width, at, c, |sum, _, _| sum * alpha),
             (true, Some(bias), None) => {
                 each::<V, C>(sums, width, at, c, |sum, col, _| sum.fma(alpha, at_col(bias, col)));
@@ -123,7 +123,7 @@ pub(super) unsafe fn write_tile<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T
             (true, Some(bias), Some(x)) => each::<V, C>(sums, width, at, c, |sum, col, place| {
                 sum.fma(alpha, at_col(bias, col)) + at_place(x, place)
             }),
-            _ => finish_tile::<V, T, C>(sums, width, at, finish, c, |_| V::N),
+            _ => finish_tile::<V, T, C>(sums, width, at, epilogue, c, |_| V::N),
         }
     }
 }
@@ -149,7 +149,7 @@ unsafe fn each<V: Lanes<C::Acc>, C: Element>(
     }
 }
 
-/// Any finish; `count` says how many elements of the register at a column there are.
+/// Any epilogue; `count` says how many elements of the register at a column there are.
 ///
 /// # Safety
 /// As for [`write_tile`].
@@ -158,7 +158,7 @@ unsafe fn finish_tile<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>>(
     sums: *const T::Acc,
     width: usize,
     at: Rect,
-    finish: &Finish<T>,
+    epilogue: &Epilogue<T>,
     c: Shared<C>,
     count: impl Fn(usize) -> usize,
 ) {
@@ -169,9 +169,9 @@ unsafe fn finish_tile<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>>(
             // SAFETY: `place .. place + count` lies inside the rectangle; the tile holds whole registers.
             unsafe {
                 let sum = V::load(sums.add(row * width + col));
-                let y = finish_lanes::<V, T>(sum, place, at.col + col, count, finish);
+                let y = finish_lanes::<V, T>(sum, place, at.col + col, count, epilogue);
                 let c = c.0.add(place);
-                let y = if finish.accumulate { y + read::<V, C>(c, count) } else { y };
+                let y = if epilogue.accumulate { y + read::<V, C>(c, count) } else { y };
                 write::<V, C>(c, count, y);
             }
         }
@@ -188,21 +188,21 @@ unsafe fn finish_lanes<V: Lanes<T::Acc>, T: Element>(
     place: usize,
     col: usize,
     count: usize,
-    finish: &Finish<T>,
+    epilogue: &Epilogue<T>,
 ) -> V {
-    let mut y = sum * V::splat(finish.alpha);
+    let mut y = sum * V::splat(epilogue.alpha);
     // SAFETY: the caller's promise: bias reaches to the last column, the other slices cover `c`.
     unsafe {
-        if let Some(bias) = finish.bias {
+        if let Some(bias) = epilogue.bias {
             y = y + read::<V, T>(bias.as_ptr().add(col), count);
         }
-        if let Some(pre) = finish.pre {
+        if let Some(pre) = epilogue.pre {
             write::<V, T>(pre.0.add(place), count, y);
         }
-        if let Some(act) = finish.activation {
+        if let Some(act) = epilogue.activation {
             y = crate::activation::cpu::value::<T::Acc, V>(y, act);
         }
-        if let Some(residual) = finish.residual {
+        if let Some(residual) = epilogue.residual {
             y = y + read::<V, T>(residual.as_ptr().add(place), count);
         }
     }

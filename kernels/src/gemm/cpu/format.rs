@@ -115,7 +115,7 @@ impl Format for Amx {
             sums_stride: step.tile_stride * size_of::<A>(),
             groups: step.steps / amx::STEPS,
             fresh: step.fresh,
-            ahead: step.ahead.cast(),
+            prefetch: step.prefetch.cast(),
         };
         // SAFETY: the caller's promise; `a` has whole groups of rows, `b` whole groups of steps.
         unsafe { session.multiply(rows.div_ceil(Self::GROUP), step.vectors, block) }

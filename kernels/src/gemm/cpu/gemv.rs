@@ -8,7 +8,7 @@ use super::pack::Order;
 use crate::Element;
 use crate::cpu::lanes::{Place, lanes};
 use crate::cpu::parallel::for_chunks;
-use crate::cpu::prefetch::fetch;
+use crate::cpu::prefetch::prefetch_l2;
 use crate::cpu::simd::{Lanes, MAX_LANES, simd};
 use crate::elementwise::cpu::widened;
 use num_traits::Zero;
@@ -23,7 +23,7 @@ const TASK: usize = 1 << 16;
 
 /// Whether [`multiply`] takes the product.
 pub(super) fn fits<T: Element, C>(job: &Job<T, C>) -> bool {
-    job.m <= FEW && job.a.order == Order::Along && job.b.order == Order::Along
+    job.m <= FEW && job.a.order == Order::KMajor && job.b.order == Order::KMajor
 }
 
 /// A whole product with few rows of `a` and rows of `b` that lie along `k`.
@@ -81,7 +81,7 @@ fn tile<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, const M: usize, 
         }
     }
     // SAFETY: the tile has M rows of V::N ≥ at.cols sums; its place in `c` is this task's own.
-    unsafe { write_tile::<V, T, C>(sums.as_ptr(), V::N, at, &job.finish, job.c) }
+    unsafe { write_tile::<V, T, C>(sums.as_ptr(), V::N, at, &job.epilogue, job.c) }
 }
 
 /// The products of `M` rows of `a` with `R` rows of `b`, lane by lane.
@@ -96,7 +96,7 @@ fn dots<V: Lanes<T::Acc>, T: Element, const M: usize, const R: usize>(a: [&[T::A
         }
         for j in 0..R {
             // The rows that follow these: the processor foresees no further than the page.
-            fetch(b[j].as_ptr().wrapping_add(at.start() + R * k), V::N);
+            prefetch_l2(b[j].as_ptr().wrapping_add(at.start() + R * k), V::N);
             let right: V = at.load(b[j], T::Acc::zero());
             for i in 0..M {
                 sums[i][j] = left[i].fma(right, sums[i][j]);

@@ -17,13 +17,13 @@ mod scratch;
 mod side;
 mod tile;
 
-pub(crate) use epilogue::Finish;
+pub(crate) use epilogue::Epilogue;
 pub use peak::saturate;
 
 use crate::Element;
 use crate::cpu::simd::isa;
 use crate::gemm::{Gemm, Layout};
-use block::{Job, K_BLOCK, Kept, Panels, Part};
+use block::{Accumulators, Job, K_BLOCK, Panels, Part};
 use code::Code;
 use pack::{Operand, Order};
 use plan::Plan;
@@ -40,7 +40,7 @@ pub(crate) fn product<T: Element, C: Element<Acc = T::Acc>>(
     c: &mut [C],
     accumulate: bool,
 ) {
-    gemm(shape, a, b, c, Finish::plain(alpha, accumulate));
+    gemm(shape, a, b, c, Epilogue::plain(alpha, accumulate));
 }
 
 /// Whether the processor multiplies bf16 in tiles and the system lets this process do so.
@@ -54,7 +54,7 @@ pub(crate) fn gemm<T: Element, C: Element<Acc = T::Acc>>(
     a: &[T],
     b: &[T],
     c: &mut [C],
-    finish: Finish<T>,
+    epilogue: Epilogue<T>,
 ) {
     let Gemm { m, n, k, batch, .. } = shape;
     assert!(a.len() >= batch * m * k && b.len() >= batch * k * n && c.len() >= batch * m * n);
@@ -66,8 +66,8 @@ pub(crate) fn gemm<T: Element, C: Element<Acc = T::Acc>>(
     let one = |index: usize| {
         let (a, b) = (&a[index * m * k..][..m * k], &b[index * k * n..][..k * n]);
         // SAFETY: matrix `index` of the batch begins inside `c`.
-        let (finish, c) = unsafe { (finish.skip(index * m * n), c.skip(index * m * n)) };
-        run(&code, &job(shape, a, b, finish, c));
+        let (epilogue, c) = unsafe { (epilogue.skip(index * m * n), c.skip(index * m * n)) };
+        run(&code, &job(shape, a, b, epilogue, c));
     };
     match plan::matrices_per_task(shape) {
         Some(group) => (0..batch.div_ceil(group))
@@ -81,18 +81,18 @@ fn job<'a, T: Element, C>(
     shape: Gemm,
     a: &'a [T],
     b: &'a [T],
-    finish: Finish<'a, T>,
+    epilogue: Epilogue<'a, T>,
     c: epilogue::Shared<C>,
 ) -> Job<'a, T, C> {
     let Gemm { layout, m, n, k, .. } = shape;
-    let along = |data| Operand { data, stride: k, order: Order::Along };
-    let across = |data, stride| Operand { data, stride, order: Order::Across };
+    let k_major = |data| Operand { data, stride: k, order: Order::KMajor };
+    let mn_major = |data, stride| Operand { data, stride, order: Order::MnMajor };
     let (a, b) = match layout {
-        Layout::Nn => (along(a), across(b, n)),
-        Layout::Nt => (along(a), along(b)),
-        Layout::Tn => (across(a, m), across(b, n)),
+        Layout::Nn => (k_major(a), mn_major(b, n)),
+        Layout::Nt => (k_major(a), k_major(b)),
+        Layout::Tn => (mn_major(a, m), mn_major(b, n)),
     };
-    Job { m, n, k, a, b, finish, c }
+    Job { m, n, k, a, b, epilogue, c }
 }
 
 /// One product, split as its plan says.
@@ -100,7 +100,7 @@ fn run<T: Element, C: Element<Acc = T::Acc>>(code: &Code<T, C>, job: &Job<T, C>)
     if gemv::fits(job) {
         return gemv::multiply(job);
     }
-    let plan = Plan::new(code.tile, job.m, job.n, job.k, job.a.order == Order::Across);
+    let plan = Plan::new(code.tile, job.m, job.n, job.k, job.a.order == Order::MnMajor);
     let parts = plan.parts(job.m, 0..job.n, 0..job.k);
     if parts[0].rows.len() == job.m || (code.reads_in_place)(job.b, job.m) {
         let multiply = |part| {
@@ -147,7 +147,7 @@ fn shared<T: Element, C: Element<Acc = T::Acc>>(
     let parts = plan.parts(job.m, cols.clone(), ks.clone());
     pack_shared(code, job, &parts, padded, data);
     let packed = Panels { data, first_k: ks.start, first_col: cols.start, padded };
-    let multiply = |(part, kept): (Part, Option<Kept<T::Acc>>)| {
+    let multiply = |(part, kept): (Part, Option<Accumulators<T::Acc>>)| {
         // SAFETY: parts are disjoint and lie inside the product.
         unsafe { (code.multiply)(job, part, Some(packed), kept) }
     };
@@ -159,7 +159,7 @@ fn shared<T: Element, C: Element<Acc = T::Acc>>(
     let mut kept = Vec::with_capacity(parts.len());
     for part in &parts {
         let own = sums.split_off_mut(..sums_of(code, part)).expect("room for the sums of every part");
-        kept.push(Some(Kept { sums: own, fresh, last }));
+        kept.push(Some(Accumulators { sums: own, fresh, last }));
     }
     parts.into_par_iter().zip(kept).for_each(multiply);
 }
@@ -212,8 +212,8 @@ mod tests {
             let b: Vec<bf16> = (0..k * n).map(|i| value(i + 13)).collect();
             for layout in [Layout::Nn, Layout::Nt, Layout::Tn] {
                 let mut c = vec![0.0f32; m * n];
-                let finish = Finish::plain(1.0, false);
-                let job = job(Gemm::new(layout, m, n, k), &a, &b, finish, c.as_mut_slice().into());
+                let epilogue = Epilogue::plain(1.0, false);
+                let job = job(Gemm::new(layout, m, n, k), &a, &b, epilogue, c.as_mut_slice().into());
                 run(&Code::<bf16, f32>::new(isa().min(Isa::Avx512Bf16)), &job);
                 for (i, found) in c.iter().enumerate() {
                     let (row, col) = (i / n, i % n);

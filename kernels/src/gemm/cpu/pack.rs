@@ -5,7 +5,7 @@
 
 use super::format::{Format, pair};
 use crate::Element;
-use crate::cpu::prefetch::fetch;
+use crate::cpu::prefetch::prefetch_l2;
 use crate::cpu::simd::{Lanes, Real};
 use crate::cpu::transpose;
 use std::ops::Range;
@@ -14,9 +14,9 @@ use std::ops::Range;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// `k` is the row: a step's elements are neighbours.
-    Across,
+    MnMajor,
     /// `k` is the column: an element's steps are neighbours.
-    Along,
+    KMajor,
 }
 
 /// An operand: `stride` elements between rows.
@@ -40,11 +40,11 @@ pub(super) fn pack<V: Lanes<T::Acc>, T: Element, F: Format>(
     to: &mut [T::Acc],
 ) {
     let steps = F::steps(ks.len());
-    let chunk = if from.order == Order::Across { CHUNK.next_multiple_of(F::GROUP) } else { steps.max(1) };
+    let chunk = if from.order == Order::MnMajor { CHUNK.next_multiple_of(F::GROUP) } else { steps.max(1) };
     for first in (0..steps).step_by(chunk) {
         let start = ks.start + first * F::PER_STEP;
         let ks = start.min(ks.end)..ks.end.min(start + chunk * F::PER_STEP);
-        if from.order == Order::Across {
+        if from.order == Order::MnMajor {
             fetch_rows(from, ks.end..ks.end + ks.len(), panels.clone());
         }
         let mut at = 0;
@@ -71,7 +71,7 @@ fn fetch_rows<T>(from: Operand<T>, ks: Range<usize>, mut panels: impl Iterator<I
     let first = panels.next().map_or(0..0, |(span, _)| span);
     let end = panels.last().map_or(first.end, |(span, _)| span.end);
     for k in ks {
-        fetch(from.data.as_ptr().wrapping_add(k * from.stride + first.start), end - first.start);
+        prefetch_l2(from.data.as_ptr().wrapping_add(k * from.stride + first.start), end - first.start);
     }
 }
 
@@ -83,14 +83,14 @@ fn one<V: Lanes<T::Acc>, T: Element, F: Format, const W: usize>(
     panel: &mut [T::Acc],
 ) {
     match from.order {
-        Order::Across => across::<T, F, W>(from, span, ks, panel),
-        Order::Along => along::<V, T, F, W>(from, span, ks, panel),
+        Order::MnMajor => mn_major::<T, F, W>(from, span, ks, panel),
+        Order::KMajor => k_major::<V, T, F, W>(from, span, ks, panel),
     }
 }
 
 /// Copies steps, or joins rows to pairs.
 #[inline(always)]
-fn across<T: Element, F: Format, const W: usize>(
+fn mn_major<T: Element, F: Format, const W: usize>(
     from: Operand<T>,
     span: Range<usize>,
     ks: Range<usize>,
@@ -134,7 +134,7 @@ fn edge<T: Element, F: Format>(first: &[T], second: &[T], to: &mut [T::Acc]) {
 
 /// Transposes one panel.
 #[inline(always)]
-fn along<V: Lanes<T::Acc>, T: Element, F: Format, const W: usize>(
+fn k_major<V: Lanes<T::Acc>, T: Element, F: Format, const W: usize>(
     from: Operand<T>,
     span: Range<usize>,
     ks: Range<usize>,
@@ -196,7 +196,7 @@ pub(super) fn pack_rows<V: Lanes<T::Acc>, T: Element, F: Format>(
     rows: &mut [T::Acc],
 ) {
     let steps = F::steps(ks.len());
-    if from.order == Order::Across {
+    if from.order == Order::MnMajor {
         return rows_across::<V, T, F>(from, span, ks, rows);
     }
     for (i, to) in rows.chunks_exact_mut(steps.max(1)).enumerate() {
@@ -222,7 +222,7 @@ fn rows_across<V: Lanes<T::Acc>, T: Element, F: Format>(
             let end = ks.end.min(start + S * F::PER_STEP);
             let columns = first.min(span.end)..span.end.min(first + S);
             square.fill(T::Acc::of(0.0));
-            across::<T, F, S>(from, columns, start..end, &mut square);
+            mn_major::<T, F, S>(from, columns, start..end, &mut square);
             // SAFETY: the square has a line of S ≥ V::N steps for each row.
             let line = |i: usize| unsafe { V::load(square[i * S..].as_ptr()) };
             transpose::square(line, &mut block[step..], steps);

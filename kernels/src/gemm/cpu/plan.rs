@@ -9,7 +9,7 @@ use std::ops::Range;
 const TASK: usize = 1 << 20;
 /// Tasks to aim at: enough to balance many threads.
 const TASKS: usize = 16;
-/// Rows of a task: fewer would not share a panel of `b` well, more of `a` would not stay in the second-level cache.
+/// Rows of a task: fewer would not share a panel of `b` well, more of `a` would not stay in the L2 cache.
 const ROWS: Range<usize> = 96..256;
 /// Fewest columns of a task that has all rows and packs its columns for itself alone.
 const NARROW: usize = 96;

@@ -4,7 +4,7 @@ use super::block::Part;
 use super::format::Format;
 use super::pack::{Operand, Order, pack, pack_rows};
 use super::scratch::{Purpose, Scratch};
-use super::tile::{Ahead, Left, Rows};
+use super::tile::{Left, Prefetch, Rows};
 use crate::Element;
 use crate::cpu::simd::{Lanes, Real};
 use std::ops::Range;
@@ -82,14 +82,14 @@ impl<'a, A: Real> Side<'a, A> {
 
     /// The tile of rows from `next` on, to be fetched if it is read in place.
     #[inline(always)]
-    pub(super) fn ahead<const R: usize>(self, next: usize, count: usize, results: [Rows; 3]) -> Ahead<A> {
+    pub(super) fn prefetch<const R: usize>(self, next: usize, count: usize, results: [Rows; 3]) -> Prefetch<A> {
         let (rows, stride, count) = match self {
             Side::Rows { first, stride } if next < count => {
                 (first.wrapping_add(next * stride), stride, R.min(count - next))
             }
             _ => (std::ptr::null(), 0, 0),
         };
-        Ahead { rows, stride, count, panel: std::ptr::null(), share: 0, results }
+        Prefetch { rows, stride, count, panel: std::ptr::null(), share: 0, results }
     }
 
     /// What falls to each of `tiles` tiles of fetching the next panel, if panels of `size` elements are packed.
@@ -115,7 +115,7 @@ impl<'a, A: Real> Side<'a, A> {
         let whole = ks.len().is_multiple_of(group)
             && a.stride.is_multiple_of(F::PER_STEP)
             && rows.len().is_multiple_of(F::GROUP);
-        if a.order == Order::Along && whole && size_of::<T>() * F::PER_STEP == size_of::<A>() {
+        if a.order == Order::KMajor && whole && size_of::<T>() * F::PER_STEP == size_of::<A>() {
             let first = a.data[rows.start * a.stride + ks.start..].as_ptr().cast();
             return Side::Rows { first, stride: a.stride / F::PER_STEP };
         }
@@ -155,7 +155,7 @@ impl<'a, A: Real> Side<'a, A> {
 
 /// Whether an operand's elements along `k` are rows, and of the panels' type.
 fn of_panels<T: Element, F: Format>(x: Operand<T>) -> bool {
-    F::PER_STEP == 1 && size_of::<T>() == size_of::<T::Acc>() && x.order == Order::Across
+    F::PER_STEP == 1 && size_of::<T>() == size_of::<T::Acc>() && x.order == Order::MnMajor
 }
 
 /// The same of rows that are short, too.
@@ -165,7 +165,7 @@ fn short_rows<T: Element, F: Format>(x: Operand<T>) -> bool {
 
 /// Whether `b` is best read in place when `m` rows use it.
 pub(super) fn reads_in_place<V: Lanes<T::Acc>, T: Element, F: Format>(b: Operand<T>, m: usize) -> bool {
-    // Narrow panels want their steps side by side: of rows far apart the first-level cache holds only a few.
+    // Narrow panels want their steps side by side: of rows far apart the L1 cache holds only a few.
     let wide = size_of::<V>() == 64;
     let fewest = of_panels::<T, F>(b) && m <= FEWEST_ROWS;
     wide && (fewest || short_rows::<T, F>(b) && m <= FEW_ROWS) && b.stride.is_multiple_of(V::N)

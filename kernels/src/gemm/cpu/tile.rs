@@ -1,7 +1,7 @@
 //! The micro-kernel: a tile of sums kept in registers over all steps of a block of `k`.
 
 use super::side::SHORT_ROW;
-use crate::cpu::prefetch::{fetch, soon};
+use crate::cpu::prefetch::{prefetch_l1, prefetch_l2};
 use crate::cpu::simd::{Lanes, Real};
 
 /// Elements of the largest tile of any instruction set.
@@ -30,12 +30,12 @@ pub(super) struct Step<A> {
     pub(super) tile_stride: usize,
     /// Whether the sums start from zero.
     pub(super) fresh: bool,
-    pub(super) ahead: Ahead<A>,
+    pub(super) prefetch: Prefetch<A>,
 }
 
-/// What this tile will write and the next ones will read, to be fetched into the second-level cache little by little.
+/// What this tile will write and the next ones will read, to be prefetched into the L2 cache little by little.
 #[derive(Clone, Copy)]
-pub(super) struct Ahead<A> {
+pub(super) struct Prefetch<A> {
     /// `count` rows of `a`, `stride` apart, for the same steps.
     pub(super) rows: *const A,
     pub(super) stride: usize,
@@ -43,7 +43,7 @@ pub(super) struct Ahead<A> {
     /// `share` elements of packed `b`.
     pub(super) panel: *const A,
     pub(super) share: usize,
-    /// What this tile will write, and what its finish reads.
+    /// What this tile will write, and what its epilogue reads.
     pub(super) results: [Rows; 3],
 }
 
@@ -60,13 +60,13 @@ pub(super) struct Rows {
 /// of a whole tile.
 const FAR_STEPS: usize = 16;
 
-/// Steps between two fetches: a row of `a` moves on by one cache line of singles.
+/// Steps between two prefetches: a row of `a` moves on by one cache line of singles.
 pub(super) const FETCH: usize = 16;
 
-impl<A> Ahead<A> {
+impl<A> Prefetch<A> {
     /// The same elements under another name of the same size.
-    pub(super) fn cast<B>(self) -> Ahead<B> {
-        Ahead {
+    pub(super) fn cast<B>(self) -> Prefetch<B> {
+        Prefetch {
             rows: self.rows.cast(),
             stride: self.stride,
             count: self.count,
@@ -82,15 +82,15 @@ impl<A> Ahead<A> {
         Spread {
             rows: self.results[0].rows.max(self.results[1].rows).max(self.results[2].rows).div_ceil(groups.max(1)),
             size: self.share.div_ceil(groups.max(1)).next_multiple_of(FETCH),
-            ahead: self,
+            prefetch: self,
         }
     }
 }
 
-/// An [`Ahead`] group by group. What a group's part is has been divided beforehand: a division takes as long as a step.
+/// An [`Prefetch`] group by group. What a group's part is has been divided beforehand: a division takes as long as a step.
 #[derive(Clone, Copy)]
 pub(super) struct Spread<A> {
-    ahead: Ahead<A>,
+    prefetch: Prefetch<A>,
     /// Rows of the results for each group.
     rows: usize,
     /// Elements of the panel for each group.
@@ -100,18 +100,18 @@ pub(super) struct Spread<A> {
 impl<A> Spread<A> {
     /// Fetches what belongs to group `index`.
     #[inline(always)]
-    pub(super) fn fetch(&self, index: usize) {
-        let ahead = &self.ahead;
-        for row in 0..ahead.count {
-            fetch(ahead.rows.wrapping_add(row * ahead.stride + index * FETCH), 1);
+    pub(super) fn group(&self, index: usize) {
+        let prefetch = &self.prefetch;
+        for row in 0..prefetch.count {
+            prefetch_l2(prefetch.rows.wrapping_add(row * prefetch.stride + index * FETCH), 1);
         }
-        for result in ahead.results {
+        for result in prefetch.results {
             for row in index * self.rows..result.rows.min((index + 1) * self.rows) {
-                fetch(result.first.wrapping_add(row * result.stride), result.bytes);
+                prefetch_l2(result.first.wrapping_add(row * result.stride), result.bytes);
             }
         }
-        if index * self.size < ahead.share {
-            fetch(ahead.panel.wrapping_add(index * self.size), self.size);
+        if index * self.size < prefetch.share {
+            prefetch_l2(prefetch.panel.wrapping_add(index * self.size), self.size);
         }
     }
 }
@@ -187,9 +187,9 @@ unsafe fn add_steps<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
     dot: impl Fn(V, V, V) -> V + Copy,
 ) {
     let groups = step.steps.div_ceil(FETCH);
-    let ahead = step.ahead.spread(groups);
+    let prefetch = step.prefetch.spread(groups);
     for group in 0..groups {
-        ahead.fetch(group);
+        prefetch.group(group);
         for index in group * FETCH..step.steps.min((group + 1) * FETCH) {
             // SAFETY: the caller's promise.
             unsafe {
@@ -212,11 +212,11 @@ unsafe fn add_rows<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
     dot: impl Fn(V, V, V) -> V + Copy,
 ) {
     let groups = step.steps.div_ceil(FETCH);
-    let ahead = step.ahead.spread(groups);
+    let prefetch = step.prefetch.spread(groups);
     for group in 0..groups {
-        ahead.fetch(group);
+        prefetch.group(group);
         for start in starts {
-            soon(start.wrapping_add((group + 2) * FETCH));
+            prefetch_l1(start.wrapping_add((group + 2) * FETCH));
         }
         for index in group * FETCH..step.steps.min((group + 1) * FETCH) {
             // SAFETY: the caller's promise.
@@ -242,7 +242,7 @@ unsafe fn add_step<A: Real, V: Lanes<A>, const R: usize, const W: usize>(
 ) {
     if b_stride * size_of::<A>() > SHORT_ROW {
         for j in 0..W {
-            soon(b.wrapping_add(FAR_STEPS * b_stride + j * V::N));
+            prefetch_l1(b.wrapping_add(FAR_STEPS * b_stride + j * V::N));
         }
     }
     let mut right = [V::zero(); W];
