@@ -54,7 +54,7 @@ pub struct Optimizer {
     /// The running average of the weights, at full precision.
     average: Option<Tensor>,
     /// The 16-bit weights while those of the average are in their place.
-    aside: Option<Tensor>,
+    raw_weights: Option<Tensor>,
     steps: u64,
 }
 
@@ -68,7 +68,7 @@ impl Optimizer {
             first: zeros()?,
             second: zeros()?,
             average: settings.average.map(|_| params.arenas().0.copy()).transpose()?,
-            aside: None,
+            raw_weights: None,
             steps: 0,
         })
     }
@@ -115,12 +115,12 @@ impl Optimizer {
         }
         self.steps += 1;
         self.gradients[0].clear();
-        self.follow(params)?;
+        self.update_ema(params)?;
         Ok(StepReport { grad_norm })
     }
 
     /// Moves the running average towards the weights: `a += (1 - decay) (w - a)`.
-    fn follow(&mut self, params: &Params) -> Result<()> {
+    fn update_ema(&mut self, params: &Params) -> Result<()> {
         if let (Some(average), Some(decay)) = (&mut self.average, self.settings.average) {
             let mut way = params.arenas().0.copy()?;
             elementwise::axpy(average.view(), &mut way.view_mut()?, -1.0)?;
@@ -137,9 +137,9 @@ impl Optimizer {
         let (master, low) = params.arenas_mut();
         std::mem::swap(master, average);
         if let Some(low) = low {
-            match self.aside.take() {
+            match self.raw_weights.take() {
                 Some(own) => *low = own,
-                None => self.aside = Some(std::mem::replace(low, master.cast(low.dtype())?)),
+                None => self.raw_weights = Some(std::mem::replace(low, master.cast(low.dtype())?)),
             }
         }
         Ok(())

@@ -137,7 +137,7 @@ impl ParamBuilder {
     /// Allocates and initialises everything, all trainable in one group without decay. Each parameter draws from a
     /// stream of its own (seed and name), so adding one does not change the others.
     pub fn build(self, device: &Device, dtype: DType, seed: u64) -> Result<Params> {
-        self.build_around(device, dtype, seed, (vec![GroupSpec::default()], |_| 0), |_| false)
+        self.build_with_weights(device, dtype, seed, (vec![GroupSpec::default()], |_| 0), |_| false)
     }
 
     /// All parameters so far.
@@ -147,7 +147,7 @@ impl ParamBuilder {
 
     /// As [`ParamBuilder::build`], in the groups that [`Params::regroup`] takes, without values for those parameters that
     /// `comes` from elsewhere: [`Params::load_rows`] has to write them.
-    pub fn build_around(
+    pub fn build_with_weights(
         self,
         device: &Device,
         dtype: DType,

@@ -16,7 +16,7 @@ fn parameters(dtype: DType) -> Result<Params> {
     let groups = vec![group(Update::Muon, false), group(Update::AdamW, false), group(Update::AdamW, true)];
     let names = ["weight", "bias", "fixed"];
     let place = move |spec: &ParamSpec| names.iter().position(|&name| name == spec.name).unwrap_or(0);
-    builder.build_around(&Device::cpu(), dtype, 7, (groups, place), |_| false)
+    builder.build_with_weights(&Device::cpu(), dtype, 7, (groups, place), |_| false)
 }
 
 /// Steps `from` to `to` of a course that depends on the step's number alone.

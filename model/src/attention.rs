@@ -59,16 +59,16 @@ impl MultiHead {
         residual: &Var,
         attend: Attend,
     ) -> Result<Var> {
-        let mixed = self.mixed(g, x, keys, values, attend)?;
-        self.out.add_to(g, &mixed, residual, self.dropout)
+        let heads = self.attend_heads(g, x, keys, values, attend)?;
+        self.out.add_to(g, &heads, residual, self.dropout)
     }
 
     /// `out(attention)`, without a residual.
     pub(crate) fn attend(&self, g: &Graph<'_>, x: &Var, keys: &Var, values: &Var, attend: Attend) -> Result<Var> {
-        self.out.forward(g, &self.mixed(g, x, keys, values, attend)?)
+        self.out.forward(g, &self.attend_heads(g, x, keys, values, attend)?)
     }
 
-    fn mixed(&self, g: &Graph<'_>, x: &Var, keys: &Var, values: &Var, mut attend: Attend) -> Result<Var> {
+    fn attend_heads(&self, g: &Graph<'_>, x: &Var, keys: &Var, values: &Var, mut attend: Attend) -> Result<Var> {
         if g.is_training() && self.attention_dropout > 0.0 {
             attend.dropout = (self.attention_dropout, g.dropout_seed());
         }

@@ -101,7 +101,7 @@ impl Message {
 /// assert_eq!(chat.prompt(&tokenizer, &[asked.clone()])?, [4, 8, 9, 10, 5]);
 /// let turn = chat.turn(&tokenizer, &[asked, told])?;
 /// assert_eq!(turn.ids, [4, 8, 9, 10, 5, 11, 2]);
-/// assert_eq!(turn.learn, [false, false, false, false, false, true, true]);
+/// assert_eq!(turn.loss_mask, [false, false, false, false, false, true, true]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -358,15 +358,15 @@ impl ByTemplate {
     fn turn(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Turn> {
         let rendered = self.render(messages, false)?;
         let tokens = self.tokens(tokenizer, messages, &rendered.text)?;
-        let learn = match rendered.says {
+        let loss_mask = match rendered.says {
             Some(says) => within(&tokens.places, &says),
             None => {
-                let mut learn = within(&tokens.places, &self.additions(messages, &rendered.text)?);
-                forget_behind_ends(&tokens.ids, &mut learn, tokenizer.ends());
-                learn
+                let mut loss_mask = within(&tokens.places, &self.additions(messages, &rendered.text)?);
+                forget_behind_ends(&tokens.ids, &mut loss_mask, tokenizer.ends());
+                loss_mask
             }
         };
-        Ok(Turn { ids: tokens.ids, learn })
+        Ok(Turn { ids: tokens.ids, loss_mask })
     }
 
     /// The text's tokens, with one for every image.
@@ -488,7 +488,7 @@ impl Turn {
     /// use model::{Tokenizer, Turn};
     /// let tokenizer = Tokenizer::word_level(["what", "is", "it", "red"])?;
     /// let turn = Turn::conversation(&tokenizer, &[("what is it", "red")])?;
-    /// assert_eq!(turn.learn, [false, false, false, false, false, true, true]);
+    /// assert_eq!(turn.loss_mask, [false, false, false, false, false, true, true]);
     /// assert_eq!(turn.ids.last(), Some(&tokenizer.specials().eos));
     /// # Ok::<(), model::Error>(())
     /// ```
@@ -498,7 +498,7 @@ impl Turn {
 
     fn push(&mut self, ids: &[u32], learn: bool) {
         self.ids.extend_from_slice(ids);
-        self.learn.resize(self.ids.len(), learn);
+        self.loss_mask.resize(self.ids.len(), learn);
     }
 }
 

@@ -91,8 +91,8 @@ impl Decoder {
             let (block, attend) = (block.clone(), block.windowed(attend));
             x = g.block(&[&x], move |g, inputs| {
                 let (q, k, v) = block.heads(g, &inputs[0], &positions, &inv_freq)?;
-                let mixed = ops::attention(&q, &k, &v, attend.clone())?;
-                block.finish(g, &mixed, &inputs[0])
+                let attended = ops::attention(&q, &k, &v, attend.clone())?;
+                block.finish(g, &attended, &inputs[0])
             })?;
         }
         let x = self.norm.forward(g, &x)?;
@@ -148,8 +148,8 @@ impl Decoder {
             let last = ops::slice(&merged, merged.shape()[1].saturating_sub(1), 1)?;
             let last = split_heads(&last, self.config.num_attention_heads)?;
             weights.push(ops::attention_weights(&last, &k, Attend::causal())?.tensor().clone());
-            let mixed = ops::attention(&q, &k, &v, block.windowed(attend))?;
-            x = block.finish(g, &mixed, &x)?;
+            let attended = ops::attention(&q, &k, &v, block.windowed(attend))?;
+            x = block.finish(g, &attended, &x)?;
         }
         Ok(weights)
     }
@@ -229,8 +229,8 @@ impl Block {
     }
 
     /// What follows attention: output layer, residual, feed-forward.
-    fn finish(&self, g: &Graph<'_>, mixed: &Var, x: &Var) -> Result<Var> {
-        let x = self.o.add_to(g, &merge_heads(mixed)?, x, self.dropout)?;
+    fn finish(&self, g: &Graph<'_>, attended: &Var, x: &Var) -> Result<Var> {
+        let x = self.o.add_to(g, &merge_heads(attended)?, x, self.dropout)?;
         let h = self.post_norm.forward(g, &x)?;
         let up = self.up.forward(g, &h)?;
         let h = match self.act {

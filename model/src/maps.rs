@@ -43,7 +43,7 @@ impl Vlm {
             return input("attention maps", "one image and a prompt of at least one token are needed");
         }
         let visual = self.visual_tokens(g, pixels)?;
-        let mut turn = Turn { ids: prompt.to_vec(), learn: vec![false; prompt.len()] };
+        let mut turn = Turn { ids: prompt.to_vec(), loss_mask: vec![false; prompt.len()] };
         if let Some(image) = self.config.image_token {
             turn.expand(image, self.config.image_tokens());
         }

@@ -73,8 +73,8 @@ impl QFormer {
         };
         let norm = LayerNorm::new(builder, "qformer.layernorm", dim, config.layer_norm_eps)?;
         let block = |i: usize| {
-            let looks = i.is_multiple_of(config.cross_attention_frequency).then_some(vision.hidden_size);
-            builder.scope(format!("qformer.encoder.layer.{i}"), |b| Block::new(b, config, looks, lora))
+            let cross_attention_dim = i.is_multiple_of(config.cross_attention_frequency).then_some(vision.hidden_size);
+            builder.scope(format!("qformer.encoder.layer.{i}"), |b| Block::new(b, config, cross_attention_dim, lora))
         };
         let blocks = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
         let leading = vision.tokens() - vision.patches();
@@ -280,16 +280,18 @@ struct Block {
 }
 
 impl Block {
-    /// A block that also looks at images of width `looks`, if any.
+    /// A block that also looks at images of width `cross_attention_dim`, if any.
     fn new(
         b: &mut ParamBuilder,
         config: &QFormerConfig,
-        looks: Option<usize>,
+        cross_attention_dim: Option<usize>,
         lora: Option<&LoraConfig>,
     ) -> Result<Block> {
         Ok(Block {
             attention: Attention::new(b, "attention", config, config.hidden_size, lora)?,
-            cross: looks.map(|width| Attention::new(b, "crossattention", config, width, lora)).transpose()?,
+            cross: cross_attention_dim
+                .map(|width| Attention::new(b, "crossattention", config, width, lora))
+                .transpose()?,
             for_queries: FeedForward::new(b, ["intermediate_query", "output_query"], config, lora)?,
             for_text: match config.text {
                 true => Some(FeedForward::new(b, ["intermediate", "output"], config, lora)?),

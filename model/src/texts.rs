@@ -85,15 +85,15 @@ impl Turn {
     ///
     /// ```
     /// use model::Turn;
-    /// let mut turn = Turn { ids: vec![1, 9, 4], learn: vec![false, false, true] };
+    /// let mut turn = Turn { ids: vec![1, 9, 4], loss_mask: vec![false, false, true] };
     /// turn.expand(9, 3);
     /// assert_eq!(turn.ids, [1, 9, 9, 9, 4]);
-    /// assert_eq!(turn.learn, [false, false, false, false, true]);
+    /// assert_eq!(turn.loss_mask, [false, false, false, false, true]);
     /// ```
     pub fn expand(&mut self, image: u32, slots: usize) {
         let times = |id: u32| if id == image { slots } else { 1 };
-        let learn = self.ids.iter().zip(&self.learn);
-        self.learn = learn.flat_map(|(&id, &l)| std::iter::repeat_n(l, times(id))).collect();
+        let learn = self.ids.iter().zip(&self.loss_mask);
+        self.loss_mask = learn.flat_map(|(&id, &l)| std::iter::repeat_n(l, times(id))).collect();
         let ids = self.ids.iter();
         self.ids = ids.flat_map(|&id| std::iter::repeat_n(id, times(id))).collect();
     }
@@ -105,7 +105,7 @@ pub struct Turn {
     /// The tokens.
     pub ids: Vec<u32>,
     /// Per token: whether the model learns to say it.
-    pub learn: Vec<bool>,
+    pub loss_mask: Vec<bool>,
 }
 
 /// Texts about a batch of images, for the decoder.
@@ -115,7 +115,7 @@ pub struct Turn {
 ///
 /// ```
 /// use model::{TextBatch, Turn};
-/// let turn = |ids: &[u32]| Turn { ids: ids.to_vec(), learn: vec![false, true] };
+/// let turn = |ids: &[u32]| Turn { ids: ids.to_vec(), loss_mask: vec![false, true] };
 /// let batch = TextBatch::pack(&[vec![turn(&[5, 6]), turn(&[7, 8])], vec![turn(&[5, 9])]], 0, 1)?;
 /// assert_eq!(batch.ids, [5, 6, 7, 8, 5, 9, 0, 0]);
 /// assert_eq!(batch.positions, [0, 1, 0, 1, 0, 1, 0, 0]);
@@ -147,7 +147,7 @@ impl TextBatch {
     /// (few different shapes let memory be reused).
     ///
     /// # Errors
-    /// When a turn's `learn` is not as long as its `ids`.
+    /// When a turn's `loss_mask` is not as long as its `ids`.
     pub fn pack(rows: &[Vec<Turn>], pad: u32, multiple: usize) -> Result<TextBatch> {
         let length = |row: &Vec<Turn>| row.iter().map(|turn| turn.ids.len()).sum::<usize>();
         let tokens = rows.iter().map(length).max().unwrap_or(0);
@@ -173,14 +173,14 @@ impl TextBatch {
     }
 
     fn place(&mut self, turn: &Turn, start: usize, segment: i32) -> Result<()> {
-        if turn.learn.len() != turn.ids.len() {
-            return input("turn", format!("{} ids, {} marks", turn.ids.len(), turn.learn.len()));
+        if turn.loss_mask.len() != turn.ids.len() {
+            return input("turn", format!("{} ids, {} marks", turn.ids.len(), turn.loss_mask.len()));
         }
         for (i, &id) in turn.ids.iter().enumerate() {
             self.ids[start + i] = id as i32;
             self.positions[start + i] = i as i32;
             self.segments[start + i] = segment;
-            if i > 0 && turn.learn[i] {
+            if i > 0 && turn.loss_mask[i] {
                 self.targets[start + i - 1] = id as i32;
             }
         }

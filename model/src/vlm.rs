@@ -140,13 +140,13 @@ impl Vlm {
     /// Images and texts as the decoder takes them: visual (images, slots, dim).
     pub(crate) fn joined(&self, g: &Graph<'_>, visual: &Var, text: &TextBatch) -> Result<Joined> {
         match self.config.image_token {
-            Some(image) => self.woven(g, visual, text, image as i32),
-            None => self.prefixed(g, visual, text),
+            Some(image) => self.merge_image_tokens(g, visual, text, image as i32),
+            None => self.prepend_images(g, visual, text),
         }
     }
 
     /// Image slots followed by embedded text: (batch, slots + tokens, …).
-    fn prefixed(&self, g: &Graph<'_>, visual: &Var, text: &TextBatch) -> Result<Joined> {
+    fn prepend_images(&self, g: &Graph<'_>, visual: &Var, text: &TextBatch) -> Result<Joined> {
         let slots = match visual.shape()[..] {
             [batch, slots, _] if batch == text.batch => slots,
             _ => {
@@ -180,7 +180,7 @@ impl Vlm {
     }
 
     /// Texts with image slots where their ids say so: (batch, tokens, …).
-    fn woven(&self, g: &Graph<'_>, visual: &Var, text: &TextBatch, image: i32) -> Result<Joined> {
+    fn merge_image_tokens(&self, g: &Graph<'_>, visual: &Var, text: &TextBatch, image: i32) -> Result<Joined> {
         let device = g.params().device();
         let in_order = text.images.iter().enumerate().all(|(i, &image)| i as i32 == image);
         let shown = match in_order && text.images.len() == visual.shape()[0] {

@@ -133,7 +133,7 @@ fn texts_ids_and_masks_equal_those_of_the_reference() {
         {
             // The reference refuses the system's text or drops it; here it stands in front of the question.
             let [told, written] = [&messages, &folded].map(|messages| chat.turn(&tokenizer, messages).unwrap());
-            assert_eq!((told.ids, told.learn), (written.ids, written.learn), "{}", case.name);
+            assert_eq!((told.ids, told.loss_mask), (written.ids, written.loss_mask), "{}", case.name);
             if case.error.is_some() {
                 continue;
             }
@@ -151,7 +151,7 @@ fn texts_ids_and_masks_equal_those_of_the_reference() {
         assert_eq!(chat.prompt(&tokenizer, asked).unwrap(), case.prompt_ids, "{}", case.name);
         let turn = chat.turn(&tokenizer, &messages).unwrap();
         assert_eq!(turn.ids, case.ids, "{}", case.name);
-        let learn: Vec<u8> = turn.learn.iter().map(|&learn| learn.into()).collect();
+        let learn: Vec<u8> = turn.loss_mask.iter().map(|&learn| learn.into()).collect();
         assert_eq!(learn, case.learn, "{}", case.name);
     }
 }
@@ -246,7 +246,7 @@ fn llava_without_a_template_has_that_of_its_documentation() {
     let ids = chat.prompt(&tokenizer, &talk).unwrap();
     assert_eq!(tokenizer.decode_with_specials(&ids).unwrap(), format!("<s>{text}"));
     let turn = chat.turn(&tokenizer, &talk[..2]).unwrap();
-    let learned: Vec<u32> = turn.ids.iter().zip(&turn.learn).filter(|(_, l)| **l).map(|(id, _)| *id).collect();
+    let learned: Vec<u32> = turn.ids.iter().zip(&turn.loss_mask).filter(|(_, l)| **l).map(|(id, _)| *id).collect();
     assert_eq!(tokenizer.decode_with_specials(&learned).unwrap(), " A cat.</s>");
 }
 
@@ -325,7 +325,7 @@ proptest! {
         let messages: Vec<Message> = case.messages.iter().map(message).collect();
         if let Ok((tokenizer, chat)) = open(&folder(&case.config, &[("chat_template.jinja", &template)])) {
             if let Ok(turn) = chat.turn(&tokenizer, &messages) {
-                prop_assert_eq!(turn.ids.len(), turn.learn.len());
+                prop_assert_eq!(turn.ids.len(), turn.loss_mask.len());
             }
             let _ = chat.prompt(&tokenizer, &messages);
         }
@@ -337,7 +337,7 @@ proptest! {
         let (tokenizer, chat) = open(&folder(&case.config, &[("chat_template.jinja", &case.template)])).unwrap();
         let messages = [Message::text(Role::User, question), Message::text(Role::Assistant, answer.as_str())];
         let turn = chat.turn(&tokenizer, &messages).unwrap();
-        let learned: Vec<u32> = turn.ids.iter().zip(&turn.learn).filter(|(_, l)| **l).map(|(id, _)| *id).collect();
+        let learned: Vec<u32> = turn.ids.iter().zip(&turn.loss_mask).filter(|(_, l)| **l).map(|(id, _)| *id).collect();
         let said = tokenizer.decode_with_specials(&learned).unwrap();
         prop_assert!(said.ends_with(&format!("{answer}<|im_end|>")), "{said:?}");
     }

@@ -111,7 +111,7 @@ fn conversations_teach_answers_only() {
     let turn = Turn::conversation(&tokenizer, &[("is there a circle ?", "red"), ("?", "blue .")]).unwrap();
     let expected = [USER, 13, 14, 8, 11, 15, ASSISTANT, 9, EOS, USER, 15, ASSISTANT, 10, 16, EOS];
     assert_eq!(turn.ids, expected);
-    let learned: Vec<u32> = turn.ids.iter().zip(&turn.learn).filter(|(_, l)| **l).map(|(id, _)| *id).collect();
+    let learned: Vec<u32> = turn.ids.iter().zip(&turn.loss_mask).filter(|(_, l)| **l).map(|(id, _)| *id).collect();
     assert_eq!(learned, [9, EOS, 10, 16, EOS]);
     // A prompt is what stands before the answer.
     let asked = prompt(&tokenizer, &[("is there a circle ?", "red")], "?").unwrap();

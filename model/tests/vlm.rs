@@ -78,7 +78,7 @@ fn turns_of_one_image_do_not_see_each_other() {
         close(&together[..6], &losses(&[vec![a.clone()]]), 1e-12);
         close(&together[6..], &losses(&[vec![b.clone()]]), 1e-12);
         // The same tokens as one conversation do see each other.
-        let joined = Turn { ids: [a.ids, b.ids].concat(), learn: [a.learn, b.learn].concat() };
+        let joined = Turn { ids: [a.ids, b.ids].concat(), loss_mask: [a.loss_mask, b.loss_mask].concat() };
         let joined = losses(&[vec![joined]]);
         assert!((joined[8] - together[8]).abs() > 1e-6);
     }
@@ -259,7 +259,7 @@ fn images_within_texts_are_those_in_front_where_they_stand_there() {
     // The images in the other order, each row naming its own.
     let within = turns.map(|mut turn| {
         turn.ids.insert(0, IMAGE);
-        turn.learn.insert(0, false);
+        turn.loss_mask.insert(0, false);
         turn.expand(IMAGE, slots);
         vec![turn]
     });

@@ -4,13 +4,13 @@ use crate::checkpoint::{Checkpoint, Checkpoints, Place, Seal, read_weights, writ
 use crate::interrupt;
 use crate::metrics::{EVAL_LOSS, MetricsLog, StepMetrics};
 use crate::phases::Phase;
-use crate::phases::fit::{Next, Step};
-use crate::pipeline::{Begin, How};
+use crate::phases::fit::{Flow, Step};
+use crate::pipeline::{Begin, RunOptions};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::run_folder::{RECIPE, RunFolder, write_whole};
 use crate::shell::Command;
-use crate::watch::Watch;
+use crate::step_logger::StepLogger;
 use anyhow::{Context, Result};
 use engine::{Device, Optimizer, Params};
 use model::{FolderPlan, VlmConfig};
@@ -18,7 +18,7 @@ use std::path::Path;
 
 /// Sees each step, with the weights and the optimiser as the step left them and a measure of weights on held-out data, and
 /// says whether to go on.
-pub type Observe<'o> = dyn FnMut(&Step, &mut Params, &mut Optimizer, &Measure<'_>) -> Result<Next> + 'o;
+pub type Observe<'o> = dyn FnMut(&Step, &mut Params, &mut Optimizer, &Measure<'_>) -> Result<Flow> + 'o;
 /// The phase's loss on held-out data.
 pub type Measure<'m> = dyn Fn(&Params) -> Result<f64> + 'm;
 
@@ -47,7 +47,7 @@ pub trait Trained {
     /// Trains one phase, from its start or from a checkpoint in it, to its end or until `observe` says to stop. A phase the
     /// recipe leaves out does nothing. A phase that is over leaves the running average of the weights in their place, where
     /// one was kept.
-    fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Next>;
+    fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Flow>;
 
     /// Its folder as it will be written.
     fn folder_plan(&self) -> Result<FolderPlan>;
@@ -58,7 +58,7 @@ pub struct Course<'r> {
     folder: &'r mut RunFolder,
     checkpoints: Checkpoints,
     log: MetricsLog,
-    watch: Watch,
+    watch: StepLogger,
     seal: Seal,
     /// Where the run that is gone on with was.
     from: Option<(Checkpoint, Place)>,
@@ -70,7 +70,7 @@ impl<'r> Course<'r> {
         Ok(Course {
             checkpoints: Checkpoints::of(folder.path(), keep),
             log: MetricsLog::open(&folder.file("metrics.jsonl"))?,
-            watch: Watch::over(folder.path(), peak),
+            watch: StepLogger::over(folder.path(), peak),
             seal,
             from: None,
             folder,
@@ -78,9 +78,9 @@ impl<'r> Course<'r> {
     }
 
     /// Begins at the start, or goes on from a checkpoint; what came after it is forgotten.
-    pub fn begin(&mut self, how: &How, from: Option<(Checkpoint, Place)>) -> Result<()> {
-        self.watch.profile(how.profile);
-        if how.begin == Begin::New {
+    pub fn begin(&mut self, options: &RunOptions, from: Option<(Checkpoint, Place)>) -> Result<()> {
+        self.watch.profile(options.profile);
+        if options.begin == Begin::New {
             return Ok(());
         }
         self.log.cut(from.as_ref().map_or(0, |(_, place)| place.metrics_bytes))?;
@@ -88,8 +88,8 @@ impl<'r> Course<'r> {
         self.watch.from_step(number)?;
         self.checkpoints.tidy(number)?;
         match &from {
-            Some((found, _)) => say!("goes on from {}", found.path.display()),
-            None => say!("no checkpoint yet: begins at the start"),
+            Some((found, _)) => outln!("goes on from {}", found.path.display()),
+            None => outln!("no checkpoint yet: begins at the start"),
         }
         self.from = from;
         Ok(())
@@ -101,7 +101,7 @@ impl<'r> Course<'r> {
     }
 
     /// The end of the course: what watched it, for the evaluation.
-    pub fn end(self) -> Watch {
+    pub fn end(self) -> StepLogger {
         self.watch
     }
 
@@ -133,8 +133,8 @@ impl<'r> Course<'r> {
             error.context(format!("{} stopped; {advice}", phase.name()))
         })?;
         match next {
-            Next::Go | Next::Enough => Ok(()),
-            Next::Stop => {
+            Flow::Continue | Flow::EarlyStop => Ok(()),
+            Flow::Interrupted => {
                 let go_on = Command::new("train --resume latest").flag("--out", self.folder.path());
                 let message = format!("stopped as asked; go on with\n  {go_on}");
                 Err(interrupt::Stopped(message).into())
@@ -148,7 +148,7 @@ impl<'r> Course<'r> {
         phase: Phase,
         from: Option<(std::path::PathBuf, Place)>,
         halfway: &mut dyn FnMut(&Params) -> Result<()>,
-    ) -> Result<Next> {
+    ) -> Result<Flow> {
         let steps_of = |phase: Phase| phase.training(model.recipe()).map_or(0, |t| t.steps);
         let (steps, first) = (steps_of(phase), steps_of(Phase::Align));
         let before = if phase == Phase::Instruct { first } else { 0 };
@@ -202,15 +202,15 @@ impl<'r> Course<'r> {
                 folder.keep();
             }
             Ok(match (asked, enough) {
-                (true, _) => Next::Stop,
-                (false, true) => Next::Enough,
-                (false, false) => Next::Go,
+                (true, _) => Flow::Interrupted,
+                (false, true) => Flow::EarlyStop,
+                (false, false) => Flow::Continue,
             })
         })?;
         progress.finish();
-        if let (Some(best), true, true) = (place.best, patience > 0, next != Next::Stop) {
+        if let (Some(best), true, true) = (place.best, patience > 0, next != Flow::Interrupted) {
             let best = self.checkpoints.at(best.checkpoint)?;
-            say!("{}: the best held-out loss is that of {}", phase.name(), best.path.display());
+            outln!("{}: the best held-out loss is that of {}", phase.name(), best.path.display());
             read_weights(&best.path, model.params_mut())?;
         }
         Ok(next)

@@ -5,11 +5,11 @@ use crate::course::{Observe, Trained};
 use crate::data::Pair;
 use crate::data::screen::{Captions, Screen};
 use crate::estimate::{few, weights_fit};
-use crate::eval::comparing::{Comparer, retrieval};
+use crate::eval::contrastive::{Comparer, retrieval};
 use crate::eval::{Figures, corpus};
 use crate::phases::Phase;
 use crate::phases::dual::Dual;
-use crate::phases::fit::{Next, fit, measure, optimizer};
+use crate::phases::fit::{Flow, fit, measure, optimizer};
 use crate::preflight;
 use crate::recipe::{Invalid, Precision, Recipe, Training};
 use crate::session::{self, Dataset};
@@ -83,7 +83,7 @@ impl DualSession {
             let few = few(training);
             let mut optimizer = optimizer(&params, &few, 0)?;
             let objective = self.objective(&model, &few);
-            fit(&objective, &mut params, &mut optimizer, &few, 0, |_, _, _| Ok(Next::Go))?;
+            fit(&objective, &mut params, &mut optimizer, &few, 0, |_, _, _| Ok(Flow::Continue))?;
         }
         self.evaluate_model(&model, &params).map(|_| ())
     }
@@ -160,9 +160,9 @@ impl Trained for DualSession {
         Ok(())
     }
 
-    fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Next> {
+    fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Flow> {
         let Some(training) = phase.training(&self.recipe) else {
-            return Ok(Next::Go);
+            return Ok(Flow::Continue);
         };
         let muon = training.muon_lr.map(|lr| lr / training.lr);
         set_groups(&mut self.params, &training.rules, training.weight_decay, muon)?;
@@ -185,12 +185,12 @@ impl Trained for DualSession {
             measure(&held_out, params, images, training.batch_size)
         };
         let next = match from {
-            Some((_, place)) if place.over => Next::Enough,
+            Some((_, place)) if place.over => Flow::EarlyStop,
             _ => fit(&objective, &mut self.params, &mut optimizer, &training, seed, |step, params, optimizer| {
                 observe(step, params, optimizer, &measure)
             })?,
         };
-        if next != Next::Stop {
+        if next != Flow::Interrupted {
             optimizer.swap_average(&mut self.params)?;
         }
         Ok(next)

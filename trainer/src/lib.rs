@@ -2,7 +2,7 @@
 #![allow(missing_docs, reason = "a program: only its own tests call it as a library")]
 
 #[macro_use]
-pub mod say;
+pub mod output;
 
 pub mod bench;
 pub mod checkpoint;
@@ -23,15 +23,15 @@ pub mod peak;
 pub mod phases;
 pub mod pipeline;
 pub mod preflight;
+pub mod pretrained_parts;
 pub mod profile;
 pub mod progress;
 pub mod recipe;
 pub mod report;
 pub mod run_folder;
+pub mod sample_predictions;
 pub mod session;
 pub mod shell;
-pub mod showcase;
 pub mod similarity;
-pub mod start;
+pub mod step_logger;
 pub mod step_time;
-pub mod watch;

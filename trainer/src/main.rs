@@ -1,7 +1,7 @@
 //! The binary `lenslet`.
 
 use clap::Parser;
-use lenslet::{interrupt, say};
+use lenslet::{interrupt, output};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -19,12 +19,12 @@ fn main() -> ExitCode {
     match lenslet::commands::run(lenslet::cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<interrupt::Stopped>() => {
-            say::line(&mut std::io::stderr(), format_args!("{error}"));
+            output::line(&mut std::io::stderr(), format_args!("{error}"));
             ExitCode::from(interrupt::STATUS)
         }
-        Err(error) if say::unread(&error) => ExitCode::SUCCESS,
+        Err(error) if output::unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            say::line(&mut std::io::stderr(), format_args!("error: {error:#}"));
+            output::line(&mut std::io::stderr(), format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

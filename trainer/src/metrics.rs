@@ -121,7 +121,7 @@ pub fn read(path: &Path) -> Result<Vec<StepMetrics>> {
         }
     }
     for line in damaged.lines() {
-        say_aside!("{line}");
+        errln!("{line}");
     }
     Ok(steps)
 }

@@ -8,7 +8,7 @@ use crate::data::corpus::Corpus;
 use crate::data::screen::ONE_SAMPLE;
 use crate::dual::DualSession;
 use crate::estimate::{self, fit_batches};
-use crate::eval::comparing::comparer;
+use crate::eval::contrastive::comparer;
 use crate::eval::training_questions::TrainingQuestions;
 use crate::eval::{Figures, corpus, scenes::SceneEval, table};
 use crate::interrupt;
@@ -17,19 +17,19 @@ use crate::next;
 use crate::peak::peak;
 use crate::phases::Phase;
 use crate::preflight;
+use crate::pretrained_parts::PretrainedParts;
 use crate::progress::duration;
 use crate::recipe::{Phase2, Recipe};
 use crate::report::losses::losses;
 use crate::report::summary::Summary;
 use crate::report::{card, html};
 use crate::run_folder::{RECIPE, RunFolder};
+use crate::sample_predictions::SamplePredictions;
 use crate::session::{Dataset, Session};
 use crate::shell::Command;
-use crate::showcase::Showcase;
 use crate::similarity;
-use crate::start::Start;
+use crate::step_logger::StepLogger;
 use crate::step_time;
-use crate::watch::Watch;
 use anyhow::{Context, Result, anyhow, ensure};
 use engine::{Device, Kind, Params};
 use model::{Vlm, hf};
@@ -50,7 +50,7 @@ pub enum Begin {
 
 /// How a recipe is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct How {
+pub struct RunOptions {
     /// Goes on though the data is not what it was.
     pub accept_changed_data: bool,
     /// Where it begins.
@@ -66,36 +66,39 @@ pub struct How {
 /// # Errors
 /// Whatever goes wrong; a new folder in which nothing is complete is removed. [`crate::interrupt::Stopped`] when a signal
 /// asked to stop.
-pub fn run(recipe: Recipe, device: &Device, out: &Path, how: How) -> Result<()> {
+pub fn run(recipe: Recipe, device: &Device, out: &Path, options: RunOptions) -> Result<()> {
     let on_cpu = device.kind() == Kind::Cpu;
-    ensure!(on_cpu || !how.profile, "--profile times the CPU's kernels; this device has its maker's tools for that");
+    ensure!(
+        on_cpu || !options.profile,
+        "--profile times the CPU's kernels; this device has its maker's tools for that"
+    );
     let started = Instant::now();
     let recipe = recipe.anchored();
     interrupt::listen()?;
-    let mut folder = match how.begin {
+    let mut folder = match options.begin {
         Begin::New => RunFolder::create(out)?,
         Begin::Latest | Begin::At(_) => RunFolder::reopen(out)?,
     };
-    let from = checkpoint(&folder, &recipe, how.begin)?;
+    let from = checkpoint(&folder, &recipe, options.begin)?;
     let made = from.as_ref().map(|(found, _)| found.path.as_path());
     let (mut summary, next) = match recipe.dual {
         Some(_) => {
             let mut session = DualSession::begin(recipe, device, made)?;
-            if how.fit_memory {
+            if options.fit_memory {
                 let mut recipe = session.recipe.clone();
                 fit_batches(&mut recipe, device, |recipe, trace| session.rehearse(recipe, trace))?;
                 session.recipe = recipe;
             }
-            run_dual(session, device, &mut folder, (how, from))?
+            run_dual(session, device, &mut folder, (options, from))?
         }
         None => {
             let mut session = Session::begin(recipe, device, made)?;
-            if how.fit_memory {
+            if options.fit_memory {
                 let mut recipe = session.recipe.clone();
                 fit_batches(&mut recipe, device, |recipe, trace| rehearse(&session, recipe, trace, |_, _| ()))?;
                 session.recipe = recipe;
             }
-            run_vlm(session, device, &mut folder, (how, from))?
+            run_vlm(session, device, &mut folder, (options, from))?
         }
     };
     summary.seconds = Some(started.elapsed().as_secs_f64());
@@ -103,7 +106,7 @@ pub fn run(recipe: Recipe, device: &Device, out: &Path, how: How) -> Result<()> 
     summary.losses = losses(&crate::metrics::read(&folder.file("metrics.jsonl"))?);
     summary.write(&folder)?;
     html::write(folder.path())?;
-    farewell(&folder, &summary, &next);
+    print_summary(&folder, &summary, &next);
     Ok(())
 }
 
@@ -127,14 +130,14 @@ fn checkpoint(folder: &RunFolder, recipe: &Recipe, begin: Begin) -> Result<From>
 fn settle(
     model: &impl Trained,
     data: &Dataset,
-    start: &Start,
+    start: &PretrainedParts,
     folder: &RunFolder,
-    (how, from): (How, &From),
+    (options, from): (RunOptions, &From),
 ) -> Result<Seal> {
     let recipe = model.recipe();
     let seal = Seal::of(recipe, data, start)?;
     if let Some((found, _)) = from {
-        seal.check(&found.path, how.accept_changed_data)?;
+        seal.check(&found.path, options.accept_changed_data)?;
     }
     settle_recipe(folder, recipe, from)?;
     TrainingQuestions::new(recipe, data).write(folder)?;
@@ -146,17 +149,17 @@ fn run_vlm(
     mut session: Session,
     device: &Device,
     folder: &mut RunFolder,
-    (how, from): (How, From),
+    (options, from): (RunOptions, From),
 ) -> Result<(Summary, Vec<Command>)> {
-    let seal = settle(&session, &session.data, &session.start, folder, (how, &from))?;
-    let estimate = introduce(&session, device)?;
+    let seal = settle(&session, &session.data, &session.start, folder, (options, &from))?;
+    let estimate = print_plan(&session, device)?;
     let peak = peak(device, session.recipe.run.dtype)?;
     let mut summary = Summary::of(&session.params, device, estimate, peak);
     summary.write(folder)?;
-    let mut showcase = Showcase::new(&session, folder)?;
+    let mut showcase = SamplePredictions::new(&session, folder)?;
     let vlm = session.vlm.clone();
     let mut course = Course::start(folder, session.recipe.checkpoints.keep, peak, seal)?;
-    course.begin(&how, from)?;
+    course.begin(&options, from)?;
     summary.goes_on = course.goes_on();
     if !summary.goes_on {
         showcase.ask(&vlm, &session.params, "before training")?;
@@ -168,7 +171,7 @@ fn run_vlm(
         })?;
     }
     let watch = course.end();
-    conclude(&session, folder, &mut showcase, watch)?;
+    finish(&session, folder, &mut showcase, watch)?;
     let example = showcase.example(folder);
     Ok((summary, next::of_vlm(&session, folder.path(), example)))
 }
@@ -177,14 +180,14 @@ fn run_dual(
     mut session: DualSession,
     device: &Device,
     folder: &mut RunFolder,
-    (how, from): (How, From),
+    (options, from): (RunOptions, From),
 ) -> Result<(Summary, Vec<Command>)> {
-    let seal = settle(&session, &session.data, &Start::default(), folder, (how, &from))?;
+    let seal = settle(&session, &session.data, &PretrainedParts::default(), folder, (options, &from))?;
     let estimate = describe(&session, &session.data, device, |trace| session.rehearse(&session.recipe, trace))?;
     let mut summary = Summary::of(&session.params, device, estimate, None);
     summary.write(folder)?;
     let mut course = Course::start(folder, session.recipe.checkpoints.keep, None, seal)?;
-    course.begin(&how, from)?;
+    course.begin(&options, from)?;
     summary.goes_on = course.goes_on();
     for phase in Phase::of(&session.recipe) {
         course.phase(&mut session, phase, &mut |_| Ok(()))?;
@@ -192,7 +195,7 @@ fn run_dual(
     let mut watch = course.end();
     let figures = session.evaluate().map_err(|error| unevaluated(error, folder))?;
     watch.evaluated(&figures)?;
-    say!("\n{}", table::text(&figures));
+    outln!("\n{}", table::text(&figures));
     write_figures(&figures, folder)?;
     similarity::write(&session.comparer(), &session.data, folder)?;
     folder.write("README.md", card::of_dual(&session, &figures).as_bytes())?;
@@ -219,11 +222,16 @@ fn settle_recipe(folder: &RunFolder, recipe: &Recipe, from: &From) -> Result<()>
 }
 
 /// Evaluates the trained model and leaves figures, pictures and the model itself in the folder.
-fn conclude(session: &Session, folder: &mut RunFolder, showcase: &mut Showcase, mut watch: Watch) -> Result<()> {
+fn finish(
+    session: &Session,
+    folder: &mut RunFolder,
+    showcase: &mut SamplePredictions,
+    mut watch: StepLogger,
+) -> Result<()> {
     let figures = evaluate(session, &session.vlm, &session.params).map_err(|error| unevaluated(error, folder))?;
     watch.evaluated(&figures)?;
     showcase.conclude(session, folder)?;
-    say!("\n{}", table::text(&figures));
+    outln!("\n{}", table::text(&figures));
     write_figures(&figures, folder)?;
     let compares = comparer(&session.vlm, &session.params, &session.prepare);
     if let (Some(comparer), Some(_)) = (compares, &session.recipe.phase1) {
@@ -267,18 +275,18 @@ pub fn dry_run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
         plan(&session.recipe, &session.data);
         let caption = session.data.source().pair(0)?.caption;
         let ids = session.tokenizer.tokenize(&caption, true)?;
-        say!("one caption:\n  {}", session.tokenizer.decode_with_specials(&ids)?);
-        say!("time        {}", time(&mut session, needed, device)?);
+        outln!("one caption:\n  {}", session.tokenizer.decode_with_specials(&ids)?);
+        outln!("time        {}", time(&mut session, needed, device)?);
         return Ok(());
     }
     let mut session = Session::new(recipe, &Device::trace())?;
     preflight::end(&session, out)?;
     let needed = describe(&session, &session.data, device, |trace| {
-        say!("parts       {}", modules(&session.params));
+        outln!("parts       {}", modules(&session.params));
         rehearse(&session, &session.recipe, trace, |phase, parts| {
             let parts: Vec<String> =
                 parts.iter().map(|(name, bytes)| format!("{name} {}", memory::size(*bytes))).collect();
-            say!("{:<12}{}, and activations", phase.name(), parts.join(", "));
+            outln!("{:<12}{}, and activations", phase.name(), parts.join(", "));
         })
     })?;
     plan(&session.recipe, &session.data);
@@ -286,13 +294,13 @@ pub fn dry_run(recipe: Recipe, device: &Device, out: &Path) -> Result<()> {
     let layout = session.recipe.phase2.as_ref().map(Phase2::layout).unwrap_or_default();
     let Conversation { system, turns, images, .. } = conversation;
     let lines = session.prepare.shown(system.as_deref(), &turns, images.len(), layout)?;
-    say!("{ONE_SAMPLE}\n  {}", lines.join("\n  "));
+    outln!("{ONE_SAMPLE}\n  {}", lines.join("\n  "));
     if let Some(phase) = session.recipe.phase2.as_mut().filter(|phase| phase.cache_features) {
         // To keep features is the run's own business; a few steps do without.
         phase.cache_features = false;
-        say!("time        without features that are kept: with them steps are faster after the first pass");
+        outln!("time        without features that are kept: with them steps are faster after the first pass");
     }
-    say!("time        {}", time(&mut session, needed, device)?);
+    outln!("time        {}", time(&mut session, needed, device)?);
     Ok(())
 }
 
@@ -340,11 +348,11 @@ fn plan(recipe: &Recipe, data: &Dataset) {
                     format!("{:.1} passes over {samples} records", (own * images) as f64 / samples as f64)
                 }
             };
-            say!("{:<12}{} steps of {images} images, {passes}", phase.name(), training.steps);
+            outln!("{:<12}{} steps of {images} images, {passes}", phase.name(), training.steps);
         }
     }
     if every > 1 {
-        say!("{:<12}one step in {every} is taken on phase 1's losses and batch", "");
+        outln!("{:<12}one step in {every} is taken on phase 1's losses and batch", "");
     }
 }
 
@@ -352,12 +360,12 @@ fn plan(recipe: &Recipe, data: &Dataset) {
 pub fn evaluate(session: &Session, vlm: &Vlm, params: &Params) -> Result<Figures> {
     let mut figures = Figures::new();
     for phase in Phase::of(&session.recipe) {
-        figures.extend(taught(phase, session, vlm, params)?);
+        figures.extend(evaluate_phase(phase, session, vlm, params)?);
     }
     Ok(figures)
 }
 
-fn taught(phase: Phase, session: &Session, vlm: &Vlm, params: &Params) -> Result<Figures> {
+fn evaluate_phase(phase: Phase, session: &Session, vlm: &Vlm, params: &Params) -> Result<Figures> {
     let (prepare, count) = (&session.prepare, session.recipe.eval.limit);
     match &session.data {
         Dataset::Scenes(source) => {
@@ -381,7 +389,7 @@ fn taught(phase: Phase, session: &Session, vlm: &Vlm, params: &Params) -> Result
 }
 
 /// Prints what will be done and returns the memory it should take in all, in bytes.
-fn introduce(session: &Session, device: &Device) -> Result<u64> {
+fn print_plan(session: &Session, device: &Device) -> Result<u64> {
     describe(session, &session.data, device, |trace| rehearse(session, &session.recipe, trace, |_, _| ()))
 }
 
@@ -432,31 +440,31 @@ fn describe(
 ) -> Result<u64> {
     let (all, trainable) = model.params().count();
     let dtype = model.params().dtype();
-    say!("device      {}, {} threads", compute::name(device), rayon::current_num_threads());
-    say!("parameters  {all} ({trainable} trainable), {dtype}");
+    outln!("device      {}, {} threads", compute::name(device), rayon::current_num_threads());
+    outln!("parameters  {all} ({trainable} trainable), {dtype}");
     if let Dataset::Corpus { train, heldout } = data {
-        say!("data        {}", train.corpus.summary());
+        outln!("data        {}", train.corpus.summary());
         if let Some(heldout) = heldout {
-            say!("held out    {}", heldout.summary());
+            outln!("held out    {}", heldout.summary());
         }
         if let Some(line) = turns(model.recipe(), &train.corpus) {
-            say!("turns       {line}");
+            outln!("turns       {line}");
         }
     }
     let estimate = estimate::peak(device, rehearse)?;
-    say!("memory      about {} at the most", memory::size(estimate));
+    outln!("memory      about {} at the most", memory::size(estimate));
     Ok(estimate)
 }
 
-fn farewell(folder: &RunFolder, summary: &Summary, next: &[Command]) {
+fn print_summary(folder: &RunFolder, summary: &Summary, next: &[Command]) {
     let path = folder.path().display();
     if let Some(peak) = summary.peak_memory_bytes {
         let off = 100.0 * (peak as f64 / summary.estimate_bytes as f64 - 1.0);
-        say!("peak memory {} ({off:+.0} % against the estimate)", memory::size(peak));
+        outln!("peak memory {} ({off:+.0} % against the estimate)", memory::size(peak));
     }
     let seconds = Duration::from_secs_f64(summary.seconds.unwrap_or(0.0));
-    say!("took        {}", duration(seconds));
-    say!("in {path}: report.html to look at, eval.json, metrics.jsonl, tensorboard/ and the model");
-    say!("next:");
-    next.iter().for_each(|command| say!("  {command}"));
+    outln!("took        {}", duration(seconds));
+    outln!("in {path}: report.html to look at, eval.json, metrics.jsonl, tensorboard/ and the model");
+    outln!("next:");
+    next.iter().for_each(|command| outln!("  {command}"));
 }

@@ -114,7 +114,7 @@ pub fn end(model: &impl Trained, out: &Path) -> Result<()> {
     }
     let adapted = model.vlm().is_some_and(|config| config.lora != Default::default());
     if adapted && stands_on_adapter(recipe) {
-        say!("adapter     merged into the model and not written by itself: its base is an adapter, too");
+        outln!("adapter     merged into the model and not written by itself: its base is an adapter, too");
     }
     let disk = out.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
     let trial = tempfile::Builder::new().prefix(".preflight").tempdir_in(disk);
@@ -126,7 +126,7 @@ pub fn end(model: &impl Trained, out: &Path) -> Result<()> {
         Format::Own(why) => format!("Lenslet's own model, not for transformers ({why})"),
     });
     if let Some(class) = class {
-        say!("written as  {class}");
+        outln!("written as  {class}");
     }
     let size = memory::size;
     ensure!(

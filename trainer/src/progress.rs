@@ -120,7 +120,7 @@ impl Progress {
         match &mut self.output {
             Output::Bar(bar) => {
                 bar.finish_and_clear();
-                say_aside!("{line}");
+                errln!("{line}");
             }
             Output::Lines { out, .. } => {
                 // As in `step`.

@@ -236,7 +236,7 @@ impl LineLog {
         let path = self.path.display();
         let mut kept = bytes;
         if length < bytes {
-            say_aside!("{path}: {length} bytes of the {bytes} that were written: earlier steps are missing in it");
+            errln!("{path}: {length} bytes of the {bytes} that were written: earlier steps are missing in it");
             kept = self.whole_lines().with_context(|| format!("{path}: cannot be read"))?;
         }
         self.file.set_len(kept).with_context(|| format!("{path}: cannot be cut"))

@@ -10,11 +10,11 @@ use crate::data::{Conversation, CorpusSource, Features, Pair, Prepare, SceneSour
 use crate::estimate::weights_fit;
 use crate::phases::Phase;
 use crate::phases::align::Align;
-use crate::phases::fit::{Next, Step, fit, measure, optimizer};
+use crate::phases::fit::{Flow, Step, fit, measure, optimizer};
 use crate::phases::instruct::Instruct;
 use crate::preflight;
+use crate::pretrained_parts::{PretrainedParts, grouping};
 use crate::recipe::{self, Invalid, Precision, Recipe, TokenizerKind, Training};
-use crate::start::{Start, grouping};
 use anyhow::{Context, Result, bail, ensure};
 use engine::{DType, Device, Optimizer, ParamBuilder, Params};
 use model::{Chat, DualConfig, FolderPlan, ImageProcessor, Pretrained, Tokenizer, Vlm, VlmConfig, hf, set_groups};
@@ -140,7 +140,7 @@ pub struct Session {
     pub vlm: Vlm,
     /// Its weights.
     pub params: Params,
-    pub start: Start,
+    pub start: PretrainedParts,
 }
 
 impl Session {
@@ -152,7 +152,7 @@ impl Session {
     /// As [`Session::new`]; a run that goes on takes tokenizer, chat template and image processor from its `checkpoint`, not
     /// from what they were made of.
     pub fn begin(mut recipe: Recipe, device: &Device, checkpoint: Option<&Path>) -> Result<Session> {
-        let start = Start::find(&mut recipe)?;
+        let start = PretrainedParts::find(&mut recipe)?;
         preflight::vlm(&recipe)?;
         let processor = match checkpoint {
             Some(folder) => ImageProcessor::open(folder)?,
@@ -172,7 +172,7 @@ impl Session {
         let mut data = dataset(&recipe, &processor)?;
         let prepare = prepare(&recipe, tokenizer, processor, chat, &vlm.config);
         data.screen(&screen(&recipe, &prepare))?;
-        Ok(Session { prepare, recipe, data, vlm, params, start: Start::default() })
+        Ok(Session { prepare, recipe, data, vlm, params, start: PretrainedParts::default() })
     }
 
     /// The same model, untrained, on another device.
@@ -187,7 +187,7 @@ impl Session {
         training: &Training,
         optimizer: &mut Optimizer,
         observe: &mut Observe<'_>,
-    ) -> Result<Next> {
+    ) -> Result<Flow> {
         let features = self.features(phase)?;
         let Session { recipe, data, prepare, vlm, params, .. } = self;
         let (recipe, data, prepare, vlm) = (&*recipe, &*data, &*prepare, &*vlm);
@@ -218,12 +218,12 @@ impl Session {
         recipe: &Recipe,
         phase: Phase,
         training: &Training,
-    ) -> Result<Next> {
+    ) -> Result<Flow> {
         let Session { data, prepare, .. } = self;
         group(params, training)?;
         let mut optimizer = optimizer(params, training, seed_of(phase, recipe))?;
         let model = (vlm, params, &mut optimizer);
-        let see = |_: &Step, _: &mut Params, _: &mut Optimizer| Ok(Next::Go);
+        let see = |_: &Step, _: &mut Params, _: &mut Optimizer| Ok(Flow::Continue);
         train(recipe, data, prepare, model, None, (phase, training), see)
     }
 }
@@ -243,7 +243,7 @@ impl Reading {
             let tokenizer = tokenizer(&recipe, texts)?.with_ends()?;
             return Ok(Reading::Dual(Box::new(dual.clone()), Box::new(tokenizer)));
         }
-        let start = Start::find(&mut recipe)?;
+        let start = PretrainedParts::find(&mut recipe)?;
         let processor = start.processor(&recipe.model.vision)?;
         let processor = processor.unwrap_or_else(|| self::processor(&recipe));
         let (tokenizer, chat) = language(&mut recipe, &start, texts, None)?;
@@ -264,7 +264,7 @@ impl Reading {
 /// is filled in.
 fn language<'t>(
     recipe: &mut Recipe,
-    start: &Start,
+    start: &PretrainedParts,
     texts: impl Iterator<Item = &'t str>,
     checkpoint: Option<&Path>,
 ) -> Result<(Tokenizer, Chat)> {
@@ -313,7 +313,7 @@ fn screen_scenes(source: &SceneSource, screen: &Screen<'_>) -> Result<()> {
         let lines = lost.lines().join("\n");
         ensure!(kept.contains(&true), "none of the first {SCENES} scenes can be trained on\n{lines}");
         if !lines.is_empty() {
-            say!("of the first {SCENES} scenes: {lines}");
+            outln!("of the first {SCENES} scenes: {lines}");
         }
     }
     Ok(())
@@ -351,9 +351,9 @@ impl Trained for Session {
         Some(&self.vlm.config)
     }
 
-    fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Next> {
+    fn train(&mut self, phase: Phase, from: Option<(&Path, &Place)>, observe: &mut Observe<'_>) -> Result<Flow> {
         let Some(training) = phase.training(&self.recipe) else {
-            return Ok(Next::Go);
+            return Ok(Flow::Continue);
         };
         group(&mut self.params, &training)?;
         let mut optimizer = optimizer(&self.params, &training, seed_of(phase, &self.recipe))?;
@@ -361,10 +361,10 @@ impl Trained for Session {
             read_numbers(folder, &self.recipe, place, &mut self.params, &mut optimizer)?;
         }
         let next = match from {
-            Some((_, place)) if place.over => Next::Enough,
+            Some((_, place)) if place.over => Flow::EarlyStop,
             _ => self.fit(phase, &training, &mut optimizer, observe)?,
         };
-        if next != Next::Stop {
+        if next != Flow::Interrupted {
             optimizer.swap_average(&mut self.params)?;
         }
         Ok(next)
@@ -395,7 +395,7 @@ pub(crate) fn processor(recipe: &Recipe) -> ImageProcessor {
     }
 }
 
-fn build(recipe: &Recipe, start: &Start, device: &Device) -> Result<(Vlm, Params)> {
+fn build(recipe: &Recipe, start: &PretrainedParts, device: &Device) -> Result<(Vlm, Params)> {
     device.allow_tf32(recipe.run.dtype == Precision::Tf32);
     let mut builder = ParamBuilder::new();
     Vlm::new(&mut builder, &recipe.model)?;
@@ -436,8 +436,8 @@ fn train(
     (vlm, params, optimizer): (&Vlm, &mut Params, &mut Optimizer),
     features: Option<&Features>,
     (phase, training): (Phase, &Training),
-    observe: impl FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Next>,
-) -> Result<Next> {
+    observe: impl FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Flow>,
+) -> Result<Flow> {
     let source = data.source();
     let align = recipe.phase1.as_ref().map(|phase| Align { vlm, source, prepare, phase, seed: recipe.run.seed });
     let seed = seed_of(phase, recipe);
@@ -447,7 +447,7 @@ fn train(
             let instruct = Instruct { vlm, source, prepare, phase, align, features };
             fit(&instruct, params, optimizer, training, seed, observe)
         }
-        _ => Ok(Next::Go),
+        _ => Ok(Flow::Continue),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How alike a model that compares finds held-out images and captions, each with each, for pictures.
 
 use crate::data::Pair;
-use crate::eval::comparing::{Comparer, Features};
+use crate::eval::contrastive::{Comparer, Features};
 use crate::report::attention_png::png;
 use crate::run_folder::RunFolder;
 use crate::session::Dataset;

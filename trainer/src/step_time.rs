@@ -2,7 +2,7 @@
 
 use crate::course::Trained;
 use crate::phases::Phase;
-use crate::phases::fit::Next;
+use crate::phases::fit::Flow;
 use crate::progress::duration;
 use anyhow::Result;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ pub fn estimate(model: &mut impl Trained) -> Result<String> {
         model.train(phase, None, &mut |step, _, _, _| {
             seconds.push(step.seconds.0);
             let enough = seconds.len() >= STEPS || begin.elapsed() >= ENOUGH;
-            Ok(if enough { Next::Stop } else { Next::Go })
+            Ok(if enough { Flow::Interrupted } else { Flow::Continue })
         })?;
         let each = mean(&seconds);
         whole += each * training.steps as f64;

@@ -4,7 +4,7 @@ use engine::Device;
 use lenslet::course::Trained;
 use lenslet::dual::DualSession;
 use lenslet::phases::Phase;
-use lenslet::phases::fit::{Next, Step};
+use lenslet::phases::fit::{Flow, Step};
 use lenslet::recipe::Recipe;
 use model::hf::{self, Model};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ fn trained(name: &str, more: &[&str]) -> (DualSession, Vec<Step>) {
     let mut steps = Vec::new();
     let seen = session.train(Phase::Contrast, None, &mut |step, _, _, _| {
         steps.push(step.clone());
-        Ok(Next::Go)
+        Ok(Flow::Continue)
     });
     seen.expect("trained");
     (session, steps)

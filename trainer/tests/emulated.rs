@@ -4,7 +4,7 @@ use engine::Device;
 use kernels::gpu::Emulation;
 use lenslet::course::Trained;
 use lenslet::phases::Phase;
-use lenslet::phases::fit::{Next, Step};
+use lenslet::phases::fit::{Flow, Step};
 use lenslet::recipe::Recipe;
 use lenslet::session::Session;
 use std::path::Path;
@@ -58,7 +58,7 @@ fn steps(device: &Device, precision: &str) -> Vec<Step> {
     for phase in [Phase::Align, Phase::Instruct] {
         let seen = session.train(phase, None, &mut |step, _, _, _| {
             steps.push(step.clone());
-            Ok(Next::Go)
+            Ok(Flow::Continue)
         });
         seen.expect("trained");
     }
@@ -118,7 +118,7 @@ fn only_what_is_logged_comes_back_to_the_host() {
             let expected = 2 + if step.phase == Phase::Align { 3 } else { 1 };
             assert_eq!(here - before, expected, "{step:?}");
             before = here;
-            Ok(Next::Go)
+            Ok(Flow::Continue)
         });
         seen.expect("trained");
     }

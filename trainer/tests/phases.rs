@@ -4,7 +4,7 @@ use anyhow::Result;
 use engine::{DType, Device, Graph, Init, ParamBuilder, Tensor, Var, ops};
 use lenslet::course::Trained;
 use lenslet::phases::Phase;
-use lenslet::phases::fit::{Losses, Next, Objective, Part, Step, fit, optimizer};
+use lenslet::phases::fit::{Flow, Losses, Objective, Part, Step, fit, optimizer};
 use lenslet::recipe::Recipe;
 use lenslet::session::Session;
 use std::path::Path;
@@ -61,7 +61,7 @@ fn steps_of(phase: Phase, overrides: &[&str]) -> Vec<Step> {
     let mut steps = Vec::new();
     let seen = session.train(phase, None, &mut |step, _, _, _| {
         steps.push(step.clone());
-        Ok(Next::Go)
+        Ok(Flow::Continue)
     });
     seen.expect("trained");
     steps
@@ -135,7 +135,7 @@ fn held_out(phase: Phase, overrides: &[&str]) -> f64 {
     let mut found = f64::NAN;
     let seen = session.train(phase, None, &mut |_, params, _, measure| {
         found = measure(params)?;
-        Ok(Next::Go)
+        Ok(Flow::Continue)
     });
     seen.expect("trained");
     found
@@ -211,7 +211,7 @@ fn an_infinite_loss_stops_before_the_step_though_its_gradient_is_finite() {
     let mut weights = Vec::new();
     let stopped = fit(&Infinite, &mut params, &mut optimizer, &training, 0, |_, params, _| {
         weights = params.master(params.find("weight").expect("a parameter")).to_f64()?;
-        Ok(Next::Go)
+        Ok(Flow::Continue)
     });
     let text = format!("{:#}", stopped.expect_err("an infinite loss"));
     assert!(text.starts_with("step 3: far is inf, loss is inf: "), "{text}");

@@ -61,7 +61,7 @@ pub fn load(folder: &Path, device: &Device, dtype: DType, frozen: bool) -> Resul
     let group = GroupSpec { frozen, ..GroupSpec::default() };
     let plan = checkpoint.plan(builder.specs(), source, |_| true)?;
     let comes = |name: &str| source(name) != Source::Initial;
-    let mut params = builder.build_around(device, dtype, 0, (vec![group], |_| 0), comes)?;
+    let mut params = builder.build_with_weights(device, dtype, 0, (vec![group], |_| 0), comes)?;
     plan.load(&mut params)?;
     Ok((model, params))
 }

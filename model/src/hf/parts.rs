@@ -144,7 +144,7 @@ pub fn assemble(
     let entries = builder.specs().to_vec();
     let plans: Vec<Plan<'_>> = sources.iter().map(|origin| origin.plan(&entries)).collect::<Result<_>>()?;
     let (groups, place) = groups(&entries, rules, weight_decay, muon);
-    let mut params = builder.build_around(device, dtype, seed, (groups, place), comes)?;
+    let mut params = builder.build_with_weights(device, dtype, seed, (groups, place), comes)?;
     for plan in plans {
         plan.load(&mut params)?;
     }

@@ -95,7 +95,7 @@ fn vlm(g: &Graph<'_>, model: &Vlm, inputs: &Inputs, trace: &mut Trace) -> Result
     let rows = texts
         .ids
         .chunks(texts.tokens.max(1))
-        .map(|row| vec![Turn { ids: row.iter().map(|&id| id as u32).collect(), learn: vec![false; row.len()] }]);
+        .map(|row| vec![Turn { ids: row.iter().map(|&id| id as u32).collect(), loss_mask: vec![false; row.len()] }]);
     let mut batch = TextBatch::pack(&rows.collect::<Vec<_>>(), 0, 1)?;
     batch.images = (0..visual.shape()[0] as i32).collect();
     let joined = model.joined(g, &visual, &batch)?;

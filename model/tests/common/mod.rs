@@ -86,7 +86,7 @@ pub fn pixels(params: &Params, images: usize, side: usize, seed: u64) -> Tensor 
 
 /// Turns of a row: (ids, how many of the last are learned).
 pub fn turn(ids: &[u32], learned: usize) -> Turn {
-    Turn { ids: ids.to_vec(), learn: (0..ids.len()).map(|i| i + learned >= ids.len()).collect() }
+    Turn { ids: ids.to_vec(), loss_mask: (0..ids.len()).map(|i| i + learned >= ids.len()).collect() }
 }
 
 /// Two images, one with two independent turns.

@@ -204,7 +204,7 @@ impl Stepper {
         let pixels = Tensor::from_slice(device, &values, [batch, 3, side, side])?.cast(dtype)?;
         let mut row = || {
             let ids = (0..tokens).map(|_| rng.random_range(0..config.vocab_size as u32)).collect();
-            vec![Turn { ids, learn: vec![true; tokens] }]
+            vec![Turn { ids, loss_mask: vec![true; tokens] }]
         };
         let rows: Vec<_> = (0..batch).map(|_| row()).collect();
         let flops = Flops::of_training(&config).step(Phase::Instruct, batch, batch * tokens);

@@ -88,7 +88,7 @@ impl Checkpoints {
             return self.at(number).map(Some);
         }
         let (found, damaged) = self.newest()?;
-        damaged.iter().for_each(|why| say_aside!("passed over: {why}"));
+        damaged.iter().for_each(|why| errln!("passed over: {why}"));
         Ok(found)
     }
 

@@ -7,10 +7,10 @@
 use super::manifest::{Fingerprint, fingerprint};
 use crate::data::corpus::Corpus;
 use crate::data::pictures::IMAGE_HASHES;
+use crate::pretrained_parts::{PretrainedParts, key};
 use crate::recipe::Recipe;
 use crate::run_folder::{MAX_FILE, write_whole};
 use crate::session::Dataset;
-use crate::start::{Start, key};
 use anyhow::{Context, Result, bail};
 use model::{open_file, read_file};
 use rayon::prelude::*;
@@ -38,7 +38,7 @@ pub struct Seal(BTreeMap<String, Sealed>);
 
 impl Seal {
     /// Of what this run reads; `start` are the pretrained parts.
-    pub fn of(recipe: &Recipe, data: &Dataset, start: &Start) -> Result<Seal> {
+    pub fn of(recipe: &Recipe, data: &Dataset, start: &PretrainedParts) -> Result<Seal> {
         let mut seal = Seal::default();
         if let Dataset::Corpus { train, heldout } = data {
             seal.corpus("data", &train.corpus)?;
@@ -80,19 +80,19 @@ impl Seal {
     pub fn check(&self, folder: &Path, accept: bool) -> Result<()> {
         let path = folder.join(NAME);
         if !path.exists() {
-            say_aside!("{}: not there, so whether the data is as it was is not known", path.display());
+            errln!("{}: not there, so whether the data is as it was is not known", path.display());
             return Ok(());
         }
         let text = read_file(&path, MAX_FILE).with_context(|| path.display().to_string())?;
         let then: Seal =
             serde_json::from_slice(&text).with_context(|| format!("{}: not as written", path.display()))?;
         for key in then.0.keys().filter(|key| self.hashes_otherwise(key) && !self.0.contains_key(*key)) {
-            say_aside!("{key}: not compared, as memory lets them be kept otherwise now");
+            errln!("{key}: not compared, as memory lets them be kept otherwise now");
         }
         let changes = then.changes(self);
         match (changes.is_empty(), accept) {
             (true, _) => {}
-            (false, true) => changes.iter().for_each(|change| say_aside!("changed since: {change}")),
+            (false, true) => changes.iter().for_each(|change| errln!("changed since: {change}")),
             (false, false) => bail!(
                 "{}: the run was begun with other data:\n  {}\nput back what was there, or go on with what is there now by \
                  --accept-changed-data; tokenizer and image processor stay the checkpoint's in any case",

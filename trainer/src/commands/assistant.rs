@@ -3,7 +3,7 @@
 use crate::cli::{AnswerArgs, WeightType};
 use crate::data::UnknownWords;
 use crate::eval::subject::takes_images;
-use crate::say::visible;
+use crate::output::visible;
 use anyhow::{Context, Result, bail};
 use engine::{Device, Params, Tensor};
 use model::hf::{self, Model};
@@ -75,7 +75,7 @@ impl Assistant {
     /// Names words of a prompt that the model cannot tell apart.
     pub(super) fn hint<'t>(&self, texts: impl IntoIterator<Item = &'t str>) -> Result<()> {
         if let Some(unknown) = UnknownWords::of(&self.tokenizer, texts)?.message() {
-            say_aside!("of the prompt, {unknown}");
+            errln!("of the prompt, {unknown}");
         }
         Ok(())
     }

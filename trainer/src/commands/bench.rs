@@ -25,7 +25,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     };
     compute::with_threads(args.compute.threads, || {
         let threads = rayon::current_num_threads();
-        say!("{}, {threads} threads", compute::name(&device));
+        outln!("{}, {threads} threads", compute::name(&device));
         bench::run(&bench, reference, &mut std::io::stdout(), save).map(drop)
     })
 }

@@ -3,7 +3,7 @@
 use super::assistant::{Assistant, say};
 use crate::cli::ChatArgs;
 use crate::compute;
-use crate::say::visible;
+use crate::output::visible;
 use anyhow::{Context, Result, bail};
 use engine::Device;
 use model::{Chat, Generator, Kept, Message, Part, Prompt, Request, Role};
@@ -51,7 +51,7 @@ fn talk(args: &ChatArgs, device: &Device) -> Result<()> {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(error) if nobody_reads(&error) => return Err(error),
-            Err(error) => say_aside!("error: {error:#}"),
+            Err(error) => errln!("error: {error:#}"),
         }
     }
 }

@@ -17,11 +17,11 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
         new_file(out)?;
     }
     let (comparison, bad) = Comparison::read(&args.runs);
-    bad.iter().for_each(|error| say_aside!("left out: {error:#}"));
+    bad.iter().for_each(|error| errln!("left out: {error:#}"));
     let count = comparison.len();
     ensure!(count >= 2, "{count} of {} folders can be read; comparing takes two runs", args.runs.len());
     write_whole(out, comparison.page()?.as_bytes())?;
-    say!("{}", comparison.text()?);
-    say!("in {}: the same with curves and answers", out.display());
+    outln!("{}", comparison.text()?);
+    outln!("in {}: the same with curves and answers", out.display());
     Ok(())
 }

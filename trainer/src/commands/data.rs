@@ -30,15 +30,15 @@ pub(super) fn run(verb: &DataVerb) -> Result<()> {
 fn example(args: &ExampleArgs) -> Result<()> {
     let written = example::write(&args.folder, args.images as usize, args.seed)?;
     let example::Written { train, heldout, questions } = written;
-    say!("{train} pictures to train on and {heldout} held out, with {questions} questions:");
+    outln!("{train} pictures to train on and {heldout} held out, with {questions} questions:");
     for (file, about) in example::FILES {
-        say!("  {:<24} {about}", file);
+        outln!("  {:<24} {about}", file);
     }
     let recipe = args.folder.join("recipe.toml");
-    say!("next:");
-    say!("  {}", Command::new("data check").flag("--recipe", &recipe));
-    say!("  {}", Command::new("train").flag("--recipe", &recipe).plain("--dry-run"));
-    say!("  {}", Command::new("train").flag("--recipe", &recipe));
+    outln!("next:");
+    outln!("  {}", Command::new("data check").flag("--recipe", &recipe));
+    outln!("  {}", Command::new("train").flag("--recipe", &recipe).plain("--dry-run"));
+    outln!("  {}", Command::new("train").flag("--recipe", &recipe));
     Ok(())
 }
 
@@ -57,11 +57,11 @@ fn check(args: &CheckArgs) -> Result<()> {
     let mut surveys = Vec::new();
     for files in [Some(train), heldout].into_iter().flatten() {
         let survey = Survey::of(&files, &screen, named.as_ref().or(screen.tokenizer))?;
-        say!("{}\n", survey.table());
+        outln!("{}\n", survey.table());
         surveys.push(survey);
     }
     if let [train, heldout] = &surveys[..] {
-        say!("images of the second that are in the first, too: {}", heldout.shared_images(train));
+        outln!("images of the second that are in the first, too: {}", heldout.shared_images(train));
     }
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&surveys).context("--json")?;
@@ -107,7 +107,7 @@ fn filter(args: &FilterArgs) -> Result<()> {
         return Err(error);
     }
     show(&judged, kept, args, &files);
-    say!("what went and why, with pictures: {}", report.display());
+    outln!("what went and why, with pictures: {}", report.display());
     Ok(())
 }
 
@@ -121,17 +121,17 @@ fn show(judged: &Judged, kept: Kept, args: &FilterArgs, files: &Files<'_>) {
     for reason in Reason::ALL {
         table.row([reason.name().to_string(), judged.count(reason).to_string()]);
     }
-    say!("{table}");
+    outln!("{table}");
     for line in judged.found.passed_over.lines() {
-        say!("{line}");
+        outln!("{line}");
     }
-    say!("kept {} of {} records; to train on them:\n", kept.records, judged.verdicts.len() + unread);
-    say!("[data]\nsource = \"{}\"\npath = {:?}", kept.format.name(), args.out);
+    outln!("kept {} of {} records; to train on them:\n", kept.records, judged.verdicts.len() + unread);
+    outln!("[data]\nsource = \"{}\"\npath = {:?}", kept.format.name(), args.out);
     let images = files.images.unwrap_or(files.path);
     // Images of shards are named by their shard, those of a folder by their place in it.
     let shards = files.format == Format::Webdataset && images.is_dir();
     let images = if shards { images.join("*.tar") } else { images.to_owned() };
-    say!("images = {images:?}\n");
+    outln!("images = {images:?}\n");
 }
 
 fn recipe(args: &DataArgs) -> Result<Option<Recipe>> {
@@ -190,7 +190,7 @@ impl Reader {
         match (Reading::of(recipe.clone(), texts), recipe.pretrained.text()) {
             (Ok(reading), _) => Ok(Reader::Run(Box::new(reading))),
             (Err(error), Some(name)) => {
-                say_aside!("records are not read as the model would: {error:#}");
+                errln!("records are not read as the model would: {error:#}");
                 Ok(Reader::Tokenizer(tokenizer(name)?))
             }
             (Err(error), None) => Err(error),

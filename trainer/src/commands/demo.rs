@@ -2,7 +2,7 @@
 
 use crate::cli::DemoArgs;
 use crate::compute;
-use crate::pipeline::{self, How};
+use crate::pipeline::{self, RunOptions};
 use crate::recipe::Recipe;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -19,5 +19,5 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
         recipe.limit_steps(most);
     }
     let out = args.out.unwrap_or_else(|| PathBuf::from("runs/demo"));
-    compute::with_threads(args.compute.threads, || pipeline::run(recipe, &device, &out, How::default()))
+    compute::with_threads(args.compute.threads, || pipeline::run(recipe, &device, &out, RunOptions::default()))
 }

@@ -70,7 +70,7 @@ fn name_bad(data: &Dataset) {
     if let Dataset::Corpus { heldout: Some(heldout), .. } = data
         && heldout.bad.count > 0
     {
-        say_aside!("left out:\n{}", heldout.bad.list());
+        errln!("left out:\n{}", heldout.bad.list());
     }
 }
 
@@ -79,7 +79,7 @@ fn show(figures: &Figures) -> Result<()> {
         !figures.is_empty(),
         "nothing was held out: data.heldout_split or data.heldout_path of a recipe says what is; --tasks measures on other files"
     );
-    say!("{}", table::text(figures));
+    outln!("{}", table::text(figures));
     Ok(())
 }
 
@@ -101,17 +101,17 @@ fn tasks(args: &EvalArgs, device: &Device) -> Result<()> {
     let mut failed = None;
     for task in &ready {
         if let Some(asks) = task.asks() {
-            say!("{asks}");
+            outln!("{asks}");
         }
         match runner::run(&subject, task, &settings) {
             Ok(outcome) => {
-                say!("{}", report::text(&outcome));
+                outln!("{}", report::text(&outcome));
                 outcomes.push(outcome);
             }
             Err(error) if error.is::<Stopped>() => return Err(stopped(args, task.name(), &outcomes)),
             // The others' figures are none the worse for it.
             Err(error) => {
-                say_aside!("error: {error:#}");
+                errln!("error: {error:#}");
                 failed.get_or_insert(error);
             }
         }

@@ -2,11 +2,11 @@
 
 use crate::cli::InspectArgs;
 use crate::compute;
+use crate::output::visible;
 use crate::phases::Phase;
 use crate::recipe::Recipe;
 use crate::report::tree;
 use crate::run_folder::new_file;
-use crate::say::visible;
 use anyhow::{Context, Result, bail};
 use engine::{Device, Graph, Params, Tensor};
 use model::hf::{self, Inputs, Model, Trace};
@@ -121,7 +121,7 @@ fn expanded(ids: Vec<u32>, image: Option<u32>, slots: usize, images: usize) -> V
     if ids.iter().filter(|&&id| id == image).count() != images {
         return ids;
     }
-    let mut turn = Turn { learn: vec![false; ids.len()], ids };
+    let mut turn = Turn { loss_mask: vec![false; ids.len()], ids };
     turn.expand(image, slots);
     turn.ids
 }

@@ -48,7 +48,7 @@ fn warn_of_unknown_variables() {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("LENSLET_") && !VARIABLES.contains(&&*name) {
-            say_aside!("warning: {name} is none of lenslet's variables: {}", VARIABLES.join(", "));
+            errln!("warning: {name} is none of lenslet's variables: {}", VARIABLES.join(", "));
         }
     }
 }

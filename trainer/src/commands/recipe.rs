@@ -11,6 +11,6 @@ pub(super) fn run(verb: &RecipeVerb) -> Result<()> {
         Some(section) => keys::text(&keys::sections_at(section)?),
         None => keys::text(&keys::sections()),
     };
-    say!("{}", text.trim_end());
+    outln!("{}", text.trim_end());
     Ok(())
 }

@@ -6,6 +6,6 @@ use anyhow::Result;
 
 pub(super) fn run(args: &ReportArgs) -> Result<()> {
     html::write(&args.run)?;
-    say!("{}", args.run.join(html::REPORT).display());
+    outln!("{}", args.run.join(html::REPORT).display());
     Ok(())
 }

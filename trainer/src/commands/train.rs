@@ -2,7 +2,7 @@
 
 use crate::cli::TrainArgs;
 use crate::compute;
-use crate::pipeline::{self, Begin, How};
+use crate::pipeline::{self, Begin, RunOptions};
 use crate::recipe::Recipe;
 use crate::run_folder::RECIPE;
 use anyhow::{Context, Result};
@@ -33,13 +33,13 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         if args.dry_run {
             return pipeline::dry_run(recipe, &device, &out);
         }
-        let how = How {
+        let options = RunOptions {
             begin,
             accept_changed_data: args.accept_changed_data,
             fit_memory: args.auto_batch,
             profile: args.profile,
         };
-        pipeline::run(recipe, &device, &out, how)
+        pipeline::run(recipe, &device, &out, options)
     });
     trained.map_err(|error| Recipe::locate(error, &file, &args.set))
 }

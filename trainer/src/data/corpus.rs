@@ -77,12 +77,12 @@ pub struct Corpus {
     /// Where the records are.
     path: PathBuf,
     max_bad: f64,
-    late: Mutex<Late>,
+    decode_failures: Mutex<DecodeFailures>,
 }
 
 /// Images found to be broken when they were asked for.
 #[derive(Debug, Default)]
-struct Late {
+struct DecodeFailures {
     places: BTreeSet<usize>,
     bad: BadRecords,
 }
@@ -268,16 +268,16 @@ impl Corpus {
     /// # Errors
     /// When too many are broken.
     fn add_broken(&self, sample: &Sample, error: &Error) -> Result<()> {
-        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-        if sample.images.iter().all(|place| !late.places.insert(*place)) {
+        let mut decode_failures = self.decode_failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if sample.images.iter().all(|place| !decode_failures.places.insert(*place)) {
             return Ok(());
         }
         let bad = self.bad_record(sample, error);
-        if late.bad.first.len() < super::bad_records::NAMED {
-            say_aside!("left out: {bad}");
+        if decode_failures.bad.first.len() < super::bad_records::NAMED {
+            errln!("left out: {bad}");
         }
-        late.bad.add(bad);
-        let all = BadRecords { count: late.bad.count + self.bad.count, ..late.bad.clone() };
+        decode_failures.bad.add(bad);
+        let all = BadRecords { count: decode_failures.bad.count + self.bad.count, ..decode_failures.bad.clone() };
         all.check(self.samples.len() + self.bad.count, self.max_bad)
     }
 
@@ -288,7 +288,7 @@ impl Corpus {
 
     /// Images found to be broken when they were asked for: another sample took the place of theirs.
     pub fn broken(&self) -> BadRecords {
-        self.late.lock().unwrap_or_else(PoisonError::into_inner).bad.clone()
+        self.decode_failures.lock().unwrap_or_else(PoisonError::into_inner).bad.clone()
     }
 
     /// One line on what was read and what was left out, and the first bad records if there are any.
@@ -395,7 +395,7 @@ fn assemble(
         path: files.path.to_owned(),
         lost: Screening::default(),
         max_bad: files.max_bad,
-        late: Mutex::default(),
+        decode_failures: Mutex::default(),
     }
 }
 

@@ -107,7 +107,7 @@ fn encode(vlm: &Vlm, params: &Params, prepare: &Prepare, corpus: &Corpus, path: 
     let config = &vlm.config.vision;
     let shape = Shape::from([corpus.images.len(), config.tokens(), config.hidden_size]);
     let size = memory::size((shape.elements() * params.dtype().size()) as u64);
-    say!("features    {} images, {size} in {}", corpus.images.len(), path.display());
+    outln!("features    {} images, {size} in {}", corpus.images.len(), path.display());
     let failed = |error: anyhow::Error| model::Error::Input { what: "features", message: format!("{error:#}") };
     let entry = Entry {
         name: NAME.into(),

@@ -63,7 +63,7 @@ impl Laid {
 
     /// Tokens to predict: the first of a turn has nothing in front of it.
     fn targets(&self) -> usize {
-        let learned = |turn: &Turn| turn.learn.iter().skip(1).filter(|learn| **learn).count();
+        let learned = |turn: &Turn| turn.loss_mask.iter().skip(1).filter(|learn| **learn).count();
         self.turns.iter().map(learned).sum()
     }
 }
@@ -201,7 +201,7 @@ impl Prepare {
         let over = laid.len() > most;
         if let (Some(turn), true) = (laid.turns.first_mut(), over) {
             turn.ids.truncate(most);
-            turn.learn.truncate(most);
+            turn.loss_mask.truncate(most);
             let (token, slots) = self.image.unwrap_or_default();
             let found = turn.ids.iter().filter(|id| self.image.is_some() && **id == token).count();
             ensure!(
@@ -243,7 +243,7 @@ impl Prepare {
 
     fn turn_shown(&self, turn: &Turn) -> Result<String> {
         let image = self.image.map(|(token, _)| token);
-        let kind = |i: usize| (turn.learn[i], Some(turn.ids[i]) == image);
+        let kind = |i: usize| (turn.loss_mask[i], Some(turn.ids[i]) == image);
         let places: Vec<usize> = (0..turn.ids.len()).collect();
         let mut text = String::new();
         for run in places.chunk_by(|&a, &b| kind(a) == kind(b)) {

@@ -149,7 +149,7 @@ impl Screen<'_> {
             return;
         };
         if let Ok(lines) = prepare.shown(record.system, &exchanges(record), record.images, layout) {
-            say!("{ONE_SAMPLE}\n  {}", lines.join("\n  "));
+            outln!("{ONE_SAMPLE}\n  {}", lines.join("\n  "));
         }
     }
 

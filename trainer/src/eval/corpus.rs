@@ -1,8 +1,8 @@
 //! Measuring on conversations from disk that were kept out of training.
 
-use super::answers::{Answer, Expected, answers};
-use super::comparing::{comparer, retrieval};
+use super::contrastive::{comparer, retrieval};
 use super::metrics::{Measure, guess};
+use super::teacher_forced::{Answer, Expected, answers};
 use super::{Figures, figures};
 use crate::data::bad_records::BadRecords;
 use crate::data::corpus::Corpus;
@@ -146,6 +146,6 @@ fn need_any(found: usize, bad: &BadRecords, what: &str) -> Result<()> {
 /// Names the first of what could not be asked; the figures have their number. A rehearsal names nothing.
 fn name(params: &Params, bad: &BadRecords) {
     if bad.count > 0 && params.device().kind() != Kind::Trace {
-        say_aside!("not measured:\n{}", bad.list());
+        errln!("not measured:\n{}", bad.list());
     }
 }

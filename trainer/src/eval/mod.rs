@@ -4,11 +4,10 @@
 //! `lenslet eval --tasks` measures any model on files in the formats that benchmarks are published in ([`tasks`]), by
 //! [`runner`]. Both count by the same [`metrics`].
 
-pub mod answers;
-pub mod asking;
-pub mod comparing;
+pub mod contrastive;
 pub mod corpus;
-mod looking;
+mod features;
+pub mod generate;
 pub mod metrics;
 pub mod pictures;
 pub mod records;
@@ -18,6 +17,7 @@ pub mod scenes;
 pub mod subject;
 pub mod table;
 pub mod tasks;
+pub mod teacher_forced;
 pub mod training_questions;
 
 use metrics::Measure;

@@ -1,10 +1,10 @@
 //! Measures a model on tasks: every figure with its interval, beside what is left of it without the images.
 
-use super::asking::{Reply, distinct};
+use super::generate::{Reply, distinct};
 use super::metrics::Measure;
 use super::pictures::Pictures;
 use super::subject::{Ability, Subject};
-use super::tasks::{self, Found, Item, Kept, Name, Setup, Source, Task, View};
+use super::tasks::{self, Found, ImageAblation, Item, Kept, Name, Setup, Source, Task};
 use crate::data::UnknownWords;
 use crate::progress::Progress;
 use anyhow::{Context, Result, bail, ensure};
@@ -252,11 +252,12 @@ impl Ready {
 
 /// Measures one task in all views.
 pub fn run(subject: &Subject, ready: &Ready, settings: &Settings) -> Result<Outcome> {
-    let found = look(subject, ready, settings, View::Seen)?;
+    let found = look(subject, ready, settings, ImageAblation::None)?;
     let (blank, without) = match settings.controls {
-        true => {
-            (Some(look(subject, ready, settings, View::Blank)?), Some(look(subject, ready, settings, View::Without)?))
-        }
+        true => (
+            Some(look(subject, ready, settings, ImageAblation::Blank)?),
+            Some(look(subject, ready, settings, ImageAblation::Removed)?),
+        ),
         false => (None, None),
     };
     let value = |found: &Option<Found>, name: &str| {
@@ -328,13 +329,13 @@ fn figure(measure: &Measure, seed: u64) -> Figure {
     }
 }
 
-fn look(subject: &Subject, ready: &Ready, settings: &Settings, view: View) -> Result<Found> {
+fn look(subject: &Subject, ready: &Ready, settings: &Settings, view: ImageAblation) -> Result<Found> {
     let task = ready.name.text();
     let shown = match view {
-        View::Seen => task.clone(),
-        View::Blank => format!("{task}, blank"),
-        View::Without if ready.name.needs() == Ability::Answer => format!("{task}, text only"),
-        View::Without => format!("{task}, shuffled"),
+        ImageAblation::None => task.clone(),
+        ImageAblation::Blank => format!("{task}, blank"),
+        ImageAblation::Removed if ready.name.needs() == Ability::Answer => format!("{task}, text only"),
+        ImageAblation::Removed => format!("{task}, shuffled"),
     };
     let progress = RefCell::new((0, None::<Progress>));
     let found = ready.task.measure(

@@ -1,10 +1,10 @@
 //! The held-out table on the built-in scenes: every ability beside chance and a blank image.
 
 use super::Figures;
-use super::answers::{Answer, answers};
-use super::comparing::{comparer, retrieval};
+use super::contrastive::{comparer, retrieval};
 use super::metrics::chair::{self, Mentions};
 use super::metrics::{Measure, yes_no};
+use super::teacher_forced::{Answer, answers};
 use crate::data::scenes::{Negatives, QuestionKind, Relation, Scene, Scenes, Split, Turn};
 use crate::data::scenes::{balanced_questions, evaluation, hallucinated, is_true, mentions};
 use crate::data::{Conversation, Pair, Prepare, blank};

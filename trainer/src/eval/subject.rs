@@ -1,6 +1,6 @@
 //! The model that is measured: whatever kind a folder holds.
 
-use super::comparing::Comparer;
+use super::contrastive::Comparer;
 use super::tasks::Item;
 use crate::data::{Conversation, question};
 use anyhow::{Context, Result, bail, ensure};

@@ -15,13 +15,13 @@ const AHEAD: usize = 2;
 
 /// Whether training goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum Flow {
     /// With the next step, if there is one.
-    Go,
+    Continue,
     /// The phase is over before its last step.
-    Enough,
+    EarlyStop,
     /// Not for now.
-    Stop,
+    Interrupted,
 }
 
 /// What a phase trains on and for.
@@ -128,8 +128,8 @@ pub fn fit<O: Objective>(
     optimizer: &mut Optimizer,
     training: &Training,
     seed: u64,
-    mut observe: impl FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Next>,
-) -> Result<Next> {
+    mut observe: impl FnMut(&Step, &mut Params, &mut Optimizer) -> Result<Flow>,
+) -> Result<Flow> {
     let schedule = schedule(training);
     let (shards, parts) = (training.shards, training.accumulate * training.shards);
     let size = training.batch_size / shards;
@@ -166,11 +166,11 @@ pub fn fit<O: Objective>(
                 seconds: (begin.elapsed().as_secs_f64(), waited),
             };
             match observe(&done, params, optimizer)? {
-                Next::Go => {}
+                Flow::Continue => {}
                 other => return Ok(other),
             }
         }
-        Ok(Next::Go)
+        Ok(Flow::Continue)
     })
 }
 

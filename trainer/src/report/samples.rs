@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the model said at one time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Said {
+pub struct Utterance {
     /// `before training`, `halfway` or `after training`.
     pub when: String,
     pub answer: String,
@@ -27,12 +27,12 @@ pub struct Shown {
     /// What the data say, if anything.
     pub expected: Option<String>,
     /// The answers in the order of training.
-    pub said: Vec<Said>,
+    pub said: Vec<Utterance>,
 }
 
 impl Shown {
     /// Takes an answer in, in place of one from the same time.
-    pub fn add(&mut self, said: Said) {
+    pub fn add(&mut self, said: Utterance) {
         self.said.retain(|other| other.when != said.when);
         self.said.push(said);
     }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_sample_shows_picture_question_answer_and_expectation() {
-        let said = |when: &str, answer: &str, right| Said { when: when.into(), answer: answer.into(), right };
+        let said = |when: &str, answer: &str, right| Utterance { when: when.into(), answer: answer.into(), right };
         let mut sample = Shown {
             image: "images/0 (a).png".into(),
             attention: None,

@@ -1,7 +1,7 @@
 //! Captions compared with those that people wrote: BLEU-1 to BLEU-4 and CIDEr-D.
 
 use super::captioned::{self, Captioned, Per};
-use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View, by_image};
+use super::{Found, ImageAblation, Item, Kept, SEVERAL, Setup, Source, Task, by_image};
 use crate::eval::metrics::caption_tokens::tokens;
 use crate::eval::metrics::{Measure, bleu, cider, share};
 use anyhow::Result;
@@ -62,7 +62,7 @@ impl Task for Caption {
         kept.select(&mut self.references);
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
         let captions: Vec<Vec<String>> = answers.iter().map(|answer| tokens(&answer.text)).collect();
         let clusters = by_image(&self.items);

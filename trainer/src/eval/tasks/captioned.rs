@@ -107,7 +107,7 @@ pub(super) fn read(source: &Source, per: Per) -> Result<Vec<Captioned>> {
         (image.captions.len()..before).for_each(|_| passed.add("captions that say nothing", &image.image));
     }
     for line in passed.lines() {
-        say_aside!("{line}");
+        errln!("{line}");
     }
     merged.truncate(source.limit.unwrap_or(usize::MAX));
     Ok(merged)

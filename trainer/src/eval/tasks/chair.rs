@@ -2,7 +2,7 @@
 
 use super::caption::{ANSWER, items};
 use super::captioned::{self, Captioned, Per};
-use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View, by_image};
+use super::{Found, ImageAblation, Item, Kept, SEVERAL, Setup, Source, Task, by_image};
 use crate::eval::metrics::chair::{Mentions, Objects, measures};
 use anyhow::Result;
 use std::collections::{BTreeSet, HashMap};
@@ -52,7 +52,7 @@ impl Task for ChairTask {
         kept.select(&mut self.there);
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
         let rows = answers.iter().zip(&self.there).zip(by_image(&self.items));
         let rows =

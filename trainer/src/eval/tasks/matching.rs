@@ -2,8 +2,8 @@
 //! about once with its own image and once with another.
 
 use super::captioned::{self, Per};
-use super::{Found, Item, Kept, Setup, Source, Task, View, by_image, score};
-use crate::eval::asking::Reply;
+use super::{Found, ImageAblation, Item, Kept, Setup, Source, Task, by_image, score};
+use crate::eval::generate::Reply;
 use crate::eval::metrics::yes_no;
 use crate::eval::records::{self, Label};
 use anyhow::{Result, ensure};
@@ -102,7 +102,7 @@ impl Task for Matching {
         self.items.iter().map(|item| item.question.as_str()).collect()
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
         let pairs: Vec<(&str, &str)> = self.items.iter().map(|i| (i.image.as_str(), i.question.as_str())).collect();
         let found = setup.matches(&pairs, view)?;
         let said = |yes: &bool| Reply::whole(if *yes { "yes" } else { "no" });

@@ -13,7 +13,7 @@ mod vqa;
 mod vsr;
 mod zeroshot;
 
-use super::asking::Reply;
+use super::generate::Reply;
 use super::metrics::Measure;
 use super::pictures::Pictures;
 use super::records::Unread;
@@ -94,13 +94,13 @@ impl Source {
 
 /// How the model looks at a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
+pub enum ImageAblation {
     /// At its images.
-    Seen,
+    None,
     /// At a grey image in place of each.
     Blank,
     /// At nothing, where it answers questions; at another item's image, where it compares.
-    Without,
+    Removed,
 }
 
 /// One item, as it is asked and logged.
@@ -224,7 +224,7 @@ pub trait Task {
     }
 
     /// Has the model look at all items, and measures.
-    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found>;
+    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found>;
 }
 
 /// Reads a task.

@@ -3,7 +3,7 @@
 //! picture each: `dev-1572-0-0.png` to `dev-1572-0-5.png` for the example above in `dev.json`, in whatever folder.
 
 use super::vsr::{ANSWER, PROMPT, neither, statement_scores};
-use super::{Found, Item, Kept, Setup, Source, Task, View, only};
+use super::{Found, ImageAblation, Item, Kept, Setup, Source, Task, only};
 use crate::eval::metrics::nlvr::{Answered, measures};
 use crate::eval::pictures::Pictures;
 use crate::eval::records::{self, Label};
@@ -95,7 +95,7 @@ impl Task for Nlvr {
         kept.select(&mut self.sentences);
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
         let scores = statement_scores(&self.items, &answers);
         let answered = |i: usize| Answered {

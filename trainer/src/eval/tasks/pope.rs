@@ -1,7 +1,7 @@
 //! POPE (Li et al. 2023): is there such an object? One file a split, `coco_pope_random.json` and so on, a question a line:
 //! `{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text": "Is there a snowboard in the image?", "label": "yes"}`.
 
-use super::{Found, Item, Kept, Setup, Source, Task, View, by_image, score, unmarked};
+use super::{Found, ImageAblation, Item, Kept, Setup, Source, Task, by_image, score, unmarked};
 use crate::data::files::{Entry, ends_in, entries};
 use crate::data::passed_over::PassedOver;
 use crate::eval::metrics::{Measure, yes_no};
@@ -74,7 +74,7 @@ fn files(data: &[PathBuf]) -> Result<Vec<PathBuf>> {
             }
         }
         for line in passed.lines() {
-            say_aside!("{}: {line}", path.display());
+            errln!("{}: {line}", path.display());
         }
         if found.is_empty() {
             bail!("{}: no .json named after a split: {}", path.display(), SPLITS.join(", "));
@@ -109,7 +109,7 @@ impl Task for Pope {
         kept.select(&mut self.splits);
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
         let read: Vec<&str> = answers.iter().map(|answer| yes_no::pope_reads(&answer.text)).collect();
         let clusters = by_image(&self.items);

@@ -1,8 +1,8 @@
 //! Finding the caption of an image among all captions, and the image of a caption among all images.
 
 use super::captioned::{self, Per};
-use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View};
-use crate::eval::asking::Reply;
+use super::{Found, ImageAblation, Item, Kept, SEVERAL, Setup, Source, Task};
+use crate::eval::generate::Reply;
 use crate::eval::metrics::retrieval::{Scored, Ties, distinct, share_among_equal};
 use anyhow::Result;
 
@@ -50,7 +50,7 @@ impl Task for Retrieval {
         self.captions.iter().flatten().map(String::as_str).collect()
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
         let names: Vec<&str> = self.items.iter().map(|item| item.image.as_str()).collect();
         let comparer = setup.comparer()?;
         let each = self.captions.iter().enumerate();

@@ -1,9 +1,9 @@
 //! Questions with short answers: lines `{"image": "a.jpg", "question": "…", "answer": "…"}`, with `"answers": [...]` where
 //! several people answered, conversations (LLaVA's or TRL's), or VQA's pair of files (Antol et al. 2015), questions and annotations.
 
-use super::{Found, Item, Kept, SEVERAL, Setup, Source, Task, View, by_image, score, unmarked};
+use super::{Found, ImageAblation, Item, Kept, SEVERAL, Setup, Source, Task, by_image, score, unmarked};
 use crate::data::formats::{CONVERSATIONS, Once, conversation, image};
-use crate::eval::asking::Reply;
+use crate::eval::generate::Reply;
 use crate::eval::metrics::{Measure, guess, vqa};
 use crate::eval::pictures::Pictures;
 use crate::eval::records::{self, Unread};
@@ -218,7 +218,7 @@ impl Task for Vqa {
         kept.select(&mut self.kinds);
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
         let clusters = by_image(&self.items);
         // An answer that was cut is not what anybody said.

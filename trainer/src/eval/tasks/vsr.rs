@@ -1,8 +1,8 @@
 //! VSR (Liu et al. 2023): is a statement about where things are true? A statement a line:
 //! `{"image": "000000519208.jpg", "caption": "The person is touching the elephant.", "label": 0, "relation": "touching"}`.
 
-use super::{Found, Item, Kept, Setup, Source, Task, View, by_image, only, score};
-use crate::eval::asking::Reply;
+use super::{Found, ImageAblation, Item, Kept, Setup, Source, Task, by_image, only, score};
+use crate::eval::generate::Reply;
 use crate::eval::metrics::yes_no::says_true;
 use crate::eval::metrics::{Measure, guess};
 use crate::eval::records::{self, Label};
@@ -63,7 +63,7 @@ impl Task for Vsr {
         kept.select(&mut self.relations);
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
         let answers = setup.answers(&self.items, view, ANSWER)?;
         let scores = statement_scores(&self.items, &answers);
         let clusters = by_image(&self.items);

@@ -1,10 +1,10 @@
 //! Classes of images by their names (Radford et al. 2021): a folder with a folder of images for each class. A class is
 //! what its prompts describe, `a photo of a {}.` unless others are given; `_` in a folder's name is a space.
 
-use super::{Found, Item, Kept, Setup, Source, Task, View, only};
+use super::{Found, ImageAblation, Item, Kept, Setup, Source, Task, only};
 use crate::data::formats::{Ask, Format};
 use crate::data::record::{Record, Select};
-use crate::eval::asking::Reply;
+use crate::eval::generate::Reply;
 use crate::eval::metrics::retrieval::{Ties, hit};
 use crate::eval::metrics::{Measure, guess};
 use anyhow::{Result, ensure};
@@ -36,7 +36,7 @@ impl Zeroshot {
         }
         let (found, _) = Format::Folder.open(root, None, &Select::default(), &Ask::default())?;
         for line in found.passed_over.lines() {
-            say_aside!("{}: {line}", root.display());
+            errln!("{}: {line}", root.display());
         }
         let mut task = Zeroshot { items: Vec::new(), classes: Vec::new(), labels: Vec::new(), prompts };
         // The records come class by class.
@@ -89,7 +89,7 @@ impl Task for Zeroshot {
         self.classes.iter().chain(&self.prompts).map(String::as_str).collect()
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: View) -> Result<Found> {
+    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
         let comparer = setup.comparer()?;
         let classes = comparer.texts(&self.described())?.means(self.prompts.len());
         let names: Vec<&str> = self.items.iter().map(|item| item.image.as_str()).collect();

@@ -5,7 +5,7 @@ use crate::metrics::{self, StepMetrics};
 use crate::report::samples::Shown;
 use crate::report::summary::{SUMMARY, Summary};
 use crate::run_folder::RECIPE;
-use crate::showcase::SAMPLES;
+use crate::sample_predictions::SAMPLES;
 use crate::similarity::{SIMILARITY, Similarity};
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::de::DeserializeOwned;
@@ -62,7 +62,7 @@ impl Files {
             steps: match log.exists() {
                 true => metrics::read(&log)?,
                 false => {
-                    say_aside!("{}: not there, so nothing is known of single steps", log.display());
+                    errln!("{}: not there, so nothing is known of single steps", log.display());
                     Vec::new()
                 }
             },

@@ -1,10 +1,10 @@
 use super::{Comparison, page, write};
 use crate::metrics::StepMetrics;
 use crate::report::attention_png::png;
-use crate::report::samples::{Said, Shown};
+use crate::report::samples::{Shown, Utterance};
 use crate::report::summary::{SUMMARY, Summary};
 use crate::run_folder::RECIPE;
-use crate::showcase::SAMPLES;
+use crate::sample_predictions::SAMPLES;
 use crate::similarity::{SIMILARITY, Similarity};
 use image::{Rgb, RgbImage};
 use proptest::prelude::*;
@@ -78,7 +78,7 @@ fn run(count: usize, questions: usize, width: u32) -> TempDir {
     put("metrics.jsonl", lines.join("\n").as_bytes());
     put("eval.json", br#"{"existence.accuracy": 0.975, "<script>": 0.5, "answers.exact": null}"#);
     put(SUMMARY, &serde_json::to_vec(&summary()).unwrap());
-    let said = |when: &str, right| Said { when: when.into(), answer: HOSTILE.into(), right };
+    let said = |when: &str, right| Utterance { when: when.into(), answer: HOSTILE.into(), right };
     let sample = |i: usize| Shown {
         image: format!("samples/{i:02}.png"),
         before: Vec::new(),

@@ -6,13 +6,13 @@ use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 
 /// A line on standard output, as `println!` writes it.
-macro_rules! say {
-    ($($line:tt)*) => { $crate::say::line(&mut std::io::stdout(), format_args!($($line)*)) };
+macro_rules! outln {
+    ($($line:tt)*) => { $crate::output::line(&mut std::io::stdout(), format_args!($($line)*)) };
 }
 
 /// A line on standard error, as `eprintln!` writes it.
-macro_rules! say_aside {
-    ($($line:tt)*) => { $crate::say::line(&mut std::io::stderr(), format_args!($($line)*)) };
+macro_rules! errln {
+    ($($line:tt)*) => { $crate::output::line(&mut std::io::stderr(), format_args!($($line)*)) };
 }
 
 /// Writes a line, as [`visible`] shows it.

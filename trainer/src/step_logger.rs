@@ -19,7 +19,7 @@ pub const FOLDER: &str = "tensorboard";
 
 /// What is known of a run beside its losses.
 #[derive(Debug)]
-pub struct Watch {
+pub struct StepLogger {
     folder: PathBuf,
     board: Option<Board>,
     /// FLOP/s the device can do, where that is known.
@@ -29,10 +29,10 @@ pub struct Watch {
     profiler: Option<Profiler>,
 }
 
-impl Watch {
+impl StepLogger {
     /// Over the run in `folder`, on a device that can do `peak` FLOP/s.
-    pub fn over(folder: &Path, peak: Option<f64>) -> Watch {
-        Watch { folder: folder.join(FOLDER), board: None, peak, flops: None, profiler: None }
+    pub fn over(folder: &Path, peak: Option<f64>) -> StepLogger {
+        StepLogger { folder: folder.join(FOLDER), board: None, peak, flops: None, profiler: None }
     }
 
     /// From now on with the kernels of some steps, if `wanted`.

@@ -1,6 +1,6 @@
 //! Greedy answers to questions about images, many at a time.
 
-use super::tasks::{Item, Setup, View};
+use super::tasks::{ImageAblation, Item, Setup};
 use crate::data::blank;
 use crate::interrupt;
 use anyhow::{Context, Result, bail};
@@ -87,13 +87,14 @@ impl Setup<'_> {
     ///
     /// # Errors
     /// When the model cannot answer, an image is damaged, or a question too long.
-    pub fn answers(&self, items: &[Item], view: View, usual: usize) -> Result<Vec<Reply>> {
+    pub fn answers(&self, items: &[Item], view: ImageAblation, usual: usize) -> Result<Vec<Reply>> {
         let mut numbers = HashMap::new();
         let mut distinct = Vec::new();
         let places: Vec<usize> = items
             .iter()
             .map(|item| {
-                let images: Vec<&str> = item.images().map(|name| if view == View::Seen { name } else { "" }).collect();
+                let images: Vec<&str> =
+                    item.images().map(|name| if view == ImageAblation::None { name } else { "" }).collect();
                 let asked = (images, &item.system, &item.before, item.question.as_str());
                 *numbers.entry(asked).or_insert_with(|| {
                     distinct.push(item);
@@ -110,7 +111,7 @@ impl Setup<'_> {
         Ok(places.into_iter().map(|place| said[place].clone()).collect())
     }
 
-    fn batch(&self, items: &[&Item], view: View, usual: usize) -> Result<Vec<Reply>> {
+    fn batch(&self, items: &[&Item], view: ImageAblation, usual: usize) -> Result<Vec<Reply>> {
         let mut generator = self.subject.generator().context("this model answers no questions")?;
         let images = self.look(&mut generator, items, view)?;
         let prompts = items.iter().zip(images).map(|(item, images)| self.subject.prompt(item, &images));
@@ -120,8 +121,8 @@ impl Setup<'_> {
     }
 
     /// Shows the generator the items' images, each once; returns which are which item's.
-    fn look(&self, generator: &mut Generator<'_>, items: &[&Item], view: View) -> Result<Vec<Vec<usize>>> {
-        if view == View::Without {
+    fn look(&self, generator: &mut Generator<'_>, items: &[&Item], view: ImageAblation) -> Result<Vec<Vec<usize>>> {
+        if view == ImageAblation::Removed {
             return Ok(vec![Vec::new(); items.len()]);
         }
         let names: Vec<&str> = items.iter().flat_map(|item| item.images()).collect();
@@ -134,9 +135,9 @@ impl Setup<'_> {
     }
 
     /// The pixels of images of these names as a view shows them, each once, and which are which name's.
-    pub(super) fn images(&self, names: &[&str], view: View) -> Result<(Vec<Vec<u8>>, Vec<usize>)> {
+    pub(super) fn images(&self, names: &[&str], view: ImageAblation) -> Result<(Vec<Vec<u8>>, Vec<usize>)> {
         let processor = self.subject.processor();
-        if view == View::Blank {
+        if view == ImageAblation::Blank {
             return Ok((vec![processor.bytes([&blank(processor)])?], vec![0; names.len()]));
         }
         let (distinct, places) = distinct(names);

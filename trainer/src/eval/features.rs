@@ -1,8 +1,8 @@
 //! Features of a benchmark's images, a batch at a time.
 
-use super::asking::distinct;
-use super::comparing::{Comparer, Features};
-use super::tasks::{Setup, View};
+use super::contrastive::{Comparer, Features};
+use super::generate::distinct;
+use super::tasks::{ImageAblation, Setup};
 use crate::interrupt;
 use anyhow::{Context, Result};
 
@@ -13,7 +13,7 @@ impl Setup<'_> {
     }
 
     /// The features of images in a view.
-    pub fn features(&self, names: &[&str], view: View) -> Result<Features> {
+    pub fn features(&self, names: &[&str], view: ImageAblation) -> Result<Features> {
         let comparer = self.comparer()?;
         let names = shown(names, view);
         let (unique, places) = distinct(&names);
@@ -31,7 +31,7 @@ impl Setup<'_> {
     ///
     /// # Errors
     /// When the model has none, or an image is damaged.
-    pub fn matches(&self, pairs: &[(&str, &str)], view: View) -> Result<Vec<bool>> {
+    pub fn matches(&self, pairs: &[(&str, &str)], view: ImageAblation) -> Result<Vec<bool>> {
         let comparer = self.comparer()?;
         let names = shown(&pairs.iter().map(|(image, _)| *image).collect::<Vec<_>>(), view);
         let mut found = Vec::with_capacity(pairs.len());
@@ -48,11 +48,11 @@ impl Setup<'_> {
 
 /// The names of the images that a view shows in place of some: blank ones have none, and without their own, items get the
 /// next other image round the list.
-fn shown<'n>(names: &[&'n str], view: View) -> Vec<&'n str> {
+fn shown<'n>(names: &[&'n str], view: ImageAblation) -> Vec<&'n str> {
     match view {
-        View::Seen => names.to_vec(),
-        View::Blank => vec![""; names.len()],
-        View::Without => {
+        ImageAblation::None => names.to_vec(),
+        ImageAblation::Blank => vec![""; names.len()],
+        ImageAblation::Removed => {
             let (unique, places) = distinct(names);
             places.into_iter().map(|place| unique[(place + 1) % unique.len()]).collect()
         }
@@ -66,8 +66,8 @@ mod tests {
     #[test]
     fn another_image_is_shown_to_every_item() {
         let names = ["a", "a", "b", "c", "a"];
-        assert_eq!(shown(&names, View::Without), ["b", "b", "c", "a", "b"]);
-        assert_eq!(shown(&names, View::Blank), [""; 5]);
-        assert_eq!(shown(&["a"], View::Without), ["a"], "there is no other");
+        assert_eq!(shown(&names, ImageAblation::Removed), ["b", "b", "c", "a", "b"]);
+        assert_eq!(shown(&names, ImageAblation::Blank), [""; 5]);
+        assert_eq!(shown(&["a"], ImageAblation::Removed), ["a"], "there is no other");
     }
 }

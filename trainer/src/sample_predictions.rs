@@ -3,10 +3,10 @@
 use crate::data::corpus::Sample;
 use crate::data::scenes::{QuestionKind, Scene, Split, evaluation, is_true};
 use crate::data::{Conversation, Prepare};
-use crate::eval::answers::Expected;
-use crate::eval::asking::{Reply, replies};
+use crate::eval::generate::{Reply, replies};
+use crate::eval::teacher_forced::Expected;
 use crate::report::attention_png::{in_a_row, png, side_by_side};
-use crate::report::samples::{Said, Shown, markdown};
+use crate::report::samples::{Shown, Utterance, markdown};
 use crate::run_folder::{MAX_FILE, RunFolder, write_whole};
 use crate::session::{Dataset, Session};
 use anyhow::Result;
@@ -36,7 +36,7 @@ struct Item {
 }
 
 /// The questions and the answers so far.
-pub struct Showcase {
+pub struct SamplePredictions {
     talks: Vec<Conversation>,
     items: Vec<Item>,
     shown: Vec<Shown>,
@@ -48,13 +48,13 @@ pub struct Showcase {
     attention: usize,
 }
 
-impl Showcase {
+impl SamplePredictions {
     /// All questions of some held-out records; of training records where nothing is held out. The images are written into
     /// the run's folder; answers of earlier processes that are there are kept.
-    pub fn new(session: &Session, folder: &RunFolder) -> Result<Showcase> {
+    pub fn new(session: &Session, folder: &RunFolder) -> Result<SamplePredictions> {
         let eval = &session.recipe.eval;
         let (talks, scenes) = talks(session);
-        let mut showcase = Showcase {
+        let mut showcase = SamplePredictions {
             items: Vec::new(),
             shown: Vec::new(),
             file: folder.file(SAMPLES),
@@ -122,12 +122,12 @@ impl Showcase {
                 Ok(reply) => (reply.text.clone(), item.is_answered(&reply)),
                 Err(error) => (format!("(could not be asked: {error:#})"), false),
             };
-            shown.add(Said { when: when.into(), right, answer });
+            shown.add(Utterance { when: when.into(), right, answer });
         }
-        say!("{when}:");
+        outln!("{when}:");
         for shown in self.shown.iter().take(ON_TERMINAL) {
             let answer = shown.said.last().map_or("", |said| &said.answer);
-            say!(
+            outln!(
                 "  {}  ->  {}   (expected: {})",
                 shown.question,
                 shorten(answer),
@@ -205,7 +205,7 @@ fn talks(session: &Session) -> (Vec<Conversation>, Vec<Option<Scene>>) {
             let read = |sample: &Sample| match corpus.conversation(sample) {
                 Ok(talk) => Some((talk, None)),
                 Err(error) => {
-                    say_aside!("not shown: {}", corpus.bad_record(sample, &error));
+                    errln!("not shown: {}", corpus.bad_record(sample, &error));
                     None
                 }
             };

@@ -12,17 +12,17 @@ const IMAGE_TOKEN: &str = "<image>";
 
 /// The pretrained parts of a recipe, found on this machine.
 #[derive(Debug, Clone, Default)]
-pub struct Start {
+pub struct PretrainedParts {
     /// Which part lies where.
     pub parts: Vec<(Part, PathBuf)>,
 }
 
-impl Start {
+impl PretrainedParts {
     /// Finds the parts that a recipe names, and fills in what they say of the model.
     ///
     /// # Errors
     /// When a part is not on this machine, is not what it should be, or the recipe says otherwise of it.
-    pub fn find(recipe: &mut Recipe) -> Result<Start> {
+    pub fn find(recipe: &mut Recipe) -> Result<PretrainedParts> {
         let named = recipe.pretrained.clone();
         let mut parts = Vec::new();
         for (part, name) in [
@@ -36,7 +36,7 @@ impl Start {
             describe(recipe, part, &folder).with_context(|| format!("pretrained.{key}"))?;
             parts.push((part, folder));
         }
-        Ok(Start { parts })
+        Ok(PretrainedParts { parts })
     }
 
     /// The folder that gives tokenizer and chat template.
@@ -64,7 +64,7 @@ impl Start {
                 PositionKind::Learned => "its positions are interpolated (bicubic)",
                 PositionKind::Sinusoidal => "its positions are computed",
             };
-            say!("images      {} pixels a side, the encoder learned from {stored}: {how}", vision.image_size);
+            outln!("images      {} pixels a side, the encoder learned from {stored}: {how}", vision.image_size);
         }
         Ok(Some(processor.with_size(vision.image_size)))
     }
