@@ -57,11 +57,14 @@ fn not_regular() -> Error {
 /// As [`open_file`]; where there are more.
 pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_file(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > most {
-        true => Err(Error::new(ErrorKind::FileTooLarge, format!("more than {most} bytes, the most that are read"))),
-        false => Ok(bytes),
+    let file = open_file(path)?;
+    let beyond = || Error::new(ErrorKind::FileTooLarge, format!("more than {most} bytes, the most that are read"));
+    // Known at once of most files; others say less than they have.
+    if file.metadata()?.len() > most {
+        return Err(beyond());
     }
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most { Err(beyond()) } else { Ok(bytes) }
 }
 
 /// The content of a model's file of at most `most` bytes.

@@ -16,7 +16,16 @@ fn main() -> ExitCode {
     model::sandbox::enable();
     // Where it cannot be, such a file ends the process as it always has.
     let _ = interrupt::outlive_full_files();
-    match lenslet::commands::run(lenslet::cli::Cli::parse()) {
+    let cli = match lenslet::cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        // What was typed may stand in it.
+        Err(error) if error.use_stderr() => {
+            output::line(&mut std::io::stderr(), format_args!("{}", error.render().to_string().trim_end()));
+            return ExitCode::from(2);
+        }
+        Err(asked) => asked.exit(),
+    };
+    match lenslet::commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<interrupt::Stopped>() => {
             output::line(&mut std::io::stderr(), format_args!("{error}"));

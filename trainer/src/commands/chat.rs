@@ -4,11 +4,11 @@ use super::assistant::{Assistant, say};
 use crate::cli::ChatArgs;
 use crate::compute;
 use crate::output::visible;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use engine::Device;
 use model::{Chat, Generator, Kept, Message, Part, Prompt, Request, Role};
 use serde_json::{Value, json};
-use std::io::{BufRead, ErrorKind, IsTerminal, Write};
+use std::io::{BufRead, ErrorKind, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -19,6 +19,9 @@ Type a question and press Enter. Lines that start with / are commands:
   /save FILE   write the conversation to a new JSON file, as messages for training
   /help        print this
   /quit        leave, as does Ctrl-D";
+
+/// The longest line that is taken.
+const MAX_LINE: u64 = 1 << 20;
 
 /// What invites a question.
 const PROMPT: &str = "> ";
@@ -44,9 +47,10 @@ fn talk(args: &ChatArgs, device: &Device) -> Result<()> {
             write(PROMPT)?;
         }
         line.clear();
-        if lines.read_until(b'\n', &mut line)? == 0 {
+        if (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
             return write(if interactive { "\n" } else { "" });
         }
+        ensure!((line.len() as u64) < MAX_LINE, "a line of {MAX_LINE} bytes or more: no model reads so much at once");
         match conversation.hear(String::from_utf8_lossy(&line).trim()) {
             Ok(true) => {}
             Ok(false) => return Ok(()),

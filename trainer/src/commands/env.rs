@@ -8,13 +8,9 @@ use kernels::cuda::{self, Driver};
 use kernels::gpu::Emulation;
 use kernels::gpu::cache::Cache;
 use kernels::gpu::nvrtc::Nvrtc;
-use std::io::Write;
 
 pub(super) fn run() -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    for (name, value) in lines(&cuda::driver()) {
-        writeln!(out, "{name:<14}{value}")?;
-    }
+    lines(&cuda::driver()).iter().for_each(|(name, value)| outln!("{name:<14}{value}"));
     Ok(())
 }
 

@@ -39,7 +39,7 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// The environment's variables that begin with `LENSLET_`, as the README's table has them.
+/// The environment's variables that begin with `LENSLET_`, as docs/environment.md has them.
 const VARIABLES: [&str; 6] =
     ["LENSLET_CACHE", "LENSLET_CUDA_SOURCES", "LENSLET_CXX", "LENSLET_DATA", "LENSLET_ISA", "LENSLET_NVRTC"];
 

@@ -43,7 +43,7 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Invalid> {
     range("checkpoints.keep", recipe.checkpoints.keep, 1, 10_000)?;
     range("eval.samples", recipe.eval.samples, 0, 10_000)?;
     range("eval.attention", recipe.eval.attention, 0, recipe.eval.samples)?;
-    range("eval.limit", recipe.eval.limit, 0, 10_000_000)?;
+    range("eval.limit", recipe.eval.limit, 1, 10_000_000)?;
     range("eval.batch_size", recipe.eval.batch_size, 1, 65_536)?;
     range("eval.max_tokens", recipe.eval.max_tokens, 1, 65_536)
 }
@@ -342,9 +342,11 @@ fn training(table: &str, training: &Training) -> Result<(), Invalid> {
     range(key("batch_size"), training.batch_size, 1, 1_000_000)?;
     range(key("accumulate"), training.accumulate, 1, 1_000_000)?;
     divides(key("shards"), training.shards, training.batch_size)?;
-    if !(training.lr > 0.0 && training.lr <= 1e3) {
-        let message = format!("expected a number above 0 and at most 1000, found {}", training.lr);
-        return Err(Invalid::new(key("lr"), message));
+    for (name, lr) in [("lr", Some(training.lr)), ("muon_lr", training.muon_lr)] {
+        if let Some(lr) = lr.filter(|lr| !(*lr > 0.0 && *lr <= 1e3)) {
+            let message = format!("expected a number above 0 and at most 1000, found {lr}");
+            return Err(Invalid::new(key(name), message));
+        }
     }
     range(key("floor"), training.floor, 0.0, training.lr)?;
     if training.warmup > training.steps {

@@ -49,7 +49,8 @@ pub struct Written {
 /// When the folder has something in it, or cannot be written.
 pub fn write(folder: &Path, count: usize, seed: u64) -> Result<Written> {
     let name = folder.display();
-    let new = !folder.exists();
+    // A link that leads nowhere is the user's, too.
+    let new = fs::symlink_metadata(folder).is_err();
     let empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
     ensure!(empty, "{name}: has something in it; choose another folder, or remove this one");
     fill(folder, count, seed).inspect_err(|_| {

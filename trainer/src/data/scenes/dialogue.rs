@@ -16,10 +16,13 @@ pub struct QuestionWeights {
     /// Whether something exists.
     #[serde(default)]
     pub existence: f64,
+    /// How many.
     #[serde(default)]
     pub count: f64,
+    /// What colour.
     #[serde(default)]
     pub colour: f64,
+    /// What shape.
     #[serde(default)]
     pub shape: f64,
     /// Whether a relation holds.
