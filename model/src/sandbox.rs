@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Result, Write};
+use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -50,7 +50,7 @@ pub fn serve(job: &str) -> Result<()> {
     let answer: &mut dyn FnMut(&[u8]) -> Reply = match job {
         chat_template::JOB => &mut templates,
         tokenizer::JOB => &mut tokenizer::try_out,
-        _ => return Err(std::io::Error::other(format!("no job `{job}`"))),
+        _ => return Err(Error::other(format!("no job `{job}`"))),
     };
     limit(Resource::Core, 0)?;
     limit(Resource::As, MEMORY)?;
@@ -59,12 +59,22 @@ pub fn serve(job: &str) -> Result<()> {
         // Counted in whole seconds, of which the first has begun.
         let used = clock_gettime(ClockId::ProcessCPUTime).tv_sec as u64;
         limit(Resource::Cpu, used + 1 + SECONDS)?;
-        let reply = answer(&request);
+        let reply = answer(&request).map_err(|why| brief(&why));
         let mut text = serde_json::to_vec(&reply)?;
         text.push(b'\n');
         std::io::stdout().write_all(&text)?;
     }
     Ok(())
+}
+
+/// A reason in one line of at most 1,000 characters: a template may choose its words.
+fn brief(why: &str) -> String {
+    const MOST: usize = 1000;
+    let line = why.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{} …", &line[..end]),
+        None => line,
+    }
 }
 
 /// The soft limit: the next request has its own.
@@ -78,6 +88,9 @@ fn limit(resource: Resource, current: u64) -> Result<()> {
 fn line(from: &mut impl BufRead) -> Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     from.take(MAX_LINE).read_until(b'\n', &mut line)?;
+    if line.len() as u64 == MAX_LINE && !line.ends_with(b"\n") {
+        return Err(Error::other(format!("more than {MAX_LINE} bytes in one answer")));
+    }
     Ok(Some(line).filter(|line| line.ends_with(b"\n")))
 }
 
@@ -157,6 +170,11 @@ impl Process {
         let reply = self.requests.write_all(&text).and_then(|()| line(&mut self.replies));
         match reply {
             Ok(Some(reply)) => serde_json::from_slice(&reply).map_err(|error| error.to_string()),
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                // It may still be writing, and would never end.
+                let _ = self.child.kill();
+                Err(error.to_string())
+            }
             _ => Err(self.end()),
         }
     }

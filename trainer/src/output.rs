@@ -24,7 +24,9 @@ pub fn line(out: &mut dyn Write, line: Arguments<'_>) {
 /// of writing are spelt out.
 pub fn visible(text: &str) -> Cow<'_, str> {
     let hidden = |c: char| {
-        c.is_control() && c != '\n' && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        let marks = ['\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}'];
+        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') || marks.contains(&c);
+        c.is_control() && c != '\n' && c != '\t' || turns
     };
     if !text.contains(hidden) {
         return text.into();

@@ -7,11 +7,15 @@ use crate::sandbox::{self, Process};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use tokenizers::ModelWrapper;
 
 /// What a process that serves is called that tries a tokenizer out.
 pub(crate) const JOB: &str = "tokenizer";
 /// How many times as long a text may become on its way through one part of a tokenizer.
 const MAX_GROWTH: f64 = 256.0;
+
+/// The longest word that is cut into pieces: the time it takes grows with the third power.
+const MAX_WORD: usize = 512;
 
 /// Fails where a text may become very long: every other part of a tokenizer leaves it about as long as it was.
 ///
@@ -30,6 +34,12 @@ pub(super) fn check(inner: &tokenizers::Tokenizer) -> std::result::Result<(), St
                 "{name}: makes a text up to {growth:.0} times as long, {MAX_GROWTH} at most are taken"
             ));
         }
+    }
+    if let ModelWrapper::WordPiece(model) = inner.get_model()
+        && model.max_input_chars_per_word > MAX_WORD
+    {
+        let found = model.max_input_chars_per_word;
+        return Err(format!("model: max_input_chars_per_word: {found}, {MAX_WORD} at most are taken"));
     }
     one_text(&json!(inner.get_post_processor()))
 }
