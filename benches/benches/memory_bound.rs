@@ -36,7 +36,7 @@ fn copies(group: &mut BenchmarkGroup<'_, WallTime>, dtype: DType) {
     measure(group, "copy_one_thread", dtype, 2 * n * size, || {
         black_box(&mut y).bytes_mut().copy_from_slice(black_box(&x).bytes());
     });
-    let blocks = Blocks { outer: 1, block: n, src_stride: 0, src_offset: 0, dst_stride: 0, dst_offset: 0 };
+    let blocks = Blocks { outer: 1, block: n, ..Blocks::default() };
     measure(group, "copy", dtype, 2 * n * size, || copy_blocks(blocks, x.view(), &mut y.view_mut(), false).unwrap());
 }
 

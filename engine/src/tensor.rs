@@ -190,17 +190,7 @@ impl Tensor {
     /// A tensor with its own copy of the memory.
     pub fn copy(&self) -> Result<Tensor> {
         let mut out = Tensor::empty(self.device(), self.dtype, self.shape)?;
-        out.write(
-            self,
-            Blocks {
-                outer: 1,
-                block: self.shape.elements(),
-                src_offset: 0,
-                src_stride: 0,
-                dst_offset: 0,
-                dst_stride: 0,
-            },
-        )?;
+        out.write(self, Blocks { outer: 1, block: self.shape.elements(), ..Blocks::default() })?;
         Ok(out)
     }
 

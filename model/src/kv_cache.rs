@@ -77,10 +77,9 @@ impl KvCache {
                 Blocks {
                     outer: batch,
                     block: held * width,
-                    src_offset: 0,
                     src_stride: held * width,
-                    dst_offset: 0,
                     dst_stride: capacity * width,
+                    ..Blocks::default()
                 },
             )?;
             Ok(larger)
@@ -129,10 +128,10 @@ impl LayerCache<'_> {
                 Blocks {
                     outer: batch,
                     block,
-                    src_offset: 0,
                     src_stride: block,
                     dst_offset: self.start * width,
                     dst_stride: capacity * width,
+                    ..Blocks::default()
                 },
             )?;
         }

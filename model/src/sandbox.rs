@@ -199,3 +199,20 @@ impl Drop for Process {
         let _ = self.child.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_short_line() {
+        assert_eq!(brief("a\n\nerror: b"), "a error: b");
+        assert_eq!(brief(&"é".repeat(5000)), format!("{} …", "é".repeat(1000)));
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_refused() {
+        let mut endless = BufReader::new(std::io::repeat(b'a'));
+        assert!(line(&mut endless).unwrap_err().to_string().contains("in one answer"));
+    }
+}

@@ -58,7 +58,7 @@ pub struct Course<'r> {
     folder: &'r mut RunFolder,
     checkpoints: Checkpoints,
     log: MetricsLog,
-    watch: StepLogger,
+    logger: StepLogger,
     seal: Seal,
     /// Where the run that is gone on with was.
     from: Option<(Checkpoint, Place)>,
@@ -70,7 +70,7 @@ impl<'r> Course<'r> {
         Ok(Course {
             checkpoints: Checkpoints::of(folder.path(), keep),
             log: MetricsLog::open(&folder.file("metrics.jsonl"))?,
-            watch: StepLogger::over(folder.path(), peak),
+            logger: StepLogger::over(folder.path(), peak),
             seal,
             from: None,
             folder,
@@ -79,13 +79,13 @@ impl<'r> Course<'r> {
 
     /// Begins at the start, or goes on from a checkpoint; what came after it is forgotten.
     pub fn begin(&mut self, options: &RunOptions, from: Option<(Checkpoint, Place)>) -> Result<()> {
-        self.watch.profile(options.profile);
+        self.logger.profile(options.profile);
         if options.begin == Begin::New {
             return Ok(());
         }
         self.log.cut(from.as_ref().map_or(0, |(_, place)| place.metrics_bytes))?;
         let number = from.as_ref().map_or(0, |(found, _)| found.number);
-        self.watch.from_step(number)?;
+        self.logger.from_step(number)?;
         self.checkpoints.tidy(number)?;
         match &from {
             Some((found, _)) => outln!("goes on from {}", found.path.display()),
@@ -102,7 +102,7 @@ impl<'r> Course<'r> {
 
     /// The end of the course: what watched it, for the evaluation.
     pub fn end(self) -> StepLogger {
-        self.watch
+        self.logger
     }
 
     /// Trains a phase; one that was over before does nothing. `halfway` is called when half of its steps are taken.
@@ -165,13 +165,13 @@ impl<'r> Course<'r> {
         let from = from.as_ref().map(|(path, place)| (path.as_path(), place));
         let config = model.vlm().cloned();
         let (log, checkpoints, folder) = (&mut self.log, &self.checkpoints, &mut *self.folder);
-        let watch = &mut self.watch;
+        let logger = &mut self.logger;
         let next = model.train(phase, from, &mut |step, params, optimizer, measure| {
             place.num_tokens += step.accuracy.map_or(0, |(_, all)| all as u64);
             let own = step.phase == phase;
             let number = before + step.step;
             let mut line = metrics(step, if own { 0 } else { first }, place.num_tokens);
-            watch.see(&mut line, step, (&keeper.recipe, config.as_ref(), phase), params)?;
+            logger.see(&mut line, step, (&keeper.recipe, config.as_ref(), phase), params)?;
             let mut better = false;
             // What is measured is this phase's loss: behind a step on phase 1's it waits for the next.
             let due = |step: usize| step.checked_rem(measured) == Some(0);
@@ -185,7 +185,7 @@ impl<'r> Course<'r> {
                 better = place.measured(loss, number);
             }
             log.append(&line)?;
-            watch.log(number, &line)?;
+            logger.log(number, &line)?;
             progress.measured(&line);
             progress.step(own.then_some(step.loss), step.samples);
             place.step = step.step;

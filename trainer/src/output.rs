@@ -54,8 +54,8 @@ mod tests {
     #[test]
     fn what_a_terminal_would_obey_is_spelt_out() {
         assert_eq!(visible("two\nlines\tand größer 赤 🙂"), "two\nlines\tand größer 赤 🙂");
-        let orders = "a\u{1b}]0;x\u{7}\r\u{9b}2J\u{7f}\u{202e}\u{2066}b";
-        let shown = r"a\u{1b}]0;x\u{7}\u{d}\u{9b}2J\u{7f}\u{202e}\u{2066}b";
+        let orders = "a\u{1b}]0;x\u{7}\r\u{9b}2J\u{7f}\u{202e}\u{2066}\u{200f}\u{2028}b";
+        let shown = r"a\u{1b}]0;x\u{7}\u{d}\u{9b}2J\u{7f}\u{202e}\u{2066}\u{200f}\u{2028}b";
         assert_eq!(visible(orders), shown);
         let mut out = Vec::new();
         line(&mut out, format_args!("{orders}"));

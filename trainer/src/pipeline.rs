@@ -156,23 +156,23 @@ fn run_vlm(
     let peak = peak(device, session.recipe.run.dtype)?;
     let mut summary = Summary::of(&session.params, device, estimate, peak);
     summary.write(folder)?;
-    let mut showcase = SamplePredictions::new(&session, folder)?;
+    let mut predictions = SamplePredictions::new(&session, folder)?;
     let vlm = session.vlm.clone();
     let mut course = Course::start(folder, session.recipe.checkpoints.keep, peak, seal)?;
     course.begin(&options, from)?;
     summary.goes_on = course.goes_on();
     if !summary.goes_on {
-        showcase.ask(&vlm, &session.params, "before training")?;
+        predictions.ask(&vlm, &session.params, "before training")?;
     }
     for phase in Phase::of(&session.recipe) {
         course.phase(&mut session, phase, &mut |params| match phase {
-            Phase::Instruct => showcase.ask(&vlm, params, "halfway"),
+            Phase::Instruct => predictions.ask(&vlm, params, "halfway"),
             _ => Ok(()),
         })?;
     }
-    let watch = course.end();
-    finish(&session, folder, &mut showcase, watch)?;
-    let example = showcase.example(folder);
+    let logger = course.end();
+    finish(&session, folder, &mut predictions, logger)?;
+    let example = predictions.example(folder);
     Ok((summary, next::of_vlm(&session, folder.path(), example)))
 }
 
@@ -192,9 +192,9 @@ fn run_dual(
     for phase in Phase::of(&session.recipe) {
         course.phase(&mut session, phase, &mut |_| Ok(()))?;
     }
-    let mut watch = course.end();
+    let mut logger = course.end();
     let figures = session.evaluate().map_err(|error| unevaluated(error, folder))?;
-    watch.evaluated(&figures)?;
+    logger.evaluated(&figures)?;
     outln!("\n{}", table::text(&figures));
     write_figures(&figures, folder)?;
     similarity::write(&session.comparer(), &session.data, folder)?;
@@ -225,12 +225,12 @@ fn settle_recipe(folder: &RunFolder, recipe: &Recipe, from: &From) -> Result<()>
 fn finish(
     session: &Session,
     folder: &mut RunFolder,
-    showcase: &mut SamplePredictions,
-    mut watch: StepLogger,
+    predictions: &mut SamplePredictions,
+    mut logger: StepLogger,
 ) -> Result<()> {
     let figures = evaluate(session, &session.vlm, &session.params).map_err(|error| unevaluated(error, folder))?;
-    watch.evaluated(&figures)?;
-    showcase.conclude(session, folder)?;
+    logger.evaluated(&figures)?;
+    predictions.conclude(session, folder)?;
     outln!("\n{}", table::text(&figures));
     write_figures(&figures, folder)?;
     let compares = comparer(&session.vlm, &session.params, &session.prepare);

@@ -54,7 +54,7 @@ impl SamplePredictions {
     pub fn new(session: &Session, folder: &RunFolder) -> Result<SamplePredictions> {
         let eval = &session.recipe.eval;
         let (talks, scenes) = talks(session);
-        let mut showcase = SamplePredictions {
+        let mut predictions = SamplePredictions {
             items: Vec::new(),
             shown: Vec::new(),
             file: folder.file(SAMPLES),
@@ -65,25 +65,25 @@ impl SamplePredictions {
             talks,
         };
         // What an earlier process left is for show alone: where it cannot be read, those answers are unknown.
-        let earlier = read_file(&showcase.file, MAX_FILE).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let earlier = read_file(&predictions.file, MAX_FILE).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let earlier: Vec<Shown> = earlier.unwrap_or_default();
         for (talk, scene) in scenes.into_iter().enumerate() {
             let image = format!("samples/{talk:02}.png");
-            folder.write(&image, &png(&in_a_row(&showcase.talks[talk].images))?)?;
-            for turn in 0..showcase.talks[talk].turns.len() {
-                let expected = &showcase.talks[talk].turns[turn].1;
+            folder.write(&image, &png(&in_a_row(&predictions.talks[talk].images))?)?;
+            for turn in 0..predictions.talks[talk].turns.len() {
+                let expected = &predictions.talks[talk].turns[turn].1;
                 let item = Item {
                     talk,
                     turn,
                     describes: scene.clone(),
-                    expected: Expected::new(&showcase.prepare.tokenizer, expected)?,
+                    expected: Expected::new(&predictions.prepare.tokenizer, expected)?,
                 };
-                let shown = showcase.shown(&item, &image, earlier.get(showcase.items.len()));
-                showcase.shown.push(shown);
-                showcase.items.push(item);
+                let shown = predictions.shown(&item, &image, earlier.get(predictions.items.len()));
+                predictions.shown.push(shown);
+                predictions.items.push(item);
             }
         }
-        Ok(showcase)
+        Ok(predictions)
     }
 
     /// An item as it is shown, with the answers of an earlier process to the same question.

@@ -25,10 +25,10 @@ pub fn concat(parts: &[&Var]) -> Result<Var> {
             Blocks {
                 outer: batch,
                 block,
-                src_offset: 0,
                 src_stride: block,
                 dst_offset: start,
                 dst_stride: tokens * dim,
+                ..Blocks::default()
             },
         )?;
         start += block;
@@ -61,8 +61,8 @@ impl Op for Concat {
                             block,
                             src_offset: start,
                             src_stride: stride,
-                            dst_offset: 0,
                             dst_stride: block,
+                            ..Blocks::default()
                         },
                     )?;
                     Some(dx)

@@ -21,8 +21,8 @@ pub fn slice(x: &Var, start: usize, count: usize) -> Result<Var> {
             block: count * dim,
             src_offset: start * dim,
             src_stride: tokens * dim,
-            dst_offset: 0,
             dst_stride: count * dim,
+            ..Blocks::default()
         },
     )?;
     let shape = x.shape();
@@ -47,10 +47,10 @@ impl Op for Slice {
             Blocks {
                 outer: self.shape[0],
                 block,
-                src_offset: 0,
                 src_stride: block,
                 dst_offset: self.start * dim,
                 dst_stride: self.shape[1] * dim,
+                ..Blocks::default()
             },
         )?;
         Ok(vec![Some(dx)])

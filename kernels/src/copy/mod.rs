@@ -10,7 +10,7 @@ use crate::{DType, Error, Result, View, ViewMut};
 
 /// Where the blocks are; all counts in elements. Block `o` of `outer` is
 /// `src[o·src_stride + src_offset ..][..block]` and `dst[o·dst_stride + dst_offset ..][..block]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Blocks {
     /// Number of blocks.
     pub outer: usize,

@@ -1,4 +1,4 @@
-//! Launches of `gemm.cu` (tensor cores: bf16, f16, tf32), `gemm_simt.cu` (exact f32) and `gemm_partials.cu` (their second half
+//! Launches of `gemm.cu` (tensor cores: bf16, tf32), `gemm_simt.cu` (exact f32) and `gemm_partials.cu` (their second half
 //! where `k` is split).
 
 use crate::activation::Activation;

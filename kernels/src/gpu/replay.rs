@@ -1,4 +1,4 @@
-//! Work that keeps coming in the same graph, done as one CUDA graph from the second time on.
+//! Launches and copies that come again in the same order, run as one CUDA graph from the second time on.
 
 use super::driver::{Context, Copy, Graph, Node};
 use crate::Result;
@@ -10,7 +10,7 @@ const LEAST: usize = 4;
 /// What is uploaded together starts at whole lines of the GPU's cache.
 const LINE: usize = 128;
 
-/// The graphs seen lately, and memory that data from the host passes through: one copy brings all of it.
+/// The last used graphs, and memory that data from the host passes through: one copy brings all of it.
 #[derive(Debug)]
 pub(super) struct Replay {
     context: Context,
@@ -113,7 +113,7 @@ impl Replay {
 impl Drop for Staging {
     fn drop(&mut self) {
         // A failure here is that of earlier work, or of a process that ends.
-        // SAFETY: only nodes made for one graph copy from it, and the driver lets running work finish first.
+        // SAFETY: only nodes made for one run copy from it, and the driver lets running work finish first.
         let _ = unsafe { self.context.free(self.address) };
     }
 }

@@ -110,7 +110,7 @@ fn output(device: &Device, dtype: DType, shape: impl Into<engine::Shape>) -> Res
 
 fn copy(device: &Device, dtype: DType, len: usize) -> Result<Case> {
     let (x, mut y) = (random(device, dtype, [len])?, output(device, dtype, [len])?);
-    let blocks = Blocks { outer: 1, block: len, src_stride: 0, src_offset: 0, dst_stride: 0, dst_offset: 0 };
+    let blocks = Blocks { outer: 1, block: len, ..Blocks::default() };
     Ok(Case {
         family: "copy",
         kernel: "copy",

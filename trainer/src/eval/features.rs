@@ -13,14 +13,14 @@ impl Setup<'_> {
     }
 
     /// The features of images in a view.
-    pub fn features(&self, names: &[&str], view: ImageAblation) -> Result<Features> {
+    pub fn features(&self, names: &[&str], ablation: ImageAblation) -> Result<Features> {
         let comparer = self.comparer()?;
-        let names = shown(names, view);
+        let names = shown(names, ablation);
         let (unique, places) = distinct(&names);
         let mut features = Features::default();
         for batch in unique.chunks(self.batch_size) {
             interrupt::heed()?;
-            let (images, _) = self.images(batch, view)?;
+            let (images, _) = self.images(batch, ablation)?;
             comparer.add_images(&images.concat(), &mut features)?;
             (self.progress)(features.len(), unique.len());
         }
@@ -31,13 +31,13 @@ impl Setup<'_> {
     ///
     /// # Errors
     /// When the model has none, or an image is damaged.
-    pub fn matches(&self, pairs: &[(&str, &str)], view: ImageAblation) -> Result<Vec<bool>> {
+    pub fn matches(&self, pairs: &[(&str, &str)], ablation: ImageAblation) -> Result<Vec<bool>> {
         let comparer = self.comparer()?;
-        let names = shown(&pairs.iter().map(|(image, _)| *image).collect::<Vec<_>>(), view);
+        let names = shown(&pairs.iter().map(|(image, _)| *image).collect::<Vec<_>>(), ablation);
         let mut found = Vec::with_capacity(pairs.len());
         for (batch, names) in pairs.chunks(self.batch_size).zip(names.chunks(self.batch_size)) {
             interrupt::heed()?;
-            let (images, places) = self.images(names, view)?;
+            let (images, places) = self.images(names, ablation)?;
             let pairs = batch.iter().zip(places).map(|((_, text), place)| (images[place].as_slice(), *text));
             found.extend(comparer.matches(&pairs.collect::<Vec<_>>())?);
             (self.progress)(found.len(), names.len());
@@ -46,10 +46,10 @@ impl Setup<'_> {
     }
 }
 
-/// The names of the images that a view shows in place of some: blank ones have none, and without their own, items get the
+/// The names of the images that an ablation shows in place of some: blank ones have none, and without their own, items get the
 /// next other image round the list.
-fn shown<'n>(names: &[&'n str], view: ImageAblation) -> Vec<&'n str> {
-    match view {
+fn shown<'n>(names: &[&'n str], ablation: ImageAblation) -> Vec<&'n str> {
+    match ablation {
         ImageAblation::None => names.to_vec(),
         ImageAblation::Blank => vec![""; names.len()],
         ImageAblation::Removed => {

@@ -87,14 +87,14 @@ impl Setup<'_> {
     ///
     /// # Errors
     /// When the model cannot answer, an image is damaged, or a question too long.
-    pub fn answers(&self, items: &[Item], view: ImageAblation, usual: usize) -> Result<Vec<Reply>> {
+    pub fn answers(&self, items: &[Item], ablation: ImageAblation, usual: usize) -> Result<Vec<Reply>> {
         let mut numbers = HashMap::new();
         let mut distinct = Vec::new();
         let places: Vec<usize> = items
             .iter()
             .map(|item| {
                 let images: Vec<&str> =
-                    item.images().map(|name| if view == ImageAblation::None { name } else { "" }).collect();
+                    item.images().map(|name| if ablation == ImageAblation::None { name } else { "" }).collect();
                 let asked = (images, &item.system, &item.before, item.question.as_str());
                 *numbers.entry(asked).or_insert_with(|| {
                     distinct.push(item);
@@ -105,15 +105,15 @@ impl Setup<'_> {
         let mut said = Vec::with_capacity(distinct.len());
         for batch in distinct.chunks(self.batch_size) {
             interrupt::heed()?;
-            said.extend(self.batch(batch, view, usual)?);
+            said.extend(self.batch(batch, ablation, usual)?);
             (self.progress)(said.len(), distinct.len());
         }
         Ok(places.into_iter().map(|place| said[place].clone()).collect())
     }
 
-    fn batch(&self, items: &[&Item], view: ImageAblation, usual: usize) -> Result<Vec<Reply>> {
+    fn batch(&self, items: &[&Item], ablation: ImageAblation, usual: usize) -> Result<Vec<Reply>> {
         let mut generator = self.subject.generator().context("this model answers no questions")?;
-        let images = self.look(&mut generator, items, view)?;
+        let images = self.look(&mut generator, items, ablation)?;
         let prompts = items.iter().zip(images).map(|(item, images)| self.subject.prompt(item, &images));
         let longest = self.max_tokens.unwrap_or(usual);
         let replies = replies(&generator, self.subject.tokenizer(), prompts.collect(), longest);
@@ -121,12 +121,12 @@ impl Setup<'_> {
     }
 
     /// Shows the generator the items' images, each once; returns which are which item's.
-    fn look(&self, generator: &mut Generator<'_>, items: &[&Item], view: ImageAblation) -> Result<Vec<Vec<usize>>> {
-        if view == ImageAblation::Removed {
+    fn look(&self, generator: &mut Generator<'_>, items: &[&Item], ablation: ImageAblation) -> Result<Vec<Vec<usize>>> {
+        if ablation == ImageAblation::Removed {
             return Ok(vec![Vec::new(); items.len()]);
         }
         let names: Vec<&str> = items.iter().flat_map(|item| item.images()).collect();
-        let (images, places) = self.images(&names, view)?;
+        let (images, places) = self.images(&names, ablation)?;
         let (processor, params) = (self.subject.processor(), self.subject.params());
         generator.see(&processor.tensor(&images.concat(), params.device(), params.dtype())?)?;
         let mut places = places.into_iter();
@@ -134,10 +134,10 @@ impl Setup<'_> {
         Ok(items.iter().map(own).collect())
     }
 
-    /// The pixels of images of these names as a view shows them, each once, and which are which name's.
-    pub(super) fn images(&self, names: &[&str], view: ImageAblation) -> Result<(Vec<Vec<u8>>, Vec<usize>)> {
+    /// The pixels of images of these names as an ablation shows them, each once, and which are which name's.
+    pub(super) fn images(&self, names: &[&str], ablation: ImageAblation) -> Result<(Vec<Vec<u8>>, Vec<usize>)> {
         let processor = self.subject.processor();
-        if view == ImageAblation::Blank {
+        if ablation == ImageAblation::Blank {
             return Ok((vec![processor.bytes([&blank(processor)])?], vec![0; names.len()]));
         }
         let (distinct, places) = distinct(names);

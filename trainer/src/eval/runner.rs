@@ -329,9 +329,9 @@ fn figure(measure: &Measure, seed: u64) -> Figure {
     }
 }
 
-fn look(subject: &Subject, ready: &Ready, settings: &Settings, view: ImageAblation) -> Result<Found> {
+fn look(subject: &Subject, ready: &Ready, settings: &Settings, ablation: ImageAblation) -> Result<Found> {
     let task = ready.name.text();
-    let shown = match view {
+    let shown = match ablation {
         ImageAblation::None => task.clone(),
         ImageAblation::Blank => format!("{task}, blank"),
         ImageAblation::Removed if ready.name.needs() == Ability::Answer => format!("{task}, text only"),
@@ -351,7 +351,7 @@ fn look(subject: &Subject, ready: &Ready, settings: &Settings, view: ImageAblati
                 progress.step(None, done - std::mem::replace(before, done));
             },
         },
-        view,
+        ablation,
     );
     if let (_, Some(progress)) = progress.into_inner() {
         progress.finish();

@@ -63,6 +63,8 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
     ("lr = 1e-3", "lr = \"quick\"", "r.toml:10: phase2.lr: ", &["\"quick\"", "expected a number"]),
     ("lr = 1e-3", "lr = -1", "r.toml:10: phase2.lr: ", &["above 0", "found -1"]),
     ("lr = 1e-3", "lr = nan", "r.toml:10: phase2.lr: ", &["found NaN"]),
+    ("lr = 1e-3", "lr = 1e-3\nmuon_lr = nan", "r.toml:11: phase2.muon_lr: ", &["above 0", "found NaN"]),
+    ("[phase2]", "[eval]\nlimit = 0\n[phase2]", "r.toml:8: eval.limit: ", &["expected 1 to", "found 0"]),
     ("lr = 1e-3\n", "", "r.toml:7: phase2.lr: ", &["key `lr` is missing"]),
     ("steps = 100", "steps = -100", "r.toml:8: phase2.steps: ", &["-100", "whole number, 0 or more"]),
     ("steps = 100", "steps = 0", "r.toml:8: phase2.steps: ", &["expected 1 to", "found 0"]),

@@ -53,7 +53,7 @@ pub(super) struct Accumulators<'a, A> {
     pub(super) sums: &'a mut [A],
     /// Start them from zero.
     pub(super) fresh: bool,
-    /// Epilogue them into `c`.
+    /// Finish them into `c`.
     pub(super) last: bool,
 }
 
@@ -208,7 +208,8 @@ unsafe fn sweep<V: Lanes<T::Acc>, T: Element, C: Element<Acc = T::Acc>, F: Forma
     }
 }
 
-/// What a tile that `writes` into `at` will touch of `c`, and if it is its `last` k_block of what else belongs to it; to be fetched prefetch.
+/// What a tile that `writes` into `at` will touch of `c`, and in its
+/// `last` block of `k` of what else belongs to it; to be prefetched.
 #[inline(always)]
 fn results<T: Element, C: Element<Acc = T::Acc>>(job: &Job<T, C>, at: Rect, writes: bool, last: bool) -> [Rows; 3] {
     let place = at.row * at.stride + at.col;

@@ -87,7 +87,7 @@ impl<A> Prefetch<A> {
     }
 }
 
-/// An [`Prefetch`] group by group. What a group's part is has been divided beforehand: a division takes as long as a step.
+/// A [`Prefetch`] group by group. What a group's part is has been divided beforehand: a division takes as long as a step.
 #[derive(Clone, Copy)]
 pub(super) struct Spread<A> {
     prefetch: Prefetch<A>,

@@ -62,8 +62,8 @@ impl Task for Caption {
         kept.select(&mut self.references);
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
-        let answers = setup.answers(&self.items, view, ANSWER)?;
+    fn measure(&self, setup: &Setup<'_>, ablation: ImageAblation) -> Result<Found> {
+        let answers = setup.answers(&self.items, ablation, ANSWER)?;
         let captions: Vec<Vec<String>> = answers.iter().map(|answer| tokens(&answer.text)).collect();
         let clusters = by_image(&self.items);
         let rows = captions.iter().zip(&self.references).map(|(caption, references)| bleu::row(caption, references));

@@ -52,8 +52,8 @@ impl Task for ChairTask {
         kept.select(&mut self.there);
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
-        let answers = setup.answers(&self.items, view, ANSWER)?;
+    fn measure(&self, setup: &Setup<'_>, ablation: ImageAblation) -> Result<Found> {
+        let answers = setup.answers(&self.items, ablation, ANSWER)?;
         let rows = answers.iter().zip(&self.there).zip(by_image(&self.items));
         let rows =
             rows.map(|((answer, there), image)| Mentions::count(image, &self.objects.mentions(&answer.text), there));

@@ -102,9 +102,9 @@ impl Task for Matching {
         self.items.iter().map(|item| item.question.as_str()).collect()
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
+    fn measure(&self, setup: &Setup<'_>, ablation: ImageAblation) -> Result<Found> {
         let pairs: Vec<(&str, &str)> = self.items.iter().map(|i| (i.image.as_str(), i.question.as_str())).collect();
-        let found = setup.matches(&pairs, view)?;
+        let found = setup.matches(&pairs, ablation)?;
         let said = |yes: &bool| Reply::whole(if *yes { "yes" } else { "no" });
         let answers: Vec<Reply> = found.iter().map(said).collect();
         let clusters = by_image(&self.items);

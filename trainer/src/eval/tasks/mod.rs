@@ -224,7 +224,7 @@ pub trait Task {
     }
 
     /// Has the model look at all items, and measures.
-    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found>;
+    fn measure(&self, setup: &Setup<'_>, ablation: ImageAblation) -> Result<Found>;
 }
 
 /// Reads a task.

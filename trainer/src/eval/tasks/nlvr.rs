@@ -95,8 +95,8 @@ impl Task for Nlvr {
         kept.select(&mut self.sentences);
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
-        let answers = setup.answers(&self.items, view, ANSWER)?;
+    fn measure(&self, setup: &Setup<'_>, ablation: ImageAblation) -> Result<Found> {
+        let answers = setup.answers(&self.items, ablation, ANSWER)?;
         let scores = statement_scores(&self.items, &answers);
         let answered = |i: usize| Answered {
             sentence: self.sentences[i],

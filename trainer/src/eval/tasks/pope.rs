@@ -109,8 +109,8 @@ impl Task for Pope {
         kept.select(&mut self.splits);
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
-        let answers = setup.answers(&self.items, view, ANSWER)?;
+    fn measure(&self, setup: &Setup<'_>, ablation: ImageAblation) -> Result<Found> {
+        let answers = setup.answers(&self.items, ablation, ANSWER)?;
         let read: Vec<&str> = answers.iter().map(|answer| yes_no::pope_reads(&answer.text)).collect();
         let clusters = by_image(&self.items);
         let mut names: Vec<&String> = self.splits.iter().collect();

@@ -50,7 +50,7 @@ impl Task for Retrieval {
         self.captions.iter().flatten().map(String::as_str).collect()
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
+    fn measure(&self, setup: &Setup<'_>, ablation: ImageAblation) -> Result<Found> {
         let names: Vec<&str> = self.items.iter().map(|item| item.image.as_str()).collect();
         let comparer = setup.comparer()?;
         let each = self.captions.iter().enumerate();
@@ -58,7 +58,7 @@ impl Task for Retrieval {
             distinct(each.flat_map(|(i, own)| own.iter().map(move |text| (i, text.as_str()))));
         share_among_equal(&mut images_of, &self.same);
         let scored = Scored {
-            scores: comparer.scores(&setup.features(&names, view)?, &comparer.texts(&captions)?)?,
+            scores: comparer.scores(&setup.features(&names, ablation)?, &comparer.texts(&captions)?)?,
             images_of,
             ties: Ties::Even,
         };

@@ -218,8 +218,8 @@ impl Task for Vqa {
         kept.select(&mut self.kinds);
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
-        let answers = setup.answers(&self.items, view, ANSWER)?;
+    fn measure(&self, setup: &Setup<'_>, ablation: ImageAblation) -> Result<Found> {
+        let answers = setup.answers(&self.items, ablation, ANSWER)?;
         let clusters = by_image(&self.items);
         // An answer that was cut is not what anybody said.
         let both = |(answer, people): (&Reply, &Vec<String>)| match answer.cut {

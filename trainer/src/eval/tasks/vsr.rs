@@ -63,8 +63,8 @@ impl Task for Vsr {
         kept.select(&mut self.relations);
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
-        let answers = setup.answers(&self.items, view, ANSWER)?;
+    fn measure(&self, setup: &Setup<'_>, ablation: ImageAblation) -> Result<Found> {
+        let answers = setup.answers(&self.items, ablation, ANSWER)?;
         let scores = statement_scores(&self.items, &answers);
         let clusters = by_image(&self.items);
         let of = |name: &str, chosen: &dyn Fn(usize) -> bool| {

@@ -89,11 +89,11 @@ impl Task for Zeroshot {
         self.classes.iter().chain(&self.prompts).map(String::as_str).collect()
     }
 
-    fn measure(&self, setup: &Setup<'_>, view: ImageAblation) -> Result<Found> {
+    fn measure(&self, setup: &Setup<'_>, ablation: ImageAblation) -> Result<Found> {
         let comparer = setup.comparer()?;
         let classes = comparer.texts(&self.described())?.means(self.prompts.len());
         let names: Vec<&str> = self.items.iter().map(|item| item.image.as_str()).collect();
-        let scores = comparer.scores(&setup.features(&names, view)?, &classes)?;
+        let scores = comparer.scores(&setup.features(&names, ablation)?, &classes)?;
         let within = |k: usize| {
             let rows = scores.iter().zip(&self.labels).enumerate();
             let rows = rows.map(move |(i, (row, &label))| (i, hit(row, |class| class == label, k, Ties::Even)));
